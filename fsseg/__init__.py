@@ -1,0 +1,51 @@
+"""fsseg: prototype-based few-shot medical image segmentation, from a recipe to a table.
+
+The names below are the public API. They are imported when first used, so that `import fsseg` is fast.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fsseg.errors import FssegError
+from fsseg.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from fsseg.backbones.deeplab import DeepLabResNet101
+    from fsseg.backbones.timm import TimmBackbone
+    from fsseg.heads import AdNet, Tpm
+    from fsseg.plugins import registry
+    from fsseg.prototypes import EmGmm, Map
+    from fsseg.recipe import Recipe, load_recipe
+    from fsseg.results import Results, load_results
+    from fsseg.runs import run
+    from fsseg.segmenter import Segmenter
+    from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp
+    from fsseg.types import Episode, Evidence, Prototypes, Query, Score, Segmentation, Support, Volume
+
+_HOMES = {
+    "fsseg.backbones.deeplab": ["DeepLabResNet101"],
+    "fsseg.backbones.timm": ["TimmBackbone"],
+    "fsseg.calibration": ["calibrate"],
+    "fsseg.heads": ["AdNet", "Tpm"],
+    "fsseg.plugins": ["registry"],
+    "fsseg.prototypes": ["EmGmm", "Map"],
+    "fsseg.recipe": ["Recipe", "load_recipe"],
+    "fsseg.results": ["Results", "load_results"],
+    "fsseg.runs": ["run"],
+    "fsseg.segmenter": ["Segmenter"],
+    "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp"],
+    "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "Score", "Segmentation", "Support", "Volume"],
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["FssegError", "hookimpl", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'fsseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

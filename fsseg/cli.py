@@ -1,0 +1,225 @@
+"""The shell: `fsseg run`, `fsseg list`."""
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fsseg.errors import FssegError
+
+if TYPE_CHECKING:
+    from fsseg.results import Results
+
+Item = TypeVar("Item")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prototype-based few-shot medical image segmentation, from a recipe to a table.",
+)
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one message and exit code 2, a bug keeps its traceback."""
+    try:
+        app()
+    except FssegError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {_plain(error)}")
+        sys.exit(2)
+
+
+def _plain(text: object) -> str:
+    """Text in which square brackets are just that."""
+    return str(text).replace("[", "\\[")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fsseg {version('fsseg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's folder (dataset.root).")] = None,
+    fold: Annotated[str | None, typer.Option(metavar="N|all", help="The fold to run, or all (protocol.fold).")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The run's seed (seed).")] = None,
+    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table as JSON; progress goes to standard error.")
+    ] = False,
+) -> None:
+    """Train, calibrate and evaluate a recipe, and print its table.
+
+    Nothing is needed besides the recipe: recipes/tpm_mp5_linest.toml trains on a synthetic dataset that is made on
+    the spot. Point it at real scans with --set dataset.name=chaos_t2 --data DIR, or at your own with
+    --set dataset.name=nifti --data DIR.
+    """
+    overrides = dict(_parse_change(change) for change in changes or [])
+    if data is not None:
+        overrides["dataset.root"] = str(data)
+    if fold is not None:
+        overrides["protocol.fold"] = int(fold) if fold.lstrip("-").isdigit() else fold
+    if seed is not None:
+        overrides["seed"] = seed
+    from fsseg.recipe import load_recipe  # torch and its friends load only when something runs
+
+    loaded = load_recipe(recipe, overrides)
+    from fsseg.runs import run
+
+    with _Bars() as bars:
+        results = run(loaded, name=recipe.stem, runs_dir=runs_dir, device=device, progress=bars)
+    if as_json:
+        print(json.dumps(results.dumps(), indent=2))
+    else:
+        print_results(results)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List components and the distributions they come from, or the options of one (KIND/NAME)."""
+    kind, _, name = (what or "").partition("/")
+    if name:
+        _list_options(kind, name, as_json)
+    else:
+        _list_components(kind, as_json)
+
+
+def _list_components(kind: str, as_json: bool) -> None:
+    from fsseg.options import nearest
+    from fsseg.plugins import KINDS, registry
+
+    if kind and kind not in KINDS:
+        raise FssegError(f"there is no kind of component {kind!r}; {nearest(kind, list(KINDS))}")
+    found = [component for component in registry() if kind in ("", component.kind)]
+    if as_json:
+        print(json.dumps([vars(component) for component in found], indent=2))
+        return
+    table = Table("kind", "name", "from", "where", box=None, pad_edge=False, header_style="bold")
+    for component in found:
+        table.add_row(
+            component.kind, component.name, f"{component.distribution} {component.version}", component.target, style=None
+        )
+    _wide_console().print(table)
+
+
+def _list_options(kind: str, name: str, as_json: bool) -> None:
+    import inspect
+
+    from fsseg.options import options_of
+    from fsseg.plugins import registry
+
+    component = registry().find(kind, name)
+    loaded = component.load()
+    options = options_of(loaded)
+    if as_json:
+        print(json.dumps({**vars(component), "options": [vars(option) for option in options]}, indent=2))
+        return
+    console = _wide_console()
+    console.print(f"[bold]{kind}/{name}[/]  {component.distribution} {component.version}, {component.target}\n")
+    console.print(_plain(inspect.getdoc(loaded) or ""), "\n")
+    if not options:
+        console.print("It has no options.")
+        return
+    table = Table("option", "type", "default", "meaning", box=None, pad_edge=False, header_style="bold")
+    for option in options:
+        table.add_row(option.name, _plain(option.type), _plain(option.default), _plain(option.meaning))
+    console.print(table)
+
+
+def _wide_console() -> Console:
+    """A console that does not squeeze a table into 80 columns when it is piped into a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def print_results(results: "Results") -> None:
+    """Prints the table of means as people read it."""
+    console, about = _wide_console(), results.about
+    folds = ", ".join(str(index) for index in about["folds"])
+    title = (
+        f"{about['dataset']}, protocol {about['protocol']} {about['protocol_hash']}, folds {about['fold_scheme']} "
+        f"({folds}), seed {about['seed']}: 3-D Dice in percent, mean of {results.cases} cases"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant")
+    for column in [*results.classes, "mean", "± over cases"]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for name, row in results.table().iterrows():
+        mark = " *" if name in results.oracles else ""
+        table.add_row(f"{_plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
+    console.print(f"\n{title}\n", soft_wrap=True)
+    console.print(table)
+    if results.oracles:
+        console.print("\n* uses the ground truth of the query")
+    console.print(f"\nRun directory: {results.path}", soft_wrap=True)
+
+
+def _parse_change(change: str) -> tuple[str, Any]:
+    """`table.key=value`, the value as in TOML; a word that is no TOML value is a string."""
+    key, sign, text = change.partition("=")
+    if not sign or not key.strip():
+        raise FssegError(f"--set {change}: expected table.key=value, for example training.steps=500")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    return key.strip(), value
+
+
+class _Bars:
+    """Progress bars on standard error."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+        yield from self._progress.track(items, total=total, description=description)
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(_plain(text), soft_wrap=True)

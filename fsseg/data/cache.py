@@ -1,0 +1,47 @@
+"""Arrays that are computed once and kept by content in the user's cache folder."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def cache_folder() -> Path:
+    """`$FSSEG_CACHE`, or `fsseg` in the user's cache folder."""
+    if "FSSEG_CACHE" in os.environ:
+        return Path(os.environ["FSSEG_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fsseg"
+
+
+def content_key(*parts: object) -> str:
+    """A key that differs whenever one of the arrays or values does."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()[:32]
+
+
+def cached(kind: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of this kind and key, computed if it is not there yet (or cannot be read)."""
+    path = cache_folder() / kind / f"{key}.npy"
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        array = compute()
+        _write(path, array)
+        return array
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    """Writes all or nothing: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.save(file, array)
+    os.replace(file.name, path)

@@ -1,0 +1,121 @@
+"""Training episodes: two neighbouring slices of a random supervoxel, one of them the support, one the query."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fsseg.data.augment import Warp, change_gamma, draw_warp, warp_grid, warp_slice
+from fsseg.data.regions import RegionTable
+from fsseg.data.scans import TrainingScan
+from fsseg.errors import DataError
+from fsseg.recipe import EpisodeTable
+from fsseg.types import Episode, Query, Support
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Everything random about an episode except its warps, which may be redrawn (see `EpisodeSampler.make`)."""
+
+    scan: int
+    region: int
+    support_slice: int
+    query_slice: int
+    gamma: float
+    gamma_on_query: bool
+    warp_on_query: bool
+    warp_seed: int
+
+
+class EpisodeSampler:
+    """Draws episodes from training scans.
+
+    As published: a scan and one of its supervoxels are drawn uniformly, then two slices that follow one another among
+    those that show enough of it, in random order. Exactly one of the two has its intensities changed and exactly one
+    is warped; two coins say which. Randomness comes from the generator that is passed in and from nothing else.
+    """
+
+    def __init__(self, scans: list[TrainingScan], options: EpisodeTable) -> None:
+        """Raises DataError if no scan has a supervoxel that is large enough."""
+        self.options = options
+        self.scans = [
+            scan for scan in scans if scan.table.can_be_sampled(options.min_pixels, options.min_slice_pixels)
+        ]
+        if not self.scans:
+            raise DataError(
+                f"episodes: none of the {len(scans)} training scans has a supervoxel with {options.min_pixels} pixels in a "
+                "slice and a neighbour to pair it with; lower episodes.min_pixels or supervoxels.min_size"
+            )
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """Draws the parameters of an episode."""
+        index = int(rng.integers(len(self.scans)))
+        region, first, second = self._draw_pair(self.scans[index].table, rng)
+        if rng.random() < 0.5:
+            first, second = second, first
+        return Draw(
+            scan=index,
+            region=region,
+            support_slice=first,
+            query_slice=second,
+            gamma=rng.uniform(*self.options.gamma),
+            gamma_on_query=bool(rng.random() < 0.5),
+            warp_on_query=bool(rng.random() < 0.5),
+            warp_seed=int(rng.integers(2**62)),
+        )
+
+    def make(self, draw: Draw) -> Episode:
+        """The episode with these parameters; the same draw always gives the same episode."""
+        scan = self.scans[draw.scan]
+        picked = [draw.support_slice, draw.query_slice]
+        images = [scan.images[i] for i in picked]
+        masks = [scan.supervoxels[i] == int(scan.table.ids[draw.region]) for i in picked]
+        changed, warped = int(draw.gamma_on_query), int(draw.warp_on_query)
+        images[changed] = change_gamma(images[changed], draw.gamma)
+        attempts = 5 if draw.warp_on_query else 15
+        images[warped], masks[warped] = self._warp(images[warped], masks[warped], scan.fill, draw.warp_seed, attempts)
+        location = torch.tensor(picked) / max(1, len(scan.images) - 1)
+        support = Support(images[0][None, None], masks[0][None, None], location[:1, None])
+        return Episode(support, Query(images[1][None], location[1:]), masks[1][None].long())
+
+    def _draw_pair(self, table: RegionTable, rng: np.random.Generator) -> tuple[int, int, int]:
+        """A region (its place in the table) and two slices; rejection ends because the scan can be sampled."""
+        while True:
+            region = int(rng.integers(len(table.ids)))
+            slices = table.slices_of(region, self.options.min_slice_pixels)
+            if len(slices) < 2:
+                continue
+            place = int(rng.integers(len(slices) - 1))
+            if table.counts[region, slices[place]] >= self.options.min_pixels:
+                return region, int(slices[place]), int(slices[place + 1])
+
+    def _warp(
+        self,
+        image: Float[Tensor, "height width"],
+        mask: Bool[Tensor, "height width"],
+        fill: float,
+        seed: int,
+        attempts: int,
+    ) -> tuple[Float[Tensor, "height width"], Bool[Tensor, "height width"]]:
+        """Warps image and mask; a warp that empties the mask is drawn again, in the end the slice stays as it is."""
+        rng = np.random.default_rng(seed)
+        for _ in range(attempts):
+            grid = warp_grid(self._draw_warp(rng), tuple(image.shape), image.device)
+            warped_image, warped_mask = warp_slice(image, mask, grid, fill)
+            if warped_mask.any():
+                return warped_image, warped_mask
+        return image, mask
+
+    def _draw_warp(self, rng: np.random.Generator) -> Warp:
+        options = self.options
+        return draw_warp(
+            rng,
+            angle=options.angle,
+            shift=options.shift,
+            shear=options.shear,
+            zoom=options.zoom,
+            elastic=options.elastic,
+            elastic_sigma=options.elastic_sigma,
+        )

@@ -1,0 +1,140 @@
+"""What a component of each kind must offer. A component is an ordinary class with annotated keyword-only arguments.
+
+These are Protocols: nothing needs to inherit from them. Shapes are in words (see `fsseg.types`).
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int32
+from torch import Tensor
+
+from fsseg.types import Evidence, Prototypes, Score, Volume
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A set of scans with their labels."""
+
+    classes: dict[int, str]
+    """Name of each label value, without the background 0."""
+    supervoxel_min_size: int
+    """Voxels a supervoxel should have at least, where the recipe does not say."""
+
+    @property
+    def cases(self) -> list[str]:
+        """Ids in the order that folds count in."""
+        ...
+
+    def load(self, case: str) -> Volume:
+        """The scan of this case; raises DataError for a file that cannot be used."""
+        ...
+
+
+@runtime_checkable
+class StoredSupervoxels(Protocol):
+    """A dataset that comes with supervoxels of its own."""
+
+    def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
+        """The published supervoxels of this case, 0 outside the body."""
+        ...
+
+
+class Supervoxels(Protocol):
+    """Cuts a scan into the regions that serve as pseudo-classes in training."""
+
+    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
+        """A region id per voxel; 0 is never sampled."""
+        ...
+
+
+class Backbone(Protocol):
+    """Turns slices into features; an nn.Module."""
+
+    channels: int
+    """Channels of the features."""
+    stride: int
+    """Image pixels per feature cell."""
+    intensity: str
+    """The rule that scales a volume's intensities before its slices come here (`fsseg.data.intensity.RULES`)."""
+
+    def __call__(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]: ...
+
+    def parameters(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+
+class PrototypeExtractor(Protocol):
+    """Summarises the support's features under its masks."""
+
+    def __call__(
+        self,
+        features: Float[Tensor, "way shot channel h w"],
+        masks: Bool[Tensor, "way shot height width"],
+        sigma: Float[Tensor, ""] | None = None,
+    ) -> Prototypes:
+        """`sigma` is the head's spread of the foreground around a prototype, for extractors that fit a density."""
+        ...
+
+
+class Head(Protocol):
+    """Scores query features against prototypes; an nn.Module whose state is trained."""
+
+    score: Score | None
+    """The score scale, for heads of the ADNet family."""
+    sigma: Float[Tensor, ""] | None
+    """Spread of the foreground around a prototype, for extractors that fit a density."""
+
+    def __call__(
+        self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
+    ) -> Float[Tensor, "query class h w"]:
+        """Class logits at an even prior, background first."""
+        ...
+
+
+class Threshold(Protocol):
+    """Decides with which foreground prior to segment each query slice."""
+
+    oracle: ClassVar[bool]
+    """True for a policy that needs the ground truth; it is then called with the target, and tables mark it."""
+
+    def __call__(self, evidence: Evidence) -> Float[Tensor, "query"] | Float[Tensor, "query way"]:
+        """Log-odds of the foreground prior, per slice (or per slice and way). An oracle takes `target` as well."""
+        ...
+
+
+class OracleThreshold(Protocol):
+    """A threshold policy with `oracle = True`."""
+
+    oracle: ClassVar[bool]
+
+    def __call__(
+        self, evidence: Evidence, target: Int[Tensor, "query height width"]
+    ) -> Float[Tensor, "query"] | Float[Tensor, "query way"]: ...
+
+
+@runtime_checkable
+class FittedThreshold(Protocol):
+    """A threshold policy that learns from the ideal priors of training-fold episodes."""
+
+    oracle: ClassVar[bool]
+
+    def __call__(self, evidence: Evidence) -> Float[Tensor, "query"] | Float[Tensor, "query way"]: ...
+
+    def describe(self, evidence: Evidence) -> Float[Tensor, "query regressor"]:
+        """What the estimate is based on; may have no columns."""
+        ...
+
+    def fit(self, described: Float[np.ndarray, "episode regressor"], ideal: Float[np.ndarray, "episode"]) -> None:
+        """Learns to predict the ideal priors (log-odds, unclipped) from the descriptions."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned, as JSON."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes what `fit` learned."""
+        ...

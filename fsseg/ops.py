@@ -1,0 +1,118 @@
+"""Tensor arithmetic that several kinds of components share: resizing, pooling, cosines, the ideal prior, the decision."""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from fsseg.types import margin
+
+
+def resize(
+    maps: Float[Tensor, "batch channel h w"], size: tuple[int, int], align_corners: bool = False
+) -> Float[Tensor, "batch channel height width"]:
+    """Bilinear resize. `align_corners=True` is what the published codes use for everything but features."""
+    if maps.shape[-2:] == torch.Size(size):
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
+
+
+@lru_cache(maxsize=64)
+def _resize_matrix(fine: int, coarse: int) -> Float[Tensor, "fine coarse"]:
+    """The bilinear resize (align_corners=False) of a line of `coarse` values to `fine` values, as a matrix."""
+    identity = torch.eye(coarse, dtype=torch.float64)[None]
+    return F.interpolate(identity, size=fine, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def pooling_weights(
+    masks: Bool[Tensor, "*batch height width"], size: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "*batch h w"]:
+    """Weights on the feature grid whose weighted sum of features equals the sum over mask pixels of resized features.
+
+    Resizing is linear, so `sum_x mask(x) resize(F)(x) = sum_g (resize^T mask)(g) F(g)`: one small mask is pushed
+    through the adjoint instead of hundreds of channels through the resize. Exact up to round-off.
+    """
+    (height, width), (h, w) = masks.shape[-2:], size
+    rows = _resize_matrix(height, h).to(masks.device, dtype)
+    columns = _resize_matrix(width, w).to(masks.device, dtype)
+    return rows.T @ masks.to(dtype) @ columns
+
+
+def cosine(
+    features: Float[Tensor, "query channel h w"], prototypes: Float[Tensor, "way proto channel"]
+) -> Float[Tensor, "query way proto h w"]:
+    """Cosine similarity of every feature vector with every prototype."""
+    return torch.einsum("qcyx,wpc->qwpyx", F.normalize(features, dim=1), F.normalize(prototypes, dim=2))
+
+
+def squared_distance(
+    features: Float[Tensor, "query channel h w"], prototypes: Float[Tensor, "way proto channel"]
+) -> Float[Tensor, "query way proto h w"]:
+    """Squared Euclidean distance of every feature vector to every prototype."""
+    products = torch.einsum("qcyx,wpc->qwpyx", features, prototypes)
+    lengths = features.square().sum(dim=1)[:, None, None] + prototypes.square().sum(dim=2)[None, :, :, None, None]
+    return (lengths - 2 * products).clamp(min=0)
+
+
+def ideal_prior(
+    margins: Float[Tensor, "query height width"], counts: Int[Tensor, "query"]
+) -> Float[Tensor, "query"]:
+    """Log-odds of the prior under which exactly `counts` pixels of each slice become foreground.
+
+    A pixel is foreground where `margin > t`, and the ideal t is the midpoint of the k-th and (k+1)-th largest margin;
+    the prior's log-odds are -t. Where those two are equal, or no float lies between them, t is the lower one, so only
+    pixels tied at the boundary fall to the background. No foreground (or nothing but) puts t at the largest margin
+    (or one unit below the smallest).
+    """
+    values = margins.flatten(1)
+    total = values.shape[1]
+    above = _nth_largest(values, counts.clamp(min=1))
+    below = _nth_largest(values, (counts + 1).clamp(max=total))
+    middle = below + (above - below) / 2
+    middle = torch.where(middle < above, middle, below)
+    threshold = torch.where(counts == 0, above, torch.where(counts == total, below - 1, middle))
+    return -threshold
+
+
+def _nth_largest(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+    """The rank-th largest value of each row, counted from 1."""
+    if values.device.type == "cpu":  # one selection per row beats a full sort, and ranks are already on the host
+        total = values.shape[1]
+        picked = [row.kthvalue(total + 1 - k).values for row, k in zip(values, rank.tolist())]
+        return torch.stack(picked)
+    return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
+
+
+def per_way(
+    prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int
+) -> Float[Tensor, "query way"]:
+    """One prior per slice and way; a single value per slice holds for all ways."""
+    return prior[:, None].expand(-1, ways) if prior.ndim == 1 else prior
+
+
+def raise_foreground(
+    logits: Float[Tensor, "query class height width"],
+    prior: Float[Tensor, "query"] | Float[Tensor, "query way"],
+) -> Float[Tensor, "query class height width"]:
+    """The logits under a prior: every foreground logit is raised by the prior's log-odds."""
+    raised = logits[:, 1:] + per_way(prior, logits.shape[1] - 1)[:, :, None, None]
+    return torch.cat([logits[:, :1], raised], dim=1)
+
+
+def decide(
+    logits: Float[Tensor, "query class height width"],
+    prior: Float[Tensor, "query"] | Float[Tensor, "query way"],
+) -> UInt8[Tensor, "query height width"]:
+    """The class with the largest logit under the prior; a tie with the background is background.
+
+    Foreground is decided by `margin > -prior` and not by comparing raised logits: the addition would round, and an
+    oracle would miss its count by a pixel.
+    """
+    ways = per_way(prior, logits.shape[1] - 1)
+    base = ways.amax(dim=1)
+    shifted = logits[:, 1:] + (ways - base[:, None])[:, :, None, None]  # adds exactly 0 where all ways share a prior
+    even = torch.cat([logits[:, :1], shifted], dim=1)
+    foreground = margin(even) > -base[:, None, None]
+    return torch.where(foreground, shifted.argmax(dim=1) + 1, 0).to(torch.uint8)

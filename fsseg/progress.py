@@ -1,0 +1,28 @@
+"""How long-running stages tell how far they are; the shell draws bars, a script stays silent."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Progress(Protocol):
+    """Follows the stages of a run."""
+
+    def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+        """Yields the items and counts them."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Says something in passing."""
+        ...
+
+
+class Silent:
+    """Follows nothing."""
+
+    def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+        yield from items
+
+    def note(self, text: str) -> None:
+        pass

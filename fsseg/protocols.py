@@ -1,0 +1,138 @@
+"""Evaluation protocols and fold schemes as data: which cases are support, query and training, and what is scored.
+
+Published numbers of this field differ by protocol more than by method, so a protocol has a name and a hash, and both
+are printed with every table.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from fsseg.errors import FssegError
+from fsseg.options import nearest
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a fold is evaluated.
+
+    Attributes:
+        name: The protocol's name.
+        support_position: The support slice is the labelled slice at `int(position * number of labelled slices)`.
+        query_slices: Which slices of a query scan are segmented and scored.
+        support_case: Which case of a fold is the support.
+        score: What is counted, and over which voxels.
+        undefined: What happens to a case without the class in truth and prediction.
+        average: How scores become a table's numbers.
+    """
+
+    name: str
+    support_position: float
+    query_slices: str
+    support_case: str
+    score: str
+    undefined: str
+    average: str
+
+
+PROTOCOLS = {
+    "ep2": Protocol(
+        name="ep2",
+        support_position=0.5,
+        query_slices="all",
+        support_case="last of the fold",
+        score="Dice over the voxels of the scan",
+        undefined="left out of the mean",
+        average="over cases, then over classes; folds and seeds are kept apart",
+    )
+}
+"""`ep2`: one middle slice of one scan segments every slice of the others (Hansen et al., 2022; the TPM paper)."""
+
+
+@dataclass(frozen=True)
+class FoldScheme:
+    """How cases, in order of their ids, are divided into folds.
+
+    Attributes:
+        name: The scheme's name.
+        folds: Number of folds.
+        overlap: Cases that a fold shares with the next one.
+        cases: Numbers of cases the scheme was published for; empty if it takes any.
+    """
+
+    name: str
+    folds: int
+    overlap: int
+    cases: tuple[int, ...]
+
+
+FOLD_SCHEMES = {
+    "hansen2022": FoldScheme("hansen2022", folds=5, overlap=1, cases=(20, 35)),
+    "disjoint5": FoldScheme("disjoint5", folds=5, overlap=0, cases=()),
+}
+"""`hansen2022`: the published CHAOS and CMR folds, which overlap by one case (so rank 0 is a query twice and the last
+rank never); `disjoint5`: five folds as equal as possible, for any dataset."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The cases of one fold: one gives the support, the queries are segmented, the rest trains."""
+
+    index: int
+    support: str
+    queries: tuple[str, ...]
+    training: tuple[str, ...]
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of this name."""
+    return _find(PROTOCOLS, name, "protocol")
+
+
+def find_scheme(name: str) -> FoldScheme:
+    """The fold scheme of this name."""
+    return _find(FOLD_SCHEMES, name, "fold scheme")
+
+
+def make_fold(scheme: FoldScheme, cases: list[str], index: int) -> Fold:
+    """The fold of this index; the support is the last of the fold's cases in sorted order.
+
+    Raises FssegError for an index the scheme does not have, or cases it cannot divide.
+    """
+    if not 0 <= index < scheme.folds:
+        raise FssegError(f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all")
+    ranks = _ranks(scheme, len(cases), index)
+    if len(ranks) < 2:
+        raise FssegError(
+            f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(ranks)} for it, expected at least "
+            f"2 (a support and a query), so {2 * scheme.folds} cases in all; add cases"
+        )
+    training = tuple(case for rank, case in enumerate(cases) if rank not in ranks)
+    if not training:
+        raise FssegError(f"fold {index} of {scheme.name}: no case is left for training; add cases to the dataset")
+    *queries, support = [cases[rank] for rank in ranks]
+    return Fold(index, support, tuple(queries), training)
+
+
+def _ranks(scheme: FoldScheme, count: int, index: int) -> list[int]:
+    if scheme.cases and count not in scheme.cases:
+        expected = " or ".join(str(n) for n in scheme.cases)
+        raise FssegError(
+            f"folds {scheme.name}: the dataset has {count} cases, expected {expected} as published; "
+            'set protocol.folds to "disjoint5", which takes any number'
+        )
+    bounds = [round(count * i / scheme.folds) for i in range(scheme.folds + 1)]
+    chosen = range(bounds[index], bounds[index + 1] + scheme.overlap)
+    return sorted(rank % count for rank in chosen)
+
+
+def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: dict[int, str]) -> str:
+    """Eight hexadecimal digits that differ whenever anything that defines the evaluation does."""
+    definition = {"protocol": asdict(protocol), "folds": asdict(scheme), "classes": {str(k): v for k, v in classes.items()}}
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _find(known: dict, name: str, what: str):
+    if name not in known:
+        raise FssegError(f"there is no {what} {name!r}; {nearest(name, list(known))}")
+    return known[name]

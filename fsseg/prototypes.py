@@ -1,0 +1,141 @@
+"""Prototype extractors: from support features and masks to the prototypes of each way."""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from fsseg.errors import DataError
+from fsseg.ops import pooling_weights, resize
+from fsseg.types import Prototypes
+
+SIGMA_AT_DEFAULTS = math.sqrt(0.1)  # alpha = 20, T_S = -10: sigma_F^2 = 2 / alpha
+
+
+class Map:
+    """Masked average pooling: one prototype per way, the mean feature under the mask.
+
+    Features are resized to the image first (Eq. 1 of the TPM paper; Wang et al., PANet, 2019); here that is done
+    through the adjoint of the resize, which gives the same numbers without the resized features. The prototypes of
+    several shots are averaged with equal weight, whatever the size of their masks.
+    """
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(
+        self,
+        features: Float[Tensor, "way shot channel h w"],
+        masks: Bool[Tensor, "way shot height width"],
+        sigma: Float[Tensor, ""] | None = None,
+    ) -> Prototypes:
+        weights = pooling_weights(masks, tuple(features.shape[-2:]), features.dtype)
+        sums = torch.einsum("wschk,wshk->wsc", features, weights)
+        area = masks.sum(dim=(-2, -1))[..., None] + 1e-5  # an empty mask gives a zero prototype, not NaN
+        foreground = (sums / area).mean(dim=1, keepdim=True)
+        return Prototypes(foreground, foreground.new_ones(len(foreground), 1))
+
+
+class EmGmm:
+    """Several prototypes per way: the components of an isotropic Gaussian mixture, fitted by EM (TPM paper, Sec. 3.2).
+
+    The standard deviation is the head's foreground sigma and is never re-estimated; means and weights are. On the
+    sphere, features and means have unit length, which makes it a mixture of von Mises-Fisher densities and the
+    normalised mean the exact M-step. Means start at the mean feature plus noise, so modes closer than about two
+    sigmas collapse into one another; that is the model, not a failure. All shots of a way are fitted together.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: Annotated[int, Field(ge=1, description="prototypes per way")] = 5,
+        space: Annotated[
+            Literal["sphere", "euclidean"], Field(description="unit-length features, or features as they are")
+        ] = "sphere",
+        sigma: Annotated[
+            float | None, Field(gt=0, description="standard deviation of a component; the head's when omitted")
+        ] = None,
+        iterations: Annotated[int, Field(ge=1, description="EM iterations at most")] = 100,
+        tolerance: Annotated[float, Field(ge=0, description="relative gain of the likelihood at which to stop")] = 1e-3,
+        noise: Annotated[float, Field(gt=0, description="spread of the initial means around the mean feature")] = 0.1,
+        seed: Annotated[int, Field(ge=0, description="seed of the initial means and weights")] = 2021,
+    ) -> None:
+        self.count, self.space, self.sigma = count, space, sigma
+        self.iterations, self.tolerance, self.noise, self.seed = iterations, tolerance, noise, seed
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        features: Float[Tensor, "way shot channel h w"],
+        masks: Bool[Tensor, "way shot height width"],
+        sigma: Float[Tensor, ""] | None = None,
+    ) -> Prototypes:
+        """Raises DataError for a way whose masks are empty."""
+        if self.sigma is not None:
+            sigma = features.new_tensor(self.sigma)
+        elif sigma is None:
+            sigma = features.new_tensor(SIGMA_AT_DEFAULTS)
+        fits = [self.fit(self._pixels(f, m), sigma) for f, m in zip(features, masks)]
+        means, weights = zip(*fits)
+        return Prototypes(torch.stack(means), torch.stack(weights))
+
+    def fit(
+        self, pixels: Float[Tensor, "pixel channel"], sigma: Float[Tensor, ""]
+    ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+        """Means and weights of the mixture that EM finds for these feature vectors."""
+        means, weights = self._start(pixels)
+        reference = self._loss(pixels, means, weights, sigma)
+        for step in range(self.iterations):
+            densities = self._log_densities(pixels, means, sigma)
+            responsibilities = (densities + weights.log()).softmax(dim=1)
+            mass = responsibilities.sum(dim=0)
+            # A component that lost all its pixels keeps its mean; its weight is zero.
+            updated = torch.where(mass[:, None] > 0, responsibilities.T @ pixels / mass.clamp(min=1e-30)[:, None], means)
+            weights = mass / mass.sum()
+            loss = -(densities + weights.log()).logsumexp(dim=1).sum()
+            means = self._place(updated)
+            # The published stopping rule: a running reference, at least six iterations.
+            if reference / (loss + 1e-8) - 1 < self.tolerance:
+                if step >= 5:
+                    break
+            else:
+                reference = (reference + loss) / 2
+        return means, weights
+
+    def _pixels(
+        self, features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"]
+    ) -> Float[Tensor, "pixel channel"]:
+        if not masks.any():
+            raise DataError("support: a mask is empty, so there are no pixels to fit prototypes to; choose a slice with the class")
+        fine = resize(features, tuple(masks.shape[-2:]))
+        return self._place(fine.movedim(1, -1)[masks])
+
+    def _place(self, vectors: Float[Tensor, "n channel"]) -> Float[Tensor, "n channel"]:
+        return F.normalize(vectors, dim=1) if self.space == "sphere" else vectors
+
+    def _start(
+        self, pixels: Float[Tensor, "pixel channel"]
+    ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        offsets = torch.rand(self.count, pixels.shape[1], generator=generator) - 0.5
+        levels = torch.rand(self.count, 1, generator=generator)[:, 0]
+        # The scale of the noise is published for unit vectors; elsewhere it follows the features' own length.
+        length = 1.0 if self.space == "sphere" else pixels.square().sum(dim=1).mean().sqrt()
+        means = pixels.mean(dim=0) + self.noise * length * offsets.to(pixels)
+        return self._place(means), (0.1 * levels.to(pixels)).softmax(dim=0)
+
+    def _log_densities(
+        self, pixels: Float[Tensor, "pixel channel"], means: Float[Tensor, "proto channel"], sigma: Float[Tensor, ""]
+    ) -> Float[Tensor, "pixel proto"]:
+        """Log densities up to a constant: -||f - mu||^2 / (2 sigma^2)."""
+        if self.space == "sphere":
+            return (pixels @ means.T - 1) / sigma**2
+        squared = pixels.square().sum(dim=1)[:, None] + means.square().sum(dim=1) - 2 * pixels @ means.T
+        return -squared.clamp(min=0) / (2 * sigma**2)
+
+    def _loss(self, pixels, means, weights, sigma) -> Float[Tensor, ""]:
+        return -(self._log_densities(pixels, means, sigma) + weights.log()).logsumexp(dim=1).sum()

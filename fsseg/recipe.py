@@ -1,0 +1,291 @@
+"""Recipes: a whole experiment in one TOML file, its tables in the order in which the data flows."""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fsseg.errors import RecipeError
+from fsseg.options import explain
+from fsseg.plugins import registry
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS
+
+
+class Table(BaseModel):
+    """A table of a recipe with fixed keys; assigning to a field checks the value."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class ComponentTable(BaseModel):
+    """A table that names a component; the other keys are the component's options."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's options as written."""
+        return dict(self.model_extra or {})
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+ComponentField = Annotated[ComponentTable, BeforeValidator(_named)]
+"""A component's table, or just its name."""
+
+
+class EpisodeTable(Table):
+    """How training episodes are drawn: two neighbouring slices of one supervoxel, augmented."""
+
+    min_pixels: int = Field(200, ge=1, description="pixels of the region in the first slice of the pair, at least")
+    min_slice_pixels: int = Field(20, ge=0, description="slices with no more pixels of the region are passed over")
+    gamma: tuple[float, float] = Field((0.5, 1.5), description="range of the exponent of the intensity change")
+    angle: float = Field(5.0, ge=0, description="largest rotation, degrees")
+    shift: float = Field(5.0, ge=0, description="largest translation, pixels")
+    shear: float = Field(5.0, ge=0, description="largest shear, degrees")
+    zoom: tuple[float, float] = Field((0.9, 1.2), description="range of the zoom")
+    elastic: float = Field(10.0, ge=0, description="strength of the elastic deformation")
+    elastic_sigma: float = Field(5.0, gt=0, description="smoothness of the elastic deformation, pixels")
+
+
+class TrainingTable(Table):
+    """What is trained and how; the defaults are the paper's."""
+
+    head: ComponentField = Field(ComponentTable(name="tpm"), description="the head whose state is trained")
+    prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor to train with")
+    steps: int = Field(50_000, ge=0, description="optimiser steps, one episode each")
+    learning_rate: float = Field(1e-3, gt=0, description="of SGD, at the start")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="of SGD, on everything trainable")
+    decay: float = Field(0.95, gt=0, le=1, description="factor on the learning rate every decay_every steps")
+    decay_every: int = Field(1000, ge=1, description="steps between two decays of the learning rate")
+    gradient_clip: float = Field(1.0, gt=0, description="largest absolute value of a gradient's elements")
+    background_weight: float = Field(0.1, gt=0, description="weight of background pixels in the query loss")
+    alignment: float = Field(1.0, ge=0, description="weight of the prototype alignment loss")
+    threshold_pull: float = Field(0.0, ge=0, description="weight of ADNet's T loss; 0 for TPM")
+    average_rate: float = Field(1e-3, gt=0, le=1, description="rate of the running averages")
+
+
+class CalibrationTable(Table):
+    """How thresholds are fitted: on the ideal priors of training-fold episodes."""
+
+    episodes: int = Field(1000, ge=2, description="episodes to draw; each is encoded once for all variants")
+
+
+class ProtocolTable(Table):
+    """How the trained segmenter is evaluated."""
+
+    name: Literal[tuple(PROTOCOLS)] = Field("ep2", description="the evaluation protocol")
+    folds: Literal[tuple(FOLD_SCHEMES)] = Field("hansen2022", description="how cases are divided into folds")
+    fold: int | Literal["all"] = Field(0, description="which fold to run")
+    save_labels: bool = Field(True, description="write the predicted label maps")
+
+
+class VariantTable(Table):
+    """One row of the table: what to evaluate the trained backbone with."""
+
+    name: str = Field(min_length=1, description="the row's name")
+    prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor")
+    head: ComponentField = Field(ComponentTable(name="tpm"), description="the head; it takes the trained state")
+    threshold: ComponentField = Field(description="the threshold policy")
+    training: dict[str, Any] = Field({}, description="what differs from [training]: a training of this row's own")
+
+
+class Recipe(Table):
+    """A whole experiment. Fields can be changed; `check` says what is wrong with the result."""
+
+    seed: int = Field(0, ge=0, description="seed of training and calibration")
+    mode: Literal["default", "reference"] = Field(
+        "default", description="resize logits and decide at image size, or as the published code does"
+    )
+    dataset: ComponentField = Field(description="the scans")
+    supervoxels: ComponentField = Field(ComponentTable(name="felzenszwalb"), description="pseudo-classes for training")
+    episodes: EpisodeTable = EpisodeTable()
+    backbone: ComponentField = Field(description="the feature extractor")
+    training: TrainingTable = TrainingTable()
+    calibration: CalibrationTable = CalibrationTable()
+    protocol: ProtocolTable = ProtocolTable()
+    variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
+
+    def check(self) -> None:
+        """Raises RecipeError listing every component, option or name that cannot be run."""
+        problems = _component_problems(self.dumps())
+        if problems:
+            raise RecipeError(_report("recipe", problems))
+
+    def training_of(self, variant: VariantTable) -> TrainingTable:
+        """The training that this variant is evaluated with."""
+        return TrainingTable.model_validate(self.training.model_dump() | variant.training)
+
+    def dumps(self) -> dict[str, Any]:
+        """The recipe as plain values, with every default written out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def toml(self) -> str:
+        """The recipe as TOML, complete and ready to run again."""
+        return tomli_w.dumps(self.dumps())
+
+
+TABLES = {
+    "episodes": EpisodeTable,
+    "training": TrainingTable,
+    "calibration": CalibrationTable,
+    "protocol": ProtocolTable,
+    "variants": VariantTable,
+}
+"""The tables with fixed keys."""
+
+COMPONENTS = {
+    "": ("dataset", "supervoxels", "backbone"),
+    "training": ("head", "prototypes"),
+    "variants": ("prototypes", "head", "threshold"),
+}
+"""Where a recipe names components: the keys of each table, which are also the components' kinds."""
+
+
+def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: A TOML file.
+        overrides: Values by dotted key, for example `{"training.steps": 500, "variants.0.threshold": "ocp"}`. Naming
+            another component drops the options of the one it replaces.
+
+    Raises:
+        RecipeError: The file cannot be read; or all unknown keys, wrong types and unknown components at once, each
+            with its table, what was expected and the nearest valid name.
+    """
+    tables = _read(Path(path))
+    for key, value in (overrides or {}).items():
+        _override(tables, key, value)
+    return parse_recipe(tables, str(path))
+
+
+def parse_recipe(tables: dict[str, Any], source: str = "recipe") -> Recipe:
+    """A checked recipe from plain tables; raises RecipeError as `load_recipe`."""
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(tables, default=str), strict=True)
+        problems = []
+    except ValidationError as error:
+        problems = explain(error, _valid_keys)
+    problems += _component_problems(tables)
+    if problems:
+        raise RecipeError(_report(source, problems))
+    return recipe
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of plain values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe; expected a TOML file, such as those in recipes/")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}; correct the file") from None
+
+
+def _override(tables: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    table: Any = tables
+    for part in parents:
+        table = _step_into(table, part, key)
+    if not isinstance(table, dict):
+        raise RecipeError(f"--set {key}: {'.'.join(parents)} holds no keys; expected table.key=value")
+    if last == "name" and _names_component(parents) and table.get("name") != value:
+        table.clear()  # the options were those of the component that is replaced
+    table[last] = value
+
+
+def _step_into(table: Any, part: str, key: str) -> Any:
+    """The table one step down a dotted key; a component given by its name alone becomes a table."""
+    if isinstance(table, list):
+        if not part.isdigit() or int(part) >= len(table):
+            raise RecipeError(f"--set {key}: expected a number from 0 to {len(table) - 1}, got {part!r}; rows count from 0")
+        index: Any = int(part)
+    elif isinstance(table, dict):
+        index = part
+        table.setdefault(part, {})
+    else:
+        raise RecipeError(f"--set {key}: {part!r} is not a key of a table; expected table.key=value")
+    table[index] = _named(table[index])
+    return table[index]
+
+
+def _names_component(parents: list[str]) -> bool:
+    where = [part for part in parents if not part.isdigit()]
+    return bool(where) and where[-1] in COMPONENTS.get(where[0] if len(where) > 1 else "", ())
+
+
+def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
+    table = TABLES[str(location[0])] if location else Recipe
+    return list(table.model_fields)
+
+
+def _component_problems(tables: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with a recipe's components and rows, also where other parts did not validate."""
+    problems = []
+    for where, kind, named in _components(tables):
+        options = {key: value for key, value in named.items() if key != "name"}
+        problems += [(f"{where}.{key}", text) for key, text in registry().problems(kind, named["name"], options)]
+    rows = [row for row in _rows(tables) if isinstance(row.get("name"), str)]
+    names = [row["name"] for row in rows]
+    for number, row in enumerate(rows):
+        if names.index(row["name"]) != number:
+            problems.append((f"variants.{number}.name", f"{row['name']!r} is used twice; give each row a name of its own"))
+        problems += [(f"variants.{number}.training.{key}", text) for key, text in _training_problems(tables, row)]
+    return problems
+
+
+def _training_problems(tables: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with a row's own training; complaints about [training] itself are made there."""
+    own = row.get("training", {})
+    try:
+        TrainingTable.model_validate_json(json.dumps(tables.get("training", {}) | own, default=str), strict=True)
+    except (ValidationError, TypeError) as error:
+        found = explain(error, lambda _: list(TrainingTable.model_fields)) if isinstance(error, ValidationError) else []
+        return [(key, text) for key, text in found if key.split(".")[0] in own]
+    return []
+
+
+def _components(tables: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every component named in the tables: where, of which kind, and its table."""
+    places = [("", tables)]
+    places += [("training.", tables.get("training", {}))]
+    for number, row in enumerate(_rows(tables)):
+        places += [(f"variants.{number}.", row), (f"variants.{number}.training.", row.get("training", {}))]
+    found = []
+    for where, table in places:
+        kinds = COMPONENTS[where.strip(".").split(".")[0] if "training" not in where else "training"]
+        for kind in kinds:
+            named = _named(table.get(kind)) if isinstance(table, dict) else None
+            if isinstance(named, dict) and isinstance(named.get("name"), str):
+                found.append((where + kind, kind, named))
+    return found
+
+
+def _rows(tables: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = tables.get("variants")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _report(source: str, problems: list[tuple[str, str]]) -> str:
+    """One line per problem, each with its table and key as they stand in the file."""
+    lines = []
+    for where, sentence in problems:
+        *table, key = where.split(".")
+        place = f"[{'.'.join(table)}]" if table else "top level"
+        if len(table) > 1 and table[0] == "variants":
+            place = f"[[variants]] number {int(table[1]) + 1}" + "".join(f", {part}" for part in table[2:])
+        lines.append(f"{source}: {place}: {key}: {sentence}")
+    return "\n".join(lines)

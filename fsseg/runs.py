@@ -1,0 +1,311 @@
+"""Runs: a recipe from data to results, stage by stage."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fsseg.calibration import calibrate
+from fsseg.data.cache import content_key
+from fsseg.data.scans import EvaluationScan, cached_supervoxels, evaluation_scan, training_scan
+from fsseg.devices import pick_device
+from fsseg.episodes import EpisodeSampler
+from fsseg.errors import FssegError
+from fsseg.evaluation import CaseResult, choose_supports, evaluate
+from fsseg.interfaces import Dataset, FittedThreshold
+from fsseg.plugins import registry
+from fsseg.progress import Progress, Silent
+from fsseg.protocols import Fold, find_protocol, find_scheme, make_fold, protocol_hash
+from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
+from fsseg.records import CaseScore, write_json, write_lines, write_text
+from fsseg.results import Results
+from fsseg.segmenter import Segmenter
+from fsseg.stages import component_identity, environment, fill_folder, link_or_copy, stage_folder
+from fsseg.training import train
+from fsseg.types import Volume
+from fsseg.variants import Variant
+
+
+def run(
+    recipe: Recipe,
+    *,
+    name: str = "run",
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Results:
+    """Runs a recipe: train, calibrate, evaluate, for every fold it asks for.
+
+    Args:
+        recipe: The recipe.
+        name: What the run directory's name begins with.
+        runs_dir: Where run directories and finished stages are kept.
+        device: "auto", "cpu" or "cuda".
+        progress: Follows the stages; silent when omitted.
+
+    Returns:
+        The results, which are also in the run directory.
+
+    Raises:
+        FssegError: The recipe, the data or the combination cannot be run. Nothing is left half-written.
+    """
+    recipe.check()
+    context = _Run(recipe, Path(runs_dir), pick_device(device), progress or Silent())
+    return context.results(name)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A finished training of one fold: its identity and its folder."""
+
+    identity: dict[str, Any]
+    folder: Path
+
+
+class _Run:
+    """One run in progress: the recipe, the data it loaded, and where it writes."""
+
+    def __init__(self, recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> None:
+        self.recipe, self.runs, self.device, self.progress = recipe, runs, device, progress
+        self.protocol, self.scheme = find_protocol(recipe.protocol.name), find_scheme(recipe.protocol.folds)
+        self.dataset: Dataset = _build("dataset", recipe.dataset)
+        cases = self.dataset.cases
+        wanted = range(self.scheme.folds) if recipe.protocol.fold == "all" else [recipe.protocol.fold]
+        self.folds = [make_fold(self.scheme, cases, index) for index in wanted]
+        needed = [case for case in cases if any(case in (f.support, *f.queries, *f.training) for f in self.folds)]
+        self.volumes: dict[str, Volume] = {
+            case: self.dataset.load(case) for case in progress.track(needed, "data", len(needed))
+        }
+
+    def results(self, name: str) -> Results:
+        """Runs every fold and writes the run directory, last and at once."""
+        for fold in self.folds:  # what cannot be evaluated should not be trained for minutes first
+            self._supports(fold, "zscore")
+        finished = [self._fold(fold) for fold in self.folds]
+        folder = _free_name(self.runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+        about = self._about()
+        fill_folder(folder, lambda unfinished: self._write(unfinished, about, finished))
+        scores = [result.score for fold in finished for result in fold.results]
+        return Results(folder, scores, list(self.dataset.classes.values()), about)
+
+    def _fold(self, fold: Fold) -> "_FinishedFold":
+        results: list[CaseResult] = []
+        folders: dict[str, list[Path]] = {}
+        for number, (training, rows) in enumerate(self._by_training()):
+            trained = self._train(fold, training)
+            backbone, variants = self._load(trained, training, rows)
+            calibrated = self._calibrate(fold, trained, backbone, variants)
+            results += self._evaluate(fold, backbone, variants)
+            folders[f"training{number}"] = [trained.folder, calibrated]
+        order = [row.name for row in self.recipe.variants]
+        results.sort(key=lambda result: order.index(result.score.variant))
+        return _FinishedFold(fold, results, folders)
+
+    def _by_training(self) -> list[tuple[TrainingTable, list[VariantTable]]]:
+        """The recipe's rows by the training they share."""
+        groups: dict[str, tuple[TrainingTable, list[VariantTable]]] = {}
+        for row in self.recipe.variants:
+            training = self.recipe.training_of(row)
+            groups.setdefault(fingerprint(training.model_dump()), (training, []))[1].append(row)
+        return list(groups.values())
+
+    def _train(self, fold: Fold, training: TrainingTable) -> _Trained:
+        recipe = self.recipe
+        identity = {
+            "stage": "train",
+            "training": training.model_dump(),
+            "head": _identity("head", training.head),
+            "prototypes": _identity("prototypes", training.prototypes),
+            "backbone": _identity("backbone", self._backbone_table()),
+            "supervoxels": _identity("supervoxels", recipe.supervoxels),
+            "episodes": recipe.episodes.model_dump(),
+            "seed": recipe.seed,
+            "mode": recipe.mode,
+            "data": {case: content_key(self.volumes[case].image) for case in fold.training},
+            "environment": environment(self.device),
+        }
+
+        def make(folder: Path) -> None:
+            backbone, head = self._build_trainable(training)
+            sampler = self._sampler(fold, backbone.intensity)
+            prototypes = _build("prototypes", training.prototypes)
+            log = train(
+                backbone, prototypes, head, sampler, training,
+                seed=recipe.seed, mode=recipe.mode, device=self.device, progress=self.progress,
+            )  # fmt: skip
+            write_lines(folder / "train.jsonl", log)
+            save_file(_trained_state(backbone, head), folder / "checkpoint.safetensors")
+
+        folder, reused = stage_folder(self.runs, "train", identity, make)
+        if reused:
+            self.progress.note(f"training of fold {fold.index}: taken from {folder}")
+        return _Trained(identity, folder)
+
+    def _load(
+        self, trained: _Trained, training: TrainingTable, rows: list[VariantTable]
+    ) -> tuple[nn.Module, list[Variant]]:
+        """The trained backbone and the rows' segmenters, in evaluation mode."""
+        state = load_file(trained.folder / "checkpoint.safetensors")
+        backbone, _ = self._build_trainable(training)
+        backbone.load_state_dict(_part(state, "backbone."))
+        backbone.eval()
+        variants = []
+        for row in rows:
+            head = _load_head(row, _part(state, "head."), training).to(self.device).eval()
+            segmenter = Segmenter(
+                backbone, _build("prototypes", row.prototypes), head, _build("threshold", row.threshold), mode=self.recipe.mode
+            )
+            scoring = fingerprint([row.prototypes.model_dump(), row.head.model_dump()])[:16]
+            variants.append(Variant(row.name, segmenter, scoring))
+        return backbone, variants
+
+    def _calibrate(self, fold: Fold, trained: _Trained, backbone: nn.Module, variants: list[Variant]) -> Path:
+        rows = {row.name: row for row in self.recipe.variants}
+        identity = {
+            "stage": "calibrate",
+            "trained": trained.identity,
+            "episodes": self.recipe.calibration.episodes,
+            "variants": [
+                [
+                    variant.name,
+                    *[_identity(k, getattr(rows[variant.name], k)) for k in ("prototypes", "head", "threshold")],
+                ]
+                for variant in variants
+                if isinstance(variant.segmenter.threshold, FittedThreshold)
+            ],
+        }
+
+        def make(folder: Path) -> None:
+            calibration = calibrate(
+                backbone, variants, self._sampler(fold, backbone.intensity), self.recipe.calibration.episodes,
+                seed=self.recipe.seed, device=self.device, progress=self.progress,
+            )  # fmt: skip
+            write_json(folder / "calibration.json", calibration.dumps())
+
+        folder, _ = stage_folder(self.runs, "calibrate", identity, make)
+        states = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["states"]
+        for variant in variants:
+            if variant.name in states:
+                variant.segmenter.threshold.load_state(states[variant.name])
+        return folder
+
+    def _evaluate(self, fold: Fold, backbone: nn.Module, variants: list[Variant]) -> Iterable[CaseResult]:
+        supports = self._supports(fold, backbone.intensity)
+        queries = [evaluation_scan(self.volumes[case], backbone.intensity) for case in fold.queries]
+        return evaluate(
+            backbone, variants, supports, queries, fold,
+            seed=self.recipe.seed, device=self.device, progress=self.progress,
+        )  # fmt: skip
+
+    def _supports(self, fold: Fold, rule: str) -> Any:
+        return choose_supports(evaluation_scan(self.volumes[fold.support], rule), self.dataset.classes, self.protocol)
+
+    def _sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
+        method = _build("supervoxels", self.recipe.supervoxels)
+        identity = fingerprint(_identity("supervoxels", self.recipe.supervoxels))
+        scans = [
+            training_scan(volume, cached_supervoxels(volume, method, self.dataset, identity), rule)
+            for volume in self.progress.track(
+                [self.volumes[case] for case in fold.training], "supervoxels", len(fold.training)
+            )
+        ]
+        return EpisodeSampler(scans, self.recipe.episodes)
+
+    def _backbone_table(self) -> ComponentTable:
+        """The backbone's table; weights that are not loaded start from the run's seed unless it says otherwise."""
+        return ComponentTable(**{"seed": self.recipe.seed} | self.recipe.backbone.model_dump())
+
+    def _build_trainable(self, training: TrainingTable) -> tuple[nn.Module, nn.Module]:
+        backbone = _build("backbone", self._backbone_table()).to(self.device)
+        return backbone, _build("head", training.head).to(self.device)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "dataset": self.recipe.dataset.name,
+            "protocol": self.protocol.name,
+            "protocol_hash": protocol_hash(self.protocol, self.scheme, self.dataset.classes),
+            "fold_scheme": self.scheme.name,
+            "folds": [fold.index for fold in self.folds],
+            "seed": self.recipe.seed,
+            "classes": list(self.dataset.classes.values()),
+        }
+
+    def _write(self, folder: Path, about: dict[str, Any], finished: list["_FinishedFold"]) -> None:
+        write_text(folder / "recipe.toml", self.recipe.toml())
+        write_json(folder / "environment.json", environment(self.device))
+        write_json(folder / "run.json", about)
+        write_lines(folder / "scores.jsonl", [result.score for fold in finished for result in fold.results])
+        for fold in finished:
+            home = folder / f"fold{fold.fold.index}"
+            for name, stages in fold.stages.items():
+                for file in (file for stage in stages for file in stage.iterdir()):
+                    link_or_copy(file, home / name / file.name)
+            if self.recipe.protocol.save_labels:
+                for result in fold.results:
+                    self._write_labels(home / "labels", result)
+
+    def _write_labels(self, folder: Path, result: CaseResult) -> None:
+        """One label map per variant, case and class, on the scan's own grid."""
+        score: CaseScore = result.score
+        place = folder / _slug(score.variant)
+        place.mkdir(parents=True, exist_ok=True)
+        image = nibabel.Nifti1Image(np.ascontiguousarray(result.labels.T), self.volumes[score.case].affine)
+        nibabel.save(image, place / f"{score.case}_{score.class_name}.nii.gz")
+
+
+@dataclass(frozen=True)
+class _FinishedFold:
+    fold: Fold
+    results: list[CaseResult]
+    stages: dict[str, list[Path]]
+
+
+def _build(kind: str, table: ComponentTable) -> Any:
+    return registry().build(kind, table.name, table.options)
+
+
+def _identity(kind: str, table: ComponentTable) -> dict[str, Any]:
+    return component_identity(kind, table.name, table.options)
+
+
+def _trained_state(backbone: nn.Module, head: nn.Module) -> dict[str, torch.Tensor]:
+    parts = [("backbone.", backbone), ("head.", head)]
+    return {prefix + key: value.contiguous().cpu() for prefix, part in parts for key, value in part.state_dict().items()}
+
+
+def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _load_head(row: VariantTable, state: dict[str, torch.Tensor], training: TrainingTable) -> nn.Module:
+    head = _build("head", row.head)
+    try:
+        head.load_state_dict(state)
+    except RuntimeError:
+        raise FssegError(
+            f"variant {row.name!r}: its head {row.head.name} cannot take the state that training the head "
+            f"{training.head.name} left ({', '.join(state)}), expected {', '.join(head.state_dict())}; "
+            "give the row a training of its own, or both heads the same form of score threshold"
+        ) from None
+    return head
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, ... that is not taken."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def _slug(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name).strip("_")

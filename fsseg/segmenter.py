@@ -1,0 +1,102 @@
+"""The main path: support and query in, labels out."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fsseg.errors import DataError
+from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Threshold
+from fsseg.ops import decide, raise_foreground, resize
+from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
+
+Mode = Literal["default", "reference"]
+
+
+class Segmenter(nn.Module):
+    """A few-shot segmenter, put together from one component of each kind.
+
+    In the `default` mode logits are resized to the image, then the prior is added, then the largest wins. The
+    `reference` mode does as the published TPM code: the prior is added at feature resolution and the probabilities
+    are resized, with aligned corners. An oracle decides on resized logits in both modes, or it would miss its counts.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prototypes: PrototypeExtractor,
+        head: Head,
+        threshold: Threshold | OracleThreshold,
+        *,
+        mode: Mode = "default",
+    ) -> None:
+        super().__init__()
+        self.backbone, self.prototypes, self.head, self.threshold = backbone, prototypes, head, threshold
+        self.mode = mode
+
+    def forward(
+        self, support: Support, query: Query, target: Int[Tensor, "query height width"] | None = None
+    ) -> Segmentation:
+        """Segments the query slices given the support.
+
+        `target` is for oracle policies alone and is handed to nothing else. Raises DataError for an empty mask.
+        """
+        require_foreground(support)
+        support_features = encode_support(self.backbone, support)
+        query_features = encode(self.backbone, query.images)
+        prototypes = self.prototypes(support_features, support.masks, self.head.sigma)
+        return self.segment(support, prototypes, query, query_features, target)
+
+    def segment(
+        self,
+        support: Support,
+        prototypes: Prototypes,
+        query: Query,
+        query_features: Float[Tensor, "query channel h w"],
+        target: Int[Tensor, "query height width"] | None = None,
+    ) -> Segmentation:
+        """The rest of the path for features and prototypes at hand, so that they can be shared."""
+        coarse = self.head(query_features, prototypes)
+        size = tuple(query.images.shape[-2:])
+        logits = resize(coarse, size, align_corners=self.mode == "reference")
+        evidence = gather_evidence(logits, query_features, support, query, self.head)
+        prior = self.threshold(evidence, target) if self.threshold.oracle else self.threshold(evidence)
+        if self.mode == "default" or self.threshold.oracle:
+            return Segmentation(decide(logits, prior), prior, raise_foreground(logits, prior))
+        probabilities = resize(raise_foreground(coarse, prior).softmax(dim=1), size, align_corners=True)
+        return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log())
+
+
+def encode(
+    backbone: Backbone, images: Float[Tensor, "slice height width"]
+) -> Float[Tensor, "slice channel h w"]:
+    """Features of one-channel slices; the channel is repeated as a network trained on photographs expects."""
+    return backbone(images[:, None].expand(-1, 3, -1, -1))
+
+
+def encode_support(backbone: Backbone, support: Support) -> Float[Tensor, "way shot channel h w"]:
+    """Features of the support slices."""
+    return encode(backbone, support.images.flatten(0, 1)).unflatten(0, support.images.shape[:2])
+
+
+def gather_evidence(
+    logits: Float[Tensor, "query class height width"],
+    features: Float[Tensor, "query channel h w"],
+    support: Support,
+    query: Query,
+    head: Head,
+) -> Evidence:
+    """What a threshold policy may know of this query."""
+    return Evidence(logits, features, support.masks, support.location, query.location, head.score)
+
+
+def require_foreground(support: Support) -> None:
+    """Raises DataError if a way has no foreground pixel in one of its shots."""
+    empty = ~support.masks.any(dim=-1).any(dim=-1)
+    if empty.any():
+        way, shot = empty.nonzero()[0].tolist()
+        raise DataError(
+            f"support: the mask of way {way}, shot {shot} is empty, expected at least one foreground pixel; "
+            "choose a slice that shows the class"
+        )

@@ -1,0 +1,94 @@
+"""Stage keys and the folders that hold finished stages, so that recipes share what they have in common."""
+
+import hashlib
+import inspect
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fsseg
+from fsseg.plugins import registry
+from fsseg.recipe import fingerprint
+
+LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the bits of a result may depend on besides recipe and data."""
+    return {
+        "fsseg": version("fsseg"),
+        "source": source_digest(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        **{library: version(library) for library in LIBRARIES},
+    }
+
+
+def source_digest() -> str:
+    """A hash of fsseg's own source."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(fsseg.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def component_identity(kind: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A component by what it computes: its options, its distribution's version and its module's source."""
+    component = registry().find(kind, name)
+    source = Path(inspect.getfile(component.load())).read_bytes()
+    return {
+        "name": name,
+        "options": options,
+        "distribution": [component.distribution, component.version],
+        "source": hashlib.sha256(source).hexdigest()[:16],
+    }
+
+
+def stage_folder(runs: Path, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
+    """The folder of a finished stage, made if it is not there yet.
+
+    Args:
+        runs: Where runs are kept; stages are shared below it.
+        stage: The stage's name.
+        identity: All that the stage depends on.
+        make: Fills an empty folder with the stage's files.
+
+    Returns:
+        The folder, and whether it was there already.
+    """
+    folder = runs / "stages" / f"{stage}-{fingerprint(identity)[:16]}"
+    if folder.is_dir():
+        return folder, True
+    fill_folder(folder, make)
+    return folder, False
+
+
+def fill_folder(folder: Path, make: Callable[[Path], None]) -> None:
+    """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        unfinished.chmod(0o755)
+        make(unfinished)
+        os.rename(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Puts a file in a second place without a second copy where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
