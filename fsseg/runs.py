@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,7 @@ class _Run:
     def _supports(self, fold: Fold, rule: str) -> Any:
         return choose_supports(evaluation_scan(self.volumes[fold.support], rule), self.dataset.classes, self.protocol)
 
+    @cache
     def _sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         method = _build("supervoxels", self.recipe.supervoxels)
         identity = fingerprint(_identity("supervoxels", self.recipe.supervoxels))

@@ -144,5 +144,5 @@ class TrainingLog:
         self._pending.clear()
         record = {"step": step + 1, "query": query, "alignment": alignment, "pull": pull, "learning_rate": rate}
         if score is not None:
-            record |= {"score_threshold": float(score.threshold), "average_distance": float(score.average_distance)}
+            record |= {"score_threshold": score.threshold.item(), "average_distance": score.average_distance.item()}
         self.records.append(record)

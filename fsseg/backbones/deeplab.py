@@ -42,7 +42,8 @@ class DeepLabResNet101(nn.Module):
             self.encoder = timm.create_model("resnet101.tv_in1k", features_only=True, out_indices=(4,), output_stride=8)
             load_weights(self.encoder, "resnet101.tv_in1k", weights)
             self.projection = nn.Conv2d(2048, channels, kernel_size=1, bias=False)
+        self.to(memory_format=torch.channels_last)
         self.channels, self.stride, self.intensity = channels, 8, intensity
 
     def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]:
-        return self.projection(self.encoder(images)[0])
+        return self.projection(self.encoder(images.contiguous(memory_format=torch.channels_last))[0])
