@@ -41,6 +41,7 @@ class StoredSupervoxels(Protocol):
         ...
 
 
+@runtime_checkable
 class Supervoxels(Protocol):
     """Cuts a scan into the regions that serve as pseudo-classes in training."""
 
@@ -49,6 +50,7 @@ class Supervoxels(Protocol):
         ...
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """Turns slices into features; an nn.Module."""
 
@@ -66,6 +68,7 @@ class Backbone(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...
 
 
+@runtime_checkable
 class PrototypeExtractor(Protocol):
     """Summarises the support's features under its masks."""
 
@@ -79,6 +82,7 @@ class PrototypeExtractor(Protocol):
         ...
 
 
+@runtime_checkable
 class Head(Protocol):
     """Scores query features against prototypes; an nn.Module whose state is trained."""
 
@@ -94,6 +98,7 @@ class Head(Protocol):
         ...
 
 
+@runtime_checkable
 class Threshold(Protocol):
     """Decides with which foreground prior to segment each query slice."""
 
@@ -105,6 +110,7 @@ class Threshold(Protocol):
         ...
 
 
+@runtime_checkable
 class OracleThreshold(Protocol):
     """A threshold policy with `oracle = True`."""
 

@@ -1,11 +1,12 @@
 """How long-running stages tell how far they are; the shell draws bars, a script stays silent."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Follows the stages of a run."""
 

@@ -70,7 +70,7 @@ def affine_matrix(warp: Warp, size: tuple[int, int]) -> Float[np.ndarray, "3 3"]
         _zoom(warp.zoom, (width / 2, height / 2))
         @ _shear(math.radians(warp.shear))
         @ _translation(*warp.shift)
-        @ _rotation(math.radians(warp.angle), (height / 2, width // 2))
+        @ _rotation(math.radians(warp.angle), (height / 2, float(width // 2)))
     )
 
 

@@ -12,12 +12,12 @@ region already; or neither end is small any more), so the result is the same.
 
 from typing import Annotated
 
-import numba
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int32
+from jaxtyping import Bool, Float64, Int32
 from pydantic import Field
 from scipy import ndimage
 
+from fsseg.data.supervoxel_kernels import collect, flatten, merge_similar, merge_small
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
 from fsseg.types import Volume
@@ -150,11 +150,11 @@ class _Graph:
 
         Edges within a region are left out, and, with a `min_size`, those between regions that both have it.
         """
-        _flatten(self.parent)
+        flatten(self.parent)
         while True:
             costs = np.empty(self._room)
             ends = np.empty((2, self._room), dtype=np.int32)
-            count = _collect(
+            count = collect(
                 self.image, self.weights, DIRECTIONS, self.parent, self.size, low, high, min_size, costs, ends
             )
             if count <= self._room:
@@ -165,12 +165,12 @@ class _Graph:
 
     def smallest(self) -> int:
         """Voxels of the smallest region."""
-        _flatten(self.parent)
+        flatten(self.parent)
         return int(self.size[self.parent].min())
 
     def labels(self) -> Int32[np.ndarray, "slice height width"]:
         """Region ids from 0 in order of each region's first voxel."""
-        _flatten(self.parent)
+        flatten(self.parent)
         is_root = self.parent == np.arange(self.parent.size)
         ranks = np.cumsum(is_root, dtype=np.int32) - 1
         return ranks[self.parent].reshape(self.image.shape)
@@ -184,7 +184,7 @@ def _join_similar(graph: _Graph, k: float) -> None:
     low, high, bound = 0.0, 4 * k, float(np.float32(k))
     while low < bound:
         costs, first, second = graph.edges(low, high, min_size=0)
-        bound = _merge_similar(costs, first, second, graph.parent, graph.size, graph.inner, k, bound)
+        bound = merge_similar(costs, first, second, graph.parent, graph.size, graph.inner, k, bound)
         low, high = high, 4 * high
 
 
@@ -195,7 +195,7 @@ def _join_small(graph: _Graph, min_size: int) -> None:
         if graph.smallest() >= min_size:
             return
         _, first, second = graph.edges(low, high, min_size)
-        _merge_small(first, second, graph.parent, graph.size, min_size)
+        merge_small(first, second, graph.parent, graph.size, min_size)
 
 
 def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
@@ -206,79 +206,3 @@ def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
         difference = np.diff(graph.image, axis=axis).ravel()[::every]
         sampled.append(np.sqrt(graph.weights[direction] * difference**2))
     return np.concatenate([*sampled, [0.0]])
-
-
-@numba.njit(cache=True, nogil=True)
-def _find(parent, voxel):
-    """The root of a voxel's region, halving the path to it."""
-    while parent[voxel] != voxel:
-        parent[voxel] = parent[parent[voxel]]
-        voxel = parent[voxel]
-    return voxel
-
-
-@numba.njit(cache=True, nogil=True)
-def _union(parent, size, a, b):
-    """Joins two roots and returns the new one, which is always the smaller index."""
-    root, child = min(a, b), max(a, b)
-    parent[child] = root
-    size[root] += size[child]
-    return root
-
-
-@numba.njit(cache=True, nogil=True)
-def _flatten(parent):
-    """Points every voxel at its root; one sweep, as a parent's index is never larger."""
-    for voxel in range(parent.size):
-        parent[voxel] = parent[parent[voxel]]
-
-
-@numba.njit(cache=True, nogil=True)
-def _collect(image, weights, directions, root, size, low, high, min_size, costs, ends):
-    """Writes the edges of a band, by direction and then raster; returns their number, also where there is no room."""
-    slices, height, width = image.shape
-    count, room = 0, costs.size
-    for number in range(directions.shape[0]):
-        dz, dy, dx = directions[number]
-        weight = weights[number]
-        offset = (dz * height + dy) * width + dx
-        for z in range(slices - dz):
-            for y in range(max(0, -dy), min(height, height - dy)):
-                for x in range(max(0, -dx), min(width, width - dx)):
-                    first = (z * height + y) * width + x
-                    a, b = root[first], root[first + offset]
-                    if a == b or (min_size > 0 and size[a] >= min_size and size[b] >= min_size):
-                        continue
-                    difference = image[z, y, x] - image[z + dz, y + dy, x + dx]
-                    cost = np.sqrt(weight * (difference * difference))
-                    if low <= cost < high:
-                        if count < room:
-                            costs[count] = cost
-                            ends[0, count] = first
-                            ends[1, count] = first + offset
-                        count += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _merge_similar(costs, first, second, parent, size, inner, k, bound):
-    """Phase 1 over sorted edges; the sums are rounded to single precision, as in the published code."""
-    for edge in range(costs.size):
-        a, b = _find(parent, first[edge]), _find(parent, second[edge])
-        if a == b:
-            continue
-        cost = costs[edge]
-        if cost < min(np.float32(inner[a] + k / size[a]), np.float32(inner[b] + k / size[b])):
-            root = _union(parent, size, a, b)
-            inner[root] = cost
-            bound = max(bound, np.float64(np.float32(cost + k / size[root])))
-    return bound
-
-
-@numba.njit(cache=True, nogil=True)
-def _merge_small(first, second, parent, size, min_size):
-    """Phase 2 over sorted edges."""
-    for edge in range(first.size):
-        a, b = _find(parent, first[edge]), _find(parent, second[edge])
-        if a != b and (size[a] < min_size or size[b] < min_size):
-            _union(parent, size, a, b)

@@ -1,0 +1,512 @@
+"""The embedded dataset: abdominal scans made from a seed, so that everything can be tried without downloading anything.
+
+A case looks schematically like an axial T2-weighted MR scan of the upper abdomen. It is painted from back to front: shapes
+in mm (the tables below) are varied per case, bent by one smooth random deformation and blended by their signed distances;
+a bias field and Rician noise come last. No intensity gives an organ away, since other tissues share it; shape, texture and
+place do.
+
+Anatomical coordinates are in mm: x to the right of the image (the patient's left), y to the back, z to the head, and the
+origin between the kidneys. The anatomy is drawn independently of the pixel grid, so `size` changes the resolution only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.random import Generator
+from pydantic import Field
+from scipy import ndimage
+
+from fsseg.errors import DataError
+from fsseg.types import Volume
+
+CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
+GENERATOR_VERSION = 1
+"""Part of the cache key: raise it with every change that alters a voxel."""
+
+Array = Float[np.ndarray, "slice height width"]
+Box = tuple[slice, slice, slice]
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """A solid ellipsoid: centre and radii (x, y, z) in mm, turned about z and tilted about y by degrees."""
+
+    center: Point
+    radii: Point
+    turn: float = 0.0
+    tilt: float = 0.0
+
+    def axes(self) -> Float[np.ndarray, "3 3"]:
+        """Rotation whose rows are the ellipsoid's own axes."""
+        (ct, cy), (st, sy) = np.cos(np.radians([self.turn, self.tilt])), np.sin(np.radians([self.turn, self.tilt]))
+        return np.array([[ct * cy, st * cy, -sy], [-st, ct, 0.0], [ct * sy, st * sy, cy]])
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (x, y, z) of the box around it."""
+        half = np.sqrt(((self.axes() * np.array(self.radii)[:, None]) ** 2).sum(axis=0))
+        return np.array(self.center) - half, np.array(self.center) + half
+
+    def distance(self, x: Array, y: Array, z: Array) -> Array:
+        """Signed distance in mm, negative inside; exact at the surface, an estimate away from it."""
+        offsets = [axis - np.float32(c) for axis, c in zip((x, y, z), self.center, strict=True)]
+        level, slope = np.float32(0), np.float32(1e-9)
+        for row, radius in zip(self.axes().astype(np.float32), self.radii, strict=True):
+            along = (row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2]) / np.float32(radius)
+            level, slope = level + along**2, slope + (along / np.float32(radius)) ** 2
+        return (level - np.sqrt(level)) / np.sqrt(slope)
+
+    def varied(self, rng: Generator, place: float, size: float, pose: float) -> "Ellipsoid":
+        """Moved by up to `place` mm, grown or shrunk by up to the fraction `size`, turned by up to `pose` degrees."""
+        center = np.array(self.center) + rng.uniform(-place, place, 3)
+        radii = np.array(self.radii) * rng.uniform(1 - size, 1 + size) * rng.uniform(1 - size / 2, 1 + size / 2, 3)
+        turn, tilt = rng.uniform(-pose, pose, 2)
+        return Ellipsoid(tuple(center), tuple(radii), self.turn + turn, self.tilt + tilt)
+
+
+@dataclass(frozen=True)
+class Tube:
+    """A straight vessel between two points, its radius in mm going from `first` to `last`."""
+
+    start: Point
+    end: Point
+    first: float
+    last: float
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners (x, y, z) of the box around it."""
+        ends = np.array([self.start, self.end])
+        return ends.min(axis=0) - max(self.first, self.last), ends.max(axis=0) + max(self.first, self.last)
+
+    def distance(self, x: Array, y: Array, z: Array) -> Array:
+        """Signed distance in mm, negative inside."""
+        offsets = [axis - np.float32(s) for axis, s in zip((x, y, z), self.start, strict=True)]
+        course = (np.array(self.end) - np.array(self.start)).astype(np.float32)
+        share = sum(c * o for c, o in zip(course, offsets, strict=True)) / (course**2).sum()
+        share = np.clip(share, 0, 1)
+        away = sum((o - c * share) ** 2 for c, o in zip(course, offsets, strict=True))
+        return np.sqrt(away) - (np.float32(self.first) + np.float32(self.last - self.first) * share)
+
+    def varied(self, rng: Generator, place: float) -> "Tube":
+        """The same vessel with its far end moved by up to `place` mm."""
+        return replace(self, end=tuple(np.array(self.end) + rng.uniform(-place, place, 3)))
+
+
+# ---------------------------------------------------------------------------------------------------------- anatomy
+
+FIELD_OF_VIEW, SCAN_LENGTH = 326.0, 218.0
+"""What a slice (height and width) and a scan cover of the anatomy, in mm, before the variation between cases."""
+SKIN, MUSCLE, CAVITY = (150.0, 107.0), (135.0, 95.0), (122.0, 83.0)
+"""Half width and half height of the torso's layers in mm: fat lies between the first two, then the muscular wall."""
+LONG = 2000.0
+"""Radius along z of what runs through the whole scan."""
+
+NOISE, EDGE = 9.0, 2.0
+"""Standard deviation of the noise, and the width of an edge in mm where pixels are not larger."""
+
+LEVELS = {
+    "air": 6, "lung": 45, "fat": 365, "visceral_fat": 345, "muscle": 215, "bone": 245, "rib": 110, "disc": 430, "csf": 900,
+    "cord": 420, "heart": 290, "aorta": 90, "cava": 330, "gallbladder": 860, "fluid": 740, "food": 340, "gas": 50, "wall": 250, "capsule": 150,
+    "liver": 275, "portal_vein": 440, "hepatic_vein": 130, "cortex": 455, "medulla": 570, "sinus": 700, "spleen": 520,
+}  # fmt: skip
+"""Mean intensities. Their order is that of T2-weighted scans whose fat is partly suppressed."""
+CONTENTS = {"food": 0.30, "liver": 0.22, "cortex": 0.14, "spleen": 0.14, "fluid": 0.12, "gas": 0.08}
+"""What fills a loop of bowel and how often. Levels of organs are among it on purpose."""
+
+DOMES = (
+    Ellipsoid((-58, -4, 0), (88, 104, 112)),
+    Ellipsoid((58, 0, 0), (88, 104, 102)),
+    Ellipsoid((0, -10, 0), (70, 120, 92)),
+)
+"""The diaphragm from z = 0 upwards: what is in the torso and above these is lung."""
+SPINE = {
+    "cortical": Ellipsoid((0, 45, 0), (25, 19.5, LONG)),
+    "body": Ellipsoid((0, 45, 0), (22.5, 17, LONG)),
+    "arch": Ellipsoid((0, 72, 0), (16, 14, LONG)),
+    "process": Ellipsoid((0, 88, 0), (4, 9, LONG)),
+    "canal": Ellipsoid((0, 69, 0), (9.5, 8, LONG)),
+    "cord": Ellipsoid((0, 69, 0), (4.5, 3.5, LONG)),
+}
+MUSCLES = (
+    Ellipsoid((-29, 76, 0), (23, 14, LONG), turn=8),
+    Ellipsoid((29, 76, 0), (23, 14, LONG), turn=-8),
+    Ellipsoid((-31, 50, -110), (16, 17, 105), tilt=6),
+    Ellipsoid((31, 50, -110), (16, 17, 105), tilt=-6),
+)
+VESSELS = {"aorta": Ellipsoid((9, 19, 0), (9, 9, LONG)), "cava": Ellipsoid((-19, 19, 0), (12, 8.5, LONG))}
+HEART = Ellipsoid((22, -36, 116), (56, 42, 32), tilt=-8)
+STOMACH = (Ellipsoid((58, -14, 56), (37, 36, 38), tilt=15), Ellipsoid((24, -44, 14), (44, 22, 24), tilt=-25))
+COLON = (
+    Ellipsoid((-90, 2, -70), (19, 21, 52)),
+    Ellipsoid((94, 16, -50), (16, 18, 70)),
+    Ellipsoid((0, -58, -22), (82, 15, 19), tilt=-8),
+)
+PANCREAS = (Ellipsoid((28, -4, 8), (44, 9, 13), tilt=-18), Ellipsoid((-20, 0, -8), (15, 13, 20)))
+GALLBLADDER = Ellipsoid((-46, -36, 0), (14, 18, 25), turn=25)
+ORGANS = {
+    1: (
+        Ellipsoid((-62, -6, 36), (64, 70, 72)),
+        Ellipsoid((6, -42, 50), (62, 28, 36), tilt=-6),
+        Ellipsoid((-88, 2, -18), (26, 48, 48), tilt=-4),
+    ),
+    2: (Ellipsoid((-60, 37, -30), (25, 29, 54), turn=25, tilt=8),),
+    3: (Ellipsoid((59, 35, -14), (25, 29, 55), turn=-25, tilt=-8),),
+    4: (Ellipsoid((88, 20, 44), (23, 45, 48), turn=12, tilt=-8), Ellipsoid((84, 44, 50), (30, 20, 36), turn=10)),
+}
+SINUS = {2: Ellipsoid((-43, 29, -28), (14, 10, 22), turn=25), 3: Ellipsoid((42, 27, -12), (14, 10, 22), turn=-25)}
+"""The fat of the renal sinus, which is no part of the kidney."""
+HEPATIC_VEINS = (
+    Tube((-19, 14, 88), (-108, 8, 62), 6.5, 2.0),
+    Tube((-19, 14, 88), (-66, -56, 60), 6.0, 2.0),
+    Tube((-19, 10, 88), (8, -56, 58), 5.5, 2.0),
+)
+PORTAL_VEINS = (
+    Tube((-22, 4, 16), (-46, -4, 34), 7.0, 6.0),
+    Tube((-46, -4, 34), (-102, 14, 22), 5.5, 2.0),
+    Tube((-46, -4, 34), (-82, -46, 38), 5.0, 2.0),
+    Tube((-46, -4, 34), (22, -48, 44), 5.0, 2.0),
+)
+
+
+# ------------------------------------------------------------------------------------------------------ space, noise
+
+
+def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Array:
+    """Gaussian noise of about unit variance with details of `scale` mm along (z, y, x), at the positions `axes` in mm.
+
+    A lattice that does not depend on the positions is drawn and interpolated by cubic B-splines, axis by axis and without
+    matrix products, so the result does not depend on the number of threads.
+    """
+    extent = (150.0, 200.0, 200.0)
+    values = rng.standard_normal([int(2 * e / s) + 5 for e, s in zip(extent, scale, strict=True)], dtype=np.float32)
+    for axis, (positions, reach, step) in enumerate(zip(axes, extent, scale, strict=True)):
+        first, t = np.divmod((positions + reach) / step, 1)
+        weights = np.array([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
+        weights = (weights / 0.69).astype(np.float32)  # 0.69: the standard deviation that B-spline smoothing leaves
+        shape = [-1 if i == axis else 1 for i in range(3)]
+        taps = (np.take(values, first.astype(int) + k, axis) * weights[k].reshape(shape) for k in range(4))
+        values = sum(taps)
+    return values
+
+
+class Space:
+    """The voxels' anatomical coordinates, bent by a smooth random deformation.
+
+    Args:
+        rng: Draws the deformation.
+        axes: Positions of the voxels along (z, y, x) in mm.
+        edge: Width of an edge in mm.
+    """
+
+    BENDS = ((70.0, 3.5), (32.0, 1.6))
+    """Scale in mm and standard deviation in mm of the parts of the deformation."""
+    REACH = 14.0
+    """Margin in mm around a shape's box: the deformation, and the edge."""
+
+    def __init__(self, rng: Generator, axes: Sequence[np.ndarray], edge: float) -> None:
+        self.axes, self.edge = axes, edge
+        grid = np.meshgrid(*(axis.astype(np.float32) for axis in axes), indexing="ij", sparse=True)
+        bends = [sum(np.float32(sd) * smooth_noise(rng, axes, (s, s, s)) for s, sd in self.BENDS) for _ in range(3)]
+        self.z, self.y, self.x = (axis + bend for axis, bend in zip(grid, bends, strict=True))
+
+    def box(self, shape: Ellipsoid | Tube) -> Box:
+        """The part of the grid in which the shape can lie."""
+        low, high = shape.bounds()
+        ends = zip(self.axes, low[::-1] - self.REACH, high[::-1] + self.REACH, strict=True)
+        return tuple(slice(*np.searchsorted(axis, [first, last])) for axis, first, last in ends)
+
+    def distance(self, shape: Ellipsoid | Tube, box: Box) -> Array:
+        """Signed distance of the shape in the box."""
+        return shape.distance(self.x[box], self.y[box], self.z[box])
+
+    def union(self, shapes: Sequence[Ellipsoid], blend: float = 14.0) -> Array:
+        """Signed distance of shapes that flow into each other over `blend` mm, in the whole grid."""
+        total = np.full(self.x.shape, 1e3, np.float32)
+        for shape in shapes:
+            box = self.box(shape)
+            here, new = total[box], self.distance(shape, box)
+            overlap = np.maximum(blend - np.abs(here - new), 0)
+            total[box] = np.minimum(here, new) - overlap**2 / (4 * blend)
+        return total
+
+    def diaphragm(self) -> Array:
+        """Signed distance of the diaphragm's domes, negative on the side of the abdomen; below z = 0 they are walls."""
+        z = np.maximum(self.z, 0)
+        return np.minimum.reduce([dome.distance(self.x, self.y, z) for dome in DOMES])
+
+    def torso(self, half: tuple[float, float]) -> Array:
+        """Signed distance, along the radius, of a rounded rectangle that runs through the scan."""
+        level = ((np.abs(self.x) / half[0]) ** 2.5 + (np.abs(self.y) / half[1]) ** 2.5) ** np.float32(1 / 2.5)
+        return np.hypot(self.x, self.y) * (1 - 1 / np.maximum(level, np.float32(1e-3)))
+
+
+# ----------------------------------------------------------------------------------------------------------- painting
+
+
+class Canvas:
+    """A scan in the making: later paint covers earlier paint, blended over the width of an edge.
+
+    Args:
+        rng: Draws everything that varies between cases.
+        space: Where the voxels are.
+    """
+
+    def __init__(self, rng: Generator, space: Space) -> None:
+        self.rng, self.space = rng, space
+        gain = rng.uniform(0.88, 1.12)
+        self.level = {name: value * gain * rng.uniform(0.93, 1.07) for name, value in LEVELS.items()}
+        self.image = np.full(space.x.shape, self.level["air"], np.float32)
+        self.fine, self.medium, self.coarse = (
+            smooth_noise(rng, space.axes, scale) for scale in ((8, 3.6, 3.6), (10, 9, 9), (26, 26, 26))
+        )
+        self.cavity = space.torso(CAVITY)
+
+    def textured(self, name: str, fine: float = 0.0, medium: float = 0.0, coarse: float = 0.0) -> Array:
+        """A tissue's level with its texture: relative standard deviations of details of about 4, 9 and 26 mm."""
+        parts = ((fine, self.fine), (medium, self.medium), (coarse, self.coarse))
+        return np.float32(self.level[name]) * (1 + sum(np.float32(a) * noise for a, noise in parts if a))
+
+    def paint(self, distance: Array, value: Array | float, box: Box = np.s_[:, :, :]) -> None:
+        """Covers what is inside, where `distance` (of the box) is negative, by a value (of the whole scan)."""
+        cover = np.clip(0.5 - distance / np.float32(self.space.edge), 0, 1)
+        image = self.image[box]
+        image += cover * ((value[box] if isinstance(value, np.ndarray) else np.float32(value)) - image)
+
+    def paint_shape(self, shape: Ellipsoid | Tube, value: Array | float, within: Array | None = None) -> None:
+        """Paints a shape, or the part of it where the distance `within` is negative."""
+        box = self.space.box(shape)
+        distance = self.space.distance(shape, box)
+        self.paint(distance if within is None else np.maximum(distance, within[box]), value, box)
+
+
+def paint_torso(canvas: Canvas) -> None:
+    """Fat with its strands, the muscular wall, visceral fat, ribs."""
+    space, rng, level = canvas.space, canvas.rng, canvas.level
+    strands = np.maximum(1 - np.abs(canvas.medium) / np.float32(0.25), 0)  # where the noise changes its sign
+    thick = rng.uniform(0.97, 1.03)
+    fat, visceral = (canvas.textured(name, medium=0.04, coarse=0.06) for name in ("fat", "visceral_fat"))
+    canvas.paint(space.torso((SKIN[0] * thick, SKIN[1] * thick)), fat * (1 - np.float32(0.1) * strands))
+    canvas.paint(space.torso(MUSCLE), canvas.textured("muscle", fine=0.07, medium=0.05))
+    canvas.paint(canvas.cavity, visceral * (1 - np.float32(0.25) * strands))
+    for angle in np.radians(np.arange(15, 360, 30)):
+        center = np.array([np.cos(angle) * 127, np.sin(angle) * 88])
+        for z in np.arange(-40, 130, 34) + rng.uniform(0, 34):
+            rib = Ellipsoid((*center, z), (10, 4.5, 8), turn=np.degrees(np.arctan2(-np.cos(angle), np.sin(angle))))
+            canvas.paint_shape(rib, level["rib"])
+
+
+def paint_back(canvas: Canvas) -> None:
+    """Vertebrae with discs between them, the bright canal with the cord, paraspinal and psoas muscles."""
+    rng, level = canvas.rng, canvas.level
+    for muscle in MUSCLES:
+        canvas.paint_shape(muscle.varied(rng, 2, 0.06, 4), canvas.textured("muscle", fine=0.09, medium=0.05))
+    disc = np.cos((canvas.space.z + rng.uniform(0, 34)) * np.float32(2 * np.pi / 34)) > 0.75
+    marrow = np.where(disc, canvas.textured("disc", medium=0.05), canvas.textured("bone", fine=0.08))
+    paints = {"cortical": level["rib"], "body": marrow, "arch": level["bone"], "process": level["rib"]}
+    for part, value in {**paints, "canal": level["csf"], "cord": level["cord"]}.items():
+        canvas.paint_shape(SPINE[part], value)
+
+
+def paint_chest(canvas: Canvas) -> None:
+    """Lungs above the diaphragm, and the lower side of the heart."""
+    lung = np.maximum(canvas.cavity, -canvas.space.diaphragm())
+    canvas.paint(lung, canvas.textured("lung", fine=0.3))
+    heart = HEART.varied(canvas.rng, 5, 0.08, 8)
+    canvas.paint_shape(heart, canvas.level["wall"], within=canvas.cavity)
+    inner = replace(heart, radii=tuple(r - 9 for r in heart.radii))
+    canvas.paint_shape(inner, canvas.textured("heart", coarse=0.3), within=canvas.cavity)
+
+
+def paint_gut(canvas: Canvas) -> None:
+    """Loops of small bowel, colon, pancreas and stomach; all but the pancreas have a wall and some content."""
+    rng = canvas.rng
+    inside = canvas.cavity + 3
+    for _ in range(64):
+        center = rng.uniform((-92, -66, -125), (92, 12, 30))
+        loop = Ellipsoid(tuple(center), tuple(rng.uniform((16, 12, 12), (34, 21, 21))), *rng.uniform(-90, 90, 2))
+        paint_hollow(canvas, loop, inside)
+    for part in COLON:
+        paint_hollow(canvas, part.varied(rng, 6, 0.15, 10), inside)
+    for part in PANCREAS:
+        canvas.paint_shape(part.varied(rng, 4, 0.1, 8), canvas.textured("food", fine=0.08, medium=0.08))
+    full = rng.choice(["food", "fluid"])
+    for part in STOMACH:
+        stomach = part.varied(rng, 5, 0.1, 8)
+        paint_hollow(canvas, stomach, inside, full)
+        gas = replace(stomach, center=(stomach.center[0], stomach.center[1] - 26, stomach.center[2]))
+        lumen = replace(stomach, radii=tuple(r - 4 for r in stomach.radii))
+        level = np.maximum(canvas.space.union([lumen]), canvas.space.union([gas]))
+        canvas.paint(level, canvas.level["gas"])  # gas floats to the front of a patient who lies on the back
+
+
+def paint_hollow(canvas: Canvas, shape: Ellipsoid, within: Array, content: str | None = None) -> None:
+    """A wall of 3 mm and a content, drawn from `CONTENTS` unless it is given."""
+    content = content or canvas.rng.choice(list(CONTENTS), p=list(CONTENTS.values()))
+    canvas.paint_shape(shape, canvas.level["wall"], within)
+    inner = replace(shape, radii=tuple(r - 3 for r in shape.radii))
+    value = canvas.textured(content, medium=0.07, coarse=0.07) * np.float32(canvas.rng.uniform(0.85, 1.15))
+    canvas.paint_shape(inner, value, within + 3)
+
+
+def paint_vessels(canvas: Canvas) -> None:
+    """Aorta and vena cava with their walls."""
+    for name, vessel in VESSELS.items():
+        vessel = vessel.varied(canvas.rng, 2.5, 0.1, 0)
+        canvas.paint_shape(vessel, canvas.level["wall"])
+        canvas.paint_shape(replace(vessel, radii=tuple(r - 1.5 for r in vessel.radii)), canvas.level[name])
+
+
+def organ_distances(canvas: Canvas, gallbladder: Array) -> dict[int, Array]:
+    """Signed distance of each organ; they keep a distance from each other and from what they lie against."""
+    space, rng = canvas.space, canvas.rng
+    distances: dict[int, Array] = {}
+    spine = space.union([SPINE["cortical"], *MUSCLES[:2], *VESSELS.values()], blend=1.0)
+    diaphragm = space.diaphragm()
+    for organ in (2, 3, 1, 4):
+        place = rng.uniform(-5, 5, 3)
+        grown = rng.uniform(0.93, 1.07)
+        parts = [part.varied(rng, 2.5, 0.05, 6) for part in ORGANS[organ]]
+        parts = [
+            replace(p, center=tuple(np.array(p.center) + place), radii=tuple(np.array(p.radii) * grown)) for p in parts
+        ]
+        distance = np.maximum(space.union(parts), canvas.cavity + 2)
+        others = [spine, gallbladder, *distances.values()]
+        if organ in SINUS:
+            sinus = SINUS[organ]
+            others.append(space.union([replace(sinus, center=tuple(np.array(sinus.center) + place))]))
+        for other in others:
+            distance = np.maximum(distance, 2.5 - other)
+        distances[organ] = _one_piece(np.maximum(distance, diaphragm + 2))
+    return distances
+
+
+def _one_piece(distance: Array) -> Array:
+    """The shape without pieces that cutting has split off."""
+    pieces, count = ndimage.label(distance < 0)
+    if count > 1:
+        keep = 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+        distance[(pieces > 0) & (pieces != keep)] = 1.0
+    return distance
+
+
+def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
+    """Gallbladder, the four organs with their textures and the vessels of the liver; returns the label map."""
+    level = canvas.level
+    gallbladder = canvas.space.union([GALLBLADDER.varied(canvas.rng, 4, 0.15, 12)])
+    distances = organ_distances(canvas, gallbladder)
+    canvas.paint(gallbladder, level["gallbladder"])
+    for organ, sinus in SINUS.items():
+        canvas.paint_shape(sinus, level["fat"])
+        pelvis = replace(sinus, radii=tuple(np.array(sinus.radii) * (0.7, 0.5, 0.55)))
+        canvas.paint_shape(pelvis, level["sinus"])
+    values = {
+        1: canvas.textured("liver", fine=0.025, coarse=0.03),
+        2: kidney_value(canvas, distances[2]),
+        3: kidney_value(canvas, distances[3]),
+        4: canvas.textured("spleen", fine=0.06),
+    }
+    labels = np.zeros(canvas.image.shape, np.uint8)
+    for organ, distance in distances.items():
+        canvas.paint(distance - 2.5, level["capsule"])  # the capsule and the chemical shift at it
+        canvas.paint(distance, values[organ])
+        labels[distance < 0] = organ
+    for tubes, name in ((HEPATIC_VEINS, "hepatic_vein"), (PORTAL_VEINS, "portal_vein")):
+        for tube in tubes:
+            tube = tube.varied(canvas.rng, 10)
+            middle = tuple((np.array(tube.start) + np.array(tube.end)) / 2)
+            twigs = [Tube(middle, tube.end, tube.last + 1.5, 1.5).varied(canvas.rng, 45) for _ in range(3)]
+            for vessel in (tube, *twigs):
+                canvas.paint_shape(vessel, level[name], within=distances[1] + 3)
+    return labels
+
+
+def kidney_value(canvas: Canvas, distance: Array) -> Array:
+    """A darker cortex of some 6 mm and, below it, columns of it between brighter pyramids."""
+    deep = np.clip((-distance - 5) / 3, 0, 1)
+    pyramids = np.clip(0.75 + canvas.medium * 1.5, 0, 1)
+    cortex = canvas.textured("cortex", fine=0.03)
+    return cortex + deep * pyramids * np.float32(canvas.level["medulla"] - canvas.level["cortex"])
+
+
+def receive(canvas: Canvas) -> Array:
+    """The scan as stored: a coil's bias field, Rician noise, whole numbers."""
+    space, rng = canvas.space, canvas.rng
+    bias = 0.17 * smooth_noise(rng, space.axes, (110, 85, 85))
+    depth = ((space.x / SKIN[0]) ** 2 + (space.y / SKIN[1]) ** 2) * np.float32(rng.uniform(0.1, 0.25))
+    signal = canvas.image * np.exp(np.clip(bias, -0.4, 0.4) + depth - np.float32(0.12))
+    real, imaginary = np.float32(NOISE) * rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    return np.rint(np.hypot(signal + real, imaginary)).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------ surface
+
+
+def generate_case(seed: int, index: int, size: int = 192) -> Volume:
+    """One case, the same for the same arguments, whatever was drawn before.
+
+    Args:
+        seed: Seed of the dataset, not negative.
+        index: Number of the case, from 0.
+        size: Height and width in pixels. The anatomy stays the same; pixels grow as their number falls.
+
+    Returns:
+        20 to 28 slices, first the lowest. The image holds whole numbers from 0 to about 1,000 (float32), the labels the
+        keys of `CLASSES`, the spacing is about (7.7, 326 / size, 326 / size) mm.
+    """
+    rng = np.random.default_rng([seed, index])
+    slices = int(rng.integers(20, 29))
+    thickness = 7.7 * (24 / slices) ** 0.5 * rng.uniform(0.97, 1.03)
+    pixel = FIELD_OF_VIEW * rng.uniform(0.96, 1.06) / size
+    # The field of view follows the patient, in height too: every scan shows the kidneys' lower poles and the lungs.
+    covered = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW]) * rng.uniform((0.97, 0.98, 0.98), (1.03, 1.12, 1.08))
+    center = (14, 0, 0) + rng.uniform(-4, 4, 3)
+    axes = [
+        ((np.arange(n) + 0.5) / n - 0.5) * extent + middle
+        for n, extent, middle in zip((slices, size, size), covered, center, strict=True)
+    ]
+    canvas = Canvas(rng, Space(rng, axes, edge=max(EDGE, FIELD_OF_VIEW / size)))
+    for layer in (paint_torso, paint_chest, paint_back, paint_gut, paint_vessels):
+        layer(canvas)
+    labels = paint_organs(canvas)
+    affine = np.diag([pixel, pixel, thickness, 1.0])
+    return Volume(f"phantom_{index + 1:02d}", receive(canvas), labels, (thickness, pixel, pixel), affine)
+
+
+class AbdomenPhantom:
+    """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed when they are asked for."""
+
+    classes = CLASSES
+
+    def __init__(
+        self,
+        *,
+        seed: Annotated[int, Field(ge=0, description="seed of the dataset")] = 0,
+        count: Annotated[int, Field(ge=1, description="number of cases")] = 20,
+        size: Annotated[int, Field(ge=64, description="height and width in pixels")] = 192,
+    ) -> None:
+        self.seed, self.count, self.size = seed, count, size
+
+    @property
+    def supervoxel_min_size(self) -> int:
+        """Voxels of about 55 ml, whatever the size."""
+        return round(2500 * (self.size / 192) ** 2)
+
+    @property
+    def cache_key(self) -> str:
+        """Stands for everything that a case depends on besides its id."""
+        return f"abdomen_phantom-v{GENERATOR_VERSION}-seed{self.seed}-count{self.count}-size{self.size}"
+
+    @property
+    def cases(self) -> list[str]:
+        """Ids, phantom_01 first."""
+        return [f"phantom_{number:02d}" for number in range(1, self.count + 1)]
+
+    def load(self, case: str) -> Volume:
+        """Makes the scan of this case; raises DataError for an id that is not in `cases`."""
+        if case not in self.cases:
+            last = self.cases[-1]
+            raise DataError(f"dataset abdomen_phantom: got case {case!r}, expected phantom_01 to {last}; correct the id")
+        return generate_case(self.seed, self.cases.index(case), self.size)

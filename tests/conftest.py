@@ -1,0 +1,34 @@
+"""Shapes are executed: every jaxtyping annotation of fsseg is checked by beartype while the tests run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+FOLDER = Path(__file__).resolve().parents[1] / "fsseg"
+MODULES = [
+    ".".join(path.relative_to(FOLDER.parent).with_suffix("").parts)
+    for path in FOLDER.rglob("*.py")
+    # numba compiles plain functions only, and a package's name would stand for all modules in it.
+    if path.name not in {"__init__.py", "supervoxel_kernels.py"}
+]
+install_import_hook(MODULES, "beartype.beartype")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_our_own(tmp_path_factory):
+    """The tests neither use nor fill the user's cache."""
+    os.environ["FSSEG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def shared():
+    """The reference numbers beside the project; a checkout without them skips, continuous integration fails."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{SHARED} is missing")
+        pytest.skip(f"needs the reference numbers in {SHARED}")
+    return SHARED

@@ -1,0 +1,107 @@
+"""Small things that several tests need."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from torch import nn
+
+from fsseg.data.regions import count_regions
+from fsseg.data.scans import TrainingScan
+
+
+class TinyBackbone(nn.Module):
+    """A backbone for tests: one strided convolution, so that everything around it is what is tested."""
+
+    intensity = "zscore"
+
+    def __init__(self, channels=8, stride=4):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.convolution = nn.Conv2d(3, channels, kernel_size=stride, stride=stride)
+        self.channels, self.stride = channels, stride
+
+    def forward(self, images):
+        return self.convolution(images)
+
+
+def block_scan(case="a", slices=6, size=32, seed=0):
+    """A scan whose supervoxels are two blocks: 1 in every slice, 2 in three of them and small in one of these."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(slices, size, size)).astype(np.float32)
+    regions = np.zeros((slices, size, size), dtype=np.int32)
+    regions[:, 2:18, 2:18] = 1
+    regions[1, 20:24, 20:24] = 2
+    regions[2:4, 20:30, 4:26] = 2
+    images += regions
+    return TrainingScan(case, torch.from_numpy(images), torch.from_numpy(regions), count_regions(regions), float(images.mean()))
+
+
+def write_nifti(path: Path, voxels: np.ndarray, affine=None):
+    """Writes slices-first voxels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([1.5, 1.5, 6.0, 1.0]) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(voxels.T), affine), path)
+
+
+def make_folder(root: Path, cases=10, size=64, slices=5) -> Path:
+    """A folder for the `nifti` dataset: a bright blob and a dark one in noise, one case a scan."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset.toml").write_text("supervoxel_min_size = 300\n\n[classes]\nbright = 1\ndark = 2\n")
+    for case in range(1, cases + 1):
+        rng = np.random.default_rng(case)
+        labels = np.zeros((slices, size, size), dtype=np.uint8)
+        shift = case % 4
+        labels[:, 8 + shift : 30 + shift, 8:30] = 1
+        labels[1:4, 36:56, 34 + shift : 54 + shift] = 2
+        image = 300 + 250 * (labels == 1) - 200 * (labels == 2) + rng.normal(0, 20, labels.shape)
+        write_nifti(root / f"image_{case}.nii.gz", image.astype(np.int16))
+        write_nifti(root / f"label_{case}.nii.gz", labels)
+    return root
+
+
+RECIPE = """
+seed = 3
+
+[dataset]
+name = "nifti"
+root = "{root}"
+
+[backbone]
+name = "timm"
+model = "tf_efficientnet_lite0"
+strides = [8]
+channels = 16
+
+[training]
+steps = {steps}
+learning_rate = 1e-3
+
+[calibration]
+episodes = 6
+
+[protocol]
+folds = "disjoint5"
+
+[[variants]]
+name = "CE-T"
+threshold = "ce_t"
+
+[[variants]]
+name = "LinEst"
+prototypes = {{ name = "em_gmm", count = 2 }}
+threshold = "lin_est"
+
+[[variants]]
+name = "OCP"
+threshold = "ocp"
+"""
+
+
+def write_recipe(folder: Path, root: Path, steps=2) -> Path:
+    """A recipe for `make_folder` that runs in seconds."""
+    path = folder / "tiny.toml"
+    path.write_text(RECIPE.format(root=root, steps=steps))
+    return path

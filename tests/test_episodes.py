@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from fsseg import FssegError
+from fsseg.data.augment import Warp, affine_matrix, change_gamma, warp_grid, warp_slice
+from fsseg.data.regions import count_regions
+from fsseg.episodes import EpisodeSampler
+from fsseg.recipe import EpisodeTable
+
+from helpers import block_scan
+
+
+def test_region_counts_equal_a_scan_of_the_volume():
+    regions = np.random.default_rng(0).integers(0, 6, size=(5, 9, 8)).astype(np.int32)
+    regions[regions == 3] = 0  # ids need not be dense
+    table = count_regions(regions)
+    assert table.ids.tolist() == [1, 2, 4, 5]
+    for row, region in enumerate(table.ids):
+        assert table.counts[row].tolist() == [(slice_ == region).sum() for slice_ in regions]
+
+
+def draws(sampler, count=400):
+    return [sampler.draw(np.random.default_rng([0, i])) for i in range(count)]
+
+
+def test_pairs_follow_the_published_rules():
+    """Region 1 has 256 pixels in all slices; region 2 has 16, 220 and 220 in slices 1 to 3, so 16 is passed over."""
+    sampler = EpisodeSampler([block_scan(), block_scan("b")], EpisodeTable())
+    drawn = draws(sampler)
+    for draw in drawn:
+        assert abs(draw.support_slice - draw.query_slice) == 1
+        if draw.region == 1:
+            assert {draw.support_slice, draw.query_slice} == {2, 3}
+    shares = [np.mean([getattr(d, key) == value for d in drawn]) for key, value in
+              [("scan", 1), ("region", 1), ("gamma_on_query", True), ("warp_on_query", True)]]  # fmt: skip
+    assert shares == pytest.approx([0.5] * 4, abs=0.08)
+    assert np.mean([d.support_slice < d.query_slice for d in drawn]) == pytest.approx(0.5, abs=0.08)
+    gammas = [d.gamma for d in drawn]
+    assert 0.5 <= min(gammas) < 0.55 and 1.45 < max(gammas) <= 1.5
+
+
+def test_the_first_of_a_pair_is_large_enough():
+    """With 230 pixels asked for, region 2 (at most 220) is never drawn."""
+    sampler = EpisodeSampler([block_scan()], EpisodeTable(min_pixels=230))
+    assert {draw.region for draw in draws(sampler, 60)} == {0}
+
+
+def test_an_episode_is_a_function_of_its_draw():
+    sampler = EpisodeSampler([block_scan()], EpisodeTable())
+    draw = sampler.draw(np.random.default_rng(5))
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first, second = sampler.make(draw), sampler.make(draw)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.support.images, second.support.images)
+    assert torch.equal(first.query.images, second.query.images)
+    assert torch.equal(first.target, second.target)
+
+
+def test_exactly_one_slice_is_warped_and_one_recoloured():
+    scan = block_scan()
+    sampler = EpisodeSampler([scan], EpisodeTable())
+    for seed in range(12):
+        draw = sampler.draw(np.random.default_rng(seed))
+        episode = sampler.make(draw)
+        region = int(scan.table.ids[draw.region])
+        masks = {"support": (episode.support.masks[0, 0], draw.support_slice), "query": (episode.target[0] > 0, draw.query_slice)}
+        moved = {name for name, (mask, index) in masks.items() if not torch.equal(mask, scan.supervoxels[index] == region)}
+        assert moved == {"query" if draw.warp_on_query else "support"}
+        images = {"support": episode.support.images[0, 0], "query": episode.query.images[0]}
+        originals = {"support": scan.images[draw.support_slice], "query": scan.images[draw.query_slice]}
+        changed = {name for name in images if not torch.equal(images[name], originals[name])}
+        assert changed == moved | {"query" if draw.gamma_on_query else "support"}
+
+
+def test_locations_are_places_in_the_scan():
+    sampler = EpisodeSampler([block_scan(slices=6)], EpisodeTable())
+    draw = sampler.draw(np.random.default_rng(1))
+    episode = sampler.make(draw)
+    assert episode.support.location.item() == pytest.approx(draw.support_slice / 5)
+    assert episode.query.location.item() == pytest.approx(draw.query_slice / 5)
+
+
+def test_no_usable_region_is_an_error():
+    with pytest.raises(FssegError, match="none of the 1 training scans has a supervoxel with 5000 pixels"):
+        EpisodeSampler([block_scan()], EpisodeTable(min_pixels=5000))
+
+
+def test_gamma_by_hand():
+    image = torch.tensor([[1.0, 3.0], [2.0, 5.0]])
+    span = 4 + 1e-5
+    expected = span * ((np.array([[0, 2], [1, 4]]) + 1e-5) / span) ** 2 + 1
+    assert torch.allclose(change_gamma(image, 2.0), torch.tensor(expected, dtype=torch.float32), atol=1e-5)
+
+
+def warp(**changes):
+    plain = {"angle": 0.0, "shift": (0.0, 0.0), "shear": 0.0, "zoom": 1.0, "elastic": 0.0, "elastic_sigma": 5.0, "seed": 0}
+    return Warp(**plain | changes)
+
+
+def test_affine_parts_move_points_as_they_should():
+    """Pixel coordinates (x, y), rows downwards: a counter-clockwise quarter turn takes right of the centre to above it."""
+    size = (100, 100)
+    move = lambda w, x, y: (affine_matrix(w, size) @ [x, y, 1])[:2].tolist()  # noqa: E731
+    assert move(warp(angle=90.0), 60, 50) == pytest.approx([50, 40])
+    assert move(warp(shift=(3.0, -2.0)), 10, 20) == pytest.approx([13, 18])
+    assert move(warp(zoom=1.2), 60, 40) == pytest.approx([62, 38])
+    assert move(warp(shear=30.0), 0, 10) == pytest.approx([-5, 10 * np.cos(np.pi / 6)])
+    both = warp(angle=90.0, shift=(3.0, 0.0), zoom=2.0)  # rotate, then shift, then zoom
+    assert move(both, 60, 50) == pytest.approx([56, 30])
+
+
+def test_the_warp_equals_scipys_affine_interpolation():
+    size = (40, 48)
+    image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), 2).astype(np.float32)
+    parameters = warp(angle=4.0, shift=(3.0, -2.0), shear=3.0, zoom=1.1)
+    inverse = np.linalg.inv(affine_matrix(parameters, size))
+    flip = np.array([[0, 1], [1, 0]])  # scipy counts (row, column), the matrix (x, y)
+    expected = ndimage.affine_transform(image, flip @ inverse[:2, :2] @ flip, flip @ inverse[:2, 2], order=1, cval=0.0)
+    grid = warp_grid(parameters, size, torch.device("cpu"))
+    got, _ = warp_slice(torch.from_numpy(image), torch.zeros(size, dtype=torch.bool), grid, fill=0.0)
+    inside = slice(3, -3)
+    np.testing.assert_allclose(got[inside, inside], expected[inside, inside], atol=2e-5)
+
+
+def test_the_elastic_field_has_the_published_strength():
+    """Uniform noise smoothed by a Gaussian of sigma 5 and multiplied by 10: about 0.36 pixels."""
+    plain, bent = (warp_grid(warp(elastic=e), (128, 128), torch.device("cpu")) for e in (0.0, 10.0))
+    displacement = (bent - plain) * 128 / 2
+    assert displacement.std().item() == pytest.approx(0.36, abs=0.06)
+    assert displacement.abs().max().item() < 2.5
+
+
+def test_what_comes_from_outside_is_fill_and_background():
+    grid = warp_grid(warp(shift=(20.0, 0.0)), (32, 32), torch.device("cpu"))
+    image, mask = warp_slice(torch.ones(32, 32), torch.ones(32, 32, dtype=torch.bool), grid, fill=-0.5)
+    assert image[:, :19].unique().tolist() == [-0.5] and not mask[:, :19].any()
+    assert torch.allclose(image[:, 21:], torch.ones(32, 11)) and mask[:, 21:].all()

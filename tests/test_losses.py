@@ -1,0 +1,89 @@
+"""The losses against loops over pixels, and the training step's bookkeeping."""
+
+import math
+
+import pytest
+import torch
+
+from fsseg import AdNet, Map, Prototypes, Tpm
+from fsseg.losses import alignment_loss, log_probabilities, predicted_masks, threshold_pull, weighted_nll
+from fsseg.training import update_averages
+
+
+def test_weighted_nll_by_hand():
+    probability = torch.tensor([[0.9, 0.2], [0.6, 0.5]])  # of the foreground
+    target = torch.tensor([[1, 0], [0, 1]])
+    log_probability = torch.stack([1 - probability, probability])[None].log()
+    terms = [(1.0, 0.9), (0.1, 0.8), (0.1, 0.4), (1.0, 0.5)]
+    expected = sum(-w * math.log(p) for w, p in terms) / sum(w for w, _ in terms)
+    assert weighted_nll(log_probability, target[None], 0.1).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_modes_of_the_probabilities():
+    logits = torch.randn(1, 2, 4, 4)
+    reference = log_probabilities(logits, (16, 16), "reference").exp()
+    resized = torch.nn.functional.interpolate(logits.softmax(1), size=(16, 16), mode="bilinear", align_corners=True)
+    assert torch.allclose(reference, resized, atol=1e-6)
+    default = log_probabilities(logits, (16, 16), "default").exp()
+    assert torch.allclose(default.sum(1), torch.ones(1, 16, 16), atol=1e-6)
+    assert not torch.allclose(default, reference, atol=1e-2)
+
+
+def test_predicted_masks_are_hard_and_a_tie_is_background():
+    logits = torch.tensor([0.0, 1.0, 2.0]).view(1, 3, 1, 1).repeat(1, 1, 1, 2)
+    logits[..., 1] = 0
+    assert predicted_masks(logits)[0, :, 0].tolist() == [[0.0, 0.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("mode", ["default", "reference"])
+def test_alignment_loss_step_by_step(mode):
+    """Predict the query, pool it under the prediction, predict the support with that, compare."""
+    generator = torch.Generator().manual_seed(2)
+    support, query = torch.randn(1, 1, 6, 4, 4, generator=generator), torch.randn(1, 6, 4, 4, generator=generator)
+    masks = torch.rand(1, 1, 16, 16, generator=generator) > 0.6
+    head = Tpm(initial_threshold=-2.0)
+    logits = head(query, Map()(support, masks))
+    marked = logits[0, 1] > logits[0, 0]
+    assert 0 < marked.sum() < 16
+    prototype = query[0][:, marked].sum(dim=1) / (marked.sum() + 1e-5)
+    back = log_probabilities(head(support[0], Prototypes(prototype[None, None], torch.ones(1, 1))), (16, 16), mode)
+    expected = -torch.where(masks[0, 0], back[0, 1], back[0, 0]).mean()
+    got = alignment_loss(head, logits, query, support, masks, mode)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_alignment_is_zero_without_a_prediction_and_has_gradients():
+    features = torch.randn(1, 6, 4, 4, requires_grad=True)
+    masks = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    head = AdNet()
+    nothing = torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)], dim=1)
+    loss = alignment_loss(head, nothing, features, features[None], masks, "default")
+    assert loss.item() == 0
+    loss.backward()
+    assert features.grad.isfinite().all()
+    everything = -nothing
+    alignment_loss(head, everything, features, features[None], masks, "default").backward()
+    assert features.grad.abs().sum() > 0 and head.score_threshold.softplus.grad is not None
+
+
+def test_threshold_pull_is_t_over_alpha():
+    assert threshold_pull(AdNet(initial_threshold=-12.0).score).item() == pytest.approx(-0.6, abs=1e-6)
+
+
+def test_running_averages_follow_the_ideal_distance():
+    """The ideal distance of a slice is where exactly its pixels lie nearer; here 4 of 16 at cosines of .9, the rest .1."""
+    head = AdNet()
+    cosines = torch.full((4, 4), 0.1)
+    cosines[0] = 0.9
+    foreground = 0.5 * (head.score.threshold + 20 * cosines)
+    logits = torch.stack([torch.zeros(4, 4), foreground])[None].detach()
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    target[0, 0] = 1
+    ideal = math.sqrt(2 - 2 * 0.5)  # the midpoint of the margins is the midpoint of the cosines
+    update_averages(head.score, logits, target, rate=0.25)
+    assert head.score_threshold.average_distance.item() == pytest.approx(0.75 * 1 + 0.25 * ideal, abs=1e-5)
+    cosines[0] = 0.95
+    logits[0, 1] = 0.5 * (head.score.threshold.detach() + 20 * cosines)
+    before = head.score_threshold.average_distance.item()
+    update_averages(head.score, logits, target, rate=1.0)
+    assert head.score_threshold.average_distance.item() == pytest.approx(math.sqrt(2 - 2 * 0.525), abs=1e-5) != before

@@ -1,0 +1,118 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fsseg import EmGmm, FssegError, Map
+
+
+def blob_masks(generator, ways=2, shots=3, size=(40, 56)):
+    noise = torch.rand(ways * shots, 1, 5, 7, generator=generator)
+    return (F.interpolate(noise, size=size, mode="bicubic")[:, 0] > 0.5).unflatten(0, (ways, shots))
+
+
+def test_map_equals_pooling_of_resized_features():
+    """Against the definition: resize every feature map to the image, average under the mask, then over shots."""
+    generator = torch.Generator().manual_seed(0)
+    features, masks = torch.randn(2, 3, 8, 5, 7, generator=generator), blob_masks(generator)
+    expected = torch.zeros(2, 8)
+    for way in range(2):
+        for shot in range(3):
+            fine = F.interpolate(features[way, shot][None], size=(40, 56), mode="bilinear", align_corners=False)[0]
+            expected[way] += fine[:, masks[way, shot]].sum(dim=1) / (masks[way, shot].sum() + 1e-5) / 3
+    made = Map()(features, masks)
+    assert torch.allclose(made.foreground[:, 0], expected, rtol=0, atol=1e-6)
+    assert made.weights.tolist() == [[1.0], [1.0]]
+
+
+def test_map_of_an_empty_mask_is_zero():
+    made = Map()(torch.randn(1, 1, 4, 3, 3), torch.zeros(1, 1, 24, 24, dtype=torch.bool))
+    assert made.foreground.abs().max() == 0
+
+
+def pixels_around(centres, count, spread, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    points = centres.repeat_interleave(count, dim=0)
+    return F.normalize(points + spread * torch.randn(points.shape, generator=generator), dim=1)
+
+
+def slow_em(pixels, means, weights, sigma, steps):
+    """The update equations of a mixture on the sphere, one pixel and one component at a time."""
+    likelihoods = []
+    for _ in range(steps):
+        densities = torch.exp((pixels @ means.T - 1) / sigma**2)
+        joint = densities * weights
+        likelihoods.append(joint.sum(dim=1).log().sum().item())
+        shares = joint / joint.sum(dim=1, keepdim=True)
+        weights = shares.mean(dim=0)
+        means = torch.stack([F.normalize((shares[:, j, None] * pixels).sum(dim=0), dim=0) for j in range(len(means))])
+    return means, weights, likelihoods
+
+
+def test_em_equals_the_plain_updates():
+    pixels = pixels_around(torch.eye(3, 12, dtype=torch.float64), 40, 0.15)
+    extractor = EmGmm(count=3, iterations=12, tolerance=0.0)
+    sigma = torch.tensor(0.3, dtype=torch.float64)
+    means, weights = extractor.fit(pixels, sigma)
+    start = extractor._start(pixels)
+    expected_means, expected_weights, _ = slow_em(pixels, *start, 0.3, 12)
+    assert torch.allclose(means, expected_means, atol=1e-9)
+    assert torch.allclose(weights, expected_weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["sphere", "euclidean"])
+def test_the_likelihood_never_falls(space):
+    pixels = pixels_around(torch.eye(4, 32), 60, 0.2)
+    sigma = torch.tensor(0.32)
+    losses = []
+    for steps in (1, 2, 3, 5, 8, 12, 17, 23):
+        extractor = EmGmm(count=5, space=space, iterations=steps, tolerance=0.0)
+        losses.append(extractor._loss(pixels, *extractor.fit(pixels, sigma), sigma).item())
+    assert all(after <= before + 1e-6 * abs(before) for before, after in zip(losses, losses[1:]))
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_one_component_is_the_direction_of_map():
+    generator = torch.Generator().manual_seed(1)
+    # One feature cell per pixel, so that resizing does not change lengths.
+    features = F.normalize(torch.randn(1, 2, 16, 12, 12, generator=generator), dim=2)
+    masks = torch.zeros(1, 2, 12, 12, dtype=torch.bool)
+    masks[:, :, 3:9, 2:7] = True
+    single = EmGmm(count=1)(features, masks)
+    pooled = F.normalize(Map()(features, masks).foreground, dim=2)
+    assert torch.allclose(single.foreground, pooled, atol=1e-5)
+    assert single.weights.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_two_separated_modes_are_recovered(share):
+    centres = F.normalize(torch.tensor([[1.0, 0.15, 0, 0, 0, 0], [0.0, 0.1, 1, 0, 0, 0]]), dim=1)
+    first = pixels_around(centres[:1], int(1000 * share), 0.05)
+    second = pixels_around(centres[1:], 1000 - int(1000 * share), 0.05, seed=1)
+    means, weights = EmGmm(count=2).fit(torch.cat([first, second]), torch.tensor(0.32))
+    order = (means @ centres.T).argmax(dim=0)
+    assert (means[order] * centres).sum(dim=1).min() > 0.999
+    assert weights[order].tolist() == pytest.approx([share, 1 - share], abs=0.01)
+
+
+@pytest.mark.parametrize("pixels", [torch.ones(1, 8), torch.ones(30, 8), torch.zeros(4, 8)])
+@pytest.mark.parametrize("space", ["sphere", "euclidean"])
+def test_one_pixel_and_constant_features_stay_finite(pixels, space):
+    extractor = EmGmm(count=5, space=space)
+    means, weights = extractor.fit(extractor._place(pixels), torch.tensor(0.3))
+    assert means.isfinite().all() and weights.isfinite().all()
+    assert weights.sum().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_seed_decides_and_ambient_randomness_does_not():
+    features, masks = torch.randn(1, 1, 8, 6, 6), torch.ones(1, 1, 24, 24, dtype=torch.bool)
+    state = torch.get_rng_state()
+    first = EmGmm(seed=3)(features, masks)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(EmGmm(seed=3)(features, masks).foreground, first.foreground)
+    assert not torch.equal(EmGmm(seed=4)(features, masks).foreground, first.foreground)
+
+
+def test_an_empty_mask_is_an_error():
+    with pytest.raises(FssegError, match="a mask is empty"):
+        EmGmm()(torch.randn(1, 1, 8, 6, 6), torch.zeros(1, 1, 24, 24, dtype=torch.bool))

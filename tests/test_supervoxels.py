@@ -1,0 +1,281 @@
+"""Supervoxels: against the published algorithm's results, a plain reference, and what must always hold."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from fsseg.data.supervoxels import Felzenszwalb, body_mask, cut_to_body, felzenszwalb
+from fsseg.errors import DataError
+from fsseg.options import options_of
+from fsseg.types import Volume
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+CASES = ["tiny_f", "tiny_i", "iso_f", "aniso_i", "chaos_i"]
+SPACING = (7.7, 1.25, 1.25)
+STEPS = [
+    (0, 1, 0), (0, 1, 1), (0, 0, 1), (0, 1, -1), (1, 1, 0), (1, 1, 1), (1, 0, 1),
+    (1, -1, 0), (1, -1, -1), (1, 0, -1), (1, 1, -1), (1, -1, 1), (1, 0, 0),
+]  # fmt: skip
+
+
+class TwoScans:
+    """A dataset of which only the number matters here."""
+
+    classes = {1: "organ"}
+    supervoxel_min_size = 30
+    cases = ["1", "2"]
+
+    def load(self, case: str) -> Volume:
+        raise NotImplementedError
+
+
+def published(name: str) -> dict[str, np.ndarray]:
+    path = GOLDEN / f"supervoxels_{name}.npz"
+    if not path.is_file():
+        reason = f"{path.name} is not in {GOLDEN}: results of the published algorithm cannot be compared"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.float64)
+    return 255 * (values - values.min()) / (values.max() - values.min())
+
+
+def volume_of(image: np.ndarray, spacing: tuple[float, float, float] = SPACING) -> Volume:
+    return Volume("7", image, None, spacing, np.eye(4))
+
+
+def reference(image, *, spacing, scale, sigma, min_size):
+    """The definition, word for word: every edge in one sorted list, regions as sets of voxels."""
+    for axis in range(3) if sigma else ():
+        image = ndimage.gaussian_filter1d(image, sigma / spacing[axis], axis=axis)
+    voxels = list(np.ndindex(*image.shape))
+    edges = []
+    for number, step in enumerate(STEPS):
+        weight = step_weight(step, spacing[0] / spacing[1])
+        for place, voxel in enumerate(voxels):
+            other = tuple(position + shift for position, shift in zip(voxel, step, strict=True))
+            if all(0 <= position < size for position, size in zip(other, image.shape, strict=True)):
+                difference = float(image[voxel]) - float(image[other])
+                edges.append((math.sqrt(weight * (difference * difference)), number, place, voxel, other))
+    edges.sort()
+    region = {voxel: {voxel} for voxel in voxels}
+    inner = {voxel: 0.0 for voxel in voxels}  # of the region the voxel is in
+
+    def merge(a, b, cost):
+        joined = region[a] | region[b]
+        region.update(dict.fromkeys(joined, joined))
+        inner.update(dict.fromkeys(joined, cost))
+
+    k = scale / 255
+    for cost, _, _, a, b in edges:
+        limits = [float(np.float32(inner[end] + k / len(region[end]))) for end in (a, b)]
+        if region[a] is not region[b] and cost < min(limits):
+            merge(a, b, cost)
+    for cost, _, _, a, b in edges:
+        if region[a] is not region[b] and min(len(region[a]), len(region[b])) < min_size:
+            merge(a, b, cost)
+    ids: dict[int, int] = {}
+    return np.array([ids.setdefault(id(region[voxel]), len(ids)) for voxel in voxels]).reshape(image.shape)
+
+
+def step_weight(step, ratio):
+    axes = sum(abs(shift) for shift in step)
+    squared = ratio**2 * abs(step[0]) + abs(step[1]) + abs(step[2])
+    return (math.sqrt(squared) / math.sqrt(axes)) ** 2
+
+
+def noise(seed: int, shape: tuple[int, int, int], kind: str) -> np.ndarray:
+    """A smooth volume with noise, from 0 to 255: "float" without ties, "integer" and "levels" full of them."""
+    rng = np.random.default_rng(seed)
+    smooth = 4 * ndimage.gaussian_filter(rng.normal(size=shape), 1.5) + 0.2 * rng.normal(size=shape)
+    if kind == "float":
+        return scaled(smooth)
+    return np.round(scaled(smooth) / (1 if kind == "integer" else 32))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_labels_and_mask_are_the_published_ones(name):
+    stored = published(name)
+    image = stored["image"] if "image" in stored else scaled(stored["raw_int16"])
+    labels = felzenszwalb(
+        image,
+        spacing=tuple(stored["spacing_zxy"].tolist()),
+        scale=float(stored["scale"]),
+        sigma=float(stored["sigma"]),
+        min_size=int(stored["min_size"]),
+    )
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, stored["labels"])
+    np.testing.assert_array_equal(body_mask(image), stored["fgmask"])
+    np.testing.assert_array_equal(cut_to_body(labels, stored["fgmask"]), stored["masked_labels"])
+
+
+def test_the_component_gives_the_published_supervoxels():
+    stored = published("tiny_i")
+    method = Felzenszwalb(min_size=int(stored["min_size"]))
+    volume = volume_of(stored["raw_int16"].astype(np.float32), tuple(stored["spacing_zxy"].tolist()))
+    np.testing.assert_array_equal(method(volume, TwoScans()), stored["masked_labels"])
+
+
+@pytest.mark.parametrize("min_size", [1, 20, 200])
+@pytest.mark.parametrize("sigma", [0.0, 0.8])
+@pytest.mark.parametrize("scale", [1.0, 255.0, 1e3, 3e5])
+@pytest.mark.parametrize("kind", ["float", "integer", "levels"])
+def test_equals_the_reference(kind, scale, sigma, min_size):
+    image = noise(1, (4, 10, 11), kind)
+    options = {"spacing": SPACING, "scale": scale, "sigma": sigma, "min_size": min_size}
+    np.testing.assert_array_equal(felzenszwalb(image, **options), reference(image, **options))
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)),
+    kind=st.sampled_from(["integer", "levels"]),
+    through_plane=st.sampled_from([0.5, 1.25, 3.0, 7.7]),
+    scale=st.sampled_from([1.0, 255.0, 1e3]),
+    min_size=st.integers(1, 40),
+)
+def test_equals_the_reference_on_any_shape(seed, shape, kind, through_plane, scale, min_size):
+    image = np.round(np.random.default_rng(seed).uniform(0, 255 if kind == "integer" else 4, shape))
+    options = {"spacing": (through_plane, 1.25, 1.25), "scale": scale, "sigma": 0.0, "min_size": min_size}
+    np.testing.assert_array_equal(felzenszwalb(image, **options), reference(image, **options))
+
+
+@pytest.mark.parametrize(
+    ("scale", "difference", "regions"),
+    [
+        (255.0, 1.0, 2),  # cost and limit are both 1: the test is strict
+        (255.0, 0.999, 1),
+        (25.5, 0.1, 1),  # 0.1 in single precision is a little more than 0.1
+        (178.5, 0.7, 2),  # 0.7 in single precision is a little less, and the test is strict
+    ],
+)
+def test_the_first_phase_compares_in_single_precision(scale, difference, regions):
+    image = np.array([[[0.0, difference]]])
+    assert felzenszwalb(image, spacing=SPACING, scale=scale, min_size=1).max() + 1 == regions
+
+
+@pytest.mark.parametrize(("min_size", "regions"), [(1, 2), (2, 2), (3, 1)])
+def test_a_region_of_exactly_the_minimum_stays(min_size, regions):
+    image = np.array([[[0.0, 0.0, 9.0, 9.0]]])
+    assert felzenszwalb(image, spacing=SPACING, min_size=min_size).max() + 1 == regions
+
+
+def test_equal_costs_are_taken_by_direction_first():
+    # The pixel in the corner is as far from all three neighbours; the first direction, down, wins.
+    image = np.array([[[5.0, 10.0, 10.0], [0.0, 10.0, 10.0], [0.0, 0.0, 0.0]]])
+    labels = felzenszwalb(image, spacing=SPACING, min_size=4)
+    assert labels.tolist() == [[[0, 1, 1], [0, 1, 1], [0, 0, 0]]]
+
+
+def test_a_larger_gap_between_slices_makes_a_step_cost_more():
+    # The middle slice is nearer to the first; its left voxel alone decides between growing in plane and through it.
+    image = np.array([[[0.0, 0.0]], [[4.0, 9.0]]])
+    near = felzenszwalb(image, spacing=(1.0, 1.0, 1.0), min_size=2)
+    far = felzenszwalb(image, spacing=(6.0, 1.0, 1.0), min_size=2)
+    assert near.max() == 0  # 4 joins the zeros before 9 comes
+    assert far.tolist() == [[[0, 0]], [[1, 1]]]
+
+
+@pytest.mark.parametrize("kind", ["float", "integer"])
+@pytest.mark.parametrize("min_size", [1, 50, 400])
+@pytest.mark.parametrize("scale", [1.0, 3e5])
+def test_regions_are_dense_connected_and_large_enough(kind, min_size, scale):
+    labels = felzenszwalb(noise(3, (8, 24, 28), kind), spacing=SPACING, scale=scale, min_size=min_size)
+    ids, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+    assert ids.tolist() == list(range(len(ids)))
+    assert (np.diff(first) > 0).all()
+    assert len(ids) == 1 or sizes.min() >= min_size
+    for region, box in enumerate(ndimage.find_objects(labels + 1)):
+        assert ndimage.label(labels[box] == region, structure=np.ones((3, 3, 3)))[1] == 1
+
+
+def test_a_volume_smaller_than_the_minimum_is_one_region():
+    assert not felzenszwalb(noise(0, (2, 5, 5), "float"), spacing=SPACING, min_size=1000).any()
+
+
+def test_the_body_is_each_slices_largest_part_with_its_holes_filled():
+    drawn = [
+        [
+            "#......##",
+            ".......##",
+            "..###....",
+            ".#...#...",
+            ".#.#.#...",  # the speck inside is another part, and part of the hole
+            ".#...#...",
+            "..###....",  # the ring closes over corners only
+        ],
+        ["........."] * 7,
+        [
+            "##.....##",  # as large as its twin: the first in raster order
+            "##.....##",
+            ".........",
+            ".........",
+            ".........",
+            ".........",
+            ".........",
+        ],
+    ]
+    image = np.array([[[10.5 if mark == "#" else 10.0 for mark in row] for row in rows] for rows in drawn])
+    expected = np.zeros(image.shape, dtype=bool)
+    expected[0, 2, 2:5] = expected[0, 6, 2:5] = True
+    expected[0, 3:6, 1:6] = True
+    expected[2, :2, :2] = True
+    mask = body_mask(image)
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_cutting_to_the_body_keeps_region_0_apart_from_the_outside():
+    labels = np.array([[[0, 0, 1], [2, 2, 1]]], dtype=np.int32)
+    mask = np.array([[[True, False, True], [False, True, False]]])
+    cut = cut_to_body(labels, mask)
+    assert cut.dtype == np.int32
+    assert cut.tolist() == [[[3, 0, 1], [0, 2, 0]]]
+
+
+@pytest.mark.parametrize(("option", "used"), [(None, 30), (60, 60)])
+def test_the_minimum_is_the_datasets_unless_given(option, used):
+    stored = 12.5 * noise(5, (4, 12, 14), "integer") - 400  # stored intensities are on any scale
+    image = scaled(stored)
+    expected = cut_to_body(felzenszwalb(image, spacing=SPACING, min_size=used), body_mask(image))
+    np.testing.assert_array_equal(Felzenszwalb(min_size=option)(volume_of(stored), TwoScans()), expected)
+    assert len(np.unique(expected)) > 2
+
+
+def test_scale_and_sigma_reach_the_segmentation():
+    image = scaled(noise(6, (4, 12, 14), "float"))
+    options = {"scale": 1e4, "sigma": 2.0, "min_size": 10}
+    expected = cut_to_body(felzenszwalb(image, spacing=SPACING, **options), body_mask(image))
+    np.testing.assert_array_equal(Felzenszwalb(**options)(volume_of(image), TwoScans()), expected)
+    plain = Felzenszwalb(min_size=10)(volume_of(image), TwoScans())
+    assert (plain != expected).any()
+
+
+def test_the_inputs_are_left_as_they_are():
+    image = noise(7, (3, 9, 9), "float")
+    before = image.copy()
+    felzenszwalb(image, spacing=SPACING, sigma=1.0, min_size=10)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_an_image_without_contrast_is_an_error_that_names_the_case():
+    with pytest.raises(DataError, match=r"case 7: every voxel is 3, expected .*; \w+"):
+        Felzenszwalb()(volume_of(np.full((2, 4, 4), 3.0, dtype=np.float32)), TwoScans())
+
+
+def test_every_option_has_a_meaning():
+    assert [option.name for option in options_of(Felzenszwalb)] == ["min_size", "scale", "sigma"]
+    assert all(option.meaning for option in options_of(Felzenszwalb))
