@@ -228,8 +228,9 @@ def _names_component(parents: list[str]) -> bool:
 
 
 def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
-    table = TABLES[str(location[0])] if location else Recipe
-    return list(table.model_fields)
+    """The fixed keys of the table at this place; components' tables are checked against the components."""
+    table = TABLES.get(str(location[0])) if location else Recipe
+    return list(table.model_fields) if table else []
 
 
 def _component_problems(tables: dict[str, Any]) -> list[tuple[str, str]]:

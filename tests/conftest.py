@@ -13,7 +13,7 @@ MODULES = [
     # numba compiles plain functions only, and a package's name would stand for all modules in it.
     if path.name not in {"__init__.py", "supervoxel_kernels.py"}
 ]
-install_import_hook(MODULES, "beartype.beartype")
+install_import_hook(MODULES, "typecheck.typecheck")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,5 +1,6 @@
 """Supervoxels: against the published algorithm's results, a plain reference, and what must always hold."""
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -136,6 +137,20 @@ def test_equals_the_reference(kind, scale, sigma, min_size):
     image = noise(1, (4, 10, 11), kind)
     options = {"spacing": SPACING, "scale": scale, "sigma": sigma, "min_size": min_size}
     np.testing.assert_array_equal(felzenszwalb(image, **options), reference(image, **options))
+
+
+@pytest.mark.parametrize(("earlier", "later"), itertools.combinations(STEPS, 2))
+def test_of_two_equal_costs_the_earlier_direction_wins(earlier, later):
+    # On cubic voxels every direction weighs the same. The lone voxel in the middle is as far from the region that
+    # starts one step along `earlier` as from that along `later`, and joins one of them.
+    image = np.full((5, 5, 5), 100.0)
+    middle = np.array([2, 2, 2])
+    image[tuple(middle)] = 50
+    for step, value in [(earlier, 45), (later, 55)]:
+        for distance in (1, 2):
+            image[tuple(middle + distance * np.array(step))] = value
+    labels = felzenszwalb(image, spacing=(1.25, 1.25, 1.25), min_size=2)
+    assert labels[2, 2, 2] == labels[tuple(middle + earlier)] != labels[tuple(middle + later)]
 
 
 @settings(max_examples=80, deadline=None, derandomize=True, database=None)

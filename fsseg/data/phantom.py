@@ -109,7 +109,7 @@ NOISE, EDGE = 9.0, 2.0
 
 LEVELS = {
     "air": 6, "lung": 45, "fat": 365, "visceral_fat": 345, "muscle": 215, "bone": 245, "rib": 110, "disc": 430, "csf": 900,
-    "cord": 420, "heart": 290, "aorta": 90, "cava": 330, "gallbladder": 860, "fluid": 740, "food": 340, "gas": 50, "wall": 250, "capsule": 150,
+    "cord": 420, "heart": 290, "aorta": 90, "cava": 330, "gallbladder": 860, "fluid": 740, "food": 340, "gas": 50, "wall": 215, "capsule": 150,
     "liver": 275, "portal_vein": 440, "hepatic_vein": 130, "cortex": 455, "medulla": 570, "sinus": 700, "spleen": 520,
 }  # fmt: skip
 """Mean intensities. Their order is that of T2-weighted scans whose fat is partly suppressed."""

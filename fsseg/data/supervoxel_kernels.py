@@ -57,18 +57,14 @@ def collect(image, weights, directions, root, size, low, high, min_size, costs, 
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_similar(costs, first, second, parent, size, inner, k, bound):
+def merge_similar(costs, first, second, parent, size, inner, k):
     """Phase 1 over sorted edges; the sums are rounded to single precision, as in the published code."""
     for edge in range(costs.size):
         a, b = find(parent, first[edge]), find(parent, second[edge])
         if a == b:
             continue
-        cost = costs[edge]
-        if cost < min(np.float32(inner[a] + k / size[a]), np.float32(inner[b] + k / size[b])):
-            root = union(parent, size, a, b)
-            inner[root] = cost
-            bound = max(bound, np.float64(np.float32(cost + k / size[root])))
-    return bound
+        if costs[edge] < min(np.float32(inner[a] + k / size[a]), np.float32(inner[b] + k / size[b])):
+            inner[union(parent, size, a, b)] = costs[edge]
 
 
 @numba.njit(cache=True, nogil=True)

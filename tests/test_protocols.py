@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsseg import FssegError
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, make_fold, protocol_hash
+
+CHAOS = [str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)]
+
+
+def test_hansen2022_are_the_published_chaos_folds():
+    """Ranks 0-4, 4-8, 8-12, 12-16 and {16..19, 0}; the support is the last in sorted order."""
+    folds = [make_fold(FOLD_SCHEMES["hansen2022"], CHAOS, index) for index in range(5)]
+    ranks = [[CHAOS.index(case) for case in fold.queries] for fold in folds]
+    assert ranks == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [0, 16, 17, 18]]
+    assert [CHAOS.index(fold.support) for fold in folds] == [4, 8, 12, 16, 19]
+    for fold in folds:
+        assert set(fold.training) == set(CHAOS) - {fold.support, *fold.queries} and len(fold.training) == 15
+
+
+def test_hansen2022_are_the_published_cmr_folds():
+    cases = [str(i) for i in range(35)]
+    fold = make_fold(FOLD_SCHEMES["hansen2022"], cases, 4)
+    assert (fold.queries, fold.support) == (("0", "28", "29", "30", "31", "32", "33"), "34")
+
+
+@given(st.integers(10, 60))
+def test_disjoint5_divides_any_dataset(count):
+    cases = [f"c{i}" for i in range(count)]
+    folds = [make_fold(FOLD_SCHEMES["disjoint5"], cases, index) for index in range(5)]
+    tested = [case for fold in folds for case in (*fold.queries, fold.support)]
+    assert sorted(tested) == sorted(cases)
+    sizes = [len(fold.queries) + 1 for fold in folds]
+    assert max(sizes) - min(sizes) <= 1
+    for fold in folds:
+        assert not {fold.support, *fold.queries} & set(fold.training)
+
+
+def test_what_cannot_be_divided():
+    with pytest.raises(FssegError, match="21 cases, expected 20 or 35 as published; set protocol.folds to \"disjoint5\""):
+        make_fold(FOLD_SCHEMES["hansen2022"], [*CHAOS, "40"], 0)
+    with pytest.raises(FssegError, match="hansen2022 has folds 0 to 4"):
+        make_fold(FOLD_SCHEMES["hansen2022"], CHAOS, 5)
+    with pytest.raises(FssegError, match="leave 1 for it, expected at least 2"):
+        make_fold(FOLD_SCHEMES["disjoint5"], CHAOS[:7], 0)
+    one_fold = replace(FOLD_SCHEMES["disjoint5"], folds=1)
+    with pytest.raises(FssegError, match="no case is left for training"):
+        make_fold(one_fold, CHAOS, 0)
+
+
+def test_the_hash_changes_with_anything_that_defines_the_evaluation():
+    protocol, scheme, classes = PROTOCOLS["ep2"], FOLD_SCHEMES["hansen2022"], {1: "liver"}
+    base = protocol_hash(protocol, scheme, classes)
+    assert base == protocol_hash(protocol, scheme, {1: "liver"}) and len(base) == 8
+    others = {
+        protocol_hash(replace(protocol, support_position=0.4), scheme, classes),
+        protocol_hash(protocol, FOLD_SCHEMES["disjoint5"], classes),
+        protocol_hash(protocol, scheme, {1: "liver", 4: "spleen"}),
+    }
+    assert base not in others and len(others) == 3

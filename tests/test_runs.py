@@ -1,0 +1,231 @@
+"""Whole runs on tiny folders of scans."""
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import fsseg
+from fsseg import AdNet, CeT, EmGmm, Episode, FssegError, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg.episodes import EpisodeSampler
+from fsseg.recipe import EpisodeTable, TrainingTable
+from fsseg.records import CaseScore
+from fsseg.results import Results, load_results
+from fsseg.training import train
+
+from helpers import TinyBackbone, block_scan, make_folder, write_recipe
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("data") / "scans")
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """A run of the tiny recipe, and where it was kept."""
+    folder = tmp_path_factory.mktemp("work")
+    recipe = fsseg.load_recipe(write_recipe(folder, root))
+    return fsseg.run(recipe, name="tiny", runs_dir=folder / "runs"), recipe, folder
+
+
+def test_a_run_leaves_what_it_says(finished):
+    results, recipe, _ = finished
+    fold = results.path / "fold0"
+    assert {p.name for p in results.path.iterdir()} == {"recipe.toml", "environment.json", "run.json", "scores.jsonl", "fold0"}
+    assert {p.name for p in (fold / "training0").iterdir()} == {"checkpoint.safetensors", "train.jsonl", "calibration.json"}
+    assert fsseg.load_recipe(results.path / "recipe.toml") == recipe
+    calibration = json.loads((fold / "training0" / "calibration.json").read_text())
+    assert set(calibration["states"]) == {"LinEst"} and len(calibration["samples"]) == 6
+
+
+def test_every_number_of_the_table_can_be_traced(finished):
+    """Dice from the written label maps, computed here, equals the table."""
+    results, _, _ = finished
+    table = results.table()
+    for variant, folder in [("CE-T", "CE_T"), ("OCP", "OCP")]:
+        for name, value in [("bright", 1), ("dark", 2)]:
+            dice = []
+            for line in results.scores:
+                if (line.variant, line.class_name) != (variant, name):
+                    continue
+                truth = nibabel.load(finished_root(results) / f"label_{line.case}.nii.gz")
+                predicted = nibabel.load(results.path / "fold0" / "labels" / folder / f"{line.case}_{name}.nii.gz")
+                assert np.allclose(predicted.affine, truth.affine)
+                a, b = np.asarray(truth.dataobj) == value, np.asarray(predicted.dataobj) > 0
+                dice.append(200 * (a & b).sum() / (a.sum() + b.sum()))
+            assert table.loc[variant, name] == pytest.approx(np.mean(dice))
+
+
+def finished_root(results):
+    from pathlib import Path
+
+    return Path(fsseg.load_recipe(results.path / "recipe.toml").dataset.options["root"])
+
+
+def test_the_oracle_counts_right_in_every_slice(finished):
+    results, _, _ = finished
+    oracle = [score for score in results.scores if score.variant == "OCP"]
+    assert oracle and all(score.oracle for score in oracle)
+    assert all(score.predicted == score.actual for score in oracle)
+    assert results.oracles == {"OCP"}
+
+
+def test_results_can_be_loaded_again(finished):
+    results, _, _ = finished
+    loaded = load_results(results.path)
+    pd.testing.assert_frame_equal(loaded.table(), results.table())
+    assert loaded.dumps() == results.dumps()
+
+
+def test_finished_stages_are_shared(finished, root):
+    """The same recipe again trains nothing; another row shares the training; another seed does not."""
+    results, recipe, folder = finished
+
+    def stages():
+        return sorted(path.name.split("-")[0] for path in (folder / "runs" / "stages").iterdir())
+
+    assert stages() == ["calibrate", "train"]
+    again = fsseg.run(recipe, name="tiny", runs_dir=folder / "runs")
+    assert stages() == ["calibrate", "train"] and again.path != results.path
+    pd.testing.assert_frame_equal(again.table(), results.table())
+    recipe = recipe.model_copy(deep=True)
+    recipe.variants[1].threshold = "avg_est"
+    fsseg.run(recipe, runs_dir=folder / "runs")
+    assert stages() == ["calibrate", "calibrate", "train"]
+    recipe.seed = 4
+    fsseg.run(recipe, runs_dir=folder / "runs")
+    assert stages() == ["calibrate"] * 3 + ["train"] * 2
+
+
+def test_two_trainings_and_all_folds(root, tmp_path):
+    recipe = fsseg.load_recipe(
+        write_recipe(tmp_path, root, steps=1),
+        {"protocol.fold": "all", "protocol.save_labels": False, "variants.0.head": "adnet",
+         "variants.0.training": {"head": "adnet", "threshold_pull": 1.0}},
+    )  # fmt: skip
+    results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == 10
+    assert results.about["folds"] == [0, 1, 2, 3, 4]
+    assert results.frame.groupby("variant").size().to_dict() == {"CE-T": 10, "LinEst": 10, "OCP": 10}
+    assert results.variants == ["CE-T", "LinEst", "OCP"]
+    assert not list(results.path.rglob("*.nii.gz"))
+
+
+def test_the_same_run_gives_the_same_bits(root, tmp_path):
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3))
+    first, second = (fsseg.run(recipe, runs_dir=tmp_path / name) for name in "ab")
+    for name in ("fold0/training0/checkpoint.safetensors", "fold0/training0/calibration.json", "scores.jsonl"):
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+
+
+def broken_support(root):
+    """Nine cases and one without any dark voxel where the support should come from."""
+    path = root / "label_2.nii.gz"
+    labels = nibabel.load(path)
+    voxels = np.asarray(labels.dataobj).copy()
+    voxels[voxels == 2] = 0
+    nibabel.save(nibabel.Nifti1Image(voxels, labels.affine), path)
+
+
+@pytest.mark.parametrize(
+    "mistake, expected",
+    [
+        ("support", "case 2: it is the fold's support but shows no dark"),
+        ("head", "variant 'CE-T': its head tpm cannot take the state that training the head tpm left"),
+        ("regions", "none of the 8 training scans has a supervoxel with 4000 pixels"),
+        ("fold", "disjoint5 has folds 0 to 4"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(tmp_path, mistake, expected):
+    root = make_folder(tmp_path / "scans")
+    changes = {"head": {"variants.0.head.form": "plain"}, "regions": {"episodes.min_pixels": 4000}, "fold": {"protocol.fold": 7}}
+    if mistake == "support":
+        broken_support(root)
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=0), changes.get(mistake))
+    with pytest.raises(FssegError) as caught:
+        fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert expected in str(caught.value)
+    left = [path.name for path in (tmp_path / "runs").rglob("*")] if (tmp_path / "runs").exists() else []
+    assert not [name for name in left if name.startswith((".unfinished", "run-"))]
+
+
+def test_a_segmenter_by_hand():
+    """Every combination of built-in prototypes and heads on plain tensors."""
+    support = Support(torch.randn(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.bool), torch.zeros(1, 1))
+    query = Query(torch.randn(3, 32, 32), torch.linspace(0, 1, 3))
+    with pytest.raises(FssegError, match="the mask of way 0, shot 0 is empty"):
+        Segmenter(TinyBackbone(), Map(), AdNet(), CeT())(support, query)
+    support.masks[0, 0, 8:20, 8:20] = True
+    for prototypes, head in [(Map(), AdNet()), (Map(), Tpm()), (EmGmm(count=3), Tpm()),
+                             (EmGmm(count=3, space="euclidean"), Tpm(space="euclidean"))]:  # fmt: skip
+        for mode in ("default", "reference"):
+            result = Segmenter(TinyBackbone(), prototypes, head, CeT(), mode=mode)(support, query)
+            assert result.labels.shape == (3, 32, 32) and result.labels.max() <= 1
+            assert torch.allclose(result.probabilities.sum(dim=1), torch.ones(3, 32, 32), atol=1e-5)
+            assert ((result.probabilities[:, 1] > 0.5) == (result.labels == 1)).float().mean() > 0.999
+    target = torch.zeros(3, 32, 32, dtype=torch.long)
+    target[1, :7] = 1
+    marked = Segmenter(TinyBackbone(), Map(), Tpm(), Ocp())(support, query, target).labels
+    assert marked.sum(dim=(1, 2)).tolist() == [0, 7 * 32, 0]
+
+
+def test_several_ways_share_the_path():
+    """Shapes carry the way axis: three ways, two shots."""
+    masks = torch.zeros(3, 2, 32, 32, dtype=torch.bool)
+    for way in range(3):
+        masks[way, :, 8 * way : 8 * way + 8] = True
+    support = Support(torch.randn(3, 2, 32, 32), masks, torch.zeros(3, 2))
+    query = Query(torch.randn(2, 32, 32), torch.zeros(2))
+    result = Segmenter(TinyBackbone(), EmGmm(count=2), Tpm(), CeT())(support, query)
+    assert result.probabilities.shape == (2, 4, 32, 32) and result.labels.max() <= 3
+
+
+def test_training_learns_and_moves_the_averages():
+    """On blocks that stand out, the loss falls and the running average of the distance leaves its start."""
+    backbone, head = TinyBackbone(), Tpm()
+    sampler = EpisodeSampler([block_scan(seed=s) for s in range(3)], EpisodeTable())
+    options = TrainingTable(steps=150, learning_rate=2e-2)
+    log = train(backbone, Map(), head, sampler, options, seed=0, mode="default", device=torch.device("cpu"))
+    assert [record["step"] for record in log] == list(range(25, 151, 25))
+    assert np.mean([r["query"] for r in log[-2:]]) < 0.9 * log[0]["query"]
+    assert head.score_threshold.average_distance.item() != 1.0
+    assert not backbone.training and not head.training
+
+
+def test_the_learning_rate_decays_and_gradients_are_clipped():
+    options = TrainingTable(steps=60, learning_rate=0.1, decay=0.5, decay_every=20, gradient_clip=1e-8, momentum=0.0, weight_decay=0.0)
+    backbone, head = TinyBackbone(), Tpm()
+    before = backbone.convolution.weight.detach().clone()
+    log = train(
+        backbone, Map(), head, EpisodeSampler([block_scan()], EpisodeTable()), options,
+        seed=0, mode="default", device=torch.device("cpu"),
+    )  # fmt: skip
+    assert [record["learning_rate"] for record in log] == pytest.approx([0.05, 0.025])
+    assert (backbone.convolution.weight - before).abs().max().item() <= 20 * (0.1 + 0.05 + 0.025) * 1e-8
+
+
+def score(variant="a", case="1", class_name="x", intersection=1, predicted=2, actual=2, oracle=False):
+    return CaseScore(variant, oracle, 0, 0, case, class_name, "9", 3, intersection, predicted, actual)
+
+
+def test_means_by_hand(tmp_path):
+    """Class x: 50 and 100; class y: 0 and nothing to find. An undefined Dice is left out; classes are averaged last."""
+    scores = [
+        score(case="1"), score(case="2", intersection=2),
+        score(case="1", class_name="y", intersection=0), score(case="2", class_name="y", intersection=0, predicted=0, actual=0),
+    ]  # fmt: skip
+    results = Results(tmp_path, scores, ["x", "y"], {})
+    row = results.table().loc["a"]
+    assert row.tolist() == pytest.approx([75.0, 0.0, 37.5, np.std([25, 100], ddof=1)])
+    assert np.isnan(scores[3].dice) and score(intersection=0, predicted=5, actual=0).dice == 0
+
+
+def test_an_episode_moves_between_devices():
+    support = Support(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool), torch.zeros(1, 1))
+    episode = Episode(support, Query(torch.zeros(1, 4, 4), torch.zeros(1)), torch.zeros(1, 4, 4, dtype=torch.long))
+    meta = episode.to(torch.device("meta"))
+    assert {meta.support.images.device.type, meta.query.location.device.type, meta.target.device.type} == {"meta"}
