@@ -150,6 +150,10 @@ COMPONENTS = {
 """Where a recipe names components: the keys of each table, which are also the components' kinds."""
 
 
+DEFAULT_COMPONENTS = {"supervoxels": "felzenszwalb", "prototypes": "map", "head": "tpm"}
+"""The components of tables that a recipe leaves out."""
+
+
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
     """Reads and checks a recipe.
 
@@ -215,7 +219,7 @@ def _step_into(table: Any, part: str, key: str) -> Any:
         index: Any = int(part)
     elif isinstance(table, dict):
         index = part
-        table.setdefault(part, {})
+        table.setdefault(part, {"name": DEFAULT_COMPONENTS[part]} if part in DEFAULT_COMPONENTS else {})
     else:
         raise RecipeError(f"--set {key}: {part!r} is not a key of a table; expected table.key=value")
     table[index] = _named(table[index])

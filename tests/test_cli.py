@@ -4,14 +4,32 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import pytest
+
+from fsseg.cli import main
 
 from helpers import make_folder, write_recipe
 
 
-def shell(*arguments, module="fsseg"):
-    return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True)
+def shell(*arguments):
+    """The real thing, in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "fsseg", *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def quick_shell(monkeypatch, capfd):
+    """The same entry point within this process, which has torch loaded."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fsseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=exit.value.code, stdout=out, stderr=err)
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +48,21 @@ def test_version_and_help():
         assert option in text
 
 
-def test_list():
-    text = shell("list").stdout
+def test_list(quick_shell):
+    text = quick_shell("list").stdout
     for word in ("abdomen_phantom", "em_gmm", "lin_est", "otsu", "fsseg-otsu 0.1.0"):
         assert word in text
-    assert "timm" not in shell("list", "threshold").stdout
-    listed = json.loads(shell("list", "head", "--json").stdout)
+    assert "timm" not in quick_shell("list", "threshold").stdout
+    listed = json.loads(quick_shell("list", "head", "--json").stdout)
     assert [entry["name"] for entry in listed] == ["adnet", "tpm"]
 
 
-def test_list_options():
-    text = shell("list", "threshold/lin_est").stdout
+def test_list_options(quick_shell):
+    text = quick_shell("list", "threshold/lin_est").stdout
     assert "LinEst" in text and "location" in text and "'query' | 'support' | 'none'" in text
     assert "whose slice position is a regressor" in text
-    assert "It has no options." in shell("list", "prototypes/map").stdout
-    options = json.loads(shell("list", "prototypes/em_gmm", "--json").stdout)["options"]
+    assert "It has no options." in quick_shell("list", "prototypes/map").stdout
+    options = json.loads(quick_shell("list", "prototypes/em_gmm", "--json").stdout)["options"]
     assert options[0] == {"name": "count", "type": "int", "default": "5", "meaning": "prototypes per way"}
 
 
@@ -84,15 +102,15 @@ def test_json_is_all_there_is_on_standard_output(place):
         (["--set", "dataset.name=abdomen_phantom", "--data", "x"], "[dataset]: root: unknown key"),
     ],
 )
-def test_mistakes_exit_with_2_and_one_message(place, arguments, expected):
+def test_mistakes_exit_with_2_and_one_message(place, quick_shell, arguments, expected):
     folder, _, recipe = place
-    done = shell("run", recipe, "--runs-dir", folder / "mistakes", *arguments)
+    done = quick_shell("run", recipe, "--runs-dir", folder / "mistakes", *arguments)
     assert done.returncode == 2
     assert expected in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "" and not (folder / "mistakes").exists()
 
 
-def test_unknown_words():
-    assert "there is no kind of component 'heads'; did you mean 'head'?" in shell("list", "heads").stderr
-    done = shell("list", "head/tmp")
+def test_unknown_words(quick_shell):
+    assert "there is no kind of component 'heads'; did you mean 'head'?" in quick_shell("list", "heads").stderr
+    done = quick_shell("list", "head/tmp")
     assert done.returncode == 2 and "did you mean 'tpm'?" in done.stderr
