@@ -105,10 +105,16 @@ def list_command(
         str | None, typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page with all options.")] = False,
 ) -> None:
     """List components and the distributions they come from, or the options of one (KIND/NAME)."""
     kind, _, name = (what or "").partition("/")
-    if name:
+    if as_markdown:
+        from fsseg.pages import components_page
+        from fsseg.plugins import registry
+
+        print(components_page(registry()))
+    elif name:
         _list_options(kind, name, as_json)
     else:
         _list_components(kind, as_json)

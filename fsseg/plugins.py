@@ -102,7 +102,8 @@ def registry() -> Registry:
     manager = pluggy.PluginManager("fsseg")
     manager.add_hookspecs(hookspecs)
     origins = {}
-    for entry in importlib.metadata.entry_points(group="fsseg"):
+    entries = importlib.metadata.entry_points(group="fsseg")
+    for entry in sorted(entries, key=lambda e: (e.dist.name != "fsseg", e.dist.name, e.name)):  # our own come first
         origin = (entry.dist.name, entry.dist.version)
         name = manager.register(_import(entry, origin), f"{origin[0]}:{entry.name}")
         origins[name] = origin

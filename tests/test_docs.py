@@ -1,0 +1,82 @@
+"""The docs say what is so: pages are current, commands and snippets run, paths exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+import fsseg
+from fsseg import registry
+from fsseg.cli import app
+from fsseg.pages import components_page
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_page_of_components_is_current():
+    """Made by `uv run fsseg list --markdown > docs/components.md`."""
+    page = components_page(c for c in registry() if c.distribution in ("fsseg", "fsseg-otsu"))
+    assert (ROOT / "docs" / "components.md").read_text().strip() == page.strip()
+
+
+def test_the_first_snippet_of_the_readme_runs():
+    code = re.findall(r"```python\n(.*?)```", README, flags=re.S)[0]
+    names = {}
+    exec(code, names)  # noqa: S102 (our own documentation)
+    assert names["result"].labels.shape == (24, 192, 192)
+    assert names["result"].probabilities.shape == (24, 2, 192, 192)
+
+
+def test_the_second_snippet_of_the_readme_runs(monkeypatch):
+    """With the run itself replaced: `tests/test_runs.py` runs recipes."""
+    monkeypatch.chdir(ROOT)
+    seen = []
+
+    class Nothing:
+        frame = None
+
+        def table(self):
+            return None
+
+    monkeypatch.setattr("fsseg.runs.run", lambda recipe: seen.append(recipe) or Nothing())
+    exec(re.findall(r"```python\n(.*?)```", README, flags=re.S)[1], {})  # noqa: S102
+    assert seen[0].training.steps == 500 and seen[0].variants[0].prototypes.options == {"count": 3}
+    seen[0].check()
+
+
+@pytest.mark.parametrize("command", re.findall(r"uv run (fsseg .+)", README))
+def test_the_commands_of_the_readme_are_ones(command):
+    """Every option exists and every recipe is there and valid with what the command changes."""
+    words = shlex.split(command.split("`")[0])[1:]
+    known = {name for parameter in typer.main.get_command(app).commands[words[0]].params for name in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    if words[0] == "run":
+        changes = dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--set")
+        if "--data" in words:
+            changes["dataset.root"] = "DIR"
+        fsseg.load_recipe(ROOT / words[1], changes)
+
+
+def test_the_components_of_the_readme_are_all_there():
+    table = README.split("## Components")[1].split("##")[0]
+    for component in registry():
+        if component.distribution in ("fsseg", "fsseg-otsu"):
+            assert f"`{component.name}`" in table, component
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/design.md"])
+def test_paths_exist(page):
+    text = (ROOT / page).read_text()
+    paths = re.findall(r"`((?:fsseg|docs|recipes|plugins|tests)/[\w/.-]+?)/?`", text)
+    paths += [path for path in re.findall(r"\]\((?!http)([^)#]+)\)", text)]
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_tour_names_functions_that_exist():
+    text = (ROOT / "docs" / "tour.md").read_text()
+    for name, path in re.findall(r"`([a-z_A-Z.]+)` in `(fsseg/\w+\.py)`", text):
+        assert re.search(rf"(def|class) {name.split('.')[-1]}\b", (ROOT / path).read_text()), (name, path)
