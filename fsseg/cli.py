@@ -203,18 +203,20 @@ def _parse_change(change: str) -> tuple[str, Any]:
 
 
 class _Bars:
-    """Progress bars on standard error."""
+    """Progress on standard error: bars on a terminal, a line for every tenth in a file."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+        self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
 
     def __enter__(self) -> "_Bars":
@@ -225,7 +227,13 @@ class _Bars:
         self._progress.stop()
 
     def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-        yield from self._progress.track(items, total=total, description=description)
+        if self._console.is_terminal:
+            yield from self._progress.track(items, total=total, description=description)
+            return
+        for number, item in enumerate(items, start=1):
+            yield item
+            if 10 * number // total > 10 * (number - 1) // total:
+                self._console.print(f"{description} {number}/{total}", soft_wrap=True)
 
     def note(self, text: str) -> None:
-        self._progress.console.print(_plain(text), soft_wrap=True)
+        self._console.print(_plain(text), soft_wrap=True)

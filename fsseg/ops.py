@@ -78,10 +78,18 @@ def ideal_prior(
 
 def _nth_largest(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row, counted from 1."""
-    if values.device.type == "cpu":  # one selection per row beats a full sort, and ranks are already on the host
-        total = values.shape[1]
-        picked = [row.kthvalue(total + 1 - k).values for row, k in zip(values, rank.tolist())]
-        return torch.stack(picked)
+    # On the host the ranks are at hand and one selection per row beats a sort; elsewhere reading them would wait.
+    return nth_by_selection(values, rank) if values.device.type == "cpu" else nth_by_sorting(values, rank)
+
+
+def nth_by_selection(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+    """The rank-th largest value of each row, by one selection per row."""
+    total = values.shape[1]
+    return torch.stack([row.kthvalue(total + 1 - k).values for row, k in zip(values, rank.tolist())])
+
+
+def nth_by_sorting(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+    """The rank-th largest value of each row, without reading the ranks on the host."""
     return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
 
 

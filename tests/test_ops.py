@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import numpy as np
 
-from fsseg.ops import decide, ideal_prior, raise_foreground
+from fsseg.ops import decide, ideal_prior, nth_by_selection, nth_by_sorting, raise_foreground
 from fsseg.types import margin
 
 values = st.floats(-30, 30, width=32)
@@ -65,3 +65,11 @@ def test_an_exact_tie_is_background():
     logits = torch.zeros(1, 3, 2, 2)
     assert decide(logits, torch.zeros(1)).sum() == 0
     assert margin(logits).abs().max() == 0
+
+
+def test_host_and_device_select_the_same_value():
+    """The two ways to an order statistic, one for the CPU and one for a GPU, agree on the CPU; ties included."""
+    values = torch.randn(6, 500, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    rank = torch.tensor([1, 2, 250, 251, 499, 500])
+    assert torch.equal(nth_by_selection(values, rank), nth_by_sorting(values, rank))
+    assert nth_by_sorting(values, rank)[[0, 5]].tolist() == [values[0].max().item(), values[5].min().item()]

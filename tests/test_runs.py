@@ -231,3 +231,14 @@ def test_an_episode_moves_between_devices():
     episode = Episode(support, Query(torch.zeros(1, 4, 4), torch.zeros(1)), torch.zeros(1, 4, 4, dtype=torch.long))
     meta = episode.to(torch.device("meta"))
     assert {meta.support.images.device.type, meta.query.location.device.type, meta.target.device.type} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
+def test_a_run_on_a_gpu(root, tmp_path):
+    """The same recipe on both devices; training differs by rounding, so the oracle's counts are what must agree."""
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3))
+    results = fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cuda")
+    on_cpu = fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")
+    assert results.frame["actual"].tolist() == on_cpu.frame["actual"].tolist()
+    oracle = [score for score in results.scores if score.oracle]
+    assert all(0 <= score.actual - score.predicted <= 0.005 * score.actual for score in oracle)

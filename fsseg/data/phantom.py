@@ -1,12 +1,12 @@
 """The embedded dataset: abdominal scans made from a seed, so that everything can be tried without downloading anything.
 
-A case looks schematically like an axial T2-weighted MR scan of the upper abdomen. It is painted from back to front: shapes
-in mm (the tables below) are varied per case, bent by one smooth random deformation and blended by their signed distances;
-a bias field and Rician noise come last. No intensity gives an organ away, since other tissues share it; shape, texture and
-place do.
+A case looks schematically like an axial T2-weighted MR scan of the upper abdomen. It is painted from back to front: the
+ellipsoids in the tables below are varied per case, bent by one smooth random deformation and blended by their signed
+distances; a bias field and Rician noise come last. No intensity gives an organ away, since other tissues share it; shape,
+texture and place do.
 
-Anatomical coordinates are in mm: x to the right of the image (the patient's left), y to the back, z to the head, and the
-origin between the kidneys. The anatomy is drawn independently of the pixel grid, so `size` changes the resolution only.
+Anatomical coordinates are in mm: x to the right of the image (the patient's left), y to the back, z to the head. The
+anatomy is drawn independently of the pixel grid, so `size` changes the resolution only.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ GENERATOR_VERSION = 1
 """Part of the cache key: raise it with every change that alters a voxel."""
 
 Array = Float[np.ndarray, "slice height width"]
+Part = Float[np.ndarray, "s h w"]
 Box = tuple[slice, slice, slice]
 Point = tuple[float, float, float]
 
@@ -40,6 +41,14 @@ class Ellipsoid:
     turn: float = 0.0
     tilt: float = 0.0
 
+    @staticmethod
+    def between(start: Point, end: Point, radius: float) -> "Ellipsoid":
+        """A spindle with its tips at two points; vessels are made of these."""
+        course = np.subtract(end, start)
+        length, turn = np.linalg.norm(course), np.degrees(np.arctan2(course[1], course[0]))
+        tilt = np.degrees(np.arccos(course[2] / length))
+        return Ellipsoid(tuple(np.add(start, end) / 2), (radius, radius, length / 2), turn, tilt)
+
     def axes(self) -> Float[np.ndarray, "3 3"]:
         """Rotation whose rows are the ellipsoid's own axes."""
         (ct, cy), (st, sy) = np.cos(np.radians([self.turn, self.tilt])), np.sin(np.radians([self.turn, self.tilt]))
@@ -50,8 +59,8 @@ class Ellipsoid:
         half = np.sqrt(((self.axes() * np.array(self.radii)[:, None]) ** 2).sum(axis=0))
         return np.array(self.center) - half, np.array(self.center) + half
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
-        """Signed distance in mm, negative inside; exact at the surface, an estimate away from it."""
+    def distance(self, x: Part, y: Part, z: Part) -> Part:
+        """Signed distance in mm, negative inside; an estimate that is exact at the surface."""
         offsets = [axis - np.float32(c) for axis, c in zip((x, y, z), self.center, strict=True)]
         level, slope = np.float32(0), np.float32(1e-9)
         for row, radius in zip(self.axes().astype(np.float32), self.radii, strict=True):
@@ -61,41 +70,20 @@ class Ellipsoid:
 
     def varied(self, rng: Generator, place: float, size: float, pose: float) -> "Ellipsoid":
         """Moved by up to `place` mm, grown or shrunk by up to the fraction `size`, turned by up to `pose` degrees."""
-        center = np.array(self.center) + rng.uniform(-place, place, 3)
+        center = self.center + rng.uniform(-place, place, 3)
         radii = np.array(self.radii) * rng.uniform(1 - size, 1 + size) * rng.uniform(1 - size / 2, 1 + size / 2, 3)
         turn, tilt = rng.uniform(-pose, pose, 2)
         return Ellipsoid(tuple(center), tuple(radii), self.turn + turn, self.tilt + tilt)
 
 
-@dataclass(frozen=True)
-class Tube:
-    """A straight vessel between two points, its radius in mm going from `first` to `last`."""
+    def shrunk(self, by: float) -> "Ellipsoid":
+        """The same with radii that are `by` mm smaller."""
+        return replace(self, radii=tuple(radius - by for radius in self.radii))
 
-    start: Point
-    end: Point
-    first: float
-    last: float
+    def moved(self, by: Point) -> "Ellipsoid":
+        """The same elsewhere."""
+        return replace(self, center=tuple(np.add(self.center, by)))
 
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners (x, y, z) of the box around it."""
-        ends = np.array([self.start, self.end])
-        return ends.min(axis=0) - max(self.first, self.last), ends.max(axis=0) + max(self.first, self.last)
-
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
-        """Signed distance in mm, negative inside."""
-        offsets = [axis - np.float32(s) for axis, s in zip((x, y, z), self.start, strict=True)]
-        course = (np.array(self.end) - np.array(self.start)).astype(np.float32)
-        share = sum(c * o for c, o in zip(course, offsets, strict=True)) / (course**2).sum()
-        share = np.clip(share, 0, 1)
-        away = sum((o - c * share) ** 2 for c, o in zip(course, offsets, strict=True))
-        return np.sqrt(away) - (np.float32(self.first) + np.float32(self.last - self.first) * share)
-
-    def varied(self, rng: Generator, place: float) -> "Tube":
-        """The same vessel with its far end moved by up to `place` mm."""
-        return replace(self, end=tuple(np.array(self.end) + rng.uniform(-place, place, 3)))
-
-
-# ---------------------------------------------------------------------------------------------------------- anatomy
 
 FIELD_OF_VIEW, SCAN_LENGTH = 326.0, 218.0
 """What a slice (height and width) and a scan cover of the anatomy, in mm, before the variation between cases."""
@@ -108,9 +96,10 @@ NOISE, EDGE = 9.0, 1.7
 """Standard deviation of the noise, and the width of an edge in mm where pixels are not larger."""
 
 LEVELS = {
-    "air": 6, "lung": 45, "fat": 365, "visceral_fat": 345, "muscle": 215, "bone": 245, "rib": 110, "disc": 430, "csf": 900,
-    "cord": 420, "heart": 290, "aorta": 90, "cava": 330, "gallbladder": 860, "fluid": 740, "food": 340, "gas": 50, "wall": 215, "capsule": 150,
-    "liver": 275, "portal_vein": 440, "hepatic_vein": 130, "cortex": 455, "medulla": 570, "sinus": 700, "spleen": 520,
+    "air": 6, "lung": 45, "fat": 365, "visceral_fat": 345, "muscle": 215, "bone": 245, "cortical": 110, "disc": 430,
+    "csf": 900, "cord": 420, "heart": 290, "aorta": 90, "cava": 330, "gallbladder": 860, "pelvis": 700, "capsule": 150,
+    "wall": 215, "fluid": 740, "food": 340, "gas": 50, "liver": 275, "portal_vein": 440, "hepatic_vein": 130,
+    "cortex": 455, "medulla": 570, "spleen": 520,
 }  # fmt: skip
 """Mean intensities. Their order is that of T2-weighted scans whose fat is partly suppressed."""
 CONTENTS = {"food": 0.30, "liver": 0.22, "cortex": 0.14, "spleen": 0.14, "fluid": 0.12, "gas": 0.08}
@@ -158,27 +147,18 @@ ORGANS = {
 }
 SINUS = {2: Ellipsoid((-43, 29, -28), (14, 10, 22), turn=25), 3: Ellipsoid((42, 27, -12), (14, 10, 22), turn=-25)}
 """The fat of the renal sinus, which is no part of the kidney."""
-HEPATIC_VEINS = (
-    Tube((-19, 14, 88), (-108, 8, 62), 6.5, 2.0),
-    Tube((-19, 14, 88), (-66, -56, 60), 6.0, 2.0),
-    Tube((-19, 10, 88), (8, -56, 58), 5.5, 2.0),
-)
-PORTAL_VEINS = (
-    Tube((-22, 4, 16), (-46, -4, 34), 7.0, 6.0),
-    Tube((-46, -4, 34), (-102, 14, 22), 5.5, 2.0),
-    Tube((-46, -4, 34), (-82, -46, 38), 5.0, 2.0),
-    Tube((-46, -4, 34), (22, -48, 44), 5.0, 2.0),
-)
-
-
-# ------------------------------------------------------------------------------------------------------ space, noise
+LIVER_VEINS = {
+    "hepatic_vein": ((-19, 14, 88), ((-108, 8, 62), (-66, -56, 60), (8, -56, 58))),
+    "portal_vein": ((-30, 2, 26), ((-102, 14, 22), (-82, -46, 38), (22, -48, 44))),
+}
+"""Where the veins enter the liver, and where they lead."""
 
 
 def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Array:
     """Gaussian noise of about unit variance with details of `scale` mm along (z, y, x), at the positions `axes` in mm.
 
-    A lattice that does not depend on the positions is drawn and interpolated by cubic B-splines, axis by axis and without
-    matrix products, so the result does not depend on the number of threads.
+    The lattice that is drawn does not depend on the positions. It is interpolated by cubic B-splines without matrix
+    products, so that the bits do not depend on the number of threads.
     """
     extent = (150.0, 200.0, 200.0)
     values = rng.standard_normal([int(2 * e / s) + 5 for e, s in zip(extent, scale, strict=True)], dtype=np.float32)
@@ -186,10 +166,13 @@ def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Ar
         first, t = np.divmod((positions + reach) / step, 1)
         weights = np.array([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
         weights = (weights / 0.69).astype(np.float32)  # 0.69: the standard deviation that B-spline smoothing leaves
-        shape = [-1 if i == axis else 1 for i in range(3)]
-        taps = (np.take(values, first.astype(int) + k, axis) * weights[k].reshape(shape) for k in range(4))
-        values = sum(taps)
+        weights = np.expand_dims(weights, [1 + i for i in range(3) if i != axis])
+        values = sum(np.take(values, first.astype(int) + k, axis) * weights[k] for k in range(4))
     return values
+
+
+BENDS, REACH = ((70.0, 3.5), (32.0, 1.6)), 14.0
+"""Scale and standard deviation in mm of the deformation's parts, and the mm around a shape's box that it may bend into."""
 
 
 class Space:
@@ -201,24 +184,19 @@ class Space:
         edge: Width of an edge in mm.
     """
 
-    BENDS = ((70.0, 3.5), (32.0, 1.6))
-    """Scale in mm and standard deviation in mm of the parts of the deformation."""
-    REACH = 14.0
-    """Margin in mm around a shape's box: the deformation, and the edge."""
-
     def __init__(self, rng: Generator, axes: Sequence[np.ndarray], edge: float) -> None:
         self.axes, self.edge = axes, edge
         grid = np.meshgrid(*(axis.astype(np.float32) for axis in axes), indexing="ij", sparse=True)
-        bends = [sum(np.float32(sd) * smooth_noise(rng, axes, (s, s, s)) for s, sd in self.BENDS) for _ in range(3)]
+        bends = [sum(np.float32(sd) * smooth_noise(rng, axes, (s, s, s)) for s, sd in BENDS) for _ in range(3)]
         self.z, self.y, self.x = (axis + bend for axis, bend in zip(grid, bends, strict=True))
 
-    def box(self, shape: Ellipsoid | Tube) -> Box:
+    def box(self, shape: Ellipsoid) -> Box:
         """The part of the grid in which the shape can lie."""
         low, high = shape.bounds()
-        ends = zip(self.axes, low[::-1] - self.REACH, high[::-1] + self.REACH, strict=True)
+        ends = zip(self.axes, low[::-1] - REACH, high[::-1] + REACH, strict=True)
         return tuple(slice(*np.searchsorted(axis, [first, last])) for axis, first, last in ends)
 
-    def distance(self, shape: Ellipsoid | Tube, box: Box) -> Array:
+    def distance(self, shape: Ellipsoid, box: Box) -> Part:
         """Signed distance of the shape in the box."""
         return shape.distance(self.x[box], self.y[box], self.z[box])
 
@@ -241,9 +219,6 @@ class Space:
         """Signed distance, along the radius, of a rounded rectangle that runs through the scan."""
         level = ((np.abs(self.x) / half[0]) ** 2.5 + (np.abs(self.y) / half[1]) ** 2.5) ** np.float32(1 / 2.5)
         return np.hypot(self.x, self.y) * (1 - 1 / np.maximum(level, np.float32(1e-3)))
-
-
-# ----------------------------------------------------------------------------------------------------------- painting
 
 
 class Canvas:
@@ -269,13 +244,13 @@ class Canvas:
         parts = ((fine, self.fine), (medium, self.medium), (coarse, self.coarse))
         return np.float32(self.level[name]) * (1 + sum(np.float32(a) * noise for a, noise in parts if a))
 
-    def paint(self, distance: Array, value: Array | float, box: Box = np.s_[:, :, :]) -> None:
+    def paint(self, distance: Part, value: Array | float, box: Box = np.s_[:, :, :]) -> None:
         """Covers what is inside, where `distance` (of the box) is negative, by a value (of the whole scan)."""
         cover = np.clip(0.5 - distance / np.float32(self.space.edge), 0, 1)
         image = self.image[box]
         image += cover * ((value[box] if isinstance(value, np.ndarray) else np.float32(value)) - image)
 
-    def paint_shape(self, shape: Ellipsoid | Tube, value: Array | float, within: Array | None = None) -> None:
+    def paint_shape(self, shape: Ellipsoid, value: Array | float, within: Array | None = None) -> None:
         """Paints a shape, or the part of it where the distance `within` is negative."""
         box = self.space.box(shape)
         distance = self.space.distance(shape, box)
@@ -295,7 +270,7 @@ def paint_torso(canvas: Canvas) -> None:
         center = np.array([np.cos(angle) * 127, np.sin(angle) * 88])
         for z in np.arange(-40, 130, 34) + rng.uniform(0, 34):
             rib = Ellipsoid((*center, z), (10, 4.5, 8), turn=np.degrees(np.arctan2(-np.cos(angle), np.sin(angle))))
-            canvas.paint_shape(rib, level["rib"])
+            canvas.paint_shape(rib, level["cortical"])
 
 
 def paint_back(canvas: Canvas) -> None:
@@ -305,7 +280,7 @@ def paint_back(canvas: Canvas) -> None:
         canvas.paint_shape(muscle.varied(rng, 2, 0.06, 4), canvas.textured("muscle", fine=0.09, medium=0.05))
     disc = np.cos((canvas.space.z + rng.uniform(0, 34)) * np.float32(2 * np.pi / 34)) > 0.75
     marrow = np.where(disc, canvas.textured("disc", medium=0.05), canvas.textured("bone", fine=0.08))
-    paints = {"cortical": level["rib"], "body": marrow, "arch": level["bone"], "process": level["rib"]}
+    paints = {"cortical": level["cortical"], "body": marrow, "arch": level["bone"], "process": level["cortical"]}
     for part, value in {**paints, "canal": level["csf"], "cord": level["cord"]}.items():
         canvas.paint_shape(SPINE[part], value)
 
@@ -316,8 +291,7 @@ def paint_chest(canvas: Canvas) -> None:
     canvas.paint(lung, canvas.textured("lung", fine=0.3))
     heart = HEART.varied(canvas.rng, 5, 0.08, 8)
     canvas.paint_shape(heart, canvas.level["wall"], within=canvas.cavity)
-    inner = replace(heart, radii=tuple(r - 9 for r in heart.radii))
-    canvas.paint_shape(inner, canvas.textured("heart", coarse=0.3), within=canvas.cavity)
+    canvas.paint_shape(heart.shrunk(9), canvas.textured("heart", coarse=0.3), within=canvas.cavity)
 
 
 def paint_gut(canvas: Canvas) -> None:
@@ -336,19 +310,16 @@ def paint_gut(canvas: Canvas) -> None:
     for part in STOMACH:
         stomach = part.varied(rng, 5, 0.1, 8)
         paint_hollow(canvas, stomach, inside, full)
-        gas = replace(stomach, center=(stomach.center[0], stomach.center[1] - 26, stomach.center[2]))
-        lumen = replace(stomach, radii=tuple(r - 4 for r in stomach.radii))
-        level = np.maximum(canvas.space.union([lumen]), canvas.space.union([gas]))
-        canvas.paint(level, canvas.level["gas"])  # gas floats to the front of a patient who lies on the back
+        # Gas floats to the front of a patient who lies on the back.
+        canvas.paint_shape(stomach.shrunk(4), canvas.level["gas"], canvas.space.union([stomach.moved((0, -26, 0))]))
 
 
 def paint_hollow(canvas: Canvas, shape: Ellipsoid, within: Array, content: str | None = None) -> None:
     """A wall of 3 mm and a content, drawn from `CONTENTS` unless it is given."""
     content = content or canvas.rng.choice(list(CONTENTS), p=list(CONTENTS.values()))
     canvas.paint_shape(shape, canvas.level["wall"], within)
-    inner = replace(shape, radii=tuple(r - 3 for r in shape.radii))
     value = canvas.textured(content, medium=0.07, coarse=0.07) * np.float32(canvas.rng.uniform(0.85, 1.15))
-    canvas.paint_shape(inner, value, within + 3)
+    canvas.paint_shape(shape.shrunk(3), value, within + 3)
 
 
 def paint_vessels(canvas: Canvas) -> None:
@@ -356,30 +327,23 @@ def paint_vessels(canvas: Canvas) -> None:
     for name, vessel in VESSELS.items():
         vessel = vessel.varied(canvas.rng, 2.5, 0.1, 0)
         canvas.paint_shape(vessel, canvas.level["wall"])
-        canvas.paint_shape(replace(vessel, radii=tuple(r - 1.5 for r in vessel.radii)), canvas.level[name])
+        canvas.paint_shape(vessel.shrunk(1.5), canvas.level[name])
 
 
 def organ_distances(canvas: Canvas, gallbladder: Array) -> dict[int, Array]:
     """Signed distance of each organ; they keep a distance from each other and from what they lie against."""
-    space, rng = canvas.space, canvas.rng
-    distances: dict[int, Array] = {}
+    space, rng, distances = canvas.space, canvas.rng, dict[int, Array]()
+    around = np.maximum(canvas.cavity, space.diaphragm()) + 2
     spine = space.union([SPINE["cortical"], *MUSCLES[:2], *VESSELS.values()], blend=1.0)
-    diaphragm = space.diaphragm()
-    for organ in (2, 3, 1, 4):
-        place = rng.uniform(-5, 5, 3)
-        grown = rng.uniform(0.93, 1.07)
-        parts = [part.varied(rng, 2.5, 0.05, 6) for part in ORGANS[organ]]
-        parts = [
-            replace(p, center=tuple(np.array(p.center) + place), radii=tuple(np.array(p.radii) * grown)) for p in parts
-        ]
-        distance = np.maximum(space.union(parts), canvas.cavity + 2)
+    for organ in (2, 3, 1, 4):  # the liver and the spleen give way to the kidneys
+        place, grown = rng.uniform(-5, 5, 3), rng.uniform(0.93, 1.07)
+        parts = [part.varied(rng, 2.5, 0.05, 6).moved(place) for part in ORGANS[organ]]
+        parts = [replace(part, radii=tuple(np.array(part.radii) * grown)) for part in parts]
         others = [spine, gallbladder, *distances.values()]
         if organ in SINUS:
-            sinus = SINUS[organ]
-            others.append(space.union([replace(sinus, center=tuple(np.array(sinus.center) + place))]))
-        for other in others:
-            distance = np.maximum(distance, 2.5 - other)
-        distances[organ] = _one_piece(np.maximum(distance, diaphragm + 2))
+            others.append(space.union([SINUS[organ].moved(place)]))
+        distance = np.maximum.reduce([space.union(parts), around, *(2.5 - other for other in others)])
+        distances[organ] = _one_piece(distance)
     return distances
 
 
@@ -394,14 +358,12 @@ def _one_piece(distance: Array) -> Array:
 
 def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     """Gallbladder, the four organs with their textures and the vessels of the liver; returns the label map."""
-    level = canvas.level
     gallbladder = canvas.space.union([GALLBLADDER.varied(canvas.rng, 4, 0.15, 12)])
     distances = organ_distances(canvas, gallbladder)
-    canvas.paint(gallbladder, level["gallbladder"])
-    for organ, sinus in SINUS.items():
-        canvas.paint_shape(sinus, level["fat"])
-        pelvis = replace(sinus, radii=tuple(np.array(sinus.radii) * (0.7, 0.5, 0.55)))
-        canvas.paint_shape(pelvis, level["sinus"])
+    canvas.paint(gallbladder, canvas.level["gallbladder"])
+    for sinus in SINUS.values():
+        canvas.paint_shape(sinus, canvas.level["fat"])
+        canvas.paint_shape(sinus.shrunk(4.5), canvas.level["pelvis"])
     values = {
         1: canvas.textured("liver", fine=0.025, coarse=0.03),
         2: kidney_value(canvas, distances[2]),
@@ -410,17 +372,23 @@ def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     }
     labels = np.zeros(canvas.image.shape, np.uint8)
     for organ, distance in distances.items():
-        canvas.paint(distance - 2.5, level["capsule"])  # the capsule and the chemical shift at it
+        canvas.paint(distance - 2.5, canvas.level["capsule"])  # dark, as is the chemical shift at an organ's rim
         canvas.paint(distance, values[organ])
         labels[distance < 0] = organ
-    for tubes, name in ((HEPATIC_VEINS, "hepatic_vein"), (PORTAL_VEINS, "portal_vein")):
-        for tube in tubes:
-            tube = tube.varied(canvas.rng, 10)
-            middle = tuple((np.array(tube.start) + np.array(tube.end)) / 2)
-            twigs = [Tube(middle, tube.end, tube.last + 1.5, 1.5).varied(canvas.rng, 45) for _ in range(3)]
-            for vessel in (tube, *twigs):
-                canvas.paint_shape(vessel, level[name], within=distances[1] + 3)
+    paint_veins(canvas, distances[1] + 3)
     return labels
+
+
+def paint_veins(canvas: Canvas, liver: Array) -> None:
+    """The liver's veins, dark ones from the vena cava and bright ones from the porta, each with three twigs."""
+    rng = canvas.rng
+    for name, (hub, ends) in LIVER_VEINS.items():
+        for end in ends:
+            end = tuple(end + rng.uniform(-10, 10, 3))
+            middle = tuple(np.add(hub, end) / 2)
+            twigs = [Ellipsoid.between(middle, tuple(end + rng.uniform(-45, 45, 3)), 3.0) for _ in range(3)]
+            for vein in (Ellipsoid.between(hub, end, 4.5), *twigs):
+                canvas.paint_shape(vein, canvas.level[name], liver)
 
 
 def kidney_value(canvas: Canvas, distance: Array) -> Array:
@@ -441,9 +409,6 @@ def receive(canvas: Canvas) -> Array:
     return np.rint(np.hypot(signal + real, imaginary)).astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------------------ surface
-
-
 def generate_case(seed: int, index: int, size: int = 192) -> Volume:
     """One case, the same for the same arguments, whatever was drawn before.
 
@@ -453,15 +418,16 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
         size: Height and width in pixels. The anatomy stays the same; pixels grow as their number falls.
 
     Returns:
-        20 to 28 slices, first the lowest. The image holds whole numbers from 0 to about 1,000 (float32), the labels the
-        keys of `CLASSES`, the spacing is about (7.7, 326 / size, 326 / size) mm.
+        20 to 28 slices, first the lowest, of about 7.7 x 326 / size x 326 / size mm. The image holds whole numbers from
+        0 to a little above 1,000 (float32), the labels hold the keys of `CLASSES`.
     """
     rng = np.random.default_rng([seed, index])
     slices = int(rng.integers(20, 29))
     thickness = 7.7 * (24 / slices) ** 0.5 * rng.uniform(0.97, 1.03)
     pixel = FIELD_OF_VIEW * rng.uniform(0.96, 1.06) / size
     # The field of view follows the patient, in height too: every scan shows the kidneys' lower poles and the lungs.
-    covered = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW]) * rng.uniform((0.97, 0.98, 0.98), (1.03, 1.12, 1.08))
+    zoom = rng.uniform((0.97, 0.98, 0.98), (1.03, 1.12, 1.08))
+    covered = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW]) * zoom
     center = (14, 0, 0) + rng.uniform(-4, 4, 3)
     axes = [
         ((np.arange(n) + 0.5) / n - 0.5) * extent + middle
@@ -476,7 +442,7 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
 
 
 class AbdomenPhantom:
-    """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed when they are asked for."""
+    """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed when asked for."""
 
     classes = CLASSES
 
@@ -491,7 +457,7 @@ class AbdomenPhantom:
 
     @property
     def supervoxel_min_size(self) -> int:
-        """Voxels of some 33 ml, a quarter of a kidney: with more, Felzenszwalb regions join kidneys to their surroundings."""
+        """Some 33 ml, a quarter of a kidney; larger regions join organs to their surroundings."""
         return round(1500 * (self.size / 192) ** 2)
 
     @property
@@ -507,6 +473,8 @@ class AbdomenPhantom:
     def load(self, case: str) -> Volume:
         """Makes the scan of this case; raises DataError for an id that is not in `cases`."""
         if case not in self.cases:
-            last = self.cases[-1]
-            raise DataError(f"dataset abdomen_phantom: got case {case!r}, expected phantom_01 to {last}; correct the id")
+            raise DataError(
+                f"dataset abdomen_phantom: there is no case {case!r}, expected phantom_01 to {self.cases[-1]}; "
+                "correct the id or raise dataset.count"
+            )
         return generate_case(self.seed, self.cases.index(case), self.size)
