@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,21 +35,24 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def source_digest() -> str:
     """A hash of fsseg's own source."""
+    return _digest(Path(fsseg.__file__).parent.rglob("*.py"))
+
+
+def _digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(fsseg.__file__).parent.rglob("*.py")):
+    for path in sorted(paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def component_identity(kind: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """A component by what it computes: its options, its distribution's version and its module's source."""
+    """A component by what it computes: its options, its distribution's version and the source of its folder."""
     component = registry().find(kind, name)
-    source = Path(inspect.getfile(component.load())).read_bytes()
     return {
         "name": name,
         "options": options,
         "distribution": [component.distribution, component.version],
-        "source": hashlib.sha256(source).hexdigest()[:16],
+        "source": _digest(Path(inspect.getfile(component.load())).parent.glob("*.py")),
     }
 
 

@@ -2,8 +2,8 @@
 
 A case looks schematically like an axial T2-weighted MR scan of the upper abdomen. It is painted from back to front: the
 ellipsoids in the tables below are varied per case, bent by one smooth random deformation and blended by their signed
-distances; a bias field and Rician noise come last. No intensity gives an organ away, since other tissues share it; shape,
-texture and place do.
+distances; a bias field and Rician noise come last. No intensity gives an organ away, since other tissues share it;
+shape, texture and place do.
 
 Anatomical coordinates are in mm: x to the right of the image (the patient's left), y to the back, z to the head. The
 anatomy is drawn independently of the pixel grid, so `size` changes the resolution only.
@@ -62,7 +62,7 @@ class Ellipsoid:
     def distance(self, x: Part, y: Part, z: Part) -> Part:
         """Signed distance in mm, negative inside; an estimate that is exact at the surface."""
         offsets = [axis - np.float32(c) for axis, c in zip((x, y, z), self.center, strict=True)]
-        level, slope = np.float32(0), np.float32(1e-9)
+        level, slope = np.float32(1e-6), np.float32(1e-6 / min(self.radii) ** 2)  # so that the centre is defined
         for row, radius in zip(self.axes().astype(np.float32), self.radii, strict=True):
             along = (row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2]) / np.float32(radius)
             level, slope = level + along**2, slope + (along / np.float32(radius)) ** 2
@@ -75,7 +75,6 @@ class Ellipsoid:
         turn, tilt = rng.uniform(-pose, pose, 2)
         return Ellipsoid(tuple(center), tuple(radii), self.turn + turn, self.tilt + tilt)
 
-
     def shrunk(self, by: float) -> "Ellipsoid":
         """The same with radii that are `by` mm smaller."""
         return replace(self, radii=tuple(radius - by for radius in self.radii))
@@ -87,11 +86,12 @@ class Ellipsoid:
 
 FIELD_OF_VIEW, SCAN_LENGTH = 326.0, 218.0
 """What a slice (height and width) and a scan cover of the anatomy, in mm, before the variation between cases."""
-SKIN, MUSCLE, CAVITY = (150.0, 107.0), (135.0, 95.0), (122.0, 83.0)
+SKIN, WALL, CAVITY = (150.0, 107.0), (135.0, 95.0), (122.0, 83.0)
 """Half width and half height of the torso's layers in mm: fat lies between the first two, then the muscular wall."""
 LONG = 2000.0
-"""Radius along z of what runs through the whole scan."""
-
+"""Radius along z of what runs through the whole scan, in mm."""
+BENDS, REACH = ((70.0, 3.5), (32.0, 1.6)), 14.0
+"""Scale and standard deviation in mm of the deformation's parts; how far in mm a shape may be bent out of its box."""
 NOISE, EDGE = 9.0, 1.7
 """Standard deviation of the noise, and the width of an edge in mm where pixels are not larger."""
 
@@ -107,8 +107,8 @@ CONTENTS = {"food": 0.30, "liver": 0.22, "cortex": 0.14, "spleen": 0.14, "fluid"
 
 DOMES = (
     Ellipsoid((-58, -4, 0), (88, 104, 112)),
-    Ellipsoid((58, 0, 0), (88, 104, 102)),
     Ellipsoid((0, -10, 0), (70, 120, 92)),
+    Ellipsoid((58, 0, 0), (88, 104, 102)),
 )
 """The diaphragm from z = 0 upwards: what is in the torso and above these is lung."""
 SPINE = {
@@ -145,8 +145,8 @@ ORGANS = {
     3: (Ellipsoid((59, 35, -14), (25, 29, 55), turn=-25, tilt=-8),),
     4: (Ellipsoid((88, 20, 44), (23, 45, 48), turn=12, tilt=-8), Ellipsoid((84, 44, 50), (30, 20, 36), turn=10)),
 }
-SINUS = {2: Ellipsoid((-43, 29, -28), (14, 10, 22), turn=25), 3: Ellipsoid((42, 27, -12), (14, 10, 22), turn=-25)}
-"""The fat of the renal sinus, which is no part of the kidney."""
+SINUSES = (Ellipsoid((-44, 30, -28), (14, 10, 22), turn=25), Ellipsoid((43, 28, -12), (14, 10, 22), turn=-25))
+"""The fat of the kidneys' sinuses, which is no part of the kidneys; the renal pelvis is in it."""
 LIVER_VEINS = {
     "hepatic_vein": ((-19, 14, 88), ((-108, 8, 62), (-66, -56, 60), (8, -56, 58))),
     "portal_vein": ((-30, 2, 26), ((-102, 14, 22), (-82, -46, 38), (22, -48, 44))),
@@ -169,10 +169,6 @@ def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Ar
         weights = np.expand_dims(weights, [1 + i for i in range(3) if i != axis])
         values = sum(np.take(values, first.astype(int) + k, axis) * weights[k] for k in range(4))
     return values
-
-
-BENDS, REACH = ((70.0, 3.5), (32.0, 1.6)), 14.0
-"""Scale and standard deviation in mm of the deformation's parts, and the mm around a shape's box that it may bend into."""
 
 
 class Space:
@@ -211,7 +207,7 @@ class Space:
         return total
 
     def diaphragm(self) -> Array:
-        """Signed distance of the diaphragm's domes, negative on the side of the abdomen; below z = 0 they are walls."""
+        """Signed distance of the diaphragm's domes, negative in the abdomen; they go straight down from z = 0."""
         z = np.maximum(self.z, 0)
         return np.minimum.reduce([dome.distance(self.x, self.y, z) for dome in DOMES])
 
@@ -264,7 +260,7 @@ def paint_torso(canvas: Canvas) -> None:
     thick = rng.uniform(0.97, 1.03)
     fat, visceral = (canvas.textured(name, medium=0.04, coarse=0.06) for name in ("fat", "visceral_fat"))
     canvas.paint(space.torso((SKIN[0] * thick, SKIN[1] * thick)), fat * (1 - np.float32(0.1) * strands))
-    canvas.paint(space.torso(MUSCLE), canvas.textured("muscle", fine=0.07, medium=0.05))
+    canvas.paint(space.torso(WALL), canvas.textured("muscle", fine=0.07, medium=0.05))
     canvas.paint(canvas.cavity, visceral * (1 - np.float32(0.25) * strands))
     for angle in np.radians(np.arange(15, 360, 30)):
         center = np.array([np.cos(angle) * 127, np.sin(angle) * 88])
@@ -330,20 +326,16 @@ def paint_vessels(canvas: Canvas) -> None:
         canvas.paint_shape(vessel.shrunk(1.5), canvas.level[name])
 
 
-def organ_distances(canvas: Canvas, gallbladder: Array) -> dict[int, Array]:
-    """Signed distance of each organ; they keep a distance from each other and from what they lie against."""
+def organ_distances(canvas: Canvas, obstacles: list[Array]) -> dict[int, Array]:
+    """Signed distance of each organ; they keep clear of the obstacles and of each other, and stay in the abdomen."""
     space, rng, distances = canvas.space, canvas.rng, dict[int, Array]()
     around = np.maximum(canvas.cavity, space.diaphragm()) + 2
-    spine = space.union([SPINE["cortical"], *MUSCLES[:2], *VESSELS.values()], blend=1.0)
-    for organ in (2, 3, 1, 4):  # the liver and the spleen give way to the kidneys
-        place, grown = rng.uniform(-5, 5, 3), rng.uniform(0.93, 1.07)
+    for organ in (2, 3, 1, 4):  # liver and spleen give way to the kidneys
+        place, grown = tuple(rng.uniform(-5, 5, 3)), rng.uniform(0.93, 1.07)
         parts = [part.varied(rng, 2.5, 0.05, 6).moved(place) for part in ORGANS[organ]]
         parts = [replace(part, radii=tuple(np.array(part.radii) * grown)) for part in parts]
-        others = [spine, gallbladder, *distances.values()]
-        if organ in SINUS:
-            others.append(space.union([SINUS[organ].moved(place)]))
-        distance = np.maximum.reduce([space.union(parts), around, *(2.5 - other for other in others)])
-        distances[organ] = _one_piece(distance)
+        keep_clear = [2.5 - other for other in (*obstacles, *distances.values())]
+        distances[organ] = _one_piece(np.maximum.reduce([space.union(parts), around, *keep_clear]))
     return distances
 
 
@@ -358,10 +350,13 @@ def _one_piece(distance: Array) -> Array:
 
 def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     """Gallbladder, the four organs with their textures and the vessels of the liver; returns the label map."""
-    gallbladder = canvas.space.union([GALLBLADDER.varied(canvas.rng, 4, 0.15, 12)])
-    distances = organ_distances(canvas, gallbladder)
+    space, rng = canvas.space, canvas.rng
+    gallbladder = space.union([GALLBLADDER.varied(rng, 4, 0.15, 12)])
+    sinuses = [sinus.varied(rng, 4, 0.1, 8) for sinus in SINUSES]
+    spine = space.union([SPINE["cortical"], *MUSCLES[:2], *VESSELS.values()], blend=1.0)
+    distances = organ_distances(canvas, [gallbladder, spine, *(space.union([sinus]) for sinus in sinuses)])
     canvas.paint(gallbladder, canvas.level["gallbladder"])
-    for sinus in SINUS.values():
+    for sinus in sinuses:
         canvas.paint_shape(sinus, canvas.level["fat"])
         canvas.paint_shape(sinus.shrunk(4.5), canvas.level["pelvis"])
     values = {
@@ -419,7 +414,8 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
 
     Returns:
         20 to 28 slices, first the lowest, of about 7.7 x 326 / size x 326 / size mm. The image holds whole numbers from
-        0 to a little above 1,000 (float32), the labels hold the keys of `CLASSES`.
+        0 to a little above 1,000 (float32), the labels hold the keys of `CLASSES`. The affine has no flip: columns and
+        rows count up as they are displayed, with the liver on the left.
     """
     rng = np.random.default_rng([seed, index])
     slices = int(rng.integers(20, 29))
