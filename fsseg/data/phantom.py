@@ -1,256 +1,32 @@
 """The embedded dataset: abdominal scans made from a seed, so that everything can be tried without downloading anything.
 
 A case looks schematically like an axial T2-weighted MR scan of the upper abdomen. It is painted from back to front: the
-ellipsoids in the tables below are varied per case, bent by one smooth random deformation and blended by their signed
+ellipsoids of `fsseg.data.anatomy` are varied per case, bent by one smooth random deformation and blended by their signed
 distances; a bias field and Rician noise come last. No intensity gives an organ away, since other tissues share it;
-shape, texture and place do.
-
-Anatomical coordinates are in mm: x to the right of the image (the patient's left), y to the back, z to the head. The
-anatomy is drawn independently of the pixel grid, so `size` changes the resolution only.
+shape, texture and place do. The anatomy is drawn independently of the pixel grid, so `size` changes the resolution only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from numpy.random import Generator
 from pydantic import Field
 from scipy import ndimage
 
+from fsseg.data import anatomy
+from fsseg.data.anatomy import (
+    COLON, CONTENTS, EDGE, FIELD_OF_VIEW, GALLBLADDER, HEART, LIVER_VEINS, MUSCLES, NOISE, ORGANS, PANCREAS, SCAN_LENGTH,
+    SINUSES, SKIN, SPINE, STOMACH, VESSELS, WALL, Ellipsoid,
+)  # fmt: skip
+from fsseg.data.cache import cached, content_key
+from fsseg.data.canvas import Array, Canvas, Space, smooth_noise
 from fsseg.errors import DataError
 from fsseg.types import Volume
 
 CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
-GENERATOR_VERSION = 1
-"""Part of the cache key: raise it with every change that alters a voxel."""
-
-Array = Float[np.ndarray, "slice height width"]
-Part = Float[np.ndarray, "s h w"]
-Box = tuple[slice, slice, slice]
-Point = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Ellipsoid:
-    """A solid ellipsoid: centre and radii (x, y, z) in mm, turned about z and tilted about y by degrees."""
-
-    center: Point
-    radii: Point
-    turn: float = 0.0
-    tilt: float = 0.0
-
-    @staticmethod
-    def between(start: Point, end: Point, radius: float) -> "Ellipsoid":
-        """A spindle with its tips at two points; vessels are made of these."""
-        course = np.subtract(end, start)
-        length, turn = np.linalg.norm(course), np.degrees(np.arctan2(course[1], course[0]))
-        tilt = np.degrees(np.arccos(course[2] / length))
-        return Ellipsoid(tuple(np.add(start, end) / 2), (radius, radius, length / 2), turn, tilt)
-
-    def axes(self) -> Float[np.ndarray, "3 3"]:
-        """Rotation whose rows are the ellipsoid's own axes."""
-        (ct, cy), (st, sy) = np.cos(np.radians([self.turn, self.tilt])), np.sin(np.radians([self.turn, self.tilt]))
-        return np.array([[ct * cy, st * cy, -sy], [-st, ct, 0.0], [ct * sy, st * sy, cy]])
-
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners (x, y, z) of the box around it."""
-        half = np.sqrt(((self.axes() * np.array(self.radii)[:, None]) ** 2).sum(axis=0))
-        return np.array(self.center) - half, np.array(self.center) + half
-
-    def distance(self, x: Part, y: Part, z: Part) -> Part:
-        """Signed distance in mm, negative inside; an estimate that is exact at the surface."""
-        offsets = [axis - np.float32(c) for axis, c in zip((x, y, z), self.center, strict=True)]
-        level, slope = np.float32(1e-6), np.float32(1e-6 / min(self.radii) ** 2)  # so that the centre is defined
-        for row, radius in zip(self.axes().astype(np.float32), self.radii, strict=True):
-            along = (row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2]) / np.float32(radius)
-            level, slope = level + along**2, slope + (along / np.float32(radius)) ** 2
-        return (level - np.sqrt(level)) / np.sqrt(slope)
-
-    def varied(self, rng: Generator, place: float, size: float, pose: float) -> "Ellipsoid":
-        """Moved by up to `place` mm, grown or shrunk by up to the fraction `size`, turned by up to `pose` degrees."""
-        center = self.center + rng.uniform(-place, place, 3)
-        radii = np.array(self.radii) * rng.uniform(1 - size, 1 + size) * rng.uniform(1 - size / 2, 1 + size / 2, 3)
-        turn, tilt = rng.uniform(-pose, pose, 2)
-        return Ellipsoid(tuple(center), tuple(radii), self.turn + turn, self.tilt + tilt)
-
-    def shrunk(self, by: float) -> "Ellipsoid":
-        """The same with radii that are `by` mm smaller."""
-        return replace(self, radii=tuple(radius - by for radius in self.radii))
-
-    def moved(self, by: Point) -> "Ellipsoid":
-        """The same elsewhere."""
-        return replace(self, center=tuple(np.add(self.center, by)))
-
-
-FIELD_OF_VIEW, SCAN_LENGTH = 326.0, 218.0
-"""What a slice (height and width) and a scan cover of the anatomy, in mm, before the variation between cases."""
-SKIN, WALL, CAVITY = (150.0, 107.0), (135.0, 95.0), (122.0, 83.0)
-"""Half width and half height of the torso's layers in mm: fat lies between the first two, then the muscular wall."""
-LONG = 2000.0
-"""Radius along z of what runs through the whole scan, in mm."""
-BENDS, REACH = ((70.0, 3.5), (32.0, 1.6)), 14.0
-"""Scale and standard deviation in mm of the deformation's parts; how far in mm a shape may be bent out of its box."""
-NOISE, EDGE = 9.0, 1.7
-"""Standard deviation of the noise, and the width of an edge in mm where pixels are not larger."""
-
-LEVELS = {
-    "air": 6, "lung": 45, "fat": 365, "visceral_fat": 345, "muscle": 215, "bone": 245, "cortical": 110, "disc": 430,
-    "csf": 900, "cord": 420, "heart": 290, "aorta": 90, "cava": 330, "gallbladder": 860, "pelvis": 700, "capsule": 150,
-    "wall": 215, "fluid": 740, "food": 340, "gas": 50, "liver": 275, "portal_vein": 440, "hepatic_vein": 130,
-    "cortex": 455, "medulla": 570, "spleen": 520,
-}  # fmt: skip
-"""Mean intensities. Their order is that of T2-weighted scans whose fat is partly suppressed."""
-CONTENTS = {"food": 0.30, "liver": 0.22, "cortex": 0.14, "spleen": 0.14, "fluid": 0.12, "gas": 0.08}
-"""What fills a loop of bowel and how often. Levels of organs are among it on purpose."""
-
-DOMES = (
-    Ellipsoid((-58, -4, 0), (88, 104, 112)),
-    Ellipsoid((0, -10, 0), (70, 120, 92)),
-    Ellipsoid((58, 0, 0), (88, 104, 102)),
-)
-"""The diaphragm from z = 0 upwards: what is in the torso and above these is lung."""
-SPINE = {
-    "cortical": Ellipsoid((0, 45, 0), (25, 19.5, LONG)),
-    "body": Ellipsoid((0, 45, 0), (22.5, 17, LONG)),
-    "arch": Ellipsoid((0, 72, 0), (16, 14, LONG)),
-    "process": Ellipsoid((0, 88, 0), (4, 9, LONG)),
-    "canal": Ellipsoid((0, 69, 0), (9.5, 8, LONG)),
-    "cord": Ellipsoid((0, 69, 0), (4.5, 3.5, LONG)),
-}
-MUSCLES = (
-    Ellipsoid((-29, 76, 0), (23, 14, LONG), turn=8),
-    Ellipsoid((29, 76, 0), (23, 14, LONG), turn=-8),
-    Ellipsoid((-31, 50, -110), (16, 17, 105), tilt=6),
-    Ellipsoid((31, 50, -110), (16, 17, 105), tilt=-6),
-)
-VESSELS = {"aorta": Ellipsoid((9, 19, 0), (9, 9, LONG)), "cava": Ellipsoid((-19, 19, 0), (12, 8.5, LONG))}
-HEART = Ellipsoid((22, -36, 116), (56, 42, 32), tilt=-8)
-STOMACH = (Ellipsoid((58, -14, 56), (37, 36, 38), tilt=15), Ellipsoid((24, -44, 14), (44, 22, 24), tilt=-25))
-COLON = (
-    Ellipsoid((-90, 2, -70), (19, 21, 52)),
-    Ellipsoid((94, 16, -50), (16, 18, 70)),
-    Ellipsoid((0, -58, -22), (82, 15, 19), tilt=-8),
-)
-PANCREAS = (Ellipsoid((28, -4, 8), (44, 9, 13), tilt=-18), Ellipsoid((-20, 0, -8), (15, 13, 20)))
-GALLBLADDER = Ellipsoid((-46, -36, 0), (14, 18, 25), turn=25)
-ORGANS = {
-    1: (
-        Ellipsoid((-62, -6, 36), (64, 70, 72)),
-        Ellipsoid((6, -42, 50), (62, 28, 36), tilt=-6),
-        Ellipsoid((-88, 2, -18), (26, 48, 48), tilt=-4),
-    ),
-    2: (Ellipsoid((-60, 37, -30), (25, 29, 54), turn=25, tilt=8),),
-    3: (Ellipsoid((59, 35, -14), (25, 29, 55), turn=-25, tilt=-8),),
-    4: (Ellipsoid((88, 20, 44), (23, 45, 48), turn=12, tilt=-8), Ellipsoid((84, 44, 50), (30, 20, 36), turn=10)),
-}
-SINUSES = (Ellipsoid((-44, 30, -28), (14, 10, 22), turn=25), Ellipsoid((43, 28, -12), (14, 10, 22), turn=-25))
-"""The fat of the kidneys' sinuses, which is no part of the kidneys; the renal pelvis is in it."""
-LIVER_VEINS = {
-    "hepatic_vein": ((-19, 14, 88), ((-108, 8, 62), (-66, -56, 60), (8, -56, 58))),
-    "portal_vein": ((-30, 2, 26), ((-102, 14, 22), (-82, -46, 38), (22, -48, 44))),
-}
-"""Where the veins enter the liver, and where they lead."""
-
-
-def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Array:
-    """Gaussian noise of about unit variance with details of `scale` mm along (z, y, x), at the positions `axes` in mm.
-
-    The lattice that is drawn does not depend on the positions. It is interpolated by cubic B-splines without matrix
-    products, so that the bits do not depend on the number of threads.
-    """
-    extent = (150.0, 200.0, 200.0)
-    values = rng.standard_normal([int(2 * e / s) + 5 for e, s in zip(extent, scale, strict=True)], dtype=np.float32)
-    for axis, (positions, reach, step) in enumerate(zip(axes, extent, scale, strict=True)):
-        first, t = np.divmod((positions + reach) / step, 1)
-        weights = np.array([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
-        weights = (weights / 0.69).astype(np.float32)  # 0.69: the standard deviation that B-spline smoothing leaves
-        weights = np.expand_dims(weights, [1 + i for i in range(3) if i != axis])
-        values = sum(np.take(values, first.astype(int) + k, axis) * weights[k] for k in range(4))
-    return values
-
-
-class Space:
-    """The voxels' anatomical coordinates, bent by a smooth random deformation.
-
-    Args:
-        rng: Draws the deformation.
-        axes: Positions of the voxels along (z, y, x) in mm.
-        edge: Width of an edge in mm.
-    """
-
-    def __init__(self, rng: Generator, axes: Sequence[np.ndarray], edge: float) -> None:
-        self.axes, self.edge = axes, edge
-        grid = np.meshgrid(*(axis.astype(np.float32) for axis in axes), indexing="ij", sparse=True)
-        bends = [sum(np.float32(sd) * smooth_noise(rng, axes, (s, s, s)) for s, sd in BENDS) for _ in range(3)]
-        self.z, self.y, self.x = (axis + bend for axis, bend in zip(grid, bends, strict=True))
-
-    def box(self, shape: Ellipsoid) -> Box:
-        """The part of the grid in which the shape can lie."""
-        low, high = shape.bounds()
-        ends = zip(self.axes, low[::-1] - REACH, high[::-1] + REACH, strict=True)
-        return tuple(slice(*np.searchsorted(axis, [first, last])) for axis, first, last in ends)
-
-    def distance(self, shape: Ellipsoid, box: Box) -> Part:
-        """Signed distance of the shape in the box."""
-        return shape.distance(self.x[box], self.y[box], self.z[box])
-
-    def union(self, shapes: Sequence[Ellipsoid], blend: float = 14.0) -> Array:
-        """Signed distance of shapes that flow into each other over `blend` mm, in the whole grid."""
-        total = np.full(self.x.shape, 1e3, np.float32)
-        for shape in shapes:
-            box = self.box(shape)
-            here, new = total[box], self.distance(shape, box)
-            overlap = np.maximum(blend - np.abs(here - new), 0)
-            total[box] = np.minimum(here, new) - overlap**2 / (4 * blend)
-        return total
-
-    def diaphragm(self) -> Array:
-        """Signed distance of the diaphragm's domes, negative in the abdomen; they go straight down from z = 0."""
-        z = np.maximum(self.z, 0)
-        return np.minimum.reduce([dome.distance(self.x, self.y, z) for dome in DOMES])
-
-    def torso(self, half: tuple[float, float]) -> Array:
-        """Signed distance, along the radius, of a rounded rectangle that runs through the scan."""
-        level = ((np.abs(self.x) / half[0]) ** 2.5 + (np.abs(self.y) / half[1]) ** 2.5) ** np.float32(1 / 2.5)
-        return np.hypot(self.x, self.y) * (1 - 1 / np.maximum(level, np.float32(1e-3)))
-
-
-class Canvas:
-    """A scan in the making: later paint covers earlier paint, blended over the width of an edge.
-
-    Args:
-        rng: Draws everything that varies between cases.
-        space: Where the voxels are.
-    """
-
-    def __init__(self, rng: Generator, space: Space) -> None:
-        self.rng, self.space = rng, space
-        gain = rng.uniform(0.88, 1.12)
-        self.level = {name: value * gain * rng.uniform(0.93, 1.07) for name, value in LEVELS.items()}
-        self.image = np.full(space.x.shape, self.level["air"], np.float32)
-        self.fine, self.medium, self.coarse = (
-            smooth_noise(rng, space.axes, scale) for scale in ((8, 3.6, 3.6), (10, 9, 9), (26, 26, 26))
-        )
-        self.cavity = space.torso(CAVITY)
-
-    def textured(self, name: str, fine: float = 0.0, medium: float = 0.0, coarse: float = 0.0) -> Array:
-        """A tissue's level with its texture: relative standard deviations of details of about 4, 9 and 26 mm."""
-        parts = ((fine, self.fine), (medium, self.medium), (coarse, self.coarse))
-        return np.float32(self.level[name]) * (1 + sum(np.float32(a) * noise for a, noise in parts if a))
-
-    def paint(self, distance: Part, value: Array | float, box: Box = np.s_[:, :, :]) -> None:
-        """Covers what is inside, where `distance` (of the box) is negative, by a value (of the whole scan)."""
-        cover = np.clip(0.5 - distance / np.float32(self.space.edge), 0, 1)
-        image = self.image[box]
-        image += cover * ((value[box] if isinstance(value, np.ndarray) else np.float32(value)) - image)
-
-    def paint_shape(self, shape: Ellipsoid, value: Array | float, within: Array | None = None) -> None:
-        """Paints a shape, or the part of it where the distance `within` is negative."""
-        box = self.space.box(shape)
-        distance = self.space.distance(shape, box)
-        self.paint(distance if within is None else np.maximum(distance, within[box]), value, box)
 
 
 def paint_torso(canvas: Canvas) -> None:
@@ -404,6 +180,51 @@ def receive(canvas: Canvas) -> Array:
     return np.rint(np.hypot(signal + real, imaginary)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a case are.
+
+    Attributes:
+        spacing: Voxel size in mm along (slice, height, width).
+        axes: Anatomical positions of the voxels along (slice, height, width), mm.
+    """
+
+    spacing: tuple[float, float, float]
+    axes: tuple[np.ndarray, ...]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Voxel indices (width, height, slice) to mm: columns run to the patient's left, rows to the back."""
+        thickness, height, width = self.spacing
+        return np.diag([-width, -height, thickness, 1.0])
+
+
+def draw_geometry(rng: Generator, size: int) -> Geometry:
+    """20 to 28 slices, first the lowest, of about 7.7 x 326 / size x 326 / size mm."""
+    slices = int(rng.integers(20, 29))
+    thickness = 7.7 * (24 / slices) ** 0.5 * rng.uniform(0.97, 1.03)
+    pixel = FIELD_OF_VIEW * rng.uniform(0.96, 1.06) / size
+    # The field of view follows the patient, in height too: every scan shows the kidneys' lower poles and the lungs.
+    zoom = rng.uniform((0.97, 0.98, 0.98), (1.03, 1.12, 1.08))
+    covered = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW]) * zoom
+    center = (14, 0, 0) + rng.uniform(-4, 4, 3)
+    axes = tuple(
+        ((np.arange(n) + 0.5) / n - 0.5) * extent + middle
+        for n, extent, middle in zip((slices, size, size), covered, center, strict=True)
+    )
+    return Geometry((thickness, pixel, pixel), axes)
+
+
+def paint_case(rng: Generator, geometry: Geometry) -> tuple[Array, UInt8[np.ndarray, "slice height width"]]:
+    """Image and labels of a case."""
+    edge = max(EDGE, FIELD_OF_VIEW / len(geometry.axes[2]))
+    canvas = Canvas(rng, Space(rng, geometry.axes, edge=edge))
+    for layer in (paint_torso, paint_chest, paint_back, paint_gut, paint_vessels):
+        layer(canvas)
+    labels = paint_organs(canvas)
+    return receive(canvas), labels
+
+
 def generate_case(seed: int, index: int, size: int = 192) -> Volume:
     """One case, the same for the same arguments, whatever was drawn before.
 
@@ -413,32 +234,17 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
         size: Height and width in pixels. The anatomy stays the same; pixels grow as their number falls.
 
     Returns:
-        20 to 28 slices, first the lowest, of about 7.7 x 326 / size x 326 / size mm. The image holds whole numbers from
-        0 to a little above 1,000 (float32), the labels hold the keys of `CLASSES`. The affine has no flip: columns and
-        rows count up as they are displayed, with the liver on the left.
+        The scan: whole numbers from 0 to a little above 1,000 (float32), labels with the keys of `CLASSES`; the liver is
+        on the left of the image.
     """
     rng = np.random.default_rng([seed, index])
-    slices = int(rng.integers(20, 29))
-    thickness = 7.7 * (24 / slices) ** 0.5 * rng.uniform(0.97, 1.03)
-    pixel = FIELD_OF_VIEW * rng.uniform(0.96, 1.06) / size
-    # The field of view follows the patient, in height too: every scan shows the kidneys' lower poles and the lungs.
-    zoom = rng.uniform((0.97, 0.98, 0.98), (1.03, 1.12, 1.08))
-    covered = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW]) * zoom
-    center = (14, 0, 0) + rng.uniform(-4, 4, 3)
-    axes = [
-        ((np.arange(n) + 0.5) / n - 0.5) * extent + middle
-        for n, extent, middle in zip((slices, size, size), covered, center, strict=True)
-    ]
-    canvas = Canvas(rng, Space(rng, axes, edge=max(EDGE, FIELD_OF_VIEW / size)))
-    for layer in (paint_torso, paint_chest, paint_back, paint_gut, paint_vessels):
-        layer(canvas)
-    labels = paint_organs(canvas)
-    affine = np.diag([pixel, pixel, thickness, 1.0])
-    return Volume(f"phantom_{index + 1:02d}", receive(canvas), labels, (thickness, pixel, pixel), affine)
+    geometry = draw_geometry(rng, size)
+    image, labels = paint_case(rng, geometry)
+    return Volume(f"phantom_{index + 1:02d}", image, labels, geometry.spacing, geometry.affine)
 
 
 class AbdomenPhantom:
-    """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed when asked for."""
+    """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed and then kept in the cache."""
 
     classes = CLASSES
 
@@ -457,20 +263,30 @@ class AbdomenPhantom:
         return round(1500 * (self.size / 192) ** 2)
 
     @property
-    def cache_key(self) -> str:
-        """Stands for everything that a case depends on besides its id."""
-        return f"abdomen_phantom-v{GENERATOR_VERSION}-seed{self.seed}-count{self.count}-size{self.size}"
-
-    @property
     def cases(self) -> list[str]:
         """Ids, phantom_01 first."""
         return [f"phantom_{number:02d}" for number in range(1, self.count + 1)]
 
     def load(self, case: str) -> Volume:
-        """Makes the scan of this case; raises DataError for an id that is not in `cases`."""
+        """The scan of this case; raises DataError for an id that is not in `cases`."""
         if case not in self.cases:
             raise DataError(
                 f"dataset abdomen_phantom: there is no case {case!r}, expected phantom_01 to {self.cases[-1]}; "
                 "correct the id or raise dataset.count"
             )
-        return generate_case(self.seed, self.cases.index(case), self.size)
+        index = self.cases.index(case)
+        both = cached("phantom", content_key(_source(), self.seed, index, self.size), lambda: self._make(index))
+        image, labels = both[0].astype(np.float32), both[1].astype(np.uint8)
+        geometry = draw_geometry(np.random.default_rng([self.seed, index]), self.size)
+        return Volume(case, image, labels, geometry.spacing, geometry.affine)
+
+    def _make(self, index: int) -> np.ndarray:
+        """Image and labels as one array; they are whole numbers, so nothing is lost."""
+        volume = generate_case(self.seed, index, self.size)
+        return np.stack([volume.image, volume.labels]).astype(np.int16)
+
+
+def _source() -> list[bytes]:
+    """The generator's own source: a change to it makes new cases."""
+    folder = Path(anatomy.__file__).parent
+    return [(folder / name).read_bytes() for name in ("anatomy.py", "canvas.py", "phantom.py")]
