@@ -61,7 +61,7 @@ def train(
     """
     parameters = [p for module in (backbone, head) for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(
-        parameters, lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+        parameters, lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
     )
     backbone.train()
     head.train()

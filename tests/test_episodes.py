@@ -110,6 +110,8 @@ def test_affine_parts_move_points_as_they_should():
     assert move(warp(shear=30.0), 0, 10) == pytest.approx([-5, 10 * np.cos(np.pi / 6)])
     both = warp(angle=90.0, shift=(3.0, 0.0), zoom=2.0)  # rotate, then shift, then zoom
     assert move(both, 60, 50) == pytest.approx([56, 30])
+    sheared = warp(shift=(0.0, 10.0), shear=30.0)  # shift, then shear
+    assert move(sheared, 0, 0) == pytest.approx([-5, 10 * np.cos(np.pi / 6)])
 
 
 def test_the_warp_equals_scipys_affine_interpolation():

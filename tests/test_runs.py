@@ -10,10 +10,14 @@ import torch
 
 import fsseg
 from fsseg import AdNet, CeT, EmGmm, Episode, FssegError, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
+from fsseg.evaluation import choose_supports
+from fsseg.protocols import find_protocol
 from fsseg.recipe import EpisodeTable, TrainingTable
 from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
+from fsseg.thresholds import clip_prior
 from fsseg.training import train
 
 from helpers import TinyBackbone, block_scan, make_folder, write_recipe
@@ -58,6 +62,31 @@ def test_every_number_of_the_table_can_be_traced(finished):
                 a, b = np.asarray(truth.dataobj) == value, np.asarray(predicted.dataobj) > 0
                 dice.append(200 * (a & b).sum() / (a.sum() + b.sum()))
             assert table.loc[variant, name] == pytest.approx(np.mean(dice))
+
+
+def test_the_support_is_the_middle_labelled_slice(finished):
+    """`bright` is in slices 0 to 4 and `dark` in 1 to 3; the support is the fold's last case."""
+    results, _, _ = finished
+    chosen = {(s.class_name, s.support_case, s.support_slice) for s in results.scores}
+    assert chosen == {("bright", "2", 2), ("dark", "2", 2)}
+    labels = torch.zeros(7, 4, 4, dtype=torch.uint8)
+    labels[[1, 4, 5, 6]] = 1
+    scan = EvaluationScan("x", torch.zeros(7, 4, 4), torch.linspace(0, 1, 7), labels, np.eye(4))
+    [support] = choose_supports(scan, {1: "one"}, find_protocol("ep2"))
+    assert support.slice == 5 and support.support.location.item() == pytest.approx(5 / 6)
+
+
+def test_each_threshold_learns_from_its_own_scoring(root, tmp_path):
+    """AvgEst for one prototype is the mean over the samples scored with one, and for three over those with three."""
+    changes = {"variants": [
+        {"name": f"{count}", "threshold": "avg_est", "prototypes": {"name": "em_gmm", "count": count}} for count in (1, 3)
+    ]}  # fmt: skip
+    results = fsseg.run(fsseg.load_recipe(write_recipe(tmp_path, root), changes), runs_dir=tmp_path / "runs")
+    calibration = json.loads((results.path / "fold0" / "training0" / "calibration.json").read_text())
+    by_scoring = pd.DataFrame(calibration["samples"]).groupby("scoring", sort=False)["prior"]
+    means = by_scoring.apply(lambda log_odds: clip_prior(log_odds.to_numpy()).mean()).tolist()
+    assert len(means) == 2 and means[0] != means[1]
+    assert [calibration["states"][name]["prior"] for name in ("1", "3")] == pytest.approx(means)
 
 
 def finished_root(results):
