@@ -1,4 +1,4 @@
-"""Training losses of ADNet and TPM: query segmentation, prototype alignment, and ADNet's pull on the threshold."""
+"""Training losses of ADNet and TPM: query segmentation, prototype alignment, and ADNet's T loss."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,8 +41,8 @@ def predicted_masks(logits: Float[Tensor, "query class h w"]) -> Float[Tensor, "
     return ((winner[:, None] == ways[:, None, None]) & foreground[:, None]).to(logits.dtype).detach()
 
 
-def threshold_pull(score: Score) -> Float[Tensor, ""]:
-    """ADNet's T loss, T_S / alpha: it keeps the threshold tight (Hansen et al., 2022)."""
+def t_loss(score: Score) -> Float[Tensor, ""]:
+    """ADNet's T loss, T_S / alpha: it keeps the threshold low (Hansen et al., 2022)."""
     return score.threshold / score.alpha
 
 

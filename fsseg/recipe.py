@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,7 +70,7 @@ class TrainingTable(Table):
     gradient_clip: float = Field(1.0, gt=0, description="largest absolute value of a gradient's elements")
     background_weight: float = Field(0.1, gt=0, description="weight of background pixels in the query loss")
     alignment: float = Field(1.0, ge=0, description="weight of the prototype alignment loss")
-    threshold_pull: float = Field(0.0, ge=0, description="weight of ADNet's T loss; 0 for TPM")
+    t_loss: float = Field(0.0, ge=0, description="weight of ADNet's T loss; 0 for TPM")
     average_rate: float = Field(1e-3, gt=0, le=1, description="rate of the running averages")
 
 
@@ -254,29 +255,27 @@ def _component_problems(tables: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _training_problems(tables: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with a row's own training; complaints about [training] itself are made there."""
-    own = row.get("training", {})
+    own, shared = row.get("training"), tables.get("training", {})
+    if not isinstance(own, dict) or not isinstance(shared, dict):
+        return []
     try:
-        TrainingTable.model_validate_json(json.dumps(tables.get("training", {}) | own, default=str), strict=True)
-    except (ValidationError, TypeError) as error:
-        found = explain(error, lambda _: list(TrainingTable.model_fields)) if isinstance(error, ValidationError) else []
+        TrainingTable.model_validate_json(json.dumps(shared | own, default=str), strict=True)
+    except ValidationError as error:
+        found = explain(error, lambda _: list(TrainingTable.model_fields))
         return [(key, text) for key, text in found if key.split(".")[0] in own]
     return []
 
 
-def _components(tables: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+def _components(tables: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every component named in the tables: where, of which kind, and its table."""
-    places = [("", tables)]
-    places += [("training.", tables.get("training", {}))]
+    places = [("", "", tables), ("training.", "training", tables.get("training"))]
     for number, row in enumerate(_rows(tables)):
-        places += [(f"variants.{number}.", row), (f"variants.{number}.training.", row.get("training", {}))]
-    found = []
-    for where, table in places:
-        kinds = COMPONENTS[where.strip(".").split(".")[0] if "training" not in where else "training"]
-        for kind in kinds:
+        places += [(f"variants.{number}.", "variants", row), (f"variants.{number}.training.", "training", row.get("training"))]
+    for where, of, table in places:
+        for kind in COMPONENTS[of]:
             named = _named(table.get(kind)) if isinstance(table, dict) else None
             if isinstance(named, dict) and isinstance(named.get("name"), str):
-                found.append((where + kind, kind, named))
-    return found
+                yield where + kind, kind, named
 
 
 def _rows(tables: dict[str, Any]) -> list[dict[str, Any]]:

@@ -88,14 +88,22 @@ class _Run:
 
     def results(self, name: str) -> Results:
         """Runs every fold and writes the run directory, last and at once."""
-        for fold in self.folds:  # what cannot be evaluated should not be trained for minutes first
-            self._supports(fold, "zscore")
+        self._check_what_comes_last()
         finished = [self._fold(fold) for fold in self.folds]
         folder = _free_name(self.runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
         about = self._about()
         fill_folder(folder, lambda unfinished: self._write(unfinished, about, finished))
         scores = [result.score for fold in finished for result in fold.results]
         return Results(folder, scores, list(self.dataset.classes.values()), about)
+
+    def _check_what_comes_last(self) -> None:
+        """What cannot be evaluated should not be trained for minutes first."""
+        for fold in self.folds:
+            self._supports(fold, "zscore")
+        for training, rows in self._by_training():
+            state = _build("head", training.head).state_dict()
+            for row in rows:
+                _load_head(row, state, training)
 
     def _fold(self, fold: Fold) -> "_FinishedFold":
         results: list[CaseResult] = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fsseg.episodes import EpisodeSampler
 from fsseg.interfaces import PrototypeExtractor
-from fsseg.losses import alignment_loss, log_probabilities, threshold_pull, weighted_nll
+from fsseg.losses import alignment_loss, log_probabilities, t_loss, weighted_nll
 from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
 from fsseg.recipe import TrainingTable
@@ -35,11 +35,11 @@ class Losses:
 
     query: Float[Tensor, ""]
     alignment: Float[Tensor, ""]
-    pull: Float[Tensor, ""]
+    t_loss: Float[Tensor, ""]
 
     def total(self, options: TrainingTable) -> Float[Tensor, ""]:
         """The weighted sum that is minimised."""
-        return self.query + options.alignment * self.alignment + options.threshold_pull * self.pull
+        return self.query + options.alignment * self.alignment + options.t_loss * self.t_loss
 
 
 def train(
@@ -107,7 +107,7 @@ def episode_losses(
         alignment=alignment_loss(head, logits, query_features, support_features, support.masks, mode)
         if options.alignment
         else logits.new_zeros(()),
-        pull=threshold_pull(score) if score is not None else logits.new_zeros(()),
+        t_loss=t_loss(score) if score is not None else logits.new_zeros(()),
     )
 
 
@@ -137,12 +137,12 @@ class TrainingLog:
 
     def add(self, step: int, losses: Losses, score: Score | None, rate: float) -> None:
         """Adds a step; every 25th writes a record."""
-        self._pending.append(torch.stack([losses.query, losses.alignment, losses.pull]).detach())
+        self._pending.append(torch.stack([losses.query, losses.alignment, losses.t_loss]).detach())
         if (step + 1) % LOG_EVERY:
             return
-        query, alignment, pull = torch.stack(self._pending).mean(dim=0).tolist()
+        query, alignment, threshold = torch.stack(self._pending).mean(dim=0).tolist()
         self._pending.clear()
-        record = {"step": step + 1, "query": query, "alignment": alignment, "pull": pull, "learning_rate": rate}
+        record = {"step": step + 1, "query": query, "alignment": alignment, "t_loss": threshold, "learning_rate": rate}
         if score is not None:
             record |= {"score_threshold": score.threshold.item(), "average_distance": score.average_distance.item()}
         self.records.append(record)

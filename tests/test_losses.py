@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsseg import AdNet, Map, Prototypes, Tpm
-from fsseg.losses import alignment_loss, log_probabilities, predicted_masks, threshold_pull, weighted_nll
+from fsseg.losses import alignment_loss, log_probabilities, predicted_masks, t_loss, weighted_nll
 from fsseg.training import update_averages
 
 
@@ -66,8 +66,8 @@ def test_alignment_is_zero_without_a_prediction_and_has_gradients():
     assert features.grad.abs().sum() > 0 and head.score_threshold.softplus.grad is not None
 
 
-def test_threshold_pull_is_t_over_alpha():
-    assert threshold_pull(AdNet(initial_threshold=-12.0).score).item() == pytest.approx(-0.6, abs=1e-6)
+def test_t_loss_is_t_over_alpha():
+    assert t_loss(AdNet(initial_threshold=-12.0).score).item() == pytest.approx(-0.6, abs=1e-6)
 
 
 def test_running_averages_follow_the_ideal_distance():

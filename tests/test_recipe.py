@@ -25,7 +25,7 @@ steps = 10
 name = "ADNet"
 head = "adnet"
 threshold = "ce_t"
-training = { head = "adnet", threshold_pull = 1.0 }
+training = { head = "adnet", t_loss = 1.0 }
 [[variants]]
 name = "TPM"
 prototypes = { name = "em_gmm", count = 3 }
@@ -41,7 +41,7 @@ def test_a_recipe_reads_as_written(path):
     assert recipe.variants[1].prototypes.options == {"count": 3}
     assert recipe.training_of(recipe.variants[0]).head.name == "adnet"
     assert recipe.training_of(recipe.variants[0]).steps == 10
-    assert recipe.training_of(recipe.variants[1]).threshold_pull == 0
+    assert recipe.training_of(recipe.variants[1]).t_loss == 0
 
 
 def test_the_stored_recipe_is_the_same_recipe(path, tmp_path):
@@ -84,7 +84,7 @@ def test_everything_wrong_is_reported_at_once(path):
         ("count = 3", "count = 0"),
         ("prior = 0.2", "prior = 2.0"),
         ("seed = 1", "sed = 1"),
-        ("threshold_pull = 1.0", "threshold_pul = 1.0"),
+        ("t_loss = 1.0", "t_los = 1.0"),
     ]:
         assert old in text
         text = text.replace(old, new, 1)
@@ -101,7 +101,7 @@ def test_everything_wrong_is_reported_at_once(path):
         "[[variants]] number 1, threshold: name: there is no threshold 'ce_tt'; did you mean 'ce_t'?",
         "[[variants]] number 2, prototypes: count: expected greater than or equal to 1, got 0",
         "[[variants]] number 2, threshold: prior: expected less than 1, got 2.0",
-        "[[variants]] number 1, training: threshold_pul: unknown key; did you mean 'threshold_pull'?",
+        "[[variants]] number 1, training: t_los: unknown key; did you mean 't_loss'?",
     ]:
         assert expected in message
     assert len(message.splitlines()) == 9

@@ -135,7 +135,7 @@ def test_two_trainings_and_all_folds(root, tmp_path):
     recipe = fsseg.load_recipe(
         write_recipe(tmp_path, root, steps=1),
         {"protocol.fold": "all", "protocol.save_labels": False, "variants.0.head": "adnet",
-         "variants.0.training": {"head": "adnet", "threshold_pull": 1.0}},
+         "variants.0.training": {"head": "adnet", "t_loss": 1.0}},
     )  # fmt: skip
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == 10
@@ -179,8 +179,8 @@ def test_mistakes_leave_nothing_behind(tmp_path, mistake, expected):
     with pytest.raises(FssegError) as caught:
         fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert expected in str(caught.value)
-    left = [path.name for path in (tmp_path / "runs").rglob("*")] if (tmp_path / "runs").exists() else []
-    assert not [name for name in left if name.startswith((".unfinished", "run-"))]
+    left = [path.name for path in (tmp_path / "runs").rglob("*")]
+    assert left in ([], ["stages"])
 
 
 def test_a_segmenter_by_hand():

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from fsseg import FssegError, Volume
+from fsseg.data.cache import cache_folder, content_key
+from fsseg.data.scans import apply_rule, cached_supervoxels, evaluation_scan, training_scan
+
+
+def volume(seed=0, labels=True):
+    rng = np.random.default_rng(seed)
+    image = rng.gamma(2, 100, size=(4, 12, 10)).astype(np.float32)
+    return Volume("x", image, rng.integers(0, 3, image.shape).astype(np.uint8) if labels else None, (6.0, 1.5, 1.5), np.eye(4))
+
+
+def test_zscore_is_over_the_whole_volume():
+    image = apply_rule(volume(), "zscore")
+    assert image.mean().item() == pytest.approx(0, abs=1e-5)
+    assert image.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    assert image[0].std() != image[1].std()
+
+
+def test_percentile_rule_by_hand():
+    values = np.arange(1001, dtype=np.float32).reshape(7, 11, 13)  # percentiles 1 and 99.5 are 10 and 995
+    image = apply_rule(Volume("x", values, None, (1.0, 1.0, 1.0), np.eye(4)), "percentile").flatten()
+    assert image[[0, 10, 995, 1000]].tolist() == [-1, -1, 1, 1]
+    assert image[502].item() == pytest.approx(2 * (502 - 10) / 985 - 1, abs=1e-6)
+
+
+def test_an_unknown_rule_is_an_error():
+    with pytest.raises(FssegError, match="intensity rule 'minmax': .* expected one of zscore, percentile"):
+        apply_rule(volume(), "minmax")
+
+
+def test_scans_keep_what_their_stage_needs():
+    scan = evaluation_scan(volume(), "zscore")
+    assert scan.location.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert torch.equal(scan.labels, torch.from_numpy(volume().labels))
+    regions = np.ones((4, 12, 10), dtype=np.int32)
+    training = training_scan(volume(), regions, "percentile")
+    assert training.fill == pytest.approx(training.images.mean().item()) and not hasattr(training, "labels")
+    with pytest.raises(FssegError, match="it has no labels"):
+        evaluation_scan(volume(labels=False), "zscore")
+
+
+class Dataset:
+    classes = {1: "a"}
+    supervoxel_min_size = 7
+    cases = ["x"]
+
+    def load(self, case):
+        return volume()
+
+
+class Counting:
+    """A supervoxel method that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, volume, dataset):
+        self.calls += 1
+        return np.full(volume.image.shape, self.calls, dtype=np.int32)
+
+
+def test_supervoxels_are_computed_once_for_the_same_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSSEG_CACHE", str(tmp_path))
+    method, dataset = Counting(), Dataset()
+    assert [cached_supervoxels(volume(), method, dataset, "a").max() for _ in range(3)] == [1, 1, 1]
+    assert cached_supervoxels(volume(1), method, dataset, "a").max() == 2, "another scan"
+    assert cached_supervoxels(volume(), method, dataset, "b").max() == 3, "another method or other options"
+    dataset.supervoxel_min_size = 8
+    assert cached_supervoxels(volume(), method, dataset, "a").max() == 4, "another size"
+    [path] = [p for p in (tmp_path / "supervoxels").iterdir() if np.load(p).max() == 3]
+    path.write_bytes(b"")
+    assert cached_supervoxels(volume(), method, Dataset(), "b").max() == 5, "a damaged file is computed again"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("FSSEG_CACHE", str(tmp_path / "a"))
+    assert cache_folder() == tmp_path / "a"
+    monkeypatch.delenv("FSSEG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    assert cache_folder() == tmp_path / "b" / "fsseg"
+
+
+def test_keys_differ_with_content_type_and_shape():
+    ones = np.ones(4)
+    keys = {content_key(x) for x in (ones, ones * 2, ones.astype(np.float32), ones.reshape(2, 2), "ones", 1)}
+    assert len(keys) == 6 and content_key(ones, 1) == content_key(np.ones(4), 1)
