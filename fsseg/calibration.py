@@ -98,7 +98,9 @@ def _encode_all(
         images = torch.cat([torch.cat([e.support.images[:, 0], e.query.images]) for e in same])
         features = encode(backbone, images)
         for number, episode in enumerate(same):
-            encoded.append((episode, features[None, 2 * number : 2 * number + 1], features[2 * number + 1 : 2 * number + 2]))
+            encoded.append(
+                (episode, features[None, 2 * number : 2 * number + 1], features[2 * number + 1 : 2 * number + 2])
+            )
     return encoded
 
 

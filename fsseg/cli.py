@@ -59,7 +59,9 @@ def _options(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")
+    ],
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
@@ -133,7 +135,11 @@ def _list_components(kind: str, as_json: bool) -> None:
     table = Table("kind", "name", "from", "where", box=None, pad_edge=False, header_style="bold")
     for component in found:
         table.add_row(
-            component.kind, component.name, f"{component.distribution} {component.version}", component.target, style=None
+            component.kind,
+            component.name,
+            f"{component.distribution} {component.version}",
+            component.target,
+            style=None,
         )
     _wide_console().print(table)
 
@@ -206,7 +212,14 @@ class _Bars:
     """Progress on standard error: bars on a terminal, a line for every tenth in a file."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(

@@ -10,7 +10,9 @@ def pick_device(name: str) -> torch.device:
     if name not in {"auto", "cpu", "cuda"}:
         raise FssegError(f"device: got {name!r}, expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise FssegError("device: cuda was asked for, but torch finds no GPU; use auto or cpu, or install a matching driver")
+        raise FssegError(
+            "device: cuda was asked for, but torch finds no GPU; use auto or cpu, or install a matching driver"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -40,9 +40,7 @@ class EpisodeSampler:
     def __init__(self, scans: list[TrainingScan], options: EpisodeTable) -> None:
         """Raises DataError if no scan has a supervoxel that is large enough."""
         self.options = options
-        self.scans = [
-            scan for scan in scans if scan.table.can_be_sampled(options.min_pixels, options.min_slice_pixels)
-        ]
+        self.scans = [scan for scan in scans if scan.table.can_be_sampled(options.min_pixels, options.min_slice_pixels)]
         if not self.scans:
             raise DataError(
                 f"episodes: none of the {len(scans)} training scans has a supervoxel with {options.min_pixels} pixels in a "

@@ -129,7 +129,9 @@ def _all_prototypes(
         features = encode_support(backbone, chosen.support)
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
-            made[chosen.class_value, scoring] = segmenter.prototypes(features, chosen.support.masks, segmenter.head.sigma)
+            made[chosen.class_value, scoring] = segmenter.prototypes(
+                features, chosen.support.masks, segmenter.head.sigma
+            )
     return made
 
 

@@ -15,9 +15,7 @@ class Counts(NamedTuple):
     actual: int
 
 
-def count_overlap(
-    predicted: Bool[Tensor, "slice height width"], actual: Bool[Tensor, "slice height width"]
-) -> Counts:
+def count_overlap(predicted: Bool[Tensor, "slice height width"], actual: Bool[Tensor, "slice height width"]) -> Counts:
     """Counts over the whole volume."""
     counts = torch.stack([(predicted & actual).sum(), predicted.sum(), actual.sum()])
     return Counts(*counts.tolist())

@@ -56,9 +56,7 @@ def squared_distance(
     return (lengths - 2 * products).clamp(min=0)
 
 
-def ideal_prior(
-    margins: Float[Tensor, "query height width"], counts: Int[Tensor, "query"]
-) -> Float[Tensor, "query"]:
+def ideal_prior(margins: Float[Tensor, "query height width"], counts: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
     """Log-odds of the prior under which exactly `counts` pixels of each slice become foreground.
 
     A pixel is foreground where `margin > t`, and the ideal t is the midpoint of the k-th and (k+1)-th largest margin;
@@ -93,9 +91,7 @@ def nth_by_sorting(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "quer
     return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
 
 
-def per_way(
-    prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int
-) -> Float[Tensor, "query way"]:
+def per_way(prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int) -> Float[Tensor, "query way"]:
     """One prior per slice and way; a single value per slice holds for all ways."""
     return prior[:, None].expand(-1, ways) if prior.ndim == 1 else prior
 

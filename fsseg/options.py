@@ -104,7 +104,9 @@ def _is_type_tag(part: str | int) -> bool:
 
 
 def _type_name(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    text = (
+        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    )
     for noise in ("typing.", "NoneType", "Literal"):
         text = text.replace(noise, "none" if noise == "NoneType" else "")
     return text.replace("None", "none").replace("['", "'").replace("']", "'").replace("', '", "' | '")

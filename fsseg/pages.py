@@ -25,13 +25,16 @@ def components_page(components: Iterable[Component]) -> str:
 
 def _section(component: Component) -> str:
     loaded = component.load()
-    lines = [f"### {component.name}\n", f"`{component.target}`, from {component.distribution}\n", inspect.getdoc(loaded), ""]
+    lines = [
+        f"### {component.name}\n",
+        f"`{component.target}`, from {component.distribution}\n",
+        inspect.getdoc(loaded),
+        "",
+    ]
     options = options_of(loaded)
     if options:
         lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
-        lines += [
-            f"| `{o.name}` | {_cell(o.type)} | {_cell(o.default)} | {_cell(o.meaning)} |" for o in options
-        ]
+        lines += [f"| `{o.name}` | {_cell(o.type)} | {_cell(o.default)} | {_cell(o.meaning)} |" for o in options]
         lines.append("")
     return "\n".join(lines)
 

@@ -128,7 +128,11 @@ def _ranks(scheme: FoldScheme, count: int, index: int) -> list[int]:
 
 def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: dict[int, str]) -> str:
     """Eight hexadecimal digits that differ whenever anything that defines the evaluation does."""
-    definition = {"protocol": asdict(protocol), "folds": asdict(scheme), "classes": {str(k): v for k, v in classes.items()}}
+    definition = {
+        "protocol": asdict(protocol),
+        "folds": asdict(scheme),
+        "classes": {str(k): v for k, v in classes.items()},
+    }
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]
 
 

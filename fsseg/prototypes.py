@@ -94,7 +94,9 @@ class EmGmm:
             responsibilities = (densities + weights.log()).softmax(dim=1)
             mass = responsibilities.sum(dim=0)
             # A component that lost all its pixels keeps its mean; its weight is zero.
-            updated = torch.where(mass[:, None] > 0, responsibilities.T @ pixels / mass.clamp(min=1e-30)[:, None], means)
+            updated = torch.where(
+                mass[:, None] > 0, responsibilities.T @ pixels / mass.clamp(min=1e-30)[:, None], means
+            )
             weights = mass / mass.sum()
             loss = -(densities + weights.log()).logsumexp(dim=1).sum()
             means = self._place(updated)
@@ -110,7 +112,9 @@ class EmGmm:
         self, features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"]
     ) -> Float[Tensor, "pixel channel"]:
         if not masks.any():
-            raise DataError("support: a mask is empty, so there are no pixels to fit prototypes to; choose a slice with the class")
+            raise DataError(
+                "support: a mask is empty, so there are no pixels to fit prototypes to; choose a slice with the class"
+            )
         fine = resize(features, tuple(masks.shape[-2:]))
         return self._place(fine.movedim(1, -1)[masks])
 

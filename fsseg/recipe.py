@@ -216,7 +216,9 @@ def _step_into(table: Any, part: str, key: str) -> Any:
     """The table one step down a dotted key; a component given by its name alone becomes a table."""
     if isinstance(table, list):
         if not part.isdigit() or int(part) >= len(table):
-            raise RecipeError(f"--set {key}: expected a number from 0 to {len(table) - 1}, got {part!r}; rows count from 0")
+            raise RecipeError(
+                f"--set {key}: expected a number from 0 to {len(table) - 1}, got {part!r}; rows count from 0"
+            )
         index: Any = int(part)
     elif isinstance(table, dict):
         index = part
@@ -248,7 +250,9 @@ def _component_problems(tables: dict[str, Any]) -> list[tuple[str, str]]:
     names = [row["name"] for row in rows]
     for number, row in enumerate(rows):
         if names.index(row["name"]) != number:
-            problems.append((f"variants.{number}.name", f"{row['name']!r} is used twice; give each row a name of its own"))
+            problems.append(
+                (f"variants.{number}.name", f"{row['name']!r} is used twice; give each row a name of its own")
+            )
         problems += [(f"variants.{number}.training.{key}", text) for key, text in _training_problems(tables, row)]
     return problems
 
@@ -270,7 +274,10 @@ def _components(tables: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
     """Every component named in the tables: where, of which kind, and its table."""
     places = [("", "", tables), ("training.", "training", tables.get("training"))]
     for number, row in enumerate(_rows(tables)):
-        places += [(f"variants.{number}.", "variants", row), (f"variants.{number}.training.", "training", row.get("training"))]
+        places += [
+            (f"variants.{number}.", "variants", row),
+            (f"variants.{number}.training.", "training", row.get("training")),
+        ]
     for where, of, table in places:
         for kind in COMPONENTS[of]:
             named = _named(table.get(kind)) if isinstance(table, dict) else None

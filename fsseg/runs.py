@@ -4,32 +4,30 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fsseg.calibration import calibrate
+from fsseg.checkpoints import load_trained, save_trained
 from fsseg.data.cache import content_key
-from fsseg.data.scans import EvaluationScan, cached_supervoxels, evaluation_scan, training_scan
+from fsseg.data.scans import cached_supervoxels, evaluation_scan, training_scan
 from fsseg.devices import pick_device
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
-from fsseg.evaluation import CaseResult, choose_supports, evaluate
+from fsseg.evaluation import CaseResult, ClassSupport, choose_supports, evaluate
 from fsseg.interfaces import Dataset, FittedThreshold
 from fsseg.plugins import registry
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import Fold, find_protocol, find_scheme, make_fold, protocol_hash
 from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
-from fsseg.records import CaseScore, write_json, write_lines, write_text
+from fsseg.records import write_json, write_lines
 from fsseg.results import Results
+from fsseg.run_folder import FinishedFold, write_run
 from fsseg.segmenter import Segmenter
-from fsseg.stages import component_identity, environment, fill_folder, link_or_copy, stage_folder
+from fsseg.stages import component_identity, environment, fill_folder, stage_folder
 from fsseg.training import train
 from fsseg.types import Volume
 from fsseg.variants import Variant
@@ -77,6 +75,7 @@ class _Run:
     def __init__(self, recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> None:
         self.recipe, self.runs, self.device, self.progress = recipe, runs, device, progress
         self.protocol, self.scheme = find_protocol(recipe.protocol.name), find_scheme(recipe.protocol.folds)
+        self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
         self.dataset: Dataset = _build("dataset", recipe.dataset)
         cases = self.dataset.cases
         wanted = range(self.scheme.folds) if recipe.protocol.fold == "all" else [recipe.protocol.fold]
@@ -92,7 +91,11 @@ class _Run:
         finished = [self._fold(fold) for fold in self.folds]
         folder = _free_name(self.runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
         about = self._about()
-        fill_folder(folder, lambda unfinished: self._write(unfinished, about, finished))
+        affines = {case: volume.affine for case, volume in self.volumes.items()}
+        fill_folder(
+            folder,
+            lambda unfinished: write_run(unfinished, self.recipe, about, environment(self.device), finished, affines),
+        )
         scores = [result.score for fold in finished for result in fold.results]
         return Results(folder, scores, list(self.dataset.classes.values()), about)
 
@@ -105,7 +108,7 @@ class _Run:
             for row in rows:
                 _load_head(row, state, training)
 
-    def _fold(self, fold: Fold) -> "_FinishedFold":
+    def _fold(self, fold: Fold) -> "FinishedFold":
         results: list[CaseResult] = []
         folders: dict[str, list[Path]] = {}
         for number, (training, rows) in enumerate(self._by_training()):
@@ -116,7 +119,7 @@ class _Run:
             folders[f"training{number}"] = [trained.folder, calibrated]
         order = [row.name for row in self.recipe.variants]
         results.sort(key=lambda result: order.index(result.score.variant))
-        return _FinishedFold(fold, results, folders)
+        return FinishedFold(fold, results, folders)
 
     def _by_training(self) -> list[tuple[TrainingTable, list[VariantTable]]]:
         """The recipe's rows by the training they share."""
@@ -151,7 +154,7 @@ class _Run:
                 seed=recipe.seed, mode=recipe.mode, device=self.device, progress=self.progress,
             )  # fmt: skip
             write_lines(folder / "train.jsonl", log)
-            save_file(_trained_state(backbone, head), folder / "checkpoint.safetensors")
+            save_trained(folder / "checkpoint.safetensors", backbone, head)
 
         folder, reused = stage_folder(self.runs, "train", identity, make)
         if reused:
@@ -162,15 +165,19 @@ class _Run:
         self, trained: _Trained, training: TrainingTable, rows: list[VariantTable]
     ) -> tuple[nn.Module, list[Variant]]:
         """The trained backbone and the rows' segmenters, in evaluation mode."""
-        state = load_file(trained.folder / "checkpoint.safetensors")
+        state = load_trained(trained.folder / "checkpoint.safetensors")
         backbone, _ = self._build_trainable(training)
-        backbone.load_state_dict(_part(state, "backbone."))
+        backbone.load_state_dict(state["backbone"])
         backbone.eval()
         variants = []
         for row in rows:
-            head = _load_head(row, _part(state, "head."), training).to(self.device).eval()
+            head = _load_head(row, state["head"], training).to(self.device).eval()
             segmenter = Segmenter(
-                backbone, _build("prototypes", row.prototypes), head, _build("threshold", row.threshold), mode=self.recipe.mode
+                backbone,
+                _build("prototypes", row.prototypes),
+                head,
+                _build("threshold", row.threshold),
+                mode=self.recipe.mode,
             )
             scoring = fingerprint([row.prototypes.model_dump(), row.head.model_dump()])[:16]
             variants.append(Variant(row.name, segmenter, scoring))
@@ -214,11 +221,16 @@ class _Run:
             seed=self.recipe.seed, device=self.device, progress=self.progress,
         )  # fmt: skip
 
-    def _supports(self, fold: Fold, rule: str) -> Any:
+    def _supports(self, fold: Fold, rule: str) -> list[ClassSupport]:
         return choose_supports(evaluation_scan(self.volumes[fold.support], rule), self.dataset.classes, self.protocol)
 
-    @cache
     def _sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
+        """The fold's sampler; made once, for all trainings and calibrations."""
+        if (fold, rule) not in self._samplers:
+            self._samplers[fold, rule] = self._make_sampler(fold, rule)
+        return self._samplers[fold, rule]
+
+    def _make_sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         method = _build("supervoxels", self.recipe.supervoxels)
         identity = fingerprint(_identity("supervoxels", self.recipe.supervoxels))
         scans = [
@@ -248,35 +260,6 @@ class _Run:
             "classes": list(self.dataset.classes.values()),
         }
 
-    def _write(self, folder: Path, about: dict[str, Any], finished: list["_FinishedFold"]) -> None:
-        write_text(folder / "recipe.toml", self.recipe.toml())
-        write_json(folder / "environment.json", environment(self.device))
-        write_json(folder / "run.json", about)
-        write_lines(folder / "scores.jsonl", [result.score for fold in finished for result in fold.results])
-        for fold in finished:
-            home = folder / f"fold{fold.fold.index}"
-            for name, stages in fold.stages.items():
-                for file in (file for stage in stages for file in stage.iterdir()):
-                    link_or_copy(file, home / name / file.name)
-            if self.recipe.protocol.save_labels:
-                for result in fold.results:
-                    self._write_labels(home / "labels", result)
-
-    def _write_labels(self, folder: Path, result: CaseResult) -> None:
-        """One label map per variant, case and class, on the scan's own grid."""
-        score: CaseScore = result.score
-        place = folder / _slug(score.variant)
-        place.mkdir(parents=True, exist_ok=True)
-        image = nibabel.Nifti1Image(np.ascontiguousarray(result.labels.T), self.volumes[score.case].affine)
-        nibabel.save(image, place / f"{score.case}_{score.class_name}.nii.gz")
-
-
-@dataclass(frozen=True)
-class _FinishedFold:
-    fold: Fold
-    results: list[CaseResult]
-    stages: dict[str, list[Path]]
-
 
 def _build(kind: str, table: ComponentTable) -> Any:
     return registry().build(kind, table.name, table.options)
@@ -284,15 +267,6 @@ def _build(kind: str, table: ComponentTable) -> Any:
 
 def _identity(kind: str, table: ComponentTable) -> dict[str, Any]:
     return component_identity(kind, table.name, table.options)
-
-
-def _trained_state(backbone: nn.Module, head: nn.Module) -> dict[str, torch.Tensor]:
-    parts = [("backbone.", backbone), ("head.", head)]
-    return {prefix + key: value.contiguous().cpu() for prefix, part in parts for key, value in part.state_dict().items()}
-
-
-def _part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _load_head(row: VariantTable, state: dict[str, torch.Tensor], training: TrainingTable) -> nn.Module:
@@ -315,7 +289,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
-
-
-def _slug(name: str) -> str:
-    return "".join(character if character.isalnum() else "_" for character in name).strip("_")

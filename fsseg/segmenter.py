@@ -68,9 +68,7 @@ class Segmenter(nn.Module):
         return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log())
 
 
-def encode(
-    backbone: Backbone, images: Float[Tensor, "slice height width"]
-) -> Float[Tensor, "slice channel h w"]:
+def encode(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> Float[Tensor, "slice channel h w"]:
     """Features of one-channel slices; the channel is repeated as a network trained on photographs expects."""
     return backbone(images[:, None].expand(-1, 3, -1, -1))
 

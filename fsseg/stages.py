@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-import fsseg
 from fsseg.plugins import registry
 from fsseg.recipe import fingerprint
 
@@ -35,7 +34,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def source_digest() -> str:
     """A hash of fsseg's own source."""
-    return _digest(Path(fsseg.__file__).parent.rglob("*.py"))
+    return _digest(Path(__file__).parent.rglob("*.py"))
 
 
 def _digest(paths: Iterable[Path]) -> str:

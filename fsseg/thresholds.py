@@ -57,7 +57,9 @@ class Fixed:
             float | None, Field(gt=0, le=2, description="distance threshold between unit vectors")
         ] = None,
     ) -> None:
-        given = [name for name, value in [("prior", prior), ("score", score), ("distance", distance)] if value is not None]
+        given = [
+            name for name, value in [("prior", prior), ("score", score), ("distance", distance)] if value is not None
+        ]
         if len(given) != 1:
             raise FssegError(
                 f"threshold fixed: got {' and '.join(given) or 'nothing'}, expected exactly one of prior, score, distance; "

@@ -10,7 +10,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "fsseg"
 MODULES = [
     ".".join(path.relative_to(FOLDER.parent).with_suffix("").parts)
     for path in FOLDER.rglob("*.py")
-    # numba compiles plain functions only, typer hands flags that were not given as None, and a package's name would stand for all modules in it.
+    # numba compiles plain functions only; typer hands over None for flags that were not given; and a package's name
+    # would stand for all modules in it.
     if path.name not in {"__init__.py", "supervoxel_kernels.py", "cli.py"}
 ]
 install_import_hook(MODULES, "typecheck.typecheck")

@@ -36,7 +36,9 @@ def block_scan(case="a", slices=6, size=32, seed=0):
     regions[1, 20:24, 20:24] = 2
     regions[2:4, 20:30, 4:26] = 2
     images += regions
-    return TrainingScan(case, torch.from_numpy(images), torch.from_numpy(regions), count_regions(regions), float(images.mean()))
+    return TrainingScan(
+        case, torch.from_numpy(images), torch.from_numpy(regions), count_regions(regions), float(images.mean())
+    )
 
 
 def write_nifti(path: Path, voxels: np.ndarray, affine=None):

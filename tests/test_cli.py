@@ -7,10 +7,9 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
+from helpers import make_folder, write_recipe
 
 from fsseg.cli import main
-
-from helpers import make_folder, write_recipe
 
 
 def shell(*arguments):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import block_scan
 from scipy import ndimage
 
 from fsseg import FssegError
@@ -8,8 +9,6 @@ from fsseg.data.augment import Warp, affine_matrix, change_gamma, warp_grid, war
 from fsseg.data.regions import count_regions
 from fsseg.episodes import EpisodeSampler
 from fsseg.recipe import EpisodeTable
-
-from helpers import block_scan
 
 
 def test_region_counts_equal_a_scan_of_the_volume():
@@ -66,8 +65,13 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
         draw = sampler.draw(np.random.default_rng(seed))
         episode = sampler.make(draw)
         region = int(scan.table.ids[draw.region])
-        masks = {"support": (episode.support.masks[0, 0], draw.support_slice), "query": (episode.target[0] > 0, draw.query_slice)}
-        moved = {name for name, (mask, index) in masks.items() if not torch.equal(mask, scan.supervoxels[index] == region)}
+        masks = {
+            "support": (episode.support.masks[0, 0], draw.support_slice),
+            "query": (episode.target[0] > 0, draw.query_slice),
+        }
+        moved = {
+            name for name, (mask, index) in masks.items() if not torch.equal(mask, scan.supervoxels[index] == region)
+        }
         assert moved == {"query" if draw.warp_on_query else "support"}
         images = {"support": episode.support.images[0, 0], "query": episode.query.images[0]}
         originals = {"support": scan.images[draw.support_slice], "query": scan.images[draw.query_slice]}
@@ -96,7 +100,15 @@ def test_gamma_by_hand():
 
 
 def warp(**changes):
-    plain = {"angle": 0.0, "shift": (0.0, 0.0), "shear": 0.0, "zoom": 1.0, "elastic": 0.0, "elastic_sigma": 5.0, "seed": 0}
+    plain = {
+        "angle": 0.0,
+        "shift": (0.0, 0.0),
+        "shear": 0.0,
+        "zoom": 1.0,
+        "elastic": 0.0,
+        "elastic_sigma": 5.0,
+        "seed": 0,
+    }
     return Warp(**plain | changes)
 
 

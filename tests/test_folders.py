@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers import make_folder, write_nifti
 
 from fsseg import FssegError
 from fsseg.data.folders import ChaosT2, NiftiFolder, Stored, read_nifti
-
-from helpers import make_folder, write_nifti
 
 
 @pytest.fixture

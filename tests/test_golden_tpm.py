@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from torch import nn
 
 from fsseg import AvgEst, CeT, EmGmm, LinEst, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
@@ -62,7 +61,9 @@ def test_probabilities_equal_the_published_ones(golden, parts, name, prototypes)
         made = Map()(support_features, support.masks)
     else:
         made = Prototypes(torch.from_numpy(golden["em_protos"])[None], torch.from_numpy(golden["em_weights"])[None])
-    segmenter = Segmenter(NoBackbone(), Map(), head_for(golden, prototypes), policy_for(golden, name, prototypes), mode="reference")
+    segmenter = Segmenter(
+        NoBackbone(), Map(), head_for(golden, prototypes), policy_for(golden, name, prototypes), mode="reference"
+    )
     with torch.no_grad():
         result = segmenter.segment(support, made, query, query_features)
     suffix = "" if prototypes == "map" else "_MP"

@@ -20,7 +20,11 @@ def ranks():
 
 
 def modules():
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
 
 
 def imports_of(path):
@@ -47,7 +51,9 @@ def test_imports_go_down():
             targets = [target] if target in known else [f"{target}.{name}" for name in names]
             for imported in targets:
                 if imported in known:
-                    assert table[imported] < table[module], f"{module} {table[module]} imports {imported} {table[imported]}"
+                    assert table[imported] < table[module], (
+                        f"{module} {table[module]} imports {imported} {table[imported]}"
+                    )
 
 
 def test_one_module_names_the_accelerator():

@@ -1,8 +1,8 @@
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-import numpy as np
 
 from fsseg.ops import decide, ideal_prior, nth_by_selection, nth_by_sorting, raise_foreground
 from fsseg.types import margin
@@ -51,7 +51,10 @@ def test_a_larger_prior_never_loses_foreground(logits, prior, more):
 
 
 @settings(deadline=None, max_examples=100)
-@given(hnp.arrays(np.float64, (2, 4, 3, 3), elements=st.floats(-30, 30)), hnp.arrays(np.float64, (2, 3), elements=st.floats(-5, 5)))
+@given(
+    hnp.arrays(np.float64, (2, 4, 3, 3), elements=st.floats(-30, 30)),
+    hnp.arrays(np.float64, (2, 3), elements=st.floats(-5, 5)),
+)
 def test_the_decision_is_the_largest_raised_logit(logits, prior):
     """Per-way priors too; compared in float64, where rounding cannot flip a pixel that is clearly decided."""
     logits, prior = torch.from_numpy(logits), torch.from_numpy(prior)

@@ -142,7 +142,9 @@ def test_a_plugin_that_fails_to_import_names_the_distribution(tmp_path, monkeypa
     (tmp_path / "bad_module.py").write_text("raise RuntimeError('boom')\n")
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint("bad", "bad_module", "fsseg")
-    with pytest.raises(FssegError, match=r"plugin 'bad' of some-dist 2.0: bad_module cannot be imported \(RuntimeError: boom\)"):
+    with pytest.raises(
+        FssegError, match=r"plugin 'bad' of some-dist 2.0: bad_module cannot be imported \(RuntimeError: boom\)"
+    ):
         plugins._import(entry, ("some-dist", "2.0"))
 
 

@@ -39,7 +39,7 @@ def test_disjoint5_divides_any_dataset(count):
 
 
 def test_what_cannot_be_divided():
-    with pytest.raises(FssegError, match="21 cases, expected 20 or 35 as published; set protocol.folds to \"disjoint5\""):
+    with pytest.raises(FssegError, match='21 cases, expected 20 or 35 as published; set protocol.folds to "disjoint5"'):
         make_fold(FOLD_SCHEMES["hansen2022"], [*CHAOS, "40"], 0)
     with pytest.raises(FssegError, match="hansen2022 has folds 0 to 4"):
         make_fold(FOLD_SCHEMES["hansen2022"], CHAOS, 5)

@@ -150,7 +150,9 @@ def test_fields_can_be_changed_and_are_checked(path):
 
 
 def test_a_minimal_recipe_gets_the_papers_settings():
-    recipe = parse_recipe({"dataset": "abdomen_phantom", "backbone": "timm", "variants": [{"name": "x", "threshold": "ce_t"}]})
+    recipe = parse_recipe(
+        {"dataset": "abdomen_phantom", "backbone": "timm", "variants": [{"name": "x", "threshold": "ce_t"}]}
+    )
     training = recipe.training
     assert (training.steps, training.learning_rate, training.decay, training.decay_every) == (50_000, 1e-3, 0.95, 1000)
     assert (training.momentum, training.weight_decay, training.background_weight) == (0.9, 5e-4, 0.1)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import TinyBackbone, block_scan, make_folder, write_recipe
 
 import fsseg
 from fsseg import AdNet, CeT, EmGmm, Episode, FssegError, Map, Ocp, Query, Segmenter, Support, Tpm
@@ -19,8 +20,6 @@ from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
 from fsseg.thresholds import clip_prior
 from fsseg.training import train
-
-from helpers import TinyBackbone, block_scan, make_folder, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +38,18 @@ def finished(root, tmp_path_factory):
 def test_a_run_leaves_what_it_says(finished):
     results, recipe, _ = finished
     fold = results.path / "fold0"
-    assert {p.name for p in results.path.iterdir()} == {"recipe.toml", "environment.json", "run.json", "scores.jsonl", "fold0"}
-    assert {p.name for p in (fold / "training0").iterdir()} == {"checkpoint.safetensors", "train.jsonl", "calibration.json"}
+    assert {p.name for p in results.path.iterdir()} == {
+        "recipe.toml",
+        "environment.json",
+        "run.json",
+        "scores.jsonl",
+        "fold0",
+    }
+    assert {p.name for p in (fold / "training0").iterdir()} == {
+        "checkpoint.safetensors",
+        "train.jsonl",
+        "calibration.json",
+    }
     assert fsseg.load_recipe(results.path / "recipe.toml") == recipe
     calibration = json.loads((fold / "training0" / "calibration.json").read_text())
     assert set(calibration["states"]) == {"LinEst"} and len(calibration["samples"]) == 6
@@ -172,7 +181,11 @@ def broken_support(root):
 )
 def test_mistakes_leave_nothing_behind(tmp_path, mistake, expected):
     root = make_folder(tmp_path / "scans")
-    changes = {"head": {"variants.0.head.form": "plain"}, "regions": {"episodes.min_pixels": 4000}, "fold": {"protocol.fold": 7}}
+    changes = {
+        "head": {"variants.0.head.form": "plain"},
+        "regions": {"episodes.min_pixels": 4000},
+        "fold": {"protocol.fold": 7},
+    }
     if mistake == "support":
         broken_support(root)
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=0), changes.get(mistake))
@@ -228,7 +241,9 @@ def test_training_learns_and_moves_the_averages():
 
 
 def test_the_learning_rate_decays_and_gradients_are_clipped():
-    options = TrainingTable(steps=60, learning_rate=0.1, decay=0.5, decay_every=20, gradient_clip=1e-4, momentum=0.0, weight_decay=0.0)
+    options = TrainingTable(
+        steps=60, learning_rate=0.1, decay=0.5, decay_every=20, gradient_clip=1e-4, momentum=0.0, weight_decay=0.0
+    )
     backbone, head = TinyBackbone(), Tpm()
     before = backbone.convolution.weight.detach().clone()
     log = train(
@@ -236,7 +251,9 @@ def test_the_learning_rate_decays_and_gradients_are_clipped():
         seed=0, mode="default", device=torch.device("cpu"),
     )  # fmt: skip
     assert [record["learning_rate"] for record in log] == pytest.approx([0.05, 0.025])
-    assert (backbone.convolution.weight - before).abs().max().item() == pytest.approx(20 * (0.1 + 0.05 + 0.025) * 1e-4, rel=0.3)
+    assert (backbone.convolution.weight - before).abs().max().item() == pytest.approx(
+        20 * (0.1 + 0.05 + 0.025) * 1e-4, rel=0.3
+    )
 
 
 def score(variant="a", case="1", class_name="x", intersection=1, predicted=2, actual=2, oracle=False):

@@ -10,7 +10,9 @@ from fsseg.data.scans import apply_rule, cached_supervoxels, evaluation_scan, tr
 def volume(seed=0, labels=True):
     rng = np.random.default_rng(seed)
     image = rng.gamma(2, 100, size=(4, 12, 10)).astype(np.float32)
-    return Volume("x", image, rng.integers(0, 3, image.shape).astype(np.uint8) if labels else None, (6.0, 1.5, 1.5), np.eye(4))
+    return Volume(
+        "x", image, rng.integers(0, 3, image.shape).astype(np.uint8) if labels else None, (6.0, 1.5, 1.5), np.eye(4)
+    )
 
 
 def test_zscore_is_over_the_whole_volume():

@@ -72,7 +72,11 @@ def test_equations_8_and_9(space, ways, protos):
 
 def test_sigmas_of_the_default_threshold():
     """Hand-computed values: T_S = -10, -15 and -5 at alpha = 20, d = 1."""
-    for threshold, sigma_f, sigma_b in [(-10, 0.31622058, 46.931297), (-15, 0.315161, 3.83944), (-5, 0.316228, 571.753)]:
+    for threshold, sigma_f, sigma_b in [
+        (-10, 0.31622058, 46.931297),
+        (-15, 0.315161, 3.83944),
+        (-5, 0.316228, 571.753),
+    ]:
         score = Tpm(initial_threshold=float(threshold)).score
         assert score.sigmas.tolist() == pytest.approx([sigma_f, sigma_b], rel=1e-4)
     assert Tpm().score.distance.item() == pytest.approx(1.0, abs=1e-6)

@@ -29,7 +29,9 @@ class TimmBackbone(nn.Module):
         strides: Annotated[
             list[int], Field(min_length=1, description="strides of the stages to use, for example [8, 16]")
         ] = [8, 16],  # noqa: B006 (never changed)
-        channels: Annotated[int | None, Field(ge=1, description="width of the projection; none keeps the stages' own")] = 256,
+        channels: Annotated[
+            int | None, Field(ge=1, description="width of the projection; none keeps the stages' own")
+        ] = 256,
         weights: Annotated[
             str,
             Field(

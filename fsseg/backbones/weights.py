@@ -92,7 +92,9 @@ def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Te
     """The tensors under timm's names, matched by position: for files of the same network with other names."""
     expected = timm.create_model(model).state_dict()
     if [t.shape for t in expected.values()] != [t.shape for t in given.values()]:
-        raise FssegError(f"backbone: the tensors in {source} do not have the shapes of {model}'s, in order; use other weights")
+        raise FssegError(
+            f"backbone: the tensors in {source} do not have the shapes of {model}'s, in order; use other weights"
+        )
     return dict(zip(expected, given.values()))
 
 

@@ -126,7 +126,9 @@ class ChaosT2:
 
     def __init__(self, *, root: Root = None) -> None:
         self.files = PairedFiles(
-            _folder(root, "chaos_t2"), "chaos_MR_T2_normalized/image_{case}.nii.gz", "chaos_MR_T2_normalized/label_{case}.nii.gz"
+            _folder(root, "chaos_t2"),
+            "chaos_MR_T2_normalized/image_{case}.nii.gz",
+            "chaos_MR_T2_normalized/label_{case}.nii.gz",
         )
 
     @property
@@ -207,7 +209,9 @@ class Stored:
 
 def _folder(root: str | None, dataset: str) -> Path:
     if root is None:
-        raise DataError(f"dataset {dataset}: it needs the folder with the scans; give it with --data DIR or dataset.root")
+        raise DataError(
+            f"dataset {dataset}: it needs the folder with the scans; give it with --data DIR or dataset.root"
+        )
     return Path(root).expanduser()
 
 
@@ -225,5 +229,7 @@ def _read_description(path: Path) -> DatasetFile:
         raise DataError("\n".join(f"{path}: {key}: {sentence}" for key, sentence in problems)) from None
     for key in ("image", "label"):
         if getattr(described, key).count("{case}") != 1:
-            raise DataError(f'{path}: {key} is {getattr(described, key)!r}, expected one {{case}} in it, as in "{key}_{{case}}.nii.gz"')
+            raise DataError(
+                f'{path}: {key} is {getattr(described, key)!r}, expected one {{case}} in it, as in "{key}_{{case}}.nii.gz"'
+            )
     return described

@@ -18,8 +18,25 @@ from scipy import ndimage
 
 from fsseg.data import anatomy
 from fsseg.data.anatomy import (
-    COLON, CONTENTS, EDGE, FIELD_OF_VIEW, GALLBLADDER, HEART, LIVER_VEINS, MUSCLES, NOISE, ORGANS, PANCREAS, SCAN_LENGTH,
-    SINUSES, SKIN, SPINE, STOMACH, VESSELS, WALL, Ellipsoid,
+    COLON,
+    CONTENTS,
+    EDGE,
+    FIELD_OF_VIEW,
+    GALLBLADDER,
+    HEART,
+    LIVER_VEINS,
+    MUSCLES,
+    NOISE,
+    ORGANS,
+    PANCREAS,
+    SCAN_LENGTH,
+    SINUSES,
+    SKIN,
+    SPINE,
+    STOMACH,
+    VESSELS,
+    WALL,
+    Ellipsoid,
 )  # fmt: skip
 from fsseg.data.cache import cached, content_key
 from fsseg.data.canvas import Array, Canvas, Space, smooth_noise

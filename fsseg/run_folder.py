@@ -1,0 +1,60 @@
+"""What a finished run leaves: its files, and where each of them lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from jaxtyping import Float
+
+from fsseg.evaluation import CaseResult
+from fsseg.protocols import Fold
+from fsseg.recipe import Recipe
+from fsseg.records import write_json, write_lines, write_text
+from fsseg.stages import link_or_copy
+
+
+@dataclass(frozen=True)
+class FinishedFold:
+    """A fold's results, and by training the folders of its finished stages."""
+
+    fold: Fold
+    results: list[CaseResult]
+    stages: dict[str, list[Path]]
+
+
+def write_run(
+    folder: Path,
+    recipe: Recipe,
+    about: dict[str, Any],
+    environment: dict[str, Any],
+    finished: list[FinishedFold],
+    affines: dict[str, Float[np.ndarray, "4 4"]],
+) -> None:
+    """Writes a run into an empty folder; `affines` are those of the scans, by case."""
+    write_text(folder / "recipe.toml", recipe.toml())
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "run.json", about)
+    write_lines(folder / "scores.jsonl", [result.score for fold in finished for result in fold.results])
+    for fold in finished:
+        home = folder / f"fold{fold.fold.index}"
+        for name, stages in fold.stages.items():
+            for file in (file for stage in stages for file in stage.iterdir()):
+                link_or_copy(file, home / name / file.name)
+        if recipe.protocol.save_labels:
+            for result in fold.results:
+                _write_labels(home / "labels", result, affines[result.score.case])
+
+
+def _write_labels(folder: Path, result: CaseResult, affine: Float[np.ndarray, "4 4"]) -> None:
+    """One label map per variant, case and class, on the scan's own grid."""
+    place = folder / _slug(result.score.variant)
+    place.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(result.labels.T), affine)
+    nibabel.save(image, place / f"{result.score.case}_{result.score.class_name}.nii.gz")
+
+
+def _slug(name: str) -> str:
+    """A row's name as the name of a folder."""
+    return "".join(character if character.isalnum() else "_" for character in name).strip("_")
