@@ -12,6 +12,7 @@ from fsseg.hookspecs import hookimpl
 if TYPE_CHECKING:
     from fsseg.backbones.deeplab import DeepLabResNet101
     from fsseg.backbones.timm import TimmBackbone
+    from fsseg.calibration import calibrate
     from fsseg.heads import AdNet, Tpm
     from fsseg.plugins import registry
     from fsseg.prototypes import EmGmm, Map

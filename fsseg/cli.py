@@ -23,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # reflows the paragraphs of docstrings
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Prototype-based few-shot medical image segmentation, from a recipe to a table.",
 )
