@@ -10,16 +10,18 @@ import torch
 from helpers import TinyBackbone, block_scan, make_folder, write_recipe
 
 import fsseg
-from fsseg import AdNet, CeT, EmGmm, Episode, FssegError, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg.calibration import calibrate
 from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
-from fsseg.evaluation import choose_supports
-from fsseg.protocols import find_protocol
+from fsseg.evaluation import choose_supports, evaluate
+from fsseg.protocols import Fold, find_protocol
 from fsseg.recipe import EpisodeTable, TrainingTable
 from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
 from fsseg.thresholds import clip_prior
 from fsseg.training import train
+from fsseg.variants import Variant
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +196,35 @@ def test_mistakes_leave_nothing_behind(tmp_path, mistake, expected):
     assert expected in str(caught.value)
     left = [path.name for path in (tmp_path / "runs").rglob("*")]
     assert left in ([], ["stages"])
+
+
+class CountingBackbone(TinyBackbone):
+    """Counts the slices that pass."""
+
+    slices = 0
+
+    def forward(self, images):
+        self.slices += len(images)
+        return super().forward(images)
+
+
+def test_variants_share_the_passes_of_the_backbone():
+    """Each support and query slice passes once, whatever the number of rows; each calibration image likewise."""
+    backbone = CountingBackbone()
+    rows = [("a", Map(), CeT()), ("b", Map(), AvgEst()), ("c", EmGmm(count=2), LinEst()), ("d", EmGmm(count=2), Ocp())]
+    variants = [Variant(n, Segmenter(backbone, p, Tpm(), t), type(p).__name__) for n, p, t in rows]
+    sampler = EpisodeSampler([block_scan()], EpisodeTable())
+    device = torch.device("cpu")
+    calibration = calibrate(backbone, variants, sampler, 10, seed=0, device=device)
+    assert backbone.slices == 20 and len(calibration.samples) == 20 and set(calibration.states) == {"b", "c"}
+    labels = torch.zeros(6, 32, 32, dtype=torch.uint8)
+    labels[1:4, :9], labels[2:5, 20:] = 1, 2
+    scans = [EvaluationScan(c, torch.randn(6, 32, 32), torch.linspace(0, 1, 6), labels, np.eye(4)) for c in "sqr"]
+    supports = choose_supports(scans[0], {1: "one", 2: "two"}, find_protocol("ep2"))
+    fold = Fold(0, "s", ("q", "r"), ("t",))
+    backbone.slices = 0
+    results = list(evaluate(backbone, variants, supports, scans[1:], fold, seed=0, device=device))
+    assert backbone.slices == 2 + 2 * 6 and len(results) == 2 * 2 * 4
 
 
 def test_a_segmenter_by_hand():
