@@ -1,5 +1,6 @@
 """Results of a run: scores as a data frame, and the table of means that people read."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,8 +75,6 @@ class Results:
 
 def load_results(path: str | Path) -> Results:
     """The results in a run directory."""
-    import json
-
     path = Path(path)
     about = json.loads((path / "run.json").read_text(encoding="utf-8"))
     scores = [CaseScore(**line) for line in read_lines(path / "scores.jsonl")]

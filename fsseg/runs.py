@@ -108,7 +108,7 @@ class _Run:
             for row in rows:
                 _load_head(row, state, training)
 
-    def _fold(self, fold: Fold) -> "FinishedFold":
+    def _fold(self, fold: Fold) -> FinishedFold:
         results: list[CaseResult] = []
         folders: dict[str, list[Path]] = {}
         for number, (training, rows) in enumerate(self._by_training()):

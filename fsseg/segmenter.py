@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsseg.errors import DataError
+from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Threshold
 from fsseg.ops import decide, raise_foreground, resize
 from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
@@ -61,11 +61,24 @@ class Segmenter(nn.Module):
         size = tuple(query.images.shape[-2:])
         logits = resize(coarse, size, align_corners=self.mode == "reference")
         evidence = gather_evidence(logits, query_features, support, query, self.head)
-        prior = self.threshold(evidence, target) if self.threshold.oracle else self.threshold(evidence)
+        prior = self._decide_prior(evidence, target)
         if self.mode == "default" or self.threshold.oracle:
             return Segmentation(decide(logits, prior), prior, raise_foreground(logits, prior))
         probabilities = resize(raise_foreground(coarse, prior).softmax(dim=1), size, align_corners=True)
         return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log())
+
+    def _decide_prior(
+        self, evidence: Evidence, target: Int[Tensor, "query height width"] | None
+    ) -> Float[Tensor, "query"] | Float[Tensor, "query way"]:
+        """Asks the threshold policy; only an oracle is handed the target."""
+        if not self.threshold.oracle:
+            return self.threshold(evidence)
+        if target is None:
+            raise FssegError(
+                f"threshold {type(self.threshold).__name__}: it is an oracle and got no target, expected the query's "
+                "ground truth as the third argument; use a policy that is none where there is no ground truth"
+            )
+        return self.threshold(evidence, target)
 
 
 def encode(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> Float[Tensor, "slice channel h w"]:

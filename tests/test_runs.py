@@ -243,7 +243,10 @@ def test_a_segmenter_by_hand():
             assert ((result.probabilities[:, 1] > 0.5) == (result.labels == 1)).float().mean() > 0.999
     target = torch.zeros(3, 32, 32, dtype=torch.long)
     target[1, :7] = 1
-    marked = Segmenter(TinyBackbone(), Map(), Tpm(), Ocp())(support, query, target).labels
+    oracle = Segmenter(TinyBackbone(), Map(), Tpm(), Ocp())
+    with pytest.raises(FssegError, match="Ocp: it is an oracle and got no target"):
+        oracle(support, query)
+    marked = oracle(support, query, target).labels
     empty, wanted, none = marked.sum(dim=(1, 2)).tolist()
     assert empty == none == 0 and 7 * 32 - 3 <= wanted <= 7 * 32  # ties at the repeated border are background
 
