@@ -1,6 +1,7 @@
 """Whole runs on tiny folders of scans."""
 
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -22,6 +23,9 @@ from fsseg.results import Results, load_results
 from fsseg.thresholds import clip_prior
 from fsseg.training import train
 from fsseg.variants import Variant
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +105,6 @@ def test_each_threshold_learns_from_its_own_scoring(root, tmp_path):
 
 
 def finished_root(results):
-    from pathlib import Path
-
     return Path(fsseg.load_recipe(results.path / "recipe.toml").dataset.options["root"])
 
 
@@ -140,6 +142,18 @@ def test_finished_stages_are_shared(finished, root):
     recipe.seed = 4
     fsseg.run(recipe, runs_dir=folder / "runs")
     assert stages() == ["calibrate"] * 3 + ["train"] * 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_recipe_of_the_repository_runs(path, root, tmp_path):
+    """All its rows, on tiny scans, for one step and without pretrained weights; every number is one."""
+    changes = {"dataset.name": "nifti", "dataset.root": str(root), "protocol.folds": "disjoint5", "protocol.fold": 2,
+               "training.steps": 1, "calibration.episodes": 3, "backbone.weights": "none"}  # fmt: skip
+    recipe = fsseg.load_recipe(path, changes)
+    results = fsseg.run(recipe, runs_dir=tmp_path)
+    assert results.variants == [row.name for row in recipe.variants]
+    assert results.table().drop(columns="spread").notna().all(axis=None)
+    assert np.isfinite(results.frame["dice"]).all()
 
 
 def test_two_trainings_and_all_folds(root, tmp_path):
