@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticUndefined
@@ -104,12 +105,19 @@ def _is_type_tag(part: str | int) -> bool:
 
 
 def _type_name(annotation: Any) -> str:
-    text = (
-        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
-    )
-    for noise in ("typing.", "NoneType", "Literal"):
-        text = text.replace(noise, "none" if noise == "NoneType" else "")
-    return text.replace("None", "none").replace("['", "'").replace("']", "'").replace("', '", "' | '")
+    """A type as a reader of a recipe would write it: `'a' | 'b'`, `list[int]`, `float | none`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(repr(value) for value in arguments)
+    if origin in (Union, UnionType):
+        return " | ".join(_type_name(argument) for argument in arguments)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(_type_name(argument) for argument in arguments)}]"
+    if annotation in (None, type(None)):
+        return "none"
+    return "..." if annotation is Ellipsis else getattr(annotation, "__name__", str(annotation))
 
 
 def _default_text(field: Any) -> str:

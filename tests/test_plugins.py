@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from fsseg import FssegError, hookimpl, hookspecs, plugins
-from fsseg.options import nearest, options_of, schema, validate
+from fsseg.options import _type_name, nearest, options_of, schema, validate
 from fsseg.plugins import KINDS, Component, Registry, collect, registry
 
 
@@ -56,6 +56,20 @@ def test_wrong_options(options, key, sentence):
     found.add(Component("head", "sample", "test_plugins:Sample", "tests", "1"))
     problems = dict(found.problems("head", "sample", options))
     assert list(problems) == [key] and sentence in problems[key]
+
+
+@pytest.mark.parametrize(
+    "annotation, text",
+    [
+        (Literal["a", "b"] | tuple[float, float], "'a' | 'b' | tuple[float, float]"),
+        (list[int] | None, "list[int] | none"),
+        (Annotated[int, Field(ge=1)], "int"),
+        (tuple[int, ...], "tuple[int, ...]"),
+        (Annotated[str | None, "x"] | bool, "str | none | bool"),
+    ],
+)
+def test_types_as_people_write_them(annotation, text):
+    assert _type_name(annotation) == text
 
 
 def test_constructors_that_cannot_be_a_schema():
