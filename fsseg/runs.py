@@ -141,7 +141,8 @@ class _Run:
             "episodes": recipe.episodes.model_dump(),
             "seed": recipe.seed,
             "mode": recipe.mode,
-            "data": {case: content_key(self.volumes[case].image) for case in fold.training},
+            "supervoxel_min_size": self.dataset.supervoxel_min_size,  # what the method takes where the recipe is silent
+            "data": {case: content_key(self.volumes[case].image, self.volumes[case].spacing) for case in fold.training},
             "environment": environment(self.device),
         }
 

@@ -36,10 +36,6 @@ def imports_of(path):
             yield from ((alias.name, []) for alias in node.names if alias.name.startswith("fsseg"))
 
 
-def rank_of(module, table):
-    return table.get(module)
-
-
 def test_every_module_has_a_rank():
     assert set(modules()) == set(ranks())
 

@@ -144,6 +144,18 @@ def test_finished_stages_are_shared(finished, root):
     assert stages() == ["calibrate"] * 3 + ["train"] * 2
 
 
+def test_a_change_in_the_dataset_file_trains_anew(tmp_path):
+    """The size of supervoxels may stand in dataset.toml alone, and a training depends on it."""
+    root = make_folder(tmp_path / "scans")
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=0))
+    for size in ("300", "350", "300"):
+        text = (root / "dataset.toml").read_text()
+        first, rest = text.split("\n", 1)
+        (root / "dataset.toml").write_text(f"supervoxel_min_size = {size}\n{rest}")
+        fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == 2
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_recipe_of_the_repository_runs(path, root, tmp_path):
     """All its rows, on tiny scans, for one step and without pretrained weights; every number is one."""
