@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fsseg.backbones.deeplab import DeepLabResNet101
     from fsseg.backbones.timm import TimmBackbone
     from fsseg.calibration import calibrate
+    from fsseg.data.folders import find_dataset
+    from fsseg.grids import FileGrid
     from fsseg.heads import AdNet, Tpm
     from fsseg.plugins import registry
     from fsseg.prototypes import EmGmm, Map
@@ -27,6 +29,8 @@ _HOMES = {
     "fsseg.backbones.deeplab": ["DeepLabResNet101"],
     "fsseg.backbones.timm": ["TimmBackbone"],
     "fsseg.calibration": ["calibrate"],
+    "fsseg.data.folders": ["find_dataset"],
+    "fsseg.grids": ["FileGrid"],
     "fsseg.heads": ["AdNet", "Tpm"],
     "fsseg.plugins": ["registry"],
     "fsseg.prototypes": ["EmGmm", "Map"],

@@ -7,13 +7,15 @@ from fsseg.hookspecs import Register, hookimpl
 def register_datasets(register: Register) -> None:
     register("abdomen_phantom", "fsseg.data.phantom:AbdomenPhantom")
     register("chaos_t2", "fsseg.data.folders:ChaosT2")
+    register("sabs", "fsseg.data.folders:Sabs")
+    register("cmr", "fsseg.data.folders:Cmr")
     register("nifti", "fsseg.data.folders:NiftiFolder")
 
 
 @hookimpl
 def register_supervoxels(register: Register) -> None:
     register("felzenszwalb", "fsseg.data.supervoxels:Felzenszwalb")
-    register("stored", "fsseg.data.folders:Stored")
+    register("stored", "fsseg.data.stored:Stored")
 
 
 @hookimpl

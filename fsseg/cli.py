@@ -67,7 +67,9 @@ def run_command(
         list[str] | None,
         typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset's folder (dataset.root).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder of scans, in place of the recipe's dataset.")
+    ] = None,
     fold: Annotated[str | None, typer.Option(metavar="N|all", help="The fold to run, or all (protocol.fold).")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="The run's seed (seed).")] = None,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
@@ -79,12 +81,12 @@ def run_command(
     """Train, calibrate and evaluate a recipe, and print its table.
 
     Nothing is needed besides the recipe: recipes/tpm_mp5_linest.toml trains on a synthetic dataset that is made on
-    the spot. Point it at real scans with --set dataset.name=chaos_t2 --data DIR, or at your own with
-    --set dataset.name=nifti --data DIR.
+    the spot. Point it at real scans with --data DIR: a folder with a dataset.toml, one of a published layout, or what
+    fsseg prepare made.
     """
     overrides = dict(_parse_change(change) for change in changes or [])
     if data is not None:
-        overrides["dataset.root"] = str(data)
+        overrides = _data_overrides(data, recipe, overrides) | overrides
     if fold is not None:
         overrides["protocol.fold"] = int(fold) if fold.lstrip("-").isdigit() else fold
     if seed is not None:
@@ -100,6 +102,26 @@ def run_command(
         print(json.dumps(results.dumps(), indent=2))
     else:
         print_results(results)
+
+
+def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The changes to a recipe that put a folder in place of its dataset."""
+    from fsseg.data.folders import find_dataset
+    from fsseg.options import schema
+    from fsseg.plugins import registry
+    from fsseg.recipe import load_recipe
+
+    if "dataset.name" in overrides or "dataset" in overrides:  # a dataset that is named has the last word
+        named = overrides.pop("dataset.name", None) or overrides.pop("dataset")
+        return {"dataset.name": named, "dataset.root": str(folder)}
+    try:
+        found = find_dataset(folder)
+    except FssegError:
+        dataset = load_recipe(recipe).dataset.name
+        if "root" not in schema(registry().find("dataset", dataset).load()).model_fields:
+            raise
+        found = {"name": dataset, "root": str(folder)}  # which may know a layout of its own
+    return {f"dataset.{key}": value for key, value in found.items()}
 
 
 @app.command("list")

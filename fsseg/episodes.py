@@ -8,11 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fsseg.data.augment import Warp, change_gamma, draw_warp, warp_grid, warp_slice
-from fsseg.data.regions import RegionTable
+from fsseg.data.regions import scaled_pixels
 from fsseg.data.scans import TrainingScan
 from fsseg.errors import DataError
 from fsseg.recipe import EpisodeTable
 from fsseg.types import Episode, Query, Support
+
+MIN_PIXELS, MIN_SLICE_PIXELS = 200, 20
+"""The published rules, for slices of 256 x 256."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,19 @@ class EpisodeSampler:
     def __init__(self, scans: list[TrainingScan], options: EpisodeTable) -> None:
         """Raises DataError if no scan has a supervoxel that is large enough."""
         self.options = options
-        self.scans = [scan for scan in scans if scan.table.can_be_sampled(options.min_pixels, options.min_slice_pixels)]
+        self.scans = [scan for scan in scans if scan.table.can_be_sampled(*self._least(scan))]
         if not self.scans:
+            least = sorted({self._least(scan)[0] for scan in scans})
             raise DataError(
-                f"episodes: none of the {len(scans)} training scans has a supervoxel with {options.min_pixels} pixels in a "
-                "slice and a neighbour to pair it with; lower episodes.min_pixels or supervoxels.min_size"
+                f"episodes: none of the {len(scans)} training scans has a supervoxel with {' or '.join(map(str, least))} "
+                f"pixels in a slice and a neighbour to pair it with, expected one; set episodes.min_pixels below {least[0]} "
+                "(or supervoxels.min_size higher, for larger regions)"
             )
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draws the parameters of an episode."""
         index = int(rng.integers(len(self.scans)))
-        region, first, second = self._draw_pair(self.scans[index].table, rng)
+        region, first, second = self._draw_pair(self.scans[index], rng)
         if rng.random() < 0.5:
             first, second = second, first
         return Draw(
@@ -78,15 +83,25 @@ class EpisodeSampler:
         support = Support(images[0][None, None], masks[0][None, None], location[:1, None])
         return Episode(support, Query(images[1][None], location[1:]), masks[1][None].long())
 
-    def _draw_pair(self, table: RegionTable, rng: np.random.Generator) -> tuple[int, int, int]:
+    def _least(self, scan: TrainingScan) -> tuple[int, int]:
+        """Pixels of a region in the first slice of a pair, and in any slice; the defaults scale with the slice."""
+        size = tuple(scan.images.shape[-2:])
+        first, any_slice = self.options.min_pixels, self.options.min_slice_pixels
+        return (
+            scaled_pixels(MIN_PIXELS, *size) if first is None else first,
+            scaled_pixels(MIN_SLICE_PIXELS, *size) if any_slice is None else any_slice,
+        )
+
+    def _draw_pair(self, scan: TrainingScan, rng: np.random.Generator) -> tuple[int, int, int]:
         """A region (its place in the table) and two slices; rejection ends because the scan can be sampled."""
+        table, (min_pixels, min_slice_pixels) = scan.table, self._least(scan)
         while True:
             region = int(rng.integers(len(table.ids)))
-            slices = table.slices_of(region, self.options.min_slice_pixels)
+            slices = table.slices_of(region, min_slice_pixels)
             if len(slices) < 2:
                 continue
             place = int(rng.integers(len(slices) - 1))
-            if table.counts[region, slices[place]] >= self.options.min_pixels:
+            if table.counts[region, slices[place]] >= min_pixels:
                 return region, int(slices[place]), int(slices[place + 1])
 
     def _warp(

@@ -24,7 +24,7 @@ SLICES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class CaseResult:
-    """The counts of a case, class and variant, and the predicted voxels."""
+    """The counts of a case, class and variant, and the predicted voxels, on the scan's own grid."""
 
     score: CaseScore
     labels: UInt8[np.ndarray, "slice height width"]
@@ -92,12 +92,14 @@ def evaluate(
         query = Query(scan.images, scan.location).to(device)
         features = encode_in_parts(backbone, query.images)
         for chosen in supports:
-            actual = (scan.labels == chosen.class_value).to(device)
+            target = (scan.labels == chosen.class_value).to(device).long()
+            actual = (scan.truth == chosen.class_value).to(device)
             for variant in variants:
                 made = prototypes[chosen.class_value, variant.scoring]
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
-                result = variant.segmenter.segment(chosen.support, made, query, features, actual.long())
-                counts = count_overlap(result.labels > 0, actual)
+                result = variant.segmenter.segment(chosen.support, made, query, features, target)
+                labels = result.labels if scan.working.is_own else scan.working.restore(result.scores)
+                counts = count_overlap(labels > 0, actual)
                 score = CaseScore(
                     variant=variant.name,
                     oracle=variant.segmenter.threshold.oracle,
@@ -109,7 +111,7 @@ def evaluate(
                     support_slice=chosen.slice,
                     **counts._asdict(),
                 )
-                yield CaseResult(score, result.labels.cpu().numpy())
+                yield CaseResult(score, labels.cpu().numpy())
 
 
 def encode_in_parts(

@@ -4,12 +4,13 @@ These are Protocols: nothing needs to inherit from them. Shapes are in words (se
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
+from fsseg.protocols import FoldScheme
 from fsseg.types import Evidence, Prototypes, Score, Volume
 
 
@@ -17,10 +18,17 @@ from fsseg.types import Evidence, Prototypes, Score, Volume
 class Dataset(Protocol):
     """A set of scans with their labels."""
 
+    name: str
+    """What tables call it."""
     classes: dict[int, str]
     """Name of each label value, without the background 0."""
-    supervoxel_min_size: int
-    """Voxels a supervoxel should have at least, where the recipe does not say."""
+    supervoxel_min_size: int | None
+    """Voxels of the scans' own grid that a supervoxel should have at least, where the recipe does not say; None for a
+    number that follows from the size of the scan."""
+    statistics: Literal["volume", "training"]
+    """Where intensity rules take their statistics from: each volume by itself, or the fold's training scans."""
+    folds: FoldScheme
+    """How its cases are divided, where the recipe does not say."""
 
     @property
     def cases(self) -> list[str]:

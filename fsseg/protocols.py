@@ -58,20 +58,38 @@ class FoldScheme:
         folds: Number of folds.
         overlap: Cases that a fold shares with the next one.
         cases: Numbers of cases the scheme was published for; empty if it takes any.
+        lists: The cases of each fold, the support last, for a scheme that names them.
     """
 
     name: str
     folds: int
-    overlap: int
-    cases: tuple[int, ...]
+    overlap: int = 0
+    cases: tuple[int, ...] = ()
+    lists: tuple[tuple[str, ...], ...] = ()
 
 
 FOLD_SCHEMES = {
     "hansen2022": FoldScheme("hansen2022", folds=5, overlap=1, cases=(20, 35)),
-    "disjoint5": FoldScheme("disjoint5", folds=5, overlap=0, cases=()),
+    "rpt_sabs": FoldScheme("rpt_sabs", folds=5, overlap=1, cases=(30,)),
+    "tpm_sabs": FoldScheme("tpm_sabs", folds=5, cases=(30,)),
+    "disjoint2": FoldScheme("disjoint2", folds=2),
+    "disjoint3": FoldScheme("disjoint3", folds=3),
+    "disjoint5": FoldScheme("disjoint5", folds=5),
 }
 """`hansen2022`: the published CHAOS and CMR folds, which overlap by one case (so rank 0 is a query twice and the last
-rank never); `disjoint5`: five folds as equal as possible, for any dataset."""
+rank never); `rpt_sabs`: the same for the 30 CT scans of SABS (RPT, GMRD, CAT-Net and Q-Net); `tpm_sabs`: their disjoint
+sixes (TPM); `disjoint5` and its like: folds as equal as possible, for any dataset."""
+
+
+def disjoint_folds(cases: int) -> FoldScheme:
+    """Five disjoint folds, or as many as give each at least a support and a query (but no fewer than two)."""
+    folds = max(2, min(5, cases // 2))
+    return FoldScheme(f"disjoint{folds}", folds=folds)
+
+
+def listed_folds(lists: list[list[str]]) -> FoldScheme:
+    """The folds of these cases; the last case of each list is its support."""
+    return FoldScheme("listed", folds=len(lists), lists=tuple(tuple(cases) for cases in lists))
 
 
 @dataclass(frozen=True)
@@ -95,26 +113,27 @@ def find_scheme(name: str) -> FoldScheme:
 
 
 def make_fold(scheme: FoldScheme, cases: list[str], index: int) -> Fold:
-    """The fold of this index; the support is the last of the fold's cases in sorted order.
+    """The fold of this index; the support is the last of the fold's cases, in sorted order or as listed.
 
     Raises FssegError for an index the scheme does not have, or cases it cannot divide.
     """
     if not 0 <= index < scheme.folds:
         raise FssegError(f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all")
-    ranks = _ranks(scheme, len(cases), index)
-    if len(ranks) < 2:
+    chosen = _listed(scheme, cases, index) if scheme.lists else _by_rank(scheme, cases, index)
+    if len(chosen) < 2:
         raise FssegError(
-            f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(ranks)} for it, expected at least "
+            f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(chosen)} for it, expected at least "
             f"2 (a support and a query), so {2 * scheme.folds} cases in all; add cases"
         )
-    training = tuple(case for rank, case in enumerate(cases) if rank not in ranks)
+    training = tuple(case for case in cases if case not in chosen)
     if not training:
         raise FssegError(f"fold {index} of {scheme.name}: no case is left for training; add cases to the dataset")
-    *queries, support = [cases[rank] for rank in ranks]
+    *queries, support = chosen
     return Fold(index, support, tuple(queries), training)
 
 
-def _ranks(scheme: FoldScheme, count: int, index: int) -> list[int]:
+def _by_rank(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
+    count = len(cases)
     if scheme.cases and count not in scheme.cases:
         expected = " or ".join(str(n) for n in scheme.cases)
         raise FssegError(
@@ -122,8 +141,18 @@ def _ranks(scheme: FoldScheme, count: int, index: int) -> list[int]:
             'set protocol.folds to "disjoint5", which takes any number'
         )
     bounds = [round(count * i / scheme.folds) for i in range(scheme.folds + 1)]
-    chosen = range(bounds[index], bounds[index + 1] + scheme.overlap)
-    return sorted(rank % count for rank in chosen)
+    ranks = range(bounds[index], bounds[index + 1] + scheme.overlap)
+    return [cases[rank] for rank in sorted(rank % count for rank in ranks)]
+
+
+def _listed(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
+    listed = scheme.lists[index]
+    strange = [case for case in listed if case not in cases]
+    if strange:
+        raise FssegError(
+            f"fold {index} of the dataset's list: there is no case {', '.join(strange)}; the cases are {', '.join(cases)}"
+        )
+    return list(listed)
 
 
 def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: dict[int, str]) -> str:

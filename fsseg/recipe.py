@@ -42,11 +42,30 @@ ComponentField = Annotated[ComponentTable, BeforeValidator(_named)]
 """A component's table, or just its name."""
 
 
+class GridTable(Table):
+    """The working grid: the pixels on which slices are segmented. Predictions return to the scan's own grid."""
+
+    max_size: int = Field(
+        256, ge=16, description="larger slices are resized to fit, unless spacing or size says something else"
+    )
+    spacing: float | None = Field(None, gt=0, description="pixel size to resize slices to, mm")
+    size: int | None = Field(None, ge=16, description="height and width to crop or pad slices to, about the centre")
+
+
 class EpisodeTable(Table):
     """How training episodes are drawn: two neighbouring slices of one supervoxel, augmented."""
 
-    min_pixels: int = Field(200, ge=1, description="pixels of the region in the first slice of the pair, at least")
-    min_slice_pixels: int = Field(20, ge=0, description="slices with no more pixels of the region are passed over")
+    min_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="pixels of the region in the first slice of the pair, at least; when omitted, "
+        "200 of 256 x 256 scaled to the slice",
+    )
+    min_slice_pixels: int | None = Field(
+        None,
+        ge=0,
+        description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
+    )
     gamma: tuple[float, float] = Field((0.5, 1.5), description="range of the exponent of the intensity change")
     angle: float = Field(5.0, ge=0, description="largest rotation, degrees")
     shift: float = Field(5.0, ge=0, description="largest translation, pixels")
@@ -84,7 +103,9 @@ class ProtocolTable(Table):
     """How the trained segmenter is evaluated."""
 
     name: Literal[tuple(PROTOCOLS)] = Field("ep2", description="the evaluation protocol")
-    folds: Literal[tuple(FOLD_SCHEMES)] = Field("hansen2022", description="how cases are divided into folds")
+    folds: Literal[("dataset", *FOLD_SCHEMES)] = Field(
+        "dataset", description="how cases are divided into folds; dataset: as the dataset says"
+    )
     fold: int | Literal["all"] = Field(0, description="which fold to run")
     save_labels: bool = Field(True, description="write the predicted label maps")
 
@@ -107,6 +128,7 @@ class Recipe(Table):
         "default", description="resize logits and decide at image size, or as the published code does"
     )
     dataset: ComponentField = Field(description="the scans")
+    grid: GridTable = GridTable()
     supervoxels: ComponentField = Field(ComponentTable(name="felzenszwalb"), description="pseudo-classes for training")
     episodes: EpisodeTable = EpisodeTable()
     backbone: ComponentField = Field(description="the feature extractor")
@@ -135,6 +157,7 @@ class Recipe(Table):
 
 
 TABLES = {
+    "grid": GridTable,
     "episodes": EpisodeTable,
     "training": TrainingTable,
     "calibration": CalibrationTable,

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
-from jaxtyping import Float
 
 from fsseg.evaluation import CaseResult
+from fsseg.grids import FileGrid
 from fsseg.protocols import Fold
 from fsseg.recipe import Recipe
 from fsseg.records import write_json, write_lines, write_text
@@ -30,9 +29,9 @@ def write_run(
     about: dict[str, Any],
     environment: dict[str, Any],
     finished: list[FinishedFold],
-    affines: dict[str, Float[np.ndarray, "4 4"]],
+    grids: dict[str, FileGrid],
 ) -> None:
-    """Writes a run into an empty folder; `affines` are those of the scans, by case."""
+    """Writes a run into an empty folder; `grids` are those of the scans' files, by case."""
     write_text(folder / "recipe.toml", recipe.toml())
     write_json(folder / "environment.json", environment)
     write_json(folder / "run.json", about)
@@ -44,14 +43,15 @@ def write_run(
                 link_or_copy(file, home / name / file.name)
         if recipe.protocol.save_labels:
             for result in fold.results:
-                _write_labels(home / "labels", result, affines[result.score.case])
+                _write_labels(home / "labels", result, grids[result.score.case])
 
 
-def _write_labels(folder: Path, result: CaseResult, affine: Float[np.ndarray, "4 4"]) -> None:
-    """One label map per variant, case and class, on the scan's own grid."""
+def _write_labels(folder: Path, result: CaseResult, grid: FileGrid) -> None:
+    """One label map per variant, case and class, on the grid of the scan's file."""
     place = folder / _slug(result.score.variant)
     place.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(np.ascontiguousarray(result.labels.T), affine)
+    image = nibabel.Nifti1Image(grid.to_file(result.labels), grid.affine)
+    image.header.set_xyzt_units("mm")
     nibabel.save(image, place / f"{result.score.case}_{result.score.class_name}.nii.gz")
 
 

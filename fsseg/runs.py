@@ -13,7 +13,9 @@ from torch import nn
 from fsseg.calibration import calibrate
 from fsseg.checkpoints import load_trained, save_trained
 from fsseg.data.cache import content_key
-from fsseg.data.scans import cached_supervoxels, evaluation_scan, training_scan
+from fsseg.data.intensity import Scaling, measure
+from fsseg.data.regions import default_min_size
+from fsseg.data.scans import EvaluationScan, cached_supervoxels, evaluation_scan, on_working_grid, training_scan
 from fsseg.devices import pick_device
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
@@ -74,16 +76,25 @@ class _Run:
 
     def __init__(self, recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> None:
         self.recipe, self.runs, self.device, self.progress = recipe, runs, device, progress
-        self.protocol, self.scheme = find_protocol(recipe.protocol.name), find_scheme(recipe.protocol.folds)
+        self.protocol = find_protocol(recipe.protocol.name)
         self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
+        self._scalings: dict[tuple[Fold, str], Scaling] = {}
         self.dataset: Dataset = _build("dataset", recipe.dataset)
         cases = self.dataset.cases
+        named = recipe.protocol.folds
+        self.scheme = self.dataset.folds if named == "dataset" else find_scheme(named)
         wanted = range(self.scheme.folds) if recipe.protocol.fold == "all" else [recipe.protocol.fold]
         self.folds = [make_fold(self.scheme, cases, index) for index in wanted]
         needed = [case for case in cases if any(case in (f.support, *f.queries, *f.training) for f in self.folds)]
-        self.volumes: dict[str, Volume] = {
-            case: self.dataset.load(case) for case in progress.track(needed, "data", len(needed))
-        }
+        self.volumes: dict[str, Volume] = {}
+        """The scans on the working grid."""
+        self.own: dict[str, Volume] = {}
+        """Those that are segmented, on their own."""
+        for case in progress.track(needed, "data", len(needed)):
+            own = self.dataset.load(case)
+            self.volumes[case] = on_working_grid(own, recipe.grid.model_dump())
+            if any(case in (fold.support, *fold.queries) for fold in self.folds):
+                self.own[case] = own
 
     def results(self, name: str) -> Results:
         """Runs every fold and writes the run directory, last and at once."""
@@ -91,10 +102,10 @@ class _Run:
         finished = [self._fold(fold) for fold in self.folds]
         folder = _free_name(self.runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
         about = self._about()
-        affines = {case: volume.affine for case, volume in self.volumes.items()}
+        grids = {case: volume.grid for case, volume in self.volumes.items()}
         fill_folder(
             folder,
-            lambda unfinished: write_run(unfinished, self.recipe, about, environment(self.device), finished, affines),
+            lambda unfinished: write_run(unfinished, self.recipe, about, environment(self.device), finished, grids),
         )
         scores = [result.score for fold in finished for result in fold.results]
         return Results(folder, scores, list(self.dataset.classes.values()), about)
@@ -141,8 +152,8 @@ class _Run:
             "episodes": recipe.episodes.model_dump(),
             "seed": recipe.seed,
             "mode": recipe.mode,
-            "supervoxel_min_size": self.dataset.supervoxel_min_size,  # what the method takes where the recipe is silent
-            "data": {case: content_key(self.volumes[case].image, self.volumes[case].spacing) for case in fold.training},
+            "statistics": self.dataset.statistics,
+            "data": {case: self._content(case) for case in fold.training},
             "environment": environment(self.device),
         }
 
@@ -216,14 +227,30 @@ class _Run:
 
     def _evaluate(self, fold: Fold, backbone: nn.Module, variants: list[Variant]) -> Iterable[CaseResult]:
         supports = self._supports(fold, backbone.intensity)
-        queries = [evaluation_scan(self.volumes[case], backbone.intensity) for case in fold.queries]
+        queries = [self._evaluation_scan(case, fold, backbone.intensity) for case in fold.queries]
         return evaluate(
             backbone, variants, supports, queries, fold,
             seed=self.recipe.seed, device=self.device, progress=self.progress,
         )  # fmt: skip
 
     def _supports(self, fold: Fold, rule: str) -> list[ClassSupport]:
-        return choose_supports(evaluation_scan(self.volumes[fold.support], rule), self.dataset.classes, self.protocol)
+        return choose_supports(self._evaluation_scan(fold.support, fold, rule), self.dataset.classes, self.protocol)
+
+    def _evaluation_scan(self, case: str, fold: Fold, rule: str) -> EvaluationScan:
+        return evaluation_scan(self.own[case], self.volumes[case], self._scaling(self.volumes[case], fold, rule))
+
+    def _scaling(self, volume: Volume, fold: Fold, rule: str) -> Scaling:
+        """What the backbone's intensity rule measures: the volume itself, or the fold's training scans together."""
+        if self.dataset.statistics == "volume":
+            return measure(rule, [volume.image])
+        if (fold, rule) not in self._scalings:
+            self._scalings[fold, rule] = measure(rule, [self.volumes[case].image for case in fold.training])
+        return self._scalings[fold, rule]
+
+    def _content(self, case: str) -> str:
+        """A training scan, and the size of its supervoxels where the recipe is silent, as a key."""
+        volume = self.volumes[case]
+        return content_key(volume.image, volume.spacing, default_min_size(volume, self.dataset))
 
     def _sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         """The fold's sampler; made once, for all trainings and calibrations."""
@@ -235,7 +262,11 @@ class _Run:
         method = _build("supervoxels", self.recipe.supervoxels)
         identity = fingerprint(_identity("supervoxels", self.recipe.supervoxels))
         scans = [
-            training_scan(volume, cached_supervoxels(volume, method, self.dataset, identity), rule)
+            training_scan(
+                volume,
+                cached_supervoxels(volume, method, self.dataset, identity),
+                self._scaling(volume, fold, rule),
+            )
             for volume in self.progress.track(
                 [self.volumes[case] for case in fold.training], "supervoxels", len(fold.training)
             )
@@ -252,7 +283,7 @@ class _Run:
 
     def _about(self) -> dict[str, Any]:
         return {
-            "dataset": self.recipe.dataset.name,
+            "dataset": self.dataset.name,
             "protocol": self.protocol.name,
             "protocol_hash": protocol_hash(self.protocol, self.scheme, self.dataset.classes),
             "fold_scheme": self.scheme.name,

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from fsseg.grids import FileGrid, WorkingGrid
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -22,14 +24,16 @@ class Volume:
         image: Intensities as stored (a backbone's intensity rule is applied later).
         labels: Class values, 0 is background; None for a scan without ground truth.
         spacing: Voxel size in mm along (slice, height, width).
-        affine: Maps the file's voxel indices (width, height, slice) to mm in the scanner's space, as in NIfTI.
+        grid: How these voxels lie in the scan's file.
+        working: How the slices were resized from the scan's own; None on its own grid.
     """
 
     case: str
     image: Float[np.ndarray, "slice height width"]
     labels: UInt8[np.ndarray, "slice height width"] | None
     spacing: tuple[float, float, float]
-    affine: Float[np.ndarray, "4 4"]
+    grid: FileGrid
+    working: WorkingGrid | None = None
 
 
 @dataclass(frozen=True)

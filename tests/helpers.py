@@ -9,6 +9,7 @@ from torch import nn
 
 from fsseg.data.regions import count_regions
 from fsseg.data.scans import TrainingScan
+from fsseg.recipe import EpisodeTable
 
 
 class TinyBackbone(nn.Module):
@@ -39,6 +40,11 @@ def block_scan(case="a", slices=6, size=32, seed=0):
     return TrainingScan(
         case, torch.from_numpy(images), torch.from_numpy(regions), count_regions(regions), float(images.mean())
     )
+
+
+def published_rules(**changes):
+    """The rules of sampling as they are for 256 x 256, on whatever small slices a test has."""
+    return EpisodeTable(**{"min_pixels": 200, "min_slice_pixels": 20, **changes})
 
 
 def write_nifti(path: Path, voxels: np.ndarray, affine=None):

@@ -99,6 +99,7 @@ def test_json_is_all_there_is_on_standard_output(place):
         (["--fold", "most"], "expected a valid integer or 'all', got 'most'"),
         (["--device", "tpu"], "got 'tpu', expected auto, cpu or cuda"),
         (["--set", "dataset.name=abdomen_phantom", "--data", "x"], "[dataset]: root: unknown key"),
+        (["--set", "dataset.name=nifti", "--data", "/nowhere"], "/nowhere: there is no such folder"),
     ],
 )
 def test_mistakes_exit_with_2_and_one_message(place, quick_shell, arguments, expected):

@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers import block_scan
+from helpers import block_scan, published_rules
 from scipy import ndimage
 
 from fsseg import FssegError
 from fsseg.data.augment import Warp, affine_matrix, change_gamma, warp_grid, warp_slice
 from fsseg.data.regions import count_regions
 from fsseg.episodes import EpisodeSampler
-from fsseg.recipe import EpisodeTable
 
 
 def test_region_counts_equal_a_scan_of_the_volume():
@@ -26,7 +25,7 @@ def draws(sampler, count=400):
 
 def test_pairs_follow_the_published_rules():
     """Region 1 has 256 pixels in all slices; region 2 has 16, 220 and 220 in slices 1 to 3, so 16 is passed over."""
-    sampler = EpisodeSampler([block_scan(), block_scan("b")], EpisodeTable())
+    sampler = EpisodeSampler([block_scan(), block_scan("b")], published_rules())
     drawn = draws(sampler)
     for draw in drawn:
         assert abs(draw.support_slice - draw.query_slice) == 1
@@ -42,12 +41,12 @@ def test_pairs_follow_the_published_rules():
 
 def test_the_first_of_a_pair_is_large_enough():
     """With 230 pixels asked for, region 2 (at most 220) is never drawn."""
-    sampler = EpisodeSampler([block_scan()], EpisodeTable(min_pixels=230))
+    sampler = EpisodeSampler([block_scan()], published_rules(min_pixels=230))
     assert {draw.region for draw in draws(sampler, 60)} == {0}
 
 
 def test_an_episode_is_a_function_of_its_draw():
-    sampler = EpisodeSampler([block_scan()], EpisodeTable())
+    sampler = EpisodeSampler([block_scan()], published_rules())
     draw = sampler.draw(np.random.default_rng(5))
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -60,7 +59,7 @@ def test_an_episode_is_a_function_of_its_draw():
 
 def test_exactly_one_slice_is_warped_and_one_recoloured():
     scan = block_scan()
-    sampler = EpisodeSampler([scan], EpisodeTable())
+    sampler = EpisodeSampler([scan], published_rules())
     for seed in range(12):
         draw = sampler.draw(np.random.default_rng(seed))
         episode = sampler.make(draw)
@@ -80,7 +79,7 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
 
 
 def test_locations_are_places_in_the_scan():
-    sampler = EpisodeSampler([block_scan(slices=6)], EpisodeTable())
+    sampler = EpisodeSampler([block_scan(slices=6)], published_rules())
     draw = sampler.draw(np.random.default_rng(1))
     episode = sampler.make(draw)
     assert episode.support.location.item() == pytest.approx(draw.support_slice / 5)
@@ -89,7 +88,7 @@ def test_locations_are_places_in_the_scan():
 
 def test_no_usable_region_is_an_error():
     with pytest.raises(FssegError, match="none of the 1 training scans has a supervoxel with 5000 pixels"):
-        EpisodeSampler([block_scan()], EpisodeTable(min_pixels=5000))
+        EpisodeSampler([block_scan()], published_rules(min_pixels=5000))
 
 
 def test_gamma_by_hand():

@@ -39,8 +39,8 @@ def test_spacing_and_affine_agree(volumes):
     for volume in volumes:
         depth, height, width = volume.spacing
         assert 6.5 < depth < 9 and 1.5 < height < 1.9 and height == width
-        assert volume.affine.dtype == np.float64
-        assert np.array_equal(volume.affine, np.diag([-width, -height, depth, 1]))
+        assert volume.grid.affine.dtype == np.float64
+        assert np.array_equal(volume.grid.affine, np.diag([-width, -height, depth, 1]))
 
 
 @pytest.mark.parametrize("value", CLASSES)
@@ -134,7 +134,7 @@ def test_a_seed_determines_a_case(volumes):
     before = np.random.get_state()[1].copy()
     again = generate_case(0, 3)
     assert same(again, volumes[3])
-    assert again.spacing == volumes[3].spacing and np.array_equal(again.affine, volumes[3].affine)
+    assert again.spacing == volumes[3].spacing and np.array_equal(again.grid.affine, volumes[3].grid.affine)
     assert np.array_equal(np.random.get_state()[1], before)
 
 
@@ -181,7 +181,7 @@ def test_cases_are_kept_and_a_damaged_copy_is_made_again(tmp_path, monkeypatch):
     written = kept.stat().st_mtime_ns
     second = dataset.load("phantom_02")
     assert same(first, second) and kept.stat().st_mtime_ns == written
-    assert second.spacing == first.spacing and np.array_equal(second.affine, first.affine)
+    assert second.spacing == first.spacing and np.array_equal(second.grid.affine, first.grid.affine)
     kept.write_bytes(kept.read_bytes()[:1000])
     assert same(dataset.load("phantom_02"), first)
     AbdomenPhantom(count=2, size=64, seed=1).load("phantom_02")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsseg import FssegError
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, make_fold, protocol_hash
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, disjoint_folds, listed_folds, make_fold, protocol_hash
 
 CHAOS = [str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)]
 
@@ -36,6 +36,37 @@ def test_disjoint5_divides_any_dataset(count):
     assert max(sizes) - min(sizes) <= 1
     for fold in folds:
         assert not {fold.support, *fold.queries} & set(fold.training)
+
+
+def test_the_published_folds_of_abdominal_ct():
+    """TPM divides 30 scans into disjoint sixes; RPT and others into sevens that overlap, so scan 29 is never a query."""
+    cases = [str(i) for i in range(30)]
+    tpm = [make_fold(FOLD_SCHEMES["tpm_sabs"], cases, index) for index in range(5)]
+    assert [fold.support for fold in tpm] == ["5", "11", "17", "23", "29"]
+    assert tpm[1].queries == ("6", "7", "8", "9", "10") and len(tpm[1].training) == 24
+    rpt = [make_fold(FOLD_SCHEMES["rpt_sabs"], cases, index) for index in range(5)]
+    assert [fold.support for fold in rpt] == ["6", "12", "18", "24", "29"]
+    assert rpt[4].queries == ("0", "24", "25", "26", "27", "28")
+    with pytest.raises(FssegError, match="13 cases, expected 30 as published"):
+        make_fold(FOLD_SCHEMES["tpm_sabs"], cases[:13], 0)
+
+
+@pytest.mark.parametrize(("cases", "folds"), [(4, 2), (5, 2), (7, 3), (9, 4), (10, 5), (200, 5)])
+def test_small_datasets_have_fewer_folds(cases, folds):
+    scheme = disjoint_folds(cases)
+    assert (scheme.name, scheme.folds) == (f"disjoint{folds}", folds)
+    for index in range(folds):
+        fold = make_fold(scheme, [str(i) for i in range(cases)], index)
+        assert fold.queries and fold.training
+
+
+def test_folds_can_be_listed_with_the_support_last():
+    scheme = listed_folds([["c", "a"], ["b", "e", "d"]])
+    assert scheme.folds == 2
+    fold = make_fold(scheme, ["a", "b", "c", "d", "e", "f"], 1)
+    assert (fold.support, fold.queries, fold.training) == ("d", ("b", "e"), ("a", "c", "f"))
+    with pytest.raises(FssegError, match="fold 0 of the dataset's list: there is no case c; the cases are a, b"):
+        make_fold(scheme, ["a", "b"], 0)
 
 
 def test_what_cannot_be_divided():

@@ -115,7 +115,10 @@ def test_everything_wrong_is_reported_at_once(path):
         ({"seed.deep": 1}, "--set seed.deep"),
         ({"training.steps": "10"}, "[training]: steps: expected a valid integer, got '10'"),
         ({"protocol.fold": "some"}, "[protocol]: fold: expected a valid integer or 'all', got 'some'"),
-        ({"protocol.folds": "hansen"}, "[protocol]: folds: expected 'hansen2022' or 'disjoint5', got 'hansen'"),
+        (
+            {"protocol.folds": "hansen"},
+            "[protocol]: folds: expected 'dataset', 'hansen2022', 'rpt_sabs', 'tpm_sabs', 'disjoint2', 'disjoint3' or 'disjoint5', got 'hansen'",
+        ),
         ({"dataset": {"seed": 1}}, "[dataset]: name: is missing"),
         ({"variants": []}, "top level: variants: "),
         ({"training.head": "adnett"}, "[training.head]: name: there is no head 'adnett'; did you mean 'adnet'?"),

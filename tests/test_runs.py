@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TinyBackbone, block_scan, make_folder, write_recipe
+from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_recipe
 
 import fsseg
 from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
@@ -16,8 +16,9 @@ from fsseg.calibration import calibrate
 from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
 from fsseg.evaluation import choose_supports, evaluate
+from fsseg.grids import WorkingGrid
 from fsseg.protocols import Fold, find_protocol
-from fsseg.recipe import EpisodeTable, TrainingTable
+from fsseg.recipe import TrainingTable
 from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
 from fsseg.thresholds import clip_prior
@@ -26,6 +27,10 @@ from fsseg.variants import Variant
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+
+
+def own_grid(size):
+    return WorkingGrid((size, size), (size, size), (size, size))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_the_support_is_the_middle_labelled_slice(finished):
     assert chosen == {("bright", "2", 2), ("dark", "2", 2)}
     labels = torch.zeros(7, 4, 4, dtype=torch.uint8)
     labels[[1, 4, 5, 6]] = 1
-    scan = EvaluationScan("x", torch.zeros(7, 4, 4), torch.linspace(0, 1, 7), labels, np.eye(4))
+    scan = EvaluationScan("x", torch.zeros(7, 4, 4), torch.linspace(0, 1, 7), labels, labels, own_grid(4))
     [support] = choose_supports(scan, {1: "one"}, find_protocol("ep2"))
     assert support.slice == 5 and support.support.location.item() == pytest.approx(5 / 6)
 
@@ -239,13 +244,15 @@ def test_variants_share_the_passes_of_the_backbone():
     backbone = CountingBackbone()
     rows = [("a", Map(), CeT()), ("b", Map(), AvgEst()), ("c", EmGmm(count=2), LinEst()), ("d", EmGmm(count=2), Ocp())]
     variants = [Variant(n, Segmenter(backbone, p, Tpm(), t), type(p).__name__) for n, p, t in rows]
-    sampler = EpisodeSampler([block_scan()], EpisodeTable())
+    sampler = EpisodeSampler([block_scan()], published_rules())
     device = torch.device("cpu")
     calibration = calibrate(backbone, variants, sampler, 10, seed=0, device=device)
     assert backbone.slices == 20 and len(calibration.samples) == 20 and set(calibration.states) == {"b", "c"}
     labels = torch.zeros(6, 32, 32, dtype=torch.uint8)
     labels[1:4, :9], labels[2:5, 20:] = 1, 2
-    scans = [EvaluationScan(c, torch.randn(6, 32, 32), torch.linspace(0, 1, 6), labels, np.eye(4)) for c in "sqr"]
+    scans = [
+        EvaluationScan(c, torch.randn(6, 32, 32), torch.linspace(0, 1, 6), labels, labels, own_grid(32)) for c in "sqr"
+    ]
     supports = choose_supports(scans[0], {1: "one", 2: "two"}, find_protocol("ep2"))
     fold = Fold(0, "s", ("q", "r"), ("t",))
     backbone.slices = 0
@@ -291,7 +298,7 @@ def test_several_ways_share_the_path():
 def test_training_learns_and_moves_the_averages():
     """On blocks that stand out, the loss falls and the running average of the distance leaves its start."""
     backbone, head = TinyBackbone(), Tpm()
-    sampler = EpisodeSampler([block_scan(seed=s) for s in range(3)], EpisodeTable())
+    sampler = EpisodeSampler([block_scan(seed=s) for s in range(3)], published_rules())
     options = TrainingTable(steps=150, learning_rate=2e-2)
     log = train(backbone, Map(), head, sampler, options, seed=0, mode="default", device=torch.device("cpu"))
     assert [record["step"] for record in log] == list(range(25, 151, 25))
@@ -307,7 +314,7 @@ def test_the_learning_rate_decays_and_gradients_are_clipped():
     backbone, head = TinyBackbone(), Tpm()
     before = backbone.convolution.weight.detach().clone()
     log = train(
-        backbone, Map(), head, EpisodeSampler([block_scan()], EpisodeTable()), options,
+        backbone, Map(), head, EpisodeSampler([block_scan()], published_rules()), options,
         seed=0, mode="default", device=torch.device("cpu"),
     )  # fmt: skip
     assert [record["learning_rate"] for record in log] == pytest.approx([0.05, 0.025])

@@ -4,48 +4,91 @@ import torch
 
 from fsseg import FssegError, Volume
 from fsseg.data.cache import cache_folder, content_key
-from fsseg.data.scans import apply_rule, cached_supervoxels, evaluation_scan, training_scan
+from fsseg.data.intensity import measure
+from fsseg.data.regions import default_min_size, scaled_pixels
+from fsseg.data.scans import cached_supervoxels, evaluation_scan, on_working_grid, training_scan
+from fsseg.grids import FileGrid
+from fsseg.protocols import FOLD_SCHEMES
 
 
 def volume(seed=0, labels=True):
     rng = np.random.default_rng(seed)
     image = rng.gamma(2, 100, size=(4, 12, 10)).astype(np.float32)
     return Volume(
-        "x", image, rng.integers(0, 3, image.shape).astype(np.uint8) if labels else None, (6.0, 1.5, 1.5), np.eye(4)
+        "x",
+        image,
+        rng.integers(0, 3, image.shape).astype(np.uint8) if labels else None,
+        (6.0, 1.5, 1.5),
+        FileGrid(np.eye(4)),
     )
 
 
 def test_zscore_is_over_the_whole_volume():
-    image = apply_rule(volume(), "zscore")
-    assert image.mean().item() == pytest.approx(0, abs=1e-5)
-    assert image.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    image = measure("zscore", [volume().image]).apply(volume().image)
+    assert image.mean() == pytest.approx(0, abs=1e-5)
+    assert image.std() == pytest.approx(1, abs=1e-5)
     assert image[0].std() != image[1].std()
 
 
 def test_percentile_rule_by_hand():
     values = np.arange(1001, dtype=np.float32).reshape(7, 11, 13)  # percentiles 1 and 99.5 are 10 and 995
-    image = apply_rule(Volume("x", values, None, (1.0, 1.0, 1.0), np.eye(4)), "percentile").flatten()
+    image = measure("percentile", [values]).apply(values).flatten()
     assert image[[0, 10, 995, 1000]].tolist() == [-1, -1, 1, 1]
-    assert image[502].item() == pytest.approx(2 * (502 - 10) / 985 - 1, abs=1e-6)
+    assert image[502] == pytest.approx(2 * (502 - 10) / 985 - 1, abs=1e-6)
+
+
+def test_statistics_of_several_scans_are_those_of_all_their_voxels():
+    a, b = volume(0).image, 3 * volume(1).image[:2] + 100
+    together = np.concatenate([a.ravel(), b.ravel()])
+    scaling = measure("zscore", [a, b])
+    assert (scaling.subtract, scaling.divide) == pytest.approx((together.mean(), together.std()), rel=1e-6)
+    scaling = measure("percentile", [a, b])
+    low, high = np.percentile(together, [1, 99.5])
+    assert (scaling.subtract, scaling.subtract + scaling.divide) == pytest.approx((low, high), rel=1e-6)
 
 
 def test_an_unknown_rule_is_an_error():
     with pytest.raises(FssegError, match="intensity rule 'minmax': .* expected one of zscore, percentile"):
-        apply_rule(volume(), "minmax")
+        measure("minmax", [volume().image])
 
 
 def test_scans_keep_what_their_stage_needs():
-    scan = evaluation_scan(volume(), "zscore")
+    plain = measure("zscore", [volume().image])
+    scan = evaluation_scan(volume(), volume(), plain)
     assert scan.location.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert torch.equal(scan.labels, torch.from_numpy(volume().labels))
     regions = np.ones((4, 12, 10), dtype=np.int32)
-    training = training_scan(volume(), regions, "percentile")
+    training = training_scan(volume(), regions, measure("percentile", [volume().image]))
     assert training.fill == pytest.approx(training.images.mean().item()) and not hasattr(training, "labels")
     with pytest.raises(FssegError, match="it has no labels"):
-        evaluation_scan(volume(labels=False), "zscore")
+        evaluation_scan(volume(labels=False), volume(labels=False), plain)
+
+
+def test_a_scan_on_another_grid_is_scored_on_its_own():
+    own = volume()
+    small = on_working_grid(own, {"spacing": 3.0})
+    assert small.image.shape == (4, 6, 5) and small.spacing == pytest.approx((6.0, 3.0, 3.0))
+    scan = evaluation_scan(own, small, measure("zscore", [small.image]))
+    assert scan.images.shape == scan.labels.shape == (4, 6, 5)
+    assert torch.equal(scan.truth, torch.from_numpy(own.labels)) and scan.working == small.working
+    assert on_working_grid(own, {"max_size": 256}) is own
+
+
+def test_the_size_of_supervoxels_follows_the_grid():
+    own, dataset = volume(), Dataset()
+    assert default_min_size(own, dataset) == 7
+    assert default_min_size(on_working_grid(own, {"spacing": 0.75}), dataset) == 28
+    dataset.supervoxel_min_size = None
+    usual = Volume("x", np.zeros((36, 256, 256), np.float32), None, (7.7, 1.25, 1.25), FileGrid(np.eye(4)))
+    assert default_min_size(usual, dataset) == 5000
+    assert default_min_size(own, dataset) == 1
+    assert scaled_pixels(200, 256, 256) == 200 and scaled_pixels(200, 128, 64) == 25 and scaled_pixels(20, 8, 8) == 1
 
 
 class Dataset:
+    name = "one scan"
+    statistics = "volume"
+    folds = FOLD_SCHEMES["disjoint5"]
     classes = {1: "a"}
     supervoxel_min_size = 7
     cases = ["x"]

@@ -13,7 +13,9 @@ from scipy import ndimage
 
 from fsseg.data.supervoxels import Felzenszwalb, body_mask, cut_to_body, felzenszwalb
 from fsseg.errors import DataError
+from fsseg.grids import FileGrid
 from fsseg.options import options_of
+from fsseg.protocols import FOLD_SCHEMES
 from fsseg.types import Volume
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -28,6 +30,9 @@ STEPS = [
 class TwoScans:
     """A dataset of which only the number matters here."""
 
+    name = "two scans"
+    statistics = "volume"
+    folds = FOLD_SCHEMES["disjoint5"]
     classes = {1: "organ"}
     supervoxel_min_size = 30
     cases = ["1", "2"]
@@ -53,7 +58,7 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 
 def volume_of(image: np.ndarray, spacing: tuple[float, float, float] = SPACING) -> Volume:
-    return Volume("7", image, None, spacing, np.eye(4))
+    return Volume("7", image, None, spacing, FileGrid(np.eye(4)))
 
 
 def reference(image, *, spacing, scale, sigma, min_size):

@@ -1,210 +1,237 @@
-"""Datasets in folders of NIfTI files: the preprocessed CHAOS benchmark, and anybody's own scans."""
+"""Datasets in folders of NIfTI files: the field's preprocessed benchmarks, and anybody's own scans."""
 
-import re
-import tomllib
-import zlib
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import nibabel
 import numpy as np
 from jaxtyping import Int32
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from fsseg.data.description import FILE_NAME, Description, IntensityTable, Range, read_description
+from fsseg.data.files import load_volume, read_nifti
+from fsseg.data.patterns import find_files
 from fsseg.errors import DataError
-from fsseg.interfaces import Dataset, StoredSupervoxels
-from fsseg.options import explain
+from fsseg.grids import Axis, Orientation
+from fsseg.protocols import FoldScheme
 from fsseg.types import Volume
 
 Root = Annotated[str | None, Field(description="the dataset's folder; on the shell, --data")]
+Statistics = Annotated[
+    Literal["volume", "training"],
+    Field(description="scale each volume by itself, or all by the mean and spread of the fold's training scans"),
+]
+
+CHAOS_T2 = Description(
+    name="chaos_t2",
+    modality="MR",
+    image="chaos_MR_T2_normalized/image_{case}.nii.gz",
+    label="chaos_MR_T2_normalized/label_{case}.nii.gz",
+    folds="hansen2022",
+    axis=2,
+    orientation="file",
+    supervoxel_min_size=5000,
+    classes={"liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4},
+)
+SABS = Description(
+    name="sabs",
+    modality="CT",
+    image="sabs_CT_normalized/image_{case}.nii.gz",
+    label="sabs_CT_normalized/label_{case}.nii.gz",
+    folds="tpm_sabs",
+    axis=2,
+    orientation="file",
+    other_labels="background",
+    classes={"spleen": 1, "right_kidney": 2, "left_kidney": 3, "liver": 6},
+)
+CMR = Description(
+    name="cmr",
+    modality="MR",
+    image="cmr_MR_normalized/image_{case}.nii.gz",
+    label="cmr_MR_normalized/label_{case}.nii.gz",
+    folds="hansen2022",
+    axis=2,
+    orientation="file",
+    supervoxel_min_size=1000,
+    classes={"lv_myocardium": 200, "lv_blood_pool": 500, "right_ventricle": 600},
+)
+PUBLISHED = {described.name: described for described in (CHAOS_T2, SABS, CMR)}
+"""The published layouts, by the dataset that reads each."""
 
 
-class PairedFiles:
-    """Image and label files that are paired by the case's id, never by their position in a listing.
+class ScanFolder:
+    """A folder of image and label pairs, as described. Pairs are made by id, never by position in a listing.
 
     Args:
-        root: The dataset's folder.
-        image: The images' path below root, with `{case}` for the id.
-        label: The labels' path below root, likewise.
+        root: The folder.
+        described: Its description.
     """
 
-    def __init__(self, root: Path, image: str, label: str) -> None:
-        self.root, self.image, self.label = root, image, label
+    def __init__(self, root: Path, described: Description) -> None:
+        self.root, self.described = root, described
         if not root.is_dir():
             raise DataError(f"{root}: there is no such folder; expected a dataset's folder, give it with --data DIR")
+        self.name = described.name
+        self.classes = {number: name for name, number in described.numbers.items()}
+        self.supervoxel_min_size = described.supervoxel_min_size
+        self.statistics = described.intensity.statistics
 
+    @property
     def cases(self) -> list[str]:
-        """Ids of all images, by number where they are numbers; raises DataError for an image or label without its partner."""
-        images, labels = self._ids(self.image), self._ids(self.label)
+        """Ids of all images, by number; raises DataError for an image or label without its partner."""
+        images = self.images
         if not images:
-            raise DataError(f"{self.root}: found no image, expected files named {self.image}; check the folder")
-        for missing, of, pattern in [(images - labels, "image", self.label), (labels - images, "label", self.image)]:
+            raise DataError(
+                f"{self.root}: found no image, expected files named {self.described.image}; check the folder"
+            )
+        problems = self.unpaired()
+        if problems:
+            raise DataError("\n".join(problems))
+        return list(images)
+
+    @property
+    def folds(self) -> FoldScheme:
+        """The described folds."""
+        return self.described.fold_scheme(len(self.images))
+
+    def load(self, case: str) -> Volume:
+        """The scan of this case."""
+        paths = [files.get(case) for files in (self.images, self.labels)]
+        if None in paths:
+            raise DataError(f"{self.root}: there is no case {case!r}; the cases are {', '.join(self.cases)}")
+        return load_volume(case, *paths, self.described)
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        """The image files by case."""
+        return find_files(self.root, self.described.image)
+
+    @cached_property
+    def labels(self) -> dict[str, Path]:
+        """The label files by case."""
+        return find_files(self.root, self.described.label)
+
+    def unpaired(self) -> list[str]:
+        """A sentence each for images without labels and labels without images."""
+        problems = []
+        for have, lack, of in [(self.images, self.labels, "image"), (self.labels, self.images, "label")]:
+            missing = [case for case in have if case not in lack]
             if missing:
-                names = ", ".join(sorted(missing, key=_by_number)[:5])
-                raise DataError(
+                names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+                pattern = self.described.label if of == "image" else self.described.image
+                problems.append(
                     f"{self.root}: {of} without its partner for {len(missing)} case(s): {names}; "
                     f"expected {pattern} for each, add the file or remove the {of}"
                 )
-        return sorted(images, key=_by_number)
-
-    def load(self, case: str, classes: dict[int, str]) -> Volume:
-        """Image and labels of a case, checked against each other and the classes."""
-        image_path, label_path = (self.root / pattern.format(case=case) for pattern in (self.image, self.label))
-        image, affine, spacing = read_nifti(image_path)
-        labels, label_affine, _ = read_nifti(label_path)
-        _check_image(image, image_path)
-        _check_labels(labels, label_path, classes)
-        if labels.shape != image.shape:
-            raise DataError(
-                f"{label_path}: has shape {_shape(labels)} (width, height, slices), expected {_shape(image)} "
-                f"as {image_path.name}; resample the labels to the image's grid"
-            )
-        if not np.allclose(label_affine, affine, atol=1e-2):
-            raise DataError(
-                f"{label_path}: its affine differs from that of {image_path.name}, expected the same grid; "
-                "resample the labels to the image or copy the image's header"
-            )
-        return Volume(case, image.astype(np.float32), labels.astype(np.uint8), spacing, affine)
-
-    def _ids(self, pattern: str) -> set[str]:
-        before, after = pattern.split("{case}")
-        found = (path.relative_to(self.root).as_posix() for path in self.root.glob(f"{before}*{after}"))
-        return {name[len(before) : len(name) - len(after)] for name in found}
+        return problems
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """Voxels slices first, affine, and spacing in mm along (slice, height, width).
-
-    Raises DataError for a file that is missing, truncated, not NIfTI or not three-dimensional.
-    """
-    try:
-        file = nibabel.load(path)
-        voxels = np.asanyarray(file.dataobj)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
-    except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, zlib.error, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again") from None
-    if voxels.ndim != 3:
-        raise DataError(f"{path}: has {voxels.ndim} dimensions, expected 3 (width, height, slices); split it first")
-    width, height, slices = (float(size) for size in file.header.get_zooms()[:3])
-    return np.ascontiguousarray(voxels.T), np.asarray(file.affine, dtype=np.float64), (slices, height, width)
-
-
-def _check_image(image: np.ndarray, path: Path) -> None:
-    if not np.isfinite(image).all():
-        count = int((~np.isfinite(image)).sum())
-        raise DataError(f"{path}: {count} voxels are NaN or infinite, expected finite intensities; repair the image")
-    if image.min() == image.max():
-        raise DataError(f"{path}: every voxel is {image.flat[0]:g}, expected an image; repair or remove the case")
-
-
-def _check_labels(labels: np.ndarray, path: Path, classes: dict[int, str]) -> None:
-    strange = [value for value in np.unique(labels).tolist() if value not in {0, *classes}]
-    if strange:
-        known = ", ".join(f"{value} {name}" for value, name in classes.items())
-        values = ", ".join(f"{value:g}" for value in strange[:5])
-        raise DataError(f"{path}: has labels {values}, expected 0 and {known}; name the classes or correct the file")
-
-
-def _shape(array: np.ndarray) -> str:
-    return " x ".join(str(size) for size in array.shape[::-1])
-
-
-def _by_number(case: str) -> tuple[int, int | str]:
-    return (0, int(case)) if re.fullmatch(r"\d+", case) else (1, case)
-
-
-class ChaosT2:
+class ChaosT2(ScanFolder):
     """ABD-MRI: 20 T2-SPIR scans of the CHAOS challenge (Kavur et al., 2021), preprocessed as ALPNet, ADNet and TPM do.
 
-    The folder holds `chaos_MR_T2_normalized/image_<id>.nii.gz` and `label_<id>.nii.gz`, and may hold the published
-    `supervoxels_5000/superpix-MIDDLE_<id>.nii.gz`.
+    The folder holds `chaos_MR_T2_normalized/image_<id>.nii.gz` and `label_<id>.nii.gz`, as `fsseg prepare chaos` writes
+    them, and may hold the published `supervoxels_5000/superpix-MIDDLE_<id>.nii.gz`.
     """
 
-    classes = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
-    supervoxel_min_size = 5000
-
-    def __init__(self, *, root: Root = None) -> None:
-        self.files = PairedFiles(
-            _folder(root, "chaos_t2"),
-            "chaos_MR_T2_normalized/image_{case}.nii.gz",
-            "chaos_MR_T2_normalized/label_{case}.nii.gz",
-        )
-
-    @property
-    def cases(self) -> list[str]:
-        """Ids in ascending order."""
-        return self.files.cases()
-
-    def load(self, case: str) -> Volume:
-        """The scan of this case."""
-        return self.files.load(case, self.classes)
+    def __init__(self, *, root: Root = None, statistics: Statistics = "volume") -> None:
+        super().__init__(_folder(root, "chaos_t2"), _with_statistics(CHAOS_T2, statistics))
 
     def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
         """The published supervoxels; their files carry no geometry of their own, the image's holds."""
-        path = self.files.root / f"supervoxels_5000/superpix-MIDDLE_{case}.nii.gz"
-        return read_nifti(path)[0].astype(np.int32)
+        path = self.root / f"supervoxels_5000/superpix-MIDDLE_{case}.nii.gz"
+        return np.ascontiguousarray(read_nifti(path).voxels.T).astype(np.int32)
 
 
-class DatasetFile(BaseModel):
-    """The `dataset.toml` of a folder of scans."""
+class Sabs(ScanFolder):
+    """ABD-CT: 30 scans of the BTCV / Synapse challenge (Landman et al., 2015), preprocessed as ALPNet does.
 
-    model_config = ConfigDict(extra="forbid")
-    image: str = "image_{case}.nii.gz"
-    label: str = "label_{case}.nii.gz"
-    supervoxel_min_size: int = Field(5000, gt=0)
-    classes: dict[str, Annotated[int, Field(ge=1, le=255)]] = Field(min_length=1)
-
-
-class NiftiFolder:
-    """Any folder of NIfTI image and label pairs with a `dataset.toml` that names the classes.
-
-    The slice axis is the files' third; nothing is resampled. The TOML reads, with the defaults of the optional keys::
-
-        image = "image_{case}.nii.gz"
-        label = "label_{case}.nii.gz"
-        supervoxel_min_size = 5000
-
-        [classes]
-        liver = 1
-        spleen = 4
+    The folder holds `sabs_CT_normalized/image_<0..29>.nii.gz` and `label_<0..29>.nii.gz`, as `fsseg prepare btcv` writes
+    them. Files of the published geometry have an empty last row and column, which are left out. Folds are those of TPM
+    (`tpm_sabs`); `rpt_sabs` are those of RPT, GMRD, CAT-Net and Q-Net.
     """
 
-    def __init__(self, *, root: Root = None) -> None:
-        folder = _folder(root, "nifti")
-        described = _read_description(folder / "dataset.toml")
-        self.files = PairedFiles(folder, described.image, described.label)
-        self.classes = {value: name for name, value in sorted(described.classes.items(), key=lambda item: item[1])}
-        self.supervoxel_min_size = described.supervoxel_min_size
-
-    @property
-    def cases(self) -> list[str]:
-        """Ids in ascending order."""
-        return self.files.cases()
+    def __init__(self, *, root: Root = None, statistics: Statistics = "volume") -> None:
+        super().__init__(_folder(root, "sabs"), _with_statistics(SABS, statistics))
 
     def load(self, case: str) -> Volume:
         """The scan of this case."""
-        return self.files.load(case, self.classes)
+        return _without_last_row(super().load(case))
 
 
-class Stored:
-    """The supervoxels that a dataset comes with, for datasets that do (chaos_t2)."""
+class Cmr(ScanFolder):
+    """CMR: 35 bSSFP scans of the MS-CMRSeg challenge (Zhuang, 2019) with the labels 200, 500 and 600.
 
-    def __init__(self) -> None:
-        pass
+    The folder holds `cmr_MR_normalized/image_<id>.nii.gz` and `label_<id>.nii.gz`, as `fsseg prepare cmr` writes them.
+    """
 
-    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
-        if not isinstance(dataset, StoredSupervoxels):
-            raise DataError(
-                f'supervoxels stored: {type(dataset).__name__} has none of its own; use supervoxels = "felzenszwalb"'
-            )
-        regions = dataset.load_supervoxels(volume.case)
-        if regions.shape != volume.image.shape:
-            raise DataError(
-                f"supervoxels of case {volume.case}: shape {_shape(regions)}, expected {_shape(volume.image)} as the image; "
-                'compute them with supervoxels = "felzenszwalb"'
-            )
-        return regions
+    def __init__(self, *, root: Root = None, statistics: Statistics = "volume") -> None:
+        super().__init__(_folder(root, "cmr"), _with_statistics(CMR, statistics))
+
+
+class NiftiFolder(ScanFolder):
+    """Any folder of NIfTI image and label pairs with a `dataset.toml`; the options below take the place of its keys.
+
+    The least that the file says is which label value is which class; the rest has the defaults written here::
+
+        name = "nifti"
+        modality = ""                    # MR, CT: for people
+        image = "image_{case}.nii.gz"    # {case} may repeat, * and **/ are wildcards
+        label = "label_{case}.nii.gz"
+        axis = "auto"                    # 0, 1 or 2: the files' axis along which slices are counted
+        orientation = "canonical"        # all scans turned alike; "file" leaves them as stored
+        other_labels = "error"           # "background": label values without a name are no class
+        # folds: a scheme, or lists of cases with the support last; otherwise up to five disjoint folds
+        # supervoxel_min_size: voxels; otherwise it follows from the size of the scan
+
+        [intensity]
+        # window = [-125, 275]           # clip CT to these values
+        # percentiles = [0, 99.5]        # clip MR to these percentiles of the volume
+        statistics = "volume"            # "training": all scans are scaled by the fold's training scans
+
+        [classes]
+        liver = 1
+        kidneys = [2, 3]                 # several values, one class
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Root = None,
+        axis: Annotated[Axis | None, Field(description="in place of dataset.toml's")] = None,
+        orientation: Annotated[Orientation | None, Field(description="likewise")] = None,
+        supervoxel_min_size: Annotated[int | None, Field(gt=0, description="likewise")] = None,
+        window: Annotated[Range | None, Field(description="likewise, of [intensity]")] = None,
+        percentiles: Annotated[Range | None, Field(description="likewise, of [intensity]")] = None,
+        statistics: Annotated[Literal["volume", "training"] | None, Field(description="likewise")] = None,
+    ) -> None:
+        folder = _folder(root, "nifti")
+        described = read_description(folder)
+        own = {"axis": axis, "orientation": orientation, "supervoxel_min_size": supervoxel_min_size}
+        intensity = {"window": window, "percentiles": percentiles, "statistics": statistics}
+        changed = described.intensity.model_copy(update=_given(intensity))
+        super().__init__(folder, described.model_copy(update={**_given(own), "intensity": changed}))
+
+
+def find_dataset(folder: str | Path) -> dict[str, Any]:
+    """The recipe's dataset table for a folder of scans.
+
+    A folder with a `dataset.toml` is read by `nifti`, one of a published layout by its own dataset. Raises DataError for
+    a folder that is neither.
+    """
+    folder = Path(folder).expanduser()
+    if (folder / FILE_NAME).is_file():
+        return {"name": "nifti", "root": str(folder)}
+    for name, described in PUBLISHED.items():
+        if (folder / described.image).parent.is_dir():
+            return {"name": name, "root": str(folder)}
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; expected a dataset's folder")
+    published = ", ".join((Path(described.image).parts[0] + "/") for described in PUBLISHED.values())
+    raise DataError(
+        f"{folder}: is no dataset, expected a {FILE_NAME} or one of {published} in it; write {FILE_NAME} "
+        "(see `fsseg list dataset/nifti`), or make a dataset of raw scans with `fsseg prepare`"
+    )
 
 
 def _folder(root: str | None, dataset: str) -> Path:
@@ -215,21 +242,21 @@ def _folder(root: str | None, dataset: str) -> Path:
     return Path(root).expanduser()
 
 
-def _read_description(path: Path) -> DatasetFile:
-    if not path.parent.is_dir():
-        raise DataError(f"{path.parent}: there is no such folder; expected a dataset's folder, give it with --data DIR")
-    if not path.is_file():
-        raise DataError(f"{path}: is missing; write it with the classes, for example\n[classes]\nliver = 1")
-    try:
-        described = DatasetFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid TOML: {error}; correct the file") from None
-    except ValidationError as error:
-        problems = explain(error, lambda _: list(DatasetFile.model_fields))
-        raise DataError("\n".join(f"{path}: {key}: {sentence}" for key, sentence in problems)) from None
-    for key in ("image", "label"):
-        if getattr(described, key).count("{case}") != 1:
-            raise DataError(
-                f'{path}: {key} is {getattr(described, key)!r}, expected one {{case}} in it, as in "{key}_{{case}}.nii.gz"'
-            )
-    return described
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _with_statistics(described: Description, statistics: str) -> Description:
+    return described.model_copy(update={"intensity": IntensityTable(statistics=statistics)})
+
+
+def _without_last_row(volume: Volume) -> Volume:
+    """Slices of 257 x 257, which resampling 448 pixels to 256 leaves, without the empty last row and column."""
+    if volume.image.shape[1:] != (257, 257):
+        return volume
+    return replace(
+        volume,
+        image=np.ascontiguousarray(volume.image[:, :256, :256]),
+        labels=np.ascontiguousarray(volume.labels[:, :256, :256]),
+        grid=replace(volume.grid, size=volume.image.shape),
+    )

@@ -1,21 +1,61 @@
 """Intensity rules: how a volume's values are scaled before a backbone sees its slices."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 
+from fsseg.errors import DataError
 
-def zscore(image: Float[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice height width"]:
+MOST_VOXELS = 2_000_000
+"""Of a scan, at most so many evenly spread voxels count where percentiles are taken over several scans."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Subtracts, divides, and then (if `bounded`) brings what was 0 to 1 to -1 to 1 and clips the rest."""
+
+    subtract: float
+    divide: float
+    bounded: bool = False
+
+    def apply(self, image: Float[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice height width"]:
+        """The scaled image, in single precision."""
+        scaled = (image.astype(np.float64) - self.subtract) / max(self.divide, np.finfo(np.float64).tiny)
+        return (2 * np.clip(scaled, 0, 1) - 1 if self.bounded else scaled).astype(np.float32)
+
+
+Images = Sequence[Float[np.ndarray, "_ _ _"]]  # scans differ in size
+
+
+def zscore(images: Images) -> Scaling:
     """Zero mean and unit standard deviation over all voxels, air included (ADNet, ALPNet and TPM)."""
-    values = image.astype(np.float64)
-    return ((values - values.mean()) / values.std()).astype(np.float32)
+    if len(images) == 1:
+        values = images[0].astype(np.float64)
+        return Scaling(float(values.mean()), float(values.std()))
+    count = sum(image.size for image in images)
+    mean = sum(image.sum(dtype=np.float64) for image in images) / count
+    variance = sum(((image.astype(np.float64) - mean) ** 2).sum() for image in images) / count
+    return Scaling(float(mean), float(np.sqrt(variance)))
 
 
-def percentile(image: Float[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice height width"]:
-    """The 1st to the 99.5th percentile of the volume to [-1, 1], clipped: what ImageNet networks take best."""
-    low, high = np.percentile(image, [1.0, 99.5])
-    scaled = (image.astype(np.float64) - low) / max(high - low, np.finfo(np.float64).tiny)
-    return (2 * np.clip(scaled, 0, 1) - 1).astype(np.float32)
+def percentile(images: Images) -> Scaling:
+    """The 1st to the 99.5th percentile to [-1, 1], clipped: what ImageNet networks take best."""
+    if len(images) == 1:
+        low, high = np.percentile(images[0], [1.0, 99.5])
+    else:
+        spread = [image.ravel()[:: 1 + image.size // MOST_VOXELS] for image in images]
+        low, high = np.percentile(np.concatenate(spread), [1.0, 99.5])
+    return Scaling(float(low), float(high - low), bounded=True)
 
 
-RULES = {"zscore": zscore, "percentile": percentile}
-"""The rules by the name that a backbone declares."""
+RULES: dict[str, Callable[[Images], Scaling]] = {"zscore": zscore, "percentile": percentile}
+"""The rules by the name that a backbone declares; each measures one scan, or the training scans of a fold together."""
+
+
+def measure(rule: str, images: Images) -> Scaling:
+    """The scaling that a rule makes of these images; raises DataError for an unknown rule."""
+    if rule not in RULES:
+        raise DataError(f"intensity rule {rule!r}: the backbone asks for it, expected one of {', '.join(RULES)}")
+    return RULES[rule](images)

@@ -41,6 +41,8 @@ from fsseg.data.anatomy import (
 from fsseg.data.cache import cached, content_key
 from fsseg.data.canvas import Array, Canvas, Space, smooth_noise
 from fsseg.errors import DataError
+from fsseg.grids import FileGrid
+from fsseg.protocols import FOLD_SCHEMES
 from fsseg.types import Volume
 
 CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
@@ -257,13 +259,16 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
     rng = np.random.default_rng([seed, index])
     geometry = draw_geometry(rng, size)
     image, labels = paint_case(rng, geometry)
-    return Volume(f"phantom_{index + 1:02d}", image, labels, geometry.spacing, geometry.affine)
+    return Volume(f"phantom_{index + 1:02d}", image, labels, geometry.spacing, FileGrid(geometry.affine))
 
 
 class AbdomenPhantom:
     """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed and then kept in the cache."""
 
+    name = "abdomen_phantom"
     classes = CLASSES
+    statistics = "volume"
+    folds = FOLD_SCHEMES["hansen2022"]
 
     def __init__(
         self,
@@ -295,7 +300,7 @@ class AbdomenPhantom:
         both = cached("phantom", content_key(_source(), self.seed, index, self.size), lambda: self._make(index))
         image, labels = both[0].astype(np.float32), both[1].astype(np.uint8)
         geometry = draw_geometry(np.random.default_rng([self.seed, index]), self.size)
-        return Volume(case, image, labels, geometry.spacing, geometry.affine)
+        return Volume(case, image, labels, geometry.spacing, FileGrid(geometry.affine))
 
     def _make(self, index: int) -> np.ndarray:
         """Image and labels as one array; they are whole numbers, so nothing is lost."""

@@ -5,6 +5,28 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from fsseg.interfaces import Dataset
+from fsseg.types import Volume
+
+USUAL_VOXELS, USUAL_MIN_SIZE = 256 * 256 * 36, 5000
+"""An abdominal MR scan and the least size of its supervoxels in the published experiments."""
+
+USUAL_PIXELS = 256 * 256
+"""A slice in the published experiments, to which rules in pixels refer."""
+
+
+def default_min_size(volume: Volume, dataset: Dataset) -> int:
+    """Voxels of a region at least, on the volume's grid: the dataset's number, or the usual share of a scan's voxels."""
+    if dataset.supervoxel_min_size is None:
+        return max(1, round(USUAL_MIN_SIZE * volume.image.size / USUAL_VOXELS))
+    ratio = 1.0 if volume.working is None else volume.working.area_ratio
+    return max(1, round(dataset.supervoxel_min_size * ratio))
+
+
+def scaled_pixels(pixels: int, height: int, width: int) -> int:
+    """A number of pixels of a 256 x 256 slice, scaled to a slice of this size."""
+    return max(1, round(pixels * height * width / USUAL_PIXELS))
+
 
 @dataclass(frozen=True)
 class RegionTable:

@@ -5,9 +5,11 @@ ADNet uses it (Hansen et al., 2022). Edges are merged in ascending order of cost
 edge's direction and then of its voxel. That makes the result a function of the volume alone: the published code left
 ties to an unstable sort, so its own supervoxels cannot be reproduced.
 
-Sorting all edges of a scan takes seconds and gigabytes. Here they are visited in bands of cost instead, and edges that
-can no longer merge anything are never stored. Both reasons for leaving an edge out are permanent (its ends are in one
-region already; or neither end is small any more), so the result is the same.
+Sorting all edges of a scan takes seconds and gigabytes. Here they are visited in bands of ascending cost instead, and an
+edge that can no longer merge anything is never stored, let alone sorted. Both reasons for leaving an edge out are
+permanent (its ends are in one region already; or neither region is small any more), so the result is the same. What is
+left of a band, some tenths of the voxels' number at most, is sorted in a few passes, and joins regions rather than
+voxels, so that the search for a region's root is short and stays in the processor's caches.
 """
 
 from typing import Annotated
@@ -17,7 +19,8 @@ from jaxtyping import Bool, Float64, Int32
 from pydantic import Field
 from scipy import ndimage
 
-from fsseg.data.supervoxel_kernels import collect, flatten, merge_similar, merge_small
+from fsseg.data.regions import default_min_size
+from fsseg.data.supervoxel_kernels import collect, merge_similar, merge_small, number_regions, settle, sort
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
 from fsseg.types import Volume
@@ -36,6 +39,9 @@ BODY_THRESHOLD = 10
 
 BANDS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)
 """Quantiles of the edges' costs at which the second phase divides them; they change the speed, not the result."""
+
+ROOM = 0.5
+"""Edges of a band per voxel to make room for at first; changes the speed and the memory, not the result."""
 
 
 class Felzenszwalb:
@@ -68,7 +74,7 @@ class Felzenszwalb:
             spacing=volume.spacing,
             scale=self.scale,
             sigma=self.sigma,
-            min_size=self.min_size or dataset.supervoxel_min_size,
+            min_size=self.min_size or default_min_size(volume, dataset),
         )
         return cut_to_body(labels, body_mask(image))
 
@@ -134,67 +140,70 @@ def _direction_weights(spacing: tuple[float, float, float]) -> Float64[np.ndarra
 class _Graph:
     """The voxels, the edges between neighbours (never all at once) and the regions found so far.
 
-    Regions are trees in `parent`; the root is a region's first voxel. `size` and `inner` (the cost of the last merge)
-    are meaningful at roots.
+    Regions are trees in `parent`; the root is a region's first voxel. `size` is meaningful at roots. `small` says of
+    each voxel whether its region may still grow, as of the last call of `settle`; at first, all may.
     """
 
     def __init__(self, image: Float64[np.ndarray, "slice height width"], weights: Float64[np.ndarray, "13"]) -> None:
         self.image, self.weights = image, weights
         self.parent = np.arange(image.size, dtype=np.int32)
         self.size = np.ones(image.size, dtype=np.int32)
-        self.inner = np.zeros(image.size)
-        self._room = max(1024, image.size // 2)
+        self.small = np.ones(image.size, dtype=np.uint8)
 
-    def edges(self, low: float, high: float, min_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cost, first and second voxel of the edges with low <= cost < high that could still merge, in order.
+    def settle(self, min_size: int) -> int:
+        """Brings `parent` and `small` up to date; returns the number of voxels in regions below `min_size`."""
+        return settle(self.parent, self.size, min_size, self.small)
 
-        Edges within a region are left out, and, with a `min_size`, those between regions that both have it.
-        """
-        flatten(self.parent)
-        while True:
-            costs = np.empty(self._room)
-            ends = np.empty((2, self._room), dtype=np.int32)
-            count = collect(
-                self.image, self.weights, DIRECTIONS, self.parent, self.size, low, high, min_size, costs, ends
-            )
-            if count <= self._room:
-                break
-            self._room = count
-        order = np.argsort(costs[:count], kind="stable")  # the order of collection breaks ties
-        return costs[order], ends[0][order], ends[1][order]
-
-    def smallest(self) -> int:
-        """Voxels of the smallest region."""
-        flatten(self.parent)
-        return int(self.size[self.parent].min())
+    def edges(self, low: float, high: float) -> tuple[Float64[np.ndarray, "edge"], Int32[np.ndarray, "edge 2"]]:
+        """Cost and both regions' roots of the edges with low <= cost < high that could still merge, in order."""
+        root, small = self.parent.reshape(self.image.shape), self.small.reshape(self.image.shape)
+        band = _least_square(low), _least_square(high)
+        room = int(ROOM * self.image.size)
+        costs, ends, numbers = collect(self.image, self.weights, DIRECTIONS, root, small, *band, room)
+        # Positive floats are in the order of their bits; both ends of an edge move as one word.
+        keys, pairs = sort(costs.view(np.uint64), ends.view(np.uint64).ravel(), numbers)
+        return keys.view(np.float64), pairs.view(np.int32).reshape(-1, 2)
 
     def labels(self) -> Int32[np.ndarray, "slice height width"]:
         """Region ids from 0 in order of each region's first voxel."""
-        flatten(self.parent)
-        is_root = self.parent == np.arange(self.parent.size)
-        ranks = np.cumsum(is_root, dtype=np.int32) - 1
-        return ranks[self.parent].reshape(self.image.shape)
+        labels = np.empty(self.image.size, dtype=np.int32)
+        number_regions(self.parent, labels)
+        return labels.reshape(self.image.shape)
+
+
+def _least_square(limit: float) -> float:
+    """The least number whose square root is at least `limit`.
+
+    A rounded square root never decreases, so a squared cost below this number is a cost below the limit, and the roots
+    of the many edges outside a band need not be taken.
+    """
+    square = limit * limit
+    while square > 0 and np.sqrt(square) >= limit:
+        square = float(np.nextafter(square, 0))
+    while np.sqrt(square) < limit:
+        square = float(np.nextafter(square, np.inf))
+    return square
 
 
 def _join_similar(graph: _Graph, k: float) -> None:
     """Phase 1: joins two regions when an edge costs less than the inner cost of both, plus k over their size.
 
-    One band is enough: for a region of m voxels that sum never exceeds k (2 - 1/m). It holds for one voxel, and a merge
-    of a and b voxels raises the smaller of two such sums by k / (a + b), while 2 / (a + b) <= 1 / min(a, b). The band
-    reaches to 4k because the sums are rounded.
+    A region's inner cost is that of its last merge. One band is enough: for a region of m voxels that sum never exceeds
+    k (2 - 1/m). It holds for one voxel, and a merge of a and b voxels raises the smaller of two such sums by k / (a + b),
+    while 2 / (a + b) <= 1 / min(a, b). The band reaches to 4k because the sums are rounded.
     """
-    costs, first, second = graph.edges(0.0, 4 * k, min_size=0)
-    merge_similar(costs, first, second, graph.parent, graph.size, graph.inner, k)
+    costs, ends = graph.edges(0.0, 4 * k)
+    merge_similar(costs, ends, graph.parent, graph.size, np.zeros(graph.image.size), k)
 
 
 def _join_small(graph: _Graph, min_size: int) -> None:
     """Phase 2: joins along every edge, ascending, that has a region of fewer than `min_size` voxels at one end."""
     limits = np.unique([0.0, *np.quantile(_sample_costs(graph), BANDS)])
     for low, high in zip(limits, [*limits[1:], np.inf], strict=True):
-        if graph.smallest() >= min_size:
+        if graph.settle(min_size) == 0:
             return
-        _, first, second = graph.edges(low, high, min_size)
-        merge_small(first, second, graph.parent, graph.size, min_size)
+        _, ends = graph.edges(low, high)
+        merge_small(ends, graph.parent, graph.size, min_size)
 
 
 def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
