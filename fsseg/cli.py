@@ -3,21 +3,20 @@
 import json
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fsseg.cli_data import check_command
+from fsseg.console import Bars, plain, wide_console
 from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
     from fsseg.results import Results
-
-Item = TypeVar("Item")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,13 +33,8 @@ def main() -> None:
     try:
         app()
     except FssegError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {_plain(error)}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {plain(error)}")
         sys.exit(2)
-
-
-def _plain(text: object) -> str:
-    """Text in which square brackets are just that."""
-    return str(text).replace("[", "\\[")
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,7 +90,7 @@ def run_command(
     loaded = load_recipe(recipe, overrides)
     from fsseg.runs import run
 
-    with _Bars() as bars:
+    with Bars() as bars:
         results = run(loaded, name=recipe.stem, runs_dir=runs_dir, device=device, progress=bars)
     if as_json:
         print(json.dumps(results.dumps(), indent=2))
@@ -164,7 +158,7 @@ def _list_components(kind: str, as_json: bool) -> None:
             component.target,
             style=None,
         )
-    _wide_console().print(table)
+    wide_console().print(table)
 
 
 def _list_options(kind: str, name: str, as_json: bool) -> None:
@@ -179,27 +173,24 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**vars(component), "options": [vars(option) for option in options]}, indent=2))
         return
-    console = _wide_console()
+    console = wide_console()
     console.print(f"[bold]{kind}/{name}[/]  {component.distribution} {component.version}, {component.target}\n")
-    console.print(_plain(inspect.getdoc(loaded) or ""), "\n")
+    console.print(plain(inspect.getdoc(loaded) or ""), "\n")
     if not options:
         console.print("It has no options.")
         return
     table = Table("option", "type", "default", "meaning", box=None, pad_edge=False, header_style="bold")
     for option in options:
-        table.add_row(option.name, _plain(option.type), _plain(option.default), _plain(option.meaning))
+        table.add_row(option.name, plain(option.type), plain(option.default), plain(option.meaning))
     console.print(table)
 
 
-def _wide_console() -> Console:
-    """A console that does not squeeze a table into 80 columns when it is piped into a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+app.command("check")(check_command)
 
 
 def print_results(results: "Results") -> None:
     """Prints the table of means as people read it."""
-    console, about = _wide_console(), results.about
+    console, about = wide_console(), results.about
     folds = ", ".join(str(index) for index in about["folds"])
     title = (
         f"{about['dataset']}, protocol {about['protocol']} {about['protocol_hash']}, folds {about['fold_scheme']} "
@@ -211,7 +202,7 @@ def print_results(results: "Results") -> None:
         table.add_column(column.replace("_", " "), justify="right")
     for name, row in results.table().iterrows():
         mark = " *" if name in results.oracles else ""
-        table.add_row(f"{_plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
+        table.add_row(f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
     console.print(f"\n{title}\n", soft_wrap=True)
     console.print(table)
     if results.oracles:
@@ -229,47 +220,3 @@ def _parse_change(change: str) -> tuple[str, Any]:
     except tomllib.TOMLDecodeError:
         value = text
     return key.strip(), value
-
-
-class _Bars:
-    """Progress on standard error: bars on a terminal, a line for every tenth in a file."""
-
-    def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-
-    def __enter__(self) -> "_Bars":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-        if self._console.is_terminal:
-            yield from self._progress.track(items, total=total, description=description)
-            return
-        for number, item in enumerate(items, start=1):
-            yield item
-            if 10 * number // total > 10 * (number - 1) // total:
-                self._console.print(f"{description} {number}/{total}", soft_wrap=True)
-
-    def note(self, text: str) -> None:
-        self._console.print(_plain(text), soft_wrap=True)

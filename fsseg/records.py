@@ -1,13 +1,17 @@
 """What a run writes to its files. Plain values, no torch, so that tables and reports load fast."""
 
+import errno
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from fsseg.errors import FssegError
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,50 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, all or nothing: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+UNFINISHED = ".unfinished-"
+"""What the names of files and folders begin with until they are finished."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` to write to; what is there in the end takes the place of `path`, or nothing does.
+
+    The name ends as the path does, for libraries that go by it. Raises FssegError where the file cannot be written.
+    """
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=f"-{path.name}")
+        os.close(handle)
+        unfinished = Path(name)
+        yield unfinished
+        unfinished.chmod(0o644)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise_if_unwritable(path, error)
+        raise
+    finally:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+
+
+def raise_if_unwritable(path: Path, error: OSError) -> None:
+    """Raises the FssegError for an error that says that a path cannot be written: the folder's or the disk's fault."""
+    what_to_do = {
+        errno.ENOSPC: "make room on the disk",
+        errno.EDQUOT: "make room in your quota",
+        errno.EFBIG: "raise the limit on the size of files, or make room",
+        errno.EROFS: "choose a folder that can be written to",
+        errno.EACCES: "choose a folder that can be written to",
+        errno.EPERM: "choose a folder that can be written to",
+        errno.ENOTDIR: "choose another folder",
+        errno.EEXIST: "choose another folder",
+    }
+    if error.errno in what_to_do:
+        raise FssegError(
+            f"{path}: cannot be written ({os.strerror(error.errno).lower()}), nothing of it is left; {what_to_do[error.errno]}"
+        ) from None

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from fsseg.records import replacing
 
 
 def cache_folder() -> Path:
@@ -35,13 +36,6 @@ def cached(kind: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         array = compute()
-        _write(path, array)
+        with replacing(path) as unfinished:
+            np.save(unfinished, array)
         return array
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    """Writes all or nothing: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.save(file, array)
-    os.replace(file.name, path)

@@ -85,7 +85,7 @@ class ScanFolder:
             raise DataError(
                 f"{self.root}: found no image, expected files named {self.described.image}; check the folder"
             )
-        problems = self.unpaired()
+        problems = unpaired(self.root, self.described, self.images, self.labels)
         if problems:
             raise DataError("\n".join(problems))
         return list(images)
@@ -111,20 +111,6 @@ class ScanFolder:
     def labels(self) -> dict[str, Path]:
         """The label files by case."""
         return find_files(self.root, self.described.label)
-
-    def unpaired(self) -> list[str]:
-        """A sentence each for images without labels and labels without images."""
-        problems = []
-        for have, lack, of in [(self.images, self.labels, "image"), (self.labels, self.images, "label")]:
-            missing = [case for case in have if case not in lack]
-            if missing:
-                names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-                pattern = self.described.label if of == "image" else self.described.image
-                problems.append(
-                    f"{self.root}: {of} without its partner for {len(missing)} case(s): {names}; "
-                    f"expected {pattern} for each, add the file or remove the {of}"
-                )
-        return problems
 
 
 class ChaosT2(ScanFolder):
@@ -211,6 +197,21 @@ class NiftiFolder(ScanFolder):
         intensity = {"window": window, "percentiles": percentiles, "statistics": statistics}
         changed = described.intensity.model_copy(update=_given(intensity))
         super().__init__(folder, described.model_copy(update={**_given(own), "intensity": changed}))
+
+
+def unpaired(root: Path, described: Description, images: dict[str, Path], labels: dict[str, Path]) -> list[str]:
+    """A sentence each for images without labels and labels without images."""
+    problems = []
+    for have, lack, of in [(images, labels, "image"), (labels, images, "label")]:
+        missing = [case for case in have if case not in lack]
+        if missing:
+            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            pattern = described.label if of == "image" else described.image
+            problems.append(
+                f"{root}: {of} without its partner for {len(missing)} case(s): {names}; "
+                f"expected {pattern} for each, add the file or remove the {of}"
+            )
+    return problems
 
 
 def find_dataset(folder: str | Path) -> dict[str, Any]:

@@ -7,24 +7,33 @@ from fsseg.errors import DataError
 
 
 def find_files(root: Path, pattern: str) -> dict[str, Path]:
-    """The files below `root` that a pattern finds, by case, by number where ids are numbers.
+    """The file of each case, by number where ids are numbers; raises DataError for two files of one id."""
+    files, problems = match_files(root, pattern)
+    if problems:
+        raise DataError("\n".join(problems))
+    return files
 
-    `{case}` stands for the id (any text within one folder or file name, the same wherever the pattern repeats it), `*`
-    for anything within a name and `**/` for any folders. Raises DataError for two files of one id.
+
+def match_files(root: Path, pattern: str) -> tuple[dict[str, Path], list[str]]:
+    """The first file of each case, and a sentence for every further one.
+
+    Args:
+        root: Where to look.
+        pattern: A path below it. `{case}` stands for the id (any text within one folder or file name, the same wherever
+            the pattern repeats it), `*` for anything within a name and `**/` for any folders.
     """
-    wanted, found = re.compile(_expression(pattern)), dict[str, Path]()
+    wanted, found, problems = re.compile(_expression(pattern)), dict[str, Path](), []
     for path in sorted(root.glob(_as_glob(pattern))):
         match = wanted.fullmatch(path.relative_to(root).as_posix())
         if match is None or not path.is_file() or path.name.startswith("._"):  # the latter come from macOS
             continue
-        case = match["case"]
-        if case in found:
-            raise DataError(
-                f"{root}: {pattern} finds two files for case {case}: {found[case].relative_to(root)} and "
-                f"{path.relative_to(root)}; make the pattern tell them apart"
+        first = found.setdefault(match["case"], path)
+        if first != path:
+            problems.append(
+                f"{root}: {pattern} finds two files for case {match['case']}: {first.relative_to(root)} and "
+                f"{path.relative_to(root)}; remove one, or make the pattern tell them apart"
             )
-        found[case] = path
-    return dict(sorted(found.items(), key=lambda item: by_number(item[0])))
+    return dict(sorted(found.items(), key=lambda item: by_number(item[0]))), problems
 
 
 def by_number(case: str) -> tuple[tuple[int, int | str], ...]:

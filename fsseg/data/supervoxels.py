@@ -177,8 +177,10 @@ def _least_square(limit: float) -> float:
     A rounded square root never decreases, so a squared cost below this number is a cost below the limit, and the roots
     of the many edges outside a band need not be taken.
     """
+    if limit in (0, np.inf):
+        return limit
     square = limit * limit
-    while square > 0 and np.sqrt(square) >= limit:
+    while np.sqrt(square) >= limit:
         square = float(np.nextafter(square, 0))
     while np.sqrt(square) < limit:
         square = float(np.nextafter(square, np.inf))

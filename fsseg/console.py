@@ -1,0 +1,63 @@
+"""What the commands print with: tables that survive a pipe, and progress on standard error."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+
+Item = TypeVar("Item")
+
+
+def plain(text: object) -> str:
+    """Text in which square brackets are just that."""
+    return str(text).replace("[", "\\[")
+
+
+def wide_console() -> Console:
+    """A console that does not squeeze a table into 80 columns when it is piped into a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+class Bars:
+    """Progress on standard error: bars on a terminal, a line for every tenth in a file."""
+
+    def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+        if self._console.is_terminal:
+            yield from self._progress.track(items, total=total, description=description)
+            return
+        for number, item in enumerate(items, start=1):
+            yield item
+            if 10 * number // total > 10 * (number - 1) // total:
+                self._console.print(f"{description} {number}/{total}", soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self._console.print(plain(text), soft_wrap=True)
