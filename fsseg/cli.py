@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fsseg.cli_data import check_command
-from fsseg.console import Bars, plain, wide_console
+from fsseg.cli_data import check_command, supervoxels_command
+from fsseg.console import Bars, parse_change, plain, wide_console
 from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def run_command(
     the spot. Point it at real scans with --data DIR: a folder with a dataset.toml, one of a published layout, or what
     fsseg prepare made.
     """
-    overrides = dict(_parse_change(change) for change in changes or [])
+    overrides = dict(parse_change(change) for change in changes or [])
     if data is not None:
         overrides = _data_overrides(data, recipe, overrides) | overrides
     if fold is not None:
@@ -186,6 +185,7 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
 
 
 app.command("check")(check_command)
+app.command("supervoxels")(supervoxels_command)
 
 
 def print_results(results: "Results") -> None:
@@ -208,15 +208,3 @@ def print_results(results: "Results") -> None:
     if results.oracles:
         console.print("\n* uses the ground truth of the query")
     console.print(f"\nRun directory: {results.path}", soft_wrap=True)
-
-
-def _parse_change(change: str) -> tuple[str, Any]:
-    """`table.key=value`, the value as in TOML; a word that is no TOML value is a string."""
-    key, sign, text = change.partition("=")
-    if not sign or not key.strip():
-        raise FssegError(f"--set {change}: expected table.key=value, for example training.steps=500")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    return key.strip(), value

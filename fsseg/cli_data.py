@@ -1,4 +1,4 @@
-"""The shell's commands around data: `fsseg check`."""
+"""The shell's commands around data: `fsseg check`, `fsseg supervoxels`."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fsseg.console import Bars, plain, wide_console
+from fsseg.console import Bars, parse_change, plain, wide_console
 
 if TYPE_CHECKING:
     from fsseg.data.check import Checked
@@ -66,3 +66,48 @@ def print_checked(checked: "Checked", sheet: Path | None) -> None:
     console.print(f"\n{plain(checked.name)}: {len(checked.cases)} usable cases, {told}; {verdict}", soft_wrap=True)
     if sheet is not None:
         console.print(f"Contact sheet: {sheet}", soft_wrap=True)
+
+
+def supervoxels_command(
+    folder: Annotated[Path, typer.Argument(help="A dataset's folder.", metavar="DIR")],
+    min_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Voxels of a region at least; the dataset's own when omitted.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="The method: see fsseg list supervoxels.")
+    ] = "felzenszwalb",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method; may be given again."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Take the method and the working grid from a recipe.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Scans at a time; one per processor when omitted.")
+    ] = None,
+) -> None:
+    """Compute the supervoxels of a dataset ahead of a run, several scans at a time.
+
+    They are kept by content in the user's cache, where runs with the same options find them. A run computes what it
+    lacks by itself; this is for large datasets, and for looking at what an option does.
+    """
+    from fsseg.precompute import compute_supervoxels
+    from fsseg.recipe import ComponentTable, GridTable, load_recipe
+
+    table, grid = ComponentTable(name=method), GridTable()
+    if recipe is not None:
+        loaded = load_recipe(recipe)
+        table, grid = loaded.supervoxels, loaded.grid
+    options = table.model_dump() | dict(parse_change(change) for change in changes or [])
+    if min_size is not None:
+        options["min_size"] = min_size
+    with Bars() as bars:
+        computed = compute_supervoxels(folder, ComponentTable(**options), grid=grid, jobs=jobs, progress=bars)
+    shown = Table("case", box=None, pad_edge=False, header_style="bold")
+    for column in ("regions", "median size", "seconds"):
+        shown.add_column(column, justify="right")
+    for line in computed:
+        seconds = "kept" if line.seconds is None else f"{line.seconds:.1f}"
+        shown.add_row(plain(line.case), f"{line.regions}", f"{line.median_size:.0f}", seconds)
+    wide_console().print(shown)

@@ -1,9 +1,12 @@
-"""What the commands print with: tables that survive a pipe, and progress on standard error."""
+"""What the commands have in common: tables that survive a pipe, progress on standard error, changes to options."""
 
+import tomllib
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
+
+from fsseg.errors import FssegError
 
 Item = TypeVar("Item")
 
@@ -61,3 +64,15 @@ class Bars:
 
     def note(self, text: str) -> None:
         self._console.print(plain(text), soft_wrap=True)
+
+
+def parse_change(change: str) -> tuple[str, Any]:
+    """`table.key=value`, the value as in TOML; a word that is no TOML value is a string."""
+    key, sign, text = change.partition("=")
+    if not sign or not key.strip():
+        raise FssegError(f"--set {change}: expected table.key=value, for example training.steps=500")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    return key.strip(), value

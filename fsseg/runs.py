@@ -29,7 +29,7 @@ from fsseg.records import write_json, write_lines
 from fsseg.results import Results
 from fsseg.run_folder import FinishedFold, write_run
 from fsseg.segmenter import Segmenter
-from fsseg.stages import component_identity, environment, fill_folder, stage_folder
+from fsseg.stages import component_identity, environment, fill_folder, stage_folder, supervoxel_identity
 from fsseg.training import train
 from fsseg.types import Volume
 from fsseg.variants import Variant
@@ -260,11 +260,12 @@ class _Run:
 
     def _make_sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         method = _build("supervoxels", self.recipe.supervoxels)
-        identity = fingerprint(_identity("supervoxels", self.recipe.supervoxels))
+        options = self.recipe.supervoxels.options
+        identity = supervoxel_identity(self.recipe.supervoxels.name, options)
         scans = [
             training_scan(
                 volume,
-                cached_supervoxels(volume, method, self.dataset, identity),
+                cached_supervoxels(volume, method, self.dataset, identity, options.get("min_size")),
                 self._scaling(volume, fold, rule),
             )
             for volume in self.progress.track(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fsseg.options import schema
 from fsseg.plugins import registry
 from fsseg.recipe import fingerprint
 from fsseg.records import UNFINISHED, raise_if_unwritable
@@ -54,6 +55,13 @@ def component_identity(kind: str, name: str, options: dict[str, Any]) -> dict[st
         "distribution": [component.distribution, component.version],
         "source": _digest(Path(inspect.getfile(component.load())).parent.glob("*.py")),
     }
+
+
+def supervoxel_identity(name: str, options: dict[str, Any]) -> str:
+    """What supervoxels are kept by, besides the scan and their least size, however the options were written."""
+    defaults = schema(registry().find("supervoxels", name).load())(**options).model_dump()
+    defaults.pop("min_size", None)
+    return fingerprint(component_identity("supervoxels", name, defaults))
 
 
 def stage_folder(runs: Path, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:

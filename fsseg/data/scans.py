@@ -103,14 +103,19 @@ def training_scan(volume: Volume, regions: Int32[np.ndarray, "slice height width
 
 
 def cached_supervoxels(
-    volume: Volume, method: Supervoxels, dataset: Dataset, identity: str
+    volume: Volume, method: Supervoxels, dataset: Dataset, identity: str, min_size: int | None = None
 ) -> Int32[np.ndarray, "slice height width"]:
     """The supervoxels of a scan, computed once (those that a dataset comes with are read each time).
 
-    `identity` stands for the method, its options and its source; the rest of the key is the scan itself.
+    Args:
+        volume: The scan.
+        method: The method.
+        dataset: The scan's dataset.
+        identity: Stands for the method, its other options and its source; the rest of the key is the scan itself.
+        min_size: The method's option of this name, if it has one and it was given.
     """
     if isinstance(method, Stored):
         return method(volume, dataset)
-    key = content_key(identity, default_min_size(volume, dataset), volume.spacing, volume.image)
+    key = content_key(identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image)
     compute: Callable[[], np.ndarray] = lambda: method(volume, dataset)  # noqa: E731
     return cached("supervoxels", key, compute)

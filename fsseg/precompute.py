@@ -1,0 +1,132 @@
+"""Supervoxels of a whole dataset ahead of a run, several scans at a time, into the cache that runs use."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fsseg.data.folders import find_dataset
+from fsseg.data.scans import cached_supervoxels, on_working_grid
+from fsseg.errors import FssegError
+from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.plugins import registry
+from fsseg.progress import Progress, Silent
+from fsseg.recipe import ComponentTable, GridTable
+from fsseg.stages import supervoxel_identity
+from fsseg.types import Volume
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The supervoxels of a scan in numbers.
+
+    Attributes:
+        case: The case's id.
+        regions: Number of regions.
+        median_size: Their median number of voxels.
+        seconds: Time to compute them; None for those that were in the cache already.
+    """
+
+    case: str
+    regions: int
+    median_size: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    dataset: ComponentTable
+    grid: GridTable
+    supervoxels: ComponentTable
+    case: str
+
+
+def compute_supervoxels(
+    folder: Path,
+    supervoxels: ComponentTable,
+    *,
+    grid: GridTable | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[Computed]:
+    """Computes and keeps the supervoxels of every scan of a folder.
+
+    Args:
+        folder: A dataset's folder.
+        supervoxels: The method and its options, as in a recipe.
+        grid: The working grid, as in a recipe.
+        jobs: Worker processes; as many as there are processors when omitted.
+        progress: Follows the scans; silent when omitted.
+
+    Returns:
+        A line per scan, in order.
+
+    Raises:
+        FssegError: A scan cannot be used. The others are computed and kept nevertheless.
+    """
+    if supervoxels.name == "stored":
+        raise FssegError("supervoxels stored: they come with the dataset, expected a method that computes them")
+    registry().build("supervoxels", supervoxels.name, supervoxels.options)  # explains wrong options at once
+    dataset = ComponentTable(**find_dataset(folder))
+    cases = _build("dataset", dataset).cases
+    todo = [_Job(dataset, grid or GridTable(), supervoxels, case) for case in cases]
+    done, problems = {}, []
+    for case, outcome in (progress or Silent()).track(_work(todo, jobs), "supervoxels", len(todo)):
+        if isinstance(outcome, FssegError):
+            problems.append(str(outcome))
+        else:
+            done[case] = outcome
+    if problems:
+        raise FssegError("\n".join(problems))
+    return [done[case] for case in cases]
+
+
+def _work(todo: list[_Job], jobs: int | None) -> Iterator[tuple[str, Computed | FssegError]]:
+    """What came of each scan, as they are finished."""
+    workers = min(jobs or multiprocessing.cpu_count(), len(todo))
+    if workers == 1:
+        yield from ((job.case, _attempt(job)) for job in todo)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_attempt, job): job.case for job in todo}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def _attempt(job: _Job) -> Computed | FssegError:
+    try:
+        return _compute(job)
+    except FssegError as error:
+        return error
+
+
+def _compute(job: _Job) -> Computed:
+    dataset: Dataset = _build("dataset", job.dataset)
+    volume = on_working_grid(dataset.load(job.case), job.grid.model_dump())
+    timed = _Timed(_build("supervoxels", job.supervoxels))
+    identity = supervoxel_identity(job.supervoxels.name, job.supervoxels.options)
+    regions = cached_supervoxels(volume, timed, dataset, identity, job.supervoxels.options.get("min_size"))
+    sizes = np.bincount(regions[regions > 0])
+    sizes = sizes[sizes > 0]
+    return Computed(job.case, len(sizes), float(np.median(sizes)) if len(sizes) else 0.0, timed.seconds)
+
+
+class _Timed:
+    """A method that notes how long it took, if it was needed."""
+
+    def __init__(self, method: Supervoxels) -> None:
+        self.method, self.seconds = method, None
+
+    def __call__(self, volume: Volume, dataset: Dataset) -> np.ndarray:
+        started = time.perf_counter()
+        regions = self.method(volume, dataset)
+        self.seconds = time.perf_counter() - started
+        return regions
+
+
+def _build(kind: str, table: ComponentTable):
+    return registry().build(kind, table.name, table.options)
