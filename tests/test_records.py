@@ -1,0 +1,70 @@
+"""Files are written whole or not at all, and what keeps them from being written is explained."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fsseg import FssegError
+from fsseg.records import replacing, write_text
+from fsseg.stages import fill_folder
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from fsseg import FssegError
+from fsseg.records import write_text
+from fsseg.stages import fill_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+folder = Path(sys.argv[1])
+for write in (
+    lambda: write_text(folder / "a.txt", "x" * 100_000),
+    lambda: fill_folder(folder / "b", lambda place: (place / "c").write_bytes(bytes(100_000))),
+):
+    try:
+        write()
+    except FssegError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    """Simulated by a limit on the size of files, which the system reports as it does a full disk."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert f"{tmp_path}/a.txt: cannot be written (file too large), nothing of it is left; raise the limit" in first
+    assert f"{tmp_path}/b: cannot be written (file too large)" in second
+    assert list(tmp_path.iterdir()) == [] and done.stderr == ""
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(FssegError, match="x/y.txt: cannot be written .* choose another folder"):
+        write_text(tmp_path / "x" / "y.txt", "")
+    with pytest.raises(FssegError, match="x/y: cannot be written"):
+        fill_folder(tmp_path / "x" / "y", lambda folder: None)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_what_the_system_says_is_explained(tmp_path, monkeypatch, code):
+    """A test may run as root, who may write anywhere; so the system's answer is put in its mouth."""
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fsseg.records.os.replace", refuse)
+    (tmp_path / "kept.txt").write_text("before")
+    with pytest.raises(FssegError, match=f"cannot be written .{os.strerror(code).lower()}."):
+        write_text(tmp_path / "kept.txt", "after")
+    assert (tmp_path / "kept.txt").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_no_fault_of_the_disk_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
+        (tmp_path / "nothing").read_text()
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a"):
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
