@@ -1,7 +1,9 @@
 """Runs: a recipe from data to results, stage by stage."""
 
 import json
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +17,14 @@ from fsseg.checkpoints import load_trained, save_trained
 from fsseg.data.cache import content_key
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.regions import default_min_size
-from fsseg.data.scans import EvaluationScan, cached_supervoxels, evaluation_scan, on_working_grid, training_scan
+from fsseg.data.scans import (
+    EvaluationScan,
+    TrainingScan,
+    cached_supervoxels,
+    evaluation_scan,
+    on_working_grid,
+    training_scan,
+)
 from fsseg.devices import pick_device
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
@@ -33,6 +42,9 @@ from fsseg.stages import component_identity, environment, fill_folder, stage_fol
 from fsseg.training import train
 from fsseg.types import Volume
 from fsseg.variants import Variant
+
+SCANS_AT_ONCE = 4
+"""Scans whose supervoxels are computed together, at most: each takes some hundred megabytes."""
 
 
 def run(
@@ -262,16 +274,15 @@ class _Run:
         method = _build("supervoxels", self.recipe.supervoxels)
         options = self.recipe.supervoxels.options
         identity = supervoxel_identity(self.recipe.supervoxels.name, options)
-        scans = [
-            training_scan(
-                volume,
-                cached_supervoxels(volume, method, self.dataset, identity, options.get("min_size")),
-                self._scaling(volume, fold, rule),
-            )
-            for volume in self.progress.track(
-                [self.volumes[case] for case in fold.training], "supervoxels", len(fold.training)
-            )
-        ]
+
+        def make(case: str) -> TrainingScan:
+            volume = self.volumes[case]
+            regions = cached_supervoxels(volume, method, self.dataset, identity, options.get("min_size"))
+            return training_scan(volume, regions, self._scaling(volume, fold, rule))
+
+        # Threads are enough: the compiled loops let go of the interpreter.
+        with ThreadPoolExecutor(min(SCANS_AT_ONCE, os.cpu_count() or 1)) as pool:
+            scans = list(self.progress.track(pool.map(make, fold.training), "supervoxels", len(fold.training)))
         return EpisodeSampler(scans, self.recipe.episodes)
 
     def _backbone_table(self) -> ComponentTable:
