@@ -1,53 +1,47 @@
-"""MS-CMRSeg 2019 (Zhuang, 2019): cardiac bSSFP MR, short-axis slices with the codes 200, 500 and 600.
+"""MS-CMRSeg 2019 (Zhuang, 2019): cardiac bSSFP MR in NIfTI.
 
-No code that made the published `cmr_MR_normalized` was ever published. The steps here are our choice, after what the
-field does with abdominal MR: bright outliers clipped, pixels of 1.25 mm, 256 x 256; slices are left as they are.
+How the published `cmr_MR_normalized` files were made has never been told. What is done here is this toolbox's own
+choice, in the manner of the abdominal MR: results on it compare with published ones only roughly.
 """
 
-import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fsseg.data.prepare.plan import CasePlan, Plan, Prepared, check_source
+import numpy as np
+
+from fsseg.data.patterns import find_files
+from fsseg.data.prepare.plan import CasePlan, Plan, Prepared, check_source, file_ids, pair_up
 from fsseg.data.prepare.read import check_values, read_pair
 from fsseg.data.prepare.resample import itk, resample, resample_labels
 from fsseg.data.prepare.scan import TOP, as_integers, clip_top, crop_or_pad, refuse_shear
 from fsseg.errors import DataError
 
-PIXEL = 1.25
+IN_PLANE = 1.25
 SIZE = 256
-CODES = {200: "lv_myocardium", 500: "lv_blood_pool", 600: "right_ventricle"}
-EXPECTED = "the challenge's patient<number>_C0.nii.gz and patient<number>_C0_manual.nii.gz"
+CLASSES = {"lv_myocardium": 200, "lv_blood_pool": 500, "right_ventricle": 600}
+EXPECTED = "the MS-CMRSeg set with patient1_C0.nii.gz and patient1_C0_manual.nii.gz"
+IMAGE, LABEL = "cmr_MR_normalized/image_{case}.nii.gz", "cmr_MR_normalized/label_{case}.nii.gz"
 
 
 def plan(source: Path) -> Plan:
-    """The labelled bSSFP scans, anywhere below the source.
+    """The bSSFP scans that have labels, anywhere below the source; the others are noted.
 
     Raises:
-        DataError: There is no labelled scan, two have one number, or SimpleITK is missing.
+        DataError: There is no scan, labels lack their image, or SimpleITK is missing.
     """
     itk()
     check_source(source, EXPECTED)
-    images, labels = _by_patient(source, ""), _by_patient(source, "_manual")
-    labelled = [number for number in images if number in labels]
-    if not labelled:
-        raise DataError(f"{source}: found no labelled scan, expected {EXPECTED}; give that folder with --source")
-    notes = []
-    for have, lack, what in ((images, labels, "labels"), (labels, images, "image")):
-        missing = [str(number) for number in have if number not in lack]
-        if missing:
-            notes.append(f"{source}: left out patients {', '.join(missing)}, which have no {what}")
-    cases = tuple(CasePlan(str(number), (images[number],), (labels[number],)) for number in labelled)
-    return Plan(
-        layout="cmr",
-        source=source,
-        image="cmr_MR_normalized/image_{case}.nii.gz",
-        label="cmr_MR_normalized/label_{case}.nii.gz",
-        cases=cases,
-        make=make,
-        describe=describe,
-        notes=tuple(notes),
-    )
+    names = "**/patient{case}_C0.nii*", "**/patient{case}_C0_manual.nii*"
+    images, labels = (find_files(source, name) for name in names)
+    if not labels:
+        raise DataError(f"{source}: found no patient<k>_C0_manual.nii.gz in it; expected {EXPECTED}, check --source")
+    without = [case for case in images if case not in labels]
+    pairs = pair_up(source, {case: path for case, path in images.items() if case in labels}, labels, *names)
+    ids = file_ids(pairs, source)
+    cases = tuple(CasePlan(ids[case], (image,), (label,)) for case, (image, label) in pairs.items())
+    note = f"{source}: patient {', '.join(without)} have no manual labels and are left out"
+    return Plan("cmr", source, IMAGE, LABEL, cases, make, describe, notes=(note,) if without else ())
 
 
 def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
@@ -55,42 +49,32 @@ def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
     description = {
         "name": "cmr",
         "modality": "MR",
-        "image": "cmr_MR_normalized/image_{case}.nii.gz",
-        "label": "cmr_MR_normalized/label_{case}.nii.gz",
+        "image": IMAGE,
+        "label": LABEL,
         **({"folds": "hansen2022"} if cases == 35 else {}),
         "orientation": "file",
         "supervoxel_min_size": 1000,
-        "classes": {name: code for code, name in CODES.items()},
+        "classes": CLASSES,
     }
     return description, []
 
 
 def make(case: CasePlan) -> Prepared:
-    """One patient."""
+    """One scan."""
     raw, labels = read_pair(case.image[0], case.label[0])
-    check_values(case.label[0], labels, CODES)
+    check_values(case.label[0], labels, {value: name for name, value in CLASSES.items()})
     refuse_shear(raw, case.image[0])
     clipped, limit = clip_top(raw)
-    spacing = (PIXEL, PIXEL, raw.spacing[2])
+    spacing = (IN_PLANE, IN_PLANE, raw.spacing[2])
     image = resample(clipped, spacing)
-    image = crop_or_pad(image.with_voxels(as_integers(image.voxels)), SIZE, float(image.voxels.min()))
-    labels = crop_or_pad(resample_labels(labels, spacing), SIZE, 0)
+    image = crop_or_pad(image, SIZE, image.voxels.min())
+    whole = raw.voxels.dtype.kind in "iu"
+    image = image.with_voxels(as_integers(image.voxels) if whole else image.voxels.astype(np.float32))
+    labels = crop_or_pad(resample_labels(replace(labels, affine=raw.affine), spacing), SIZE, 0)
     steps = [
         f"clipped at {limit:g}, the {TOP:g}th percentile",
-        f"resampled to {PIXEL:g} x {PIXEL:g} mm in plane, linear; labels where above one half",
-        f"centre cropped or padded to {SIZE} x {SIZE}",
-        "rounded to integers, origin moved with the crop",
+        f"resampled in plane to {IN_PLANE:g} x {IN_PLANE:g} mm, linear; labels where above one half",
+        f"centre cropped or padded to {SIZE} x {SIZE}, origin moved with the crop",
+        "rounded to integers" if whole else "float32",
     ]
-    return Prepared(image, labels, raw.geometry(), steps)
-
-
-def _by_patient(source: Path, suffix: str) -> dict[int, Path]:
-    found: dict[int, Path] = {}
-    for path in sorted(source.glob(f"**/patient*_C0{suffix}.nii*")):
-        match = re.fullmatch(rf"patient(\d+)_C0{suffix}\.nii(\.gz)?", path.name)
-        if match is None:
-            continue
-        first = found.setdefault(int(match[1]), path)
-        if first != path:
-            raise DataError(f"{source}: {first} and {path} are of one patient, expected one file each; remove one")
-    return dict(sorted(found.items()))
+    return Prepared(image, labels.with_voxels(labels.voxels.astype(np.uint16)), raw.geometry(), steps)

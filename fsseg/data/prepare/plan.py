@@ -108,3 +108,29 @@ def file_ids(cases: Iterable[str], where: object) -> dict[str, str]:
                 f"{where}: cases {other!r} and {case!r} would both be written as {name}; rename one of their files"
             )
     return ids
+
+
+def pair_up(
+    where: Path, images: dict[str, Path], labels: dict[str, Path], image: str, label: str
+) -> dict[str, tuple[Path, Path]]:
+    """Images with their labels, by id; raises DataError listing the ids of those without a partner.
+
+    Args:
+        where: The folder that was searched.
+        images: Image files by id.
+        labels: Label files by id.
+        image: Pattern of the images, for messages.
+        label: Pattern of the labels.
+    """
+    problems = []
+    for have, lack, what, pattern in ((images, labels, "image", label), (labels, images, "label", image)):
+        missing = [case for case in have if case not in lack]
+        if missing:
+            names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            problems.append(
+                f"{where}: {what} without its partner for {len(missing)} case(s): {names}; expected {pattern} for each, "
+                f"add the file or remove the {what}"
+            )
+    if problems:
+        raise DataError("\n".join(problems))
+    return {case: (path, labels[case]) for case, path in images.items()}
