@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fsseg.calibration import calibrate
     from fsseg.data.folders import find_dataset
     from fsseg.grids import FileGrid
-    from fsseg.heads import AdNet, Tpm
+    from fsseg.heads import AdNet, AdNetPp, Tpm
     from fsseg.plugins import registry
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
@@ -31,7 +31,7 @@ _HOMES = {
     "fsseg.calibration": ["calibrate"],
     "fsseg.data.folders": ["find_dataset"],
     "fsseg.grids": ["FileGrid"],
-    "fsseg.heads": ["AdNet", "Tpm"],
+    "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
     "fsseg.plugins": ["registry"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],

@@ -33,6 +33,7 @@ def register_prototypes(register: Register) -> None:
 @hookimpl
 def register_heads(register: Register) -> None:
     register("adnet", "fsseg.heads:AdNet")
+    register("adnetpp", "fsseg.heads:AdNetPp")
     register("tpm", "fsseg.heads:Tpm")
 
 

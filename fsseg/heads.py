@@ -92,9 +92,66 @@ class AdNet(nn.Module):
                 f"head adnet: got {ways} ways with {protos} prototypes each, expected one of one; "
                 'use head = "tpm", which equals it for one prototype and takes any number'
             )
-        score = self.score
-        foreground = 0.5 * (score.threshold + score.alpha * cosine(features, prototypes.foreground)[:, :, 0])
-        return torch.cat([torch.zeros_like(foreground), foreground], dim=1)
+        return _log_odds(self.score, features, prototypes)
+
+
+class AdNetPp(nn.Module):
+    """ADNet++'s head: ADNet for every way by itself, and the most likely way where several say foreground.
+
+    Each way has one prototype and `P_c = 1 - sigmoid((S_c - T_S) / 2)`; the background's probability is
+    `1 - max_c P_c`, so foreground is where the largest exceeds one half (Hansen et al., 2023, without its uncertainty
+    and refinement modules, as the TPM paper compares with it). The logits are the log-odds of each way, and 0 for the
+    background. The published comparison normalises every way by the densities of the last one, which favours it; here
+    each way is normalised by its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: Alpha = 20.0,
+        initial_threshold: InitialThreshold = -10.0,
+        form: Form = "softplus",
+        dimension: Dimension = 1,
+    ) -> None:
+        super().__init__()
+        self.score_threshold = ScoreThreshold(alpha, initial_threshold, form, dimension)
+
+    @property
+    def score(self) -> Score:
+        """The score scale with the current T_S."""
+        return self.score_threshold()
+
+    @property
+    def sigma(self) -> Float[Tensor, ""]:
+        """Standard deviation of the foreground around its prototype."""
+        return self.score.sigmas[0]
+
+    def forward(
+        self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
+    ) -> Float[Tensor, "query class h w"]:
+        """Raises FssegError for more than one prototype in a way."""
+        ways, protos, _ = prototypes.foreground.shape
+        if protos != 1:
+            raise FssegError(
+                f"head adnetpp: got {protos} prototypes in each of {ways} ways, expected one; "
+                'use head = "tpm", which takes any number'
+            )
+        return _log_odds(self.score, features, prototypes)
+
+
+def _log_odds(
+    score: Score, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
+) -> Float[Tensor, "query class h w"]:
+    """Log-odds of each way's foreground after 0 for the background; ways without weight are out of the question."""
+    foreground = 0.5 * (score.threshold + score.alpha * cosine(features, prototypes.foreground)[:, :, 0])
+    foreground = foreground + _log_weights(prototypes)[:, :, 0]
+    return torch.cat([torch.zeros_like(foreground[:, :1]), foreground], dim=1)
+
+
+def _log_weights(prototypes: Prototypes) -> Float[Tensor, "1 way proto 1 1"]:
+    """Logarithms of the weights; that of 0 is so low that it counts for nothing, but keeps gradients finite."""
+    weights = prototypes.weights.clamp(min=torch.finfo(prototypes.weights.dtype).tiny)
+    return weights.log()[None, :, :, None, None]
 
 
 class Tpm(nn.Module):
@@ -163,7 +220,7 @@ class Tpm(nn.Module):
             energy = 1 - cosine(features, prototypes.foreground)
         else:
             energy = squared_distance(features, prototypes.foreground) / 2
-        log_weights = prototypes.weights.log()[None, :, :, None, None]
+        log_weights = _log_weights(prototypes)
         foreground = (log_weights - energy / sigma_f**2).logsumexp(dim=2) - score.dimension * sigma_f.log()
         background = (log_weights - energy / sigma_b**2).logsumexp(dim=2) - score.dimension * sigma_b.log()
         return torch.cat([background.logsumexp(dim=1, keepdim=True), foreground], dim=1)

@@ -1,12 +1,14 @@
 """Training losses of ADNet and TPM: query segmentation, prototype alignment, and ADNet's T loss."""
 
+from dataclasses import replace
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsseg.interfaces import Head
 from fsseg.ops import resize
-from fsseg.types import Prototypes, Score, margin
+from fsseg.types import Prototypes, Score, Support, margin
 
 LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
 """Probabilities are clamped to [eps, 1 - eps] before the logarithm in the reference mode, as published."""
@@ -50,21 +52,23 @@ def alignment_loss(
     head: Head,
     logits: Float[Tensor, "query class h w"],
     query_features: Float[Tensor, "query channel h w"],
-    support_features: Float[Tensor, "way shot channel h w"],
-    masks: Bool[Tensor, "way shot height width"],
+    support_features: Float[Tensor, "slice channel h w"],
+    support: Support,
     mode: str,
 ) -> Float[Tensor, ""]:
-    """The prototype alignment loss of PANet (Wang et al., 2019), for one way.
+    """The prototype alignment loss of PANet (Wang et al., 2019).
 
-    The query's predicted mask, at feature resolution and without gradient, gives a prototype that has to segment the
-    support. Gradients flow through the features of both. Zero where nothing was predicted.
+    The query's predicted masks, at feature resolution and without gradient, give prototypes that have to segment the
+    support. Gradients flow through the features of both. A way that was not predicted is left out, and its pixels in
+    the support are background, as published; the loss is zero where nothing was predicted.
     """
     predicted = predicted_masks(logits)
     sums = torch.einsum("qwhk,qchk->wc", predicted, query_features)
     area = predicted.sum(dim=(0, 2, 3))
     prototype = (sums / (area[:, None] + 1e-5))[:, None]
-    weights = prototype.new_ones(prototype.shape[:2])
-    support_logits = head(support_features.flatten(0, 1), Prototypes(prototype, weights))
-    target = masks.flatten(0, 1).long()
-    loss = weighted_nll(log_probabilities(support_logits, tuple(masks.shape[-2:]), mode), target, background_weight=1.0)
-    return torch.where(area.sum() > 0, loss, torch.zeros_like(loss))  # chosen on the device, without asking the host
+    found = area > 0  # stays on the device: asking the host would stop it in every step
+    support_logits = head(support_features, Prototypes(prototype, found[:, None].to(prototype.dtype)))
+    target = replace(support, masks=support.masks & found[:, None, None, None]).target
+    size = tuple(support.masks.shape[-2:])
+    loss = weighted_nll(log_probabilities(support_logits, size, mode), target, background_weight=1.0)
+    return torch.where(found.any(), loss, torch.zeros_like(loss))

@@ -88,7 +88,7 @@ def encode(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> F
 
 def encode_support(backbone: Backbone, support: Support) -> Float[Tensor, "way shot channel h w"]:
     """Features of the support slices."""
-    return encode(backbone, support.images.flatten(0, 1)).unflatten(0, support.images.shape[:2])
+    return support.spread(encode(backbone, support.slices))
 
 
 def gather_evidence(

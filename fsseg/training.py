@@ -93,18 +93,17 @@ def episode_losses(
     """The losses of one episode; updates the head's running averages as every training forward does."""
     support, query = episode.support, episode.query
     # One batch: batch normalisation takes its statistics over support and query together, as published.
-    features = encode(backbone, torch.cat([support.images.flatten(0, 1), query.images]))
-    shots = support.images.shape[0] * support.images.shape[1]
-    support_features = features[:shots].unflatten(0, support.images.shape[:2])
-    query_features = features[shots:]
-    logits = head(query_features, prototypes(support_features, support.masks, head.sigma))
+    slices = support.slices
+    features = encode(backbone, torch.cat([slices, query.images]))
+    support_features, query_features = features[: len(slices)], features[len(slices) :]
+    logits = head(query_features, prototypes(support.spread(support_features), support.masks, head.sigma))
     size = tuple(query.images.shape[-2:])
     score = head.score
     if score is not None:
         update_averages(score, logits, episode.target, options.average_rate)
     return Losses(
         query=weighted_nll(log_probabilities(logits, size, mode), episode.target, options.background_weight),
-        alignment=alignment_loss(head, logits, query_features, support_features, support.masks, mode)
+        alignment=alignment_loss(head, logits, query_features, support_features, support, mode)
         if options.alignment
         else logits.new_zeros(()),
         t_loss=t_loss(score) if score is not None else logits.new_zeros(()),

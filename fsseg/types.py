@@ -5,7 +5,7 @@ them, and are float tensors after the backbone's intensity rule. Annotations are
 them. Nothing here computes more than a property of the value itself.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,15 +44,36 @@ class Support:
         images: The labelled slices.
         masks: True where the pixel belongs to the way's class.
         location: Position of each slice in its scan, 0 is the first slice and 1 the last.
+        shared: Whether all ways are marked in the same slices, so that the first way's images are everybody's.
     """
 
     images: Float[Tensor, "way shot height width"]
     masks: Bool[Tensor, "way shot height width"]
     location: Float[Tensor, "way shot"]
+    shared: bool = False
+
+    @property
+    def slices(self) -> Float[Tensor, "slice height width"]:
+        """The slices to encode, each once."""
+        return self.images[0] if self.shared else self.images.flatten(0, 1)
+
+    def spread(self, features: Float[Tensor, "slice channel h w"]) -> Float[Tensor, "way shot channel h w"]:
+        """The features of `slices` for every way and shot."""
+        ways, shots = self.images.shape[:2]
+        return features.expand(ways, *features.shape) if self.shared else features.unflatten(0, (ways, shots))
+
+    @property
+    def target(self) -> Int[Tensor, "slice height width"]:
+        """Ground truth of `slices`: 0 is background, way k is k + 1."""
+        numbers = torch.arange(1, len(self.masks) + 1, device=self.masks.device)
+        labels = self.masks * numbers[:, None, None, None]
+        return labels.amax(dim=0) if self.shared else labels.flatten(0, 1)
 
     def to(self, device: torch.device) -> "Support":
         """The same support on another device."""
-        return Support(self.images.to(device), self.masks.to(device), self.location.to(device))
+        return replace(
+            self, images=self.images.to(device), masks=self.masks.to(device), location=self.location.to(device)
+        )
 
 
 @dataclass(frozen=True)

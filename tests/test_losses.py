@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fsseg import AdNet, Map, Prototypes, Tpm
+from fsseg import AdNet, Map, Prototypes, Support, Tpm
 from fsseg.losses import alignment_loss, log_probabilities, predicted_masks, t_loss, weighted_nll
 from fsseg.training import update_averages
 
@@ -35,6 +35,37 @@ def test_predicted_masks_are_hard_and_a_tie_is_background():
     assert predicted_masks(logits)[0, :, 0].tolist() == [[0.0, 0.0], [1.0, 0.0]]
 
 
+def marked_support(masks, shared=False):
+    return Support(torch.zeros(masks.shape), masks, torch.zeros(masks.shape[:2]), shared)
+
+
+@pytest.mark.parametrize("mode", ["default", "reference"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_alignment_leaves_out_the_ways_that_were_not_predicted(mode, shared):
+    """Three ways, of which the second is nowhere in the prediction: only the others have to segment the support."""
+    generator = torch.Generator().manual_seed(3)
+    query = torch.randn(1, 6, 4, 4, generator=generator)
+    logits = torch.randn(1, 4, 4, 4, generator=generator)
+    logits[:, 2] = -50
+    regions = torch.randint(0, 4, (1, 16, 16), generator=generator)
+    masks = torch.stack([regions == way for way in (1, 2, 3)])
+    slices = torch.randn(1 if shared else 3, 6, 4, 4, generator=generator)
+    head = Tpm(initial_threshold=-2.0)
+    winner = logits[0].argmax(dim=0)
+    kept = [way for way in (1, 3)]
+    pooled = [query[0][:, winner == way].sum(dim=1) / ((winner == way).sum() + 1e-5) for way in kept]
+    back = log_probabilities(head(slices, Prototypes(torch.stack(pooled)[:, None], torch.ones(2, 1))), (16, 16), mode)
+    rows = [0] if shared else [0, 1, 2]
+    target = torch.zeros(len(rows), 16, 16, dtype=torch.long)
+    for number, way in enumerate(kept, start=1):
+        for row in rows:
+            if shared or row == way - 1:
+                target[row][masks[way - 1, 0]] = number
+    expected = torch.nn.functional.nll_loss(back, target)
+    got = alignment_loss(head, logits, query, slices, marked_support(masks, shared), mode)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["default", "reference"])
 def test_alignment_loss_step_by_step(mode):
     """Predict the query, pool it under the prediction, predict the support with that, compare."""
@@ -48,7 +79,7 @@ def test_alignment_loss_step_by_step(mode):
     prototype = query[0][:, marked].sum(dim=1) / (marked.sum() + 1e-5)
     back = log_probabilities(head(support[0], Prototypes(prototype[None, None], torch.ones(1, 1))), (16, 16), mode)
     expected = -torch.where(masks[0, 0], back[0, 1], back[0, 0]).mean()
-    got = alignment_loss(head, logits, query, support, masks, mode)
+    got = alignment_loss(head, logits, query, support[0], marked_support(masks), mode)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -57,12 +88,12 @@ def test_alignment_is_zero_without_a_prediction_and_has_gradients():
     masks = torch.ones(1, 1, 16, 16, dtype=torch.bool)
     head = AdNet()
     nothing = torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)], dim=1)
-    loss = alignment_loss(head, nothing, features, features[None], masks, "default")
+    loss = alignment_loss(head, nothing, features, features, marked_support(masks), "default")
     assert loss.item() == 0
     loss.backward()
     assert features.grad.isfinite().all()
     everything = -nothing
-    alignment_loss(head, everything, features, features[None], masks, "default").backward()
+    alignment_loss(head, everything, features, features, marked_support(masks), "default").backward()
     assert features.grad.abs().sum() > 0 and head.score_threshold.softplus.grad is not None
 
 
