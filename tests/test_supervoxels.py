@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.plain_supervoxels import plain_supervoxels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from fsseg.data import supervoxels
+from fsseg.data.supervoxel_kernels import sort
 from fsseg.data.supervoxels import Felzenszwalb, body_mask, cut_to_body, felzenszwalb
 from fsseg.errors import DataError
 from fsseg.grids import FileGrid
@@ -161,7 +164,7 @@ def test_of_two_equal_costs_the_earlier_direction_wins(earlier, later):
 @settings(max_examples=80, deadline=None, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 10**6),
-    shape=st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 18)),
     kind=st.sampled_from(["integer", "levels"]),
     through_plane=st.sampled_from([0.5, 1.25, 3.0, 7.7]),
     scale=st.sampled_from([1.0, 255.0, 1e3]),
@@ -171,6 +174,105 @@ def test_equals_the_reference_on_any_shape(seed, shape, kind, through_plane, sca
     image = np.round(np.random.default_rng(seed).uniform(0, 255 if kind == "integer" else 4, shape))
     options = {"spacing": (through_plane, 1.25, 1.25), "scale": scale, "sigma": 0.0, "min_size": min_size}
     np.testing.assert_array_equal(felzenszwalb(image, **options), reference(image, **options))
+
+
+def visited_bands(monkeypatch) -> list[tuple[float, float, int]]:
+    """Limits and number of edges of each band that is visited from now on."""
+    bands, edges = [], supervoxels._Graph.edges
+
+    def noted(graph, low, high):
+        found = edges(graph, low, high)
+        bands.append((low, high, len(found[0])))
+        return found
+
+    monkeypatch.setattr(supervoxels._Graph, "edges", noted)
+    return bands
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_larger_volumes_equal_the_plain_port(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    kind = ["float", "integer", "levels"][seed % 3]
+    image = noise(seed, (rng.integers(2, 9), *rng.integers(20, 45, 2)), kind)
+    through_plane = rng.choice([0.8, 1.25, 3.0, 7.7])
+    sigma, scale = rng.choice([0.0, 0.0, 1.0]), rng.choice([1.0, 1.0, 255.0, 1e4])
+    options = {"spacing": (float(through_plane), 1.25, 1.25), "scale": float(scale)}
+    options["min_size"] = int(rng.choice([2, 30, 200, 1000]))
+    bands = visited_bands(monkeypatch)
+    found = felzenszwalb(image, sigma=float(sigma), **options)
+    smooth = ndimage.gaussian_filter(image, [sigma / size for size in options["spacing"]]) if sigma else image
+    np.testing.assert_array_equal(found, plain_supervoxels(smooth, **options))
+    assert len(bands) > 2 or scale > 1  # a large scale may leave nothing to the second phase
+
+
+@pytest.mark.parametrize("quantiles", [(), (0.5,), tuple(np.linspace(0.01, 0.99, 40)), (0.0, 1.0)])
+@pytest.mark.parametrize("room", [0.0, 0.01, 20.0])
+@pytest.mark.parametrize("kind", ["float", "integer", "levels"])
+def test_bands_and_room_change_nothing(kind, room, quantiles, monkeypatch):
+    image = noise(2, (6, 25, 37), kind)
+    options = {"spacing": SPACING, "min_size": 150}
+    monkeypatch.setattr(supervoxels, "BANDS", quantiles)
+    monkeypatch.setattr(supervoxels, "ROOM", room)
+    np.testing.assert_array_equal(felzenszwalb(image, **options), plain_supervoxels(image, **options))
+
+
+def test_later_bands_store_only_what_can_still_merge(monkeypatch):
+    image = noise(4, (8, 40, 40), "float")
+    bands = visited_bands(monkeypatch)
+    felzenszwalb(image, spacing=SPACING, min_size=40)
+    (_, _, similar), *small = bands
+    assert len(small) > 4
+    assert [low for low, _, _ in small[1:]] == [high for _, high, _ in small[:-1]]
+    assert similar + sum(count for _, _, count in small) < 13 * image.size / 4
+
+
+def test_nothing_is_searched_once_no_region_is_small(monkeypatch):
+    bands = visited_bands(monkeypatch)
+    felzenszwalb(noise(4, (3, 9, 9), "float"), spacing=SPACING, min_size=1)
+    assert len(bands) == 1  # that of the first phase
+
+
+def costs_of_any_size(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.uniform(0, 1, count) * 10.0 ** rng.integers(-12, 3, count)
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        np.empty(0),
+        np.zeros(50),
+        np.random.default_rng(0).integers(0, 20, 5000) * 255 / 915,
+        # Grey values that were whole numbers once: each cost in several roundings, which differ in the last bits.
+        np.abs(np.diff(np.random.default_rng(1).integers(0, 915, 5000) * 255 / 915)) * np.sqrt(3.65),
+        np.random.default_rng(2).uniform(1, 1.001, 5000),
+        costs_of_any_size(np.random.default_rng(3), 5000),
+    ],
+    ids=["none", "zeros", "ties", "near ties", "narrow", "wide"],
+)
+def test_the_sort_is_by_cost_then_number_then_position(costs):
+    positions = np.arange(len(costs), dtype=np.uint64)
+    numbers = np.random.default_rng(4).integers(0, 13, len(costs)).astype(np.uint8)
+    order = np.lexsort((positions, numbers, costs))
+    keys, values = sort(costs.copy().view(np.uint64), positions.copy(), numbers)
+    np.testing.assert_array_equal(values, positions[order])
+    np.testing.assert_array_equal(keys.view(np.float64), costs[order])
+
+
+def test_a_squared_cost_is_on_the_same_side_as_its_rounded_root():
+    for limit in [0.0, np.inf, 1.0, 4 / 255, *costs_of_any_size(np.random.default_rng(5), 300)]:
+        least = supervoxels._least_square(limit)
+        assert np.sqrt(least) >= limit
+        assert least == 0 or least == np.inf or np.sqrt(np.nextafter(least, 0)) < limit
+
+
+@pytest.mark.parametrize("kind", ["integer", "levels"])
+def test_a_limit_that_is_a_cost_divides_no_tie(kind, monkeypatch):
+    # Every band begins at a cost that many edges have.
+    image = noise(8, (4, 20, 22), kind)
+    options = {"spacing": (1.25, 1.25, 1.25), "min_size": 60}
+    monkeypatch.setattr(supervoxels, "_sample_costs", lambda graph: np.arange(0.0, 40.0))
+    monkeypatch.setattr(supervoxels, "BANDS", tuple(np.linspace(0, 1, 40)))
+    np.testing.assert_array_equal(felzenszwalb(image, **options), plain_supervoxels(image, **options))
 
 
 @pytest.mark.parametrize(

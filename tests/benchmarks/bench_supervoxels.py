@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import numpy as np
-import plain_supervoxels
 import pytest
+from benchmarks import plain_supervoxels
 
 from fsseg.data import supervoxels
 
