@@ -142,7 +142,7 @@ def _read_masks(case: CasePlan, order: list[Path], size: tuple[int, int]) -> UIn
 
 
 def _finish(scan: Scan, fill: float | None, as_published: bool) -> Scan:
-    scan = crop_or_pad(scan, SIZE, scan.voxels.min() if fill is None else fill, keep_origin=as_published)
+    scan = crop_or_pad(scan, SIZE, float(scan.voxels.min() if fill is None else fill), keep_origin=as_published)
     return scan.with_voxels(scan.voxels.astype(np.float64)) if as_published else scan
 
 

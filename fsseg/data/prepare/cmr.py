@@ -67,7 +67,7 @@ def make(case: CasePlan) -> Prepared:
     clipped, limit = clip_top(raw)
     spacing = (IN_PLANE, IN_PLANE, raw.spacing[2])
     image = resample(clipped, spacing)
-    image = crop_or_pad(image, SIZE, image.voxels.min())
+    image = crop_or_pad(image, SIZE, float(image.voxels.min()))
     whole = raw.voxels.dtype.kind in "iu"
     image = image.with_voxels(as_integers(image.voxels) if whole else image.voxels.astype(np.float32))
     labels = crop_or_pad(resample_labels(replace(labels, affine=raw.affine), spacing), SIZE, 0)
