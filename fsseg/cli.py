@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fsseg.cli_data import check_command, supervoxels_command
+from fsseg.cli_prepare import prepare_app
 from fsseg.console import Bars, parse_change, plain, wide_console
 from fsseg.errors import FssegError
 
@@ -184,6 +185,7 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
     console.print(table)
 
 
+app.add_typer(prepare_app, name="prepare")
 app.command("check")(check_command)
 app.command("supervoxels")(supervoxels_command)
 

@@ -47,17 +47,22 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
     seen[0].check()
 
 
-@pytest.mark.parametrize("command", re.findall(r"uv run (fsseg .+)", README))
-def test_the_commands_of_the_readme_are_ones(command):
-    """Every option exists and every recipe is there and valid with what the command changes."""
+@pytest.mark.parametrize("command", re.findall(r"uv run (fsseg .+)", README + (ROOT / "docs/data.md").read_text()))
+def test_the_commands_of_the_docs_are_ones(command):
+    """Every option exists, what has to be given is, and every recipe is there and valid with what the command changes."""
     words = shlex.split(command.split("`")[0])[1:]
-    known = {name for parameter in typer.main.get_command(app).commands[words[0]].params for name in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
-    if words[0] == "run":
+    found = typer.main.get_command(app)
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    known = {name for parameter in found.params for name in parameter.opts}
+    required = {parameter.opts[0] for parameter in found.params if parameter.required and parameter.opts[0][0] == "-"}
+    given = {word for word in words if word.startswith("--")}
+    assert required <= given <= known
+    if found.name == "run":
         changes = dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--set")
         if "--data" in words:
-            changes["dataset.root"] = "DIR"
-        fsseg.load_recipe(ROOT / words[1], changes)
+            changes |= {"dataset.name": "nifti", "dataset.root": "DIR"}
+        fsseg.load_recipe(ROOT / words[0], changes)
 
 
 def test_the_components_of_the_readme_are_all_there():
@@ -67,7 +72,7 @@ def test_the_components_of_the_readme_are_all_there():
             assert f"`{component.name}`" in table, component
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/design.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/tour.md", "docs/design.md"])
 def test_paths_exist(page):
     text = (ROOT / page).read_text()
     paths = re.findall(r"`((?:fsseg|docs|recipes|plugins|tests)/[\w/.-]+?)/?`", text)
