@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from raw_trees import (
     OBLIQUE,
+    Notes,
     blob_scan,
     write_any,
     write_btcv,
@@ -27,19 +28,6 @@ from fsseg.data.prepare.plan import file_ids, identifier
 
 ROTATED = np.array([[0, -0.8, 0, 12.0], [-0.64, 0, 1.8, -7], [0.48, 0, 2.4, 99], [0, 0, 0, 1]])
 """Oblique, at right angles: pixels of 0.8 mm, slices of 3 mm."""
-
-
-class Notes:
-    """Progress that remembers what was said."""
-
-    def __init__(self):
-        self.texts = []
-
-    def track(self, items, description, total):
-        yield from items
-
-    def note(self, text):
-        self.texts.append(text)
 
 
 def make(plan, out):
