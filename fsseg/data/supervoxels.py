@@ -64,11 +64,7 @@ class Felzenszwalb:
 
     def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
         """Region ids, 0 outside the body; raises DataError for an image without contrast."""
-        values = volume.image.astype(np.float64)
-        low, high = values.min(), values.max()
-        if low == high:
-            raise DataError(f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case")
-        image = 255 * (values - low) / (high - low)
+        image = scaled_image(volume)
         labels = felzenszwalb(
             image,
             spacing=volume.spacing,
@@ -106,6 +102,15 @@ def felzenszwalb(
     _join_similar(graph, scale / 255)
     _join_small(graph, min_size)
     return graph.labels()
+
+
+def scaled_image(volume: Volume) -> Float64[np.ndarray, "slice height width"]:
+    """The scan's intensities from 0 to 255; raises DataError for an image without contrast."""
+    values = volume.image.astype(np.float64)
+    low, high = values.min(), values.max()
+    if low == high:
+        raise DataError(f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case")
+    return 255 * (values - low) / (high - low)
 
 
 def body_mask(image: Float64[np.ndarray, "slice height width"]) -> Bool[np.ndarray, "slice height width"]:
