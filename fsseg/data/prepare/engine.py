@@ -4,10 +4,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ def prepare(plan: Plan, out: Path, *, jobs: int | None = None, progress: Progres
             Task(case, plan.make, plan.source, out, plan.image, plan.label, outcome.manifest.cases.get(case.case))
             for case in plan.cases
         ]
-        for done in progress.track(_run(tasks, jobs or processors()), "prepare", len(tasks)):
-            _record(done, outcome)
+        with _cleaning_up(out), closing(_run(tasks, jobs or processors())) as results:
+            for done in progress.track(results, "prepare", len(tasks)):
+                _record(done, outcome)
         _describe(plan, outcome, progress)
         outcome.manifest.save()
     return outcome
@@ -141,7 +143,8 @@ def prepare_case(task: Task) -> Done:
 
 def _write(prepared: Prepared, out: Path, names: list[str]) -> dict[str, str]:
     with replacing(out / names[0]) as image, replacing(out / names[1]) as label:
-        write_nifti(image, prepared.image)
+        with writing(out / names[0]):  # or the error would name the label map
+            write_nifti(image, prepared.image)
         write_nifti(label, prepared.label)
         return {names[0]: checksum(image), names[1]: checksum(label)}
 
@@ -153,17 +156,44 @@ def _run(tasks: list[Task], jobs: int) -> Iterator[Done]:
         yield from map(prepare_case, tasks)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        # No more at a time than are made at once, so that Ctrl-C has little to wait for.
+        waiting, running = iter(tasks), set()
         try:
-            for future in as_completed([pool.submit(prepare_case, task) for task in tasks]):
-                yield future.result()
+            while True:
+                with _ctrl_c_later():  # processes are started here, and inherit it
+                    running |= {pool.submit(prepare_case, task) for task in islice(waiting, jobs - len(running))}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
         except BrokenProcessPool:
             raise DataError(
                 "fsseg prepare: a worker process was ended from outside, most likely for lack of memory; "
                 "run the same command again with fewer --jobs"
             ) from None
-        except BaseException:  # Ctrl-C: what runs is finished, what waits is not begun
-            pool.shutdown(cancel_futures=True)
-            raise
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Holds Ctrl-C back in this process, and from processes that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+
+
+@contextmanager
+def _cleaning_up(out: Path) -> Iterator[None]:
+    """Removes what worker processes that were ended have left, on any exception."""
+    try:
+        yield
+    except BaseException:
+        remove_unfinished(out)
+        raise
 
 
 def _start_worker() -> None:
