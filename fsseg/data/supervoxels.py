@@ -8,8 +8,8 @@ ties to an unstable sort, so its own supervoxels cannot be reproduced.
 Sorting all edges of a scan takes seconds and gigabytes. Here they are visited in bands of ascending cost instead, and an
 edge that can no longer merge anything is never stored, let alone sorted. Both reasons for leaving an edge out are
 permanent (its ends are in one region already; or neither region is small any more), so the result is the same. What is
-left of a band, some tenths of the voxels' number at most, is sorted in a few passes, and joins regions rather than
-voxels, so that the search for a region's root is short and stays in the processor's caches.
+left of a band, usually fewer edges than there are voxels, is sorted digit by digit. An edge is stored with the roots of
+the regions it joins rather than with its voxels, so that the search for a root is short and stays in few memory pages.
 """
 
 from typing import Annotated
