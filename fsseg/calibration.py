@@ -28,7 +28,7 @@ class CalibrationSample:
     Attributes:
         scoring: Which prototypes and head scored the episode.
         prior: Log-odds of the ideal prior, unclipped.
-        size: Share of the support image that is foreground.
+        size: Share of the support image that is foreground, of all classes together.
         location: Position of the query slice in its scan.
         support_location: Position of the support slice.
     """
@@ -61,11 +61,13 @@ def calibrate(
     *,
     seed: int,
     device: torch.device,
+    classes: int = 1,
     progress: Progress | None = None,
 ) -> Calibration:
     """Fits the variants' thresholds, in place, on supervoxel episodes of the training fold.
 
-    Every image is encoded once, whatever the number of variants. Nothing here sees a label of the dataset.
+    Every image is encoded once, whatever the number of variants. Nothing here sees a label of the dataset. Episodes
+    have at most `classes` classes: one where one class is segmented at a time, whatever the training had.
     """
     fitted = [v for v in variants if isinstance(v.segmenter.threshold, FittedThreshold)]
     if not fitted:
@@ -76,7 +78,9 @@ def calibrate(
     batches = range(0, episodes, BATCH)
     for start in (progress or Silent()).track(batches, "calibration", len(batches)):
         numbers = range(start, min(start + BATCH, episodes))
-        drawn = [sampler.make(sampler.draw(episode_rng(seed, CALIBRATION_STREAM, n))).to(device) for n in numbers]
+        drawn = [
+            sampler.make(sampler.draw(episode_rng(seed, CALIBRATION_STREAM, n), classes)).to(device) for n in numbers
+        ]
         for episode, support_features, query_features in _encode_all(backbone, drawn):
             for scoring, group in groups.items():
                 evidence = _evidence(group[0], episode, support_features, query_features)
@@ -92,15 +96,13 @@ def calibrate(
 def _encode_all(
     backbone: nn.Module, episodes: list[Episode]
 ) -> list[tuple[Episode, Float[Tensor, "way shot channel h w"], Float[Tensor, "query channel h w"]]]:
-    """Features of several single-support, single-query episodes from as few passes as their sizes allow."""
+    """Features of several episodes from as few passes as their sizes allow."""
     encoded = []
     for same in _runs_of_equal_size(episodes):
-        images = torch.cat([torch.cat([e.support.images[:, 0], e.query.images]) for e in same])
-        features = encode(backbone, images)
-        for number, episode in enumerate(same):
-            encoded.append(
-                (episode, features[None, 2 * number : 2 * number + 1], features[2 * number + 1 : 2 * number + 2])
-            )
+        images = [images for e in same for images in (e.support.slices, e.query.images)]
+        features = encode(backbone, torch.cat(images)).split([len(part) for part in images])
+        for episode, support, query in zip(same, features[::2], features[1::2]):
+            encoded.append((episode, episode.support.spread(support), query))
     return encoded
 
 
@@ -133,7 +135,7 @@ def _sample(scoring: str, evidence: Evidence, episode: Episode) -> CalibrationSa
     return CalibrationSample(
         scoring=scoring,
         prior=float(prior),
-        size=float(evidence.support_size),
+        size=float(evidence.support_size.sum()),
         location=float(evidence.query_location),
-        support_location=float(evidence.support_location),
+        support_location=float(evidence.support_location.mean()),
     )

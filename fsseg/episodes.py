@@ -1,6 +1,6 @@
 """Training episodes: two neighbouring slices of a random supervoxel, one of them the support, one the query."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ MIN_PIXELS, MIN_SLICE_PIXELS = 200, 20
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about an episode except its warps, which may be redrawn (see `EpisodeSampler.make`)."""
+    """Everything random about an episode except its warps, which may be redrawn (see `EpisodeSampler.make`).
+
+    Regions are places in the scan's table; those of further classes come after the first one's.
+    """
 
     scan: int
-    region: int
+    regions: tuple[int, ...]
     support_slice: int
     query_slice: int
     gamma: float
@@ -37,7 +40,10 @@ class EpisodeSampler:
 
     As published: a scan and one of its supervoxels are drawn uniformly, then two slices that follow one another among
     those that show enough of it, in random order. Exactly one of the two has its intensities changed and exactly one
-    is warped; two coins say which. Randomness comes from the generator that is passed in and from nothing else.
+    is warped; two coins say which. An episode of several classes has further supervoxels of the same two slices, large
+    enough in the support; those that the warp left too small there are dropped, except for the largest.
+
+    Randomness comes from the generator that is passed in and from nothing else.
     """
 
     def __init__(self, scans: list[TrainingScan], options: EpisodeTable) -> None:
@@ -52,15 +58,15 @@ class EpisodeSampler:
                 "(or supervoxels.min_size higher, for larger regions)"
             )
 
-    def draw(self, rng: np.random.Generator) -> Draw:
-        """Draws the parameters of an episode."""
+    def draw(self, rng: np.random.Generator, classes: int | None = None) -> Draw:
+        """Draws the parameters of an episode of at most so many classes (`episodes.classes` when omitted)."""
         index = int(rng.integers(len(self.scans)))
         region, first, second = self._draw_pair(self.scans[index], rng)
         if rng.random() < 0.5:
             first, second = second, first
-        return Draw(
+        draw = Draw(
             scan=index,
-            region=region,
+            regions=(region,),
             support_slice=first,
             query_slice=second,
             gamma=rng.uniform(*self.options.gamma),
@@ -68,20 +74,30 @@ class EpisodeSampler:
             warp_on_query=bool(rng.random() < 0.5),
             warp_seed=int(rng.integers(2**62)),
         )
+        more = (classes or self.options.classes) - 1
+        return replace(draw, regions=(region, *self._draw_others(draw, more, rng))) if more else draw
 
     def make(self, draw: Draw) -> Episode:
         """The episode with these parameters; the same draw always gives the same episode."""
         scan = self.scans[draw.scan]
         picked = [draw.support_slice, draw.query_slice]
         images = [scan.images[i] for i in picked]
-        masks = [scan.supervoxels[i] == int(scan.table.ids[draw.region]) for i in picked]
+        ids = torch.from_numpy(scan.table.ids[list(draw.regions)]).to(scan.supervoxels)
+        masks = [scan.supervoxels[i] == ids[:, None, None] for i in picked]
         changed, warped = int(draw.gamma_on_query), int(draw.warp_on_query)
         images[changed] = change_gamma(images[changed], draw.gamma)
         attempts = 5 if draw.warp_on_query else 15
         images[warped], masks[warped] = self._warp(images[warped], masks[warped], scan.fill, draw.warp_seed, attempts)
+        if len(draw.regions) > 1:
+            kept = self._large_enough(masks[0], scan)
+            masks = [marked[kept] for marked in masks]
+        ways = len(masks[0])
         location = torch.tensor(picked) / max(1, len(scan.images) - 1)
-        support = Support(images[0][None, None], masks[0][None, None], location[:1, None])
-        return Episode(support, Query(images[1][None], location[1:]), masks[1][None].long())
+        support = Support(
+            images[0].expand(ways, 1, *images[0].shape), masks[0][:, None], location[0].expand(ways, 1), shared=ways > 1
+        )
+        numbers = torch.arange(1, ways + 1, device=masks[1].device)[:, None, None]
+        return Episode(support, Query(images[1][None], location[1:]), (masks[1] * numbers).amax(dim=0)[None])
 
     def _least(self, scan: TrainingScan) -> tuple[int, int]:
         """Pixels of a region in the first slice of a pair, and in any slice; the defaults scale with the slice."""
@@ -104,22 +120,39 @@ class EpisodeSampler:
             if table.counts[region, slices[place]] >= min_pixels:
                 return region, int(slices[place]), int(slices[place + 1])
 
+    def _draw_others(self, draw: Draw, count: int, rng: np.random.Generator) -> list[int]:
+        """Further regions that are large enough in the support slice: up to ten tries for each, as published."""
+        table, (min_pixels, _) = self.scans[draw.scan].table, self._least(self.scans[draw.scan])
+        left, found = [region for region in range(len(table.ids)) if region != draw.regions[0]], []
+        for _ in range(count):
+            for _ in range(min(10, len(left))):
+                region = left.pop(int(rng.integers(len(left))))
+                if table.counts[region, draw.support_slice] >= min_pixels:
+                    found.append(region)
+                    break
+        return found
+
+    def _large_enough(self, masks: Bool[Tensor, "way height width"], scan: TrainingScan) -> Bool[Tensor, "way"]:
+        """The ways that the support shows well; at least the largest, so that an episode always has one."""
+        sizes = masks.sum(dim=(1, 2))
+        return (sizes >= self._least(scan)[0]) | (torch.arange(len(sizes), device=sizes.device) == sizes.argmax())
+
     def _warp(
         self,
         image: Float[Tensor, "height width"],
-        mask: Bool[Tensor, "height width"],
+        masks: Bool[Tensor, "way height width"],
         fill: float,
         seed: int,
         attempts: int,
-    ) -> tuple[Float[Tensor, "height width"], Bool[Tensor, "height width"]]:
-        """Warps image and mask; a warp that empties the mask is drawn again, in the end the slice stays as it is."""
+    ) -> tuple[Float[Tensor, "height width"], Bool[Tensor, "way height width"]]:
+        """Warps image and masks; a warp that empties the masks is drawn again, in the end the slice stays as it is."""
         rng = np.random.default_rng(seed)
         for _ in range(attempts):
             grid = warp_grid(self._draw_warp(rng), tuple(image.shape), image.device)
-            warped_image, warped_mask = warp_slice(image, mask, grid, fill)
-            if warped_mask.any():
-                return warped_image, warped_mask
-        return image, mask
+            warped_image, warped_masks = warp_slice(image, masks, grid, fill)
+            if warped_masks.any():
+                return warped_image, warped_masks
+        return image, masks
 
     def _draw_warp(self, rng: np.random.Generator) -> Warp:
         options = self.options

@@ -66,6 +66,9 @@ class EpisodeTable(Table):
         ge=0,
         description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
     )
+    classes: int = Field(
+        1, ge=1, description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper"
+    )
     gamma: tuple[float, float] = Field((0.5, 1.5), description="range of the exponent of the intensity change")
     angle: float = Field(5.0, ge=0, description="largest rotation, degrees")
     shift: float = Field(5.0, ge=0, description="largest translation, pixels")

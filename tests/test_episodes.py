@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -29,10 +31,10 @@ def test_pairs_follow_the_published_rules():
     drawn = draws(sampler)
     for draw in drawn:
         assert abs(draw.support_slice - draw.query_slice) == 1
-        if draw.region == 1:
+        if draw.regions == (1,):
             assert {draw.support_slice, draw.query_slice} == {2, 3}
     shares = [np.mean([getattr(d, key) == value for d in drawn]) for key, value in
-              [("scan", 1), ("region", 1), ("gamma_on_query", True), ("warp_on_query", True)]]  # fmt: skip
+              [("scan", 1), ("regions", (1,)), ("gamma_on_query", True), ("warp_on_query", True)]]  # fmt: skip
     assert shares == pytest.approx([0.5] * 4, abs=0.08)
     assert np.mean([d.support_slice < d.query_slice for d in drawn]) == pytest.approx(0.5, abs=0.08)
     gammas = [d.gamma for d in drawn]
@@ -42,7 +44,7 @@ def test_pairs_follow_the_published_rules():
 def test_the_first_of_a_pair_is_large_enough():
     """With 230 pixels asked for, region 2 (at most 220) is never drawn."""
     sampler = EpisodeSampler([block_scan()], published_rules(min_pixels=230))
-    assert {draw.region for draw in draws(sampler, 60)} == {0}
+    assert {draw.regions for draw in draws(sampler, 60)} == {(0,)}
 
 
 def test_an_episode_is_a_function_of_its_draw():
@@ -63,7 +65,7 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
     for seed in range(12):
         draw = sampler.draw(np.random.default_rng(seed))
         episode = sampler.make(draw)
-        region = int(scan.table.ids[draw.region])
+        region = int(scan.table.ids[draw.regions[0]])
         masks = {
             "support": (episode.support.masks[0, 0], draw.support_slice),
             "query": (episode.target[0] > 0, draw.query_slice),
@@ -133,7 +135,7 @@ def test_the_warp_equals_scipys_affine_interpolation():
     flip = np.array([[0, 1], [1, 0]])  # scipy counts (row, column), the matrix (x, y)
     expected = ndimage.affine_transform(image, flip @ inverse[:2, :2] @ flip, flip @ inverse[:2, 2], order=1, cval=0.0)
     grid = warp_grid(parameters, size, torch.device("cpu"))
-    got, _ = warp_slice(torch.from_numpy(image), torch.zeros(size, dtype=torch.bool), grid, fill=0.0)
+    got, _ = warp_slice(torch.from_numpy(image), torch.zeros(1, *size, dtype=torch.bool), grid, fill=0.0)
     inside = slice(3, -3)
     np.testing.assert_allclose(got[inside, inside], expected[inside, inside], atol=2e-5)
 
@@ -148,6 +150,62 @@ def test_the_elastic_field_has_the_published_strength():
 
 def test_what_comes_from_outside_is_fill_and_background():
     grid = warp_grid(warp(shift=(20.0, 0.0)), (32, 32), torch.device("cpu"))
-    image, mask = warp_slice(torch.ones(32, 32), torch.ones(32, 32, dtype=torch.bool), grid, fill=-0.5)
+    image, [mask] = warp_slice(torch.ones(32, 32), torch.ones(1, 32, 32, dtype=torch.bool), grid, fill=-0.5)
     assert image[:, :19].unique().tolist() == [-0.5] and not mask[:, :19].any()
     assert torch.allclose(image[:, 21:], torch.ones(32, 11)) and mask[:, 21:].all()
+
+
+def many_regions(size=64, slices=5):
+    """A scan of 16 square regions of 256 pixels, the last two of which are smaller in the odd slices."""
+    scan = block_scan(slices=slices, size=size)
+    row = np.arange(size) // 16
+    regions = np.repeat((1 + row[:, None] * 4 + row)[None], slices, axis=0).astype(np.int32)
+    regions[1::2, 60:] = 0
+    return replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))
+
+
+def test_episodes_of_several_classes():
+    """Distinct regions that all are large enough in the support, as many as asked for, each with its number."""
+    scan = many_regions()
+    sampler = EpisodeSampler([scan], published_rules(classes=5, zoom=(1.0, 1.0)))
+    sizes = set()
+    for number in range(60):
+        draw = sampler.draw(np.random.default_rng(number))
+        assert len(set(draw.regions)) == len(draw.regions) <= 5
+        counts = scan.table.counts[list(draw.regions), draw.support_slice]
+        assert (counts[1:] >= 200).all()
+        episode = sampler.make(draw)
+        ways = len(episode.support.masks)
+        sizes.add(ways)
+        assert episode.support.shared == (ways > 1) and episode.support.images.shape == (ways, 1, 64, 64)
+        assert (episode.support.masks.sum(dim=0) <= 1).all() and episode.target.max() <= ways
+        assert torch.equal(
+            episode.support.target,
+            (episode.support.masks[:, 0] * torch.arange(1, ways + 1)[:, None, None]).amax(dim=0)[None],
+        )
+        if not draw.warp_on_query and ways == len(draw.regions):  # the query is as it was
+            expected = sum(
+                (scan.supervoxels[draw.query_slice] == int(scan.table.ids[region])) * (way + 1)
+                for way, region in enumerate(draw.regions)
+            )
+            assert torch.equal(episode.target[0], expected)
+    assert 5 in sizes and min(sizes) >= 1
+
+
+def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
+    sampler = EpisodeSampler([many_regions()], published_rules(classes=3))
+    scan = sampler.scans[0]
+    masks = torch.zeros(3, 64, 64, dtype=torch.bool)
+    masks[0, :20, :20], masks[1, 30:34, :8], masks[2, 40:, 40:] = True, True, True
+    assert sampler._large_enough(masks, scan).tolist() == [True, False, True]
+    assert sampler._large_enough(masks[1:2], scan).tolist() == [True]
+
+
+def test_several_classes_change_nothing_for_one():
+    """The first class, its slices and its augmentation are those of the same generator with one class."""
+    scan = many_regions()
+    one, five = (EpisodeSampler([scan], published_rules(classes=count)) for count in (1, 5))
+    for number in range(20):
+        first, second = one.draw(np.random.default_rng(number)), five.draw(np.random.default_rng(number))
+        assert replace(second, regions=second.regions[:1]) == first
+        assert five.draw(np.random.default_rng(number), classes=1) == first

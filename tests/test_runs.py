@@ -1,6 +1,7 @@
 """Whole runs on tiny folders of scans."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,7 @@ from helpers import TinyBackbone, block_scan, make_folder, published_rules, writ
 import fsseg
 from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
 from fsseg.calibration import calibrate
+from fsseg.data.regions import count_regions
 from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
 from fsseg.evaluation import choose_supports, evaluate
@@ -355,3 +357,29 @@ def test_a_run_on_a_gpu(root, tmp_path):
     assert results.frame["actual"].tolist() == on_cpu.frame["actual"].tolist()
     oracle = [score for score in results.scores if score.oracle]
     assert all(0 <= score.actual - score.predicted <= 0.005 * score.actual for score in oracle)
+
+
+def test_training_and_calibration_with_several_classes(root, tmp_path):
+    """Multi-foreground training, evaluated one class at a time; calibration then has one class, or as many as it is told."""
+    changes = {"episodes.classes": 5, "episodes.min_pixels": 30, "supervoxels.min_size": 100}
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=25), changes)
+    results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    log = [json.loads(line) for line in (results.path / "fold0/training0/train.jsonl").read_text().splitlines()]
+    assert len(log) == 1 and all(np.isfinite(value) for record in log for value in record.values())
+    assert results.frame["dice"].notna().all()
+    scan = block_scan(size=64)
+    regions = np.repeat((1 + (np.arange(64) // 16)[:, None] * 4 + np.arange(64) // 16)[None], 6, axis=0).astype(
+        np.int32
+    )
+    sampler = EpisodeSampler(
+        [replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))],
+        published_rules(zoom=(1.0, 1.0)),
+    )
+    variants = [Variant("a", Segmenter(TinyBackbone(), Map(), Tpm(), LinEst()), "map")]
+    sizes = {}
+    for classes in (1, 4):
+        calibration = calibrate(
+            variants[0].segmenter.backbone, variants, sampler, 12, seed=0, device=torch.device("cpu"), classes=classes
+        )
+        sizes[classes] = np.mean([sample.size for sample in calibration.samples])
+    assert sizes[1] < 0.07 and sizes[4] > 0.15

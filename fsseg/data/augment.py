@@ -93,14 +93,14 @@ def warp_grid(warp: Warp, size: tuple[int, int], device: torch.device) -> Float[
 
 def warp_slice(
     image: Float[Tensor, "height width"],
-    mask: Bool[Tensor, "height width"],
+    masks: Bool[Tensor, "way height width"],
     grid: Float[Tensor, "height width 2"],
     fill: float,
-) -> tuple[Float[Tensor, "height width"], Bool[Tensor, "height width"]]:
-    """Image and mask on the grid, bilinear; what comes from outside the image is `fill` and background."""
-    both = torch.stack([image - fill, mask.to(image.dtype)])[None]
-    image, mask = F.grid_sample(both, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    return image + fill, mask > 0.5
+) -> tuple[Float[Tensor, "height width"], Bool[Tensor, "way height width"]]:
+    """Image and masks on the grid, bilinear; what comes from outside the image is `fill` and background."""
+    stacked = torch.cat([(image - fill)[None], masks.to(image.dtype)])[None]
+    warped = F.grid_sample(stacked, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return warped[0] + fill, warped[1:] > 0.5
 
 
 def _rotation(angle: float, centre: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
