@@ -152,9 +152,9 @@ def test_the_description_is_the_users_once_changed(tmp_path, source):
     prepare(plan_of(source, classes={"liver": 1}), out, jobs=1)
     prepare(plan_of(source, classes={"spleen": 1}), out, jobs=1, progress=notes)
     assert "spleen = 1" in path.read_text(), "what we wrote, we write anew"
-    path.write_text(path.read_text() + "pancreas = 4\n")
+    path.write_bytes(path.read_bytes() + "pancreas = 4  # Bauchspeicheldrüse\n".encode("latin-1"))
     prepare(plan_of(source, classes={"liver": 1}), out, jobs=1, progress=notes)
-    assert "spleen = 1" in path.read_text() and "pancreas = 4" in path.read_text()
+    assert b"spleen = 1" in path.read_bytes() and b"pancreas = 4" in path.read_bytes()
     assert any("dataset.toml: is not as fsseg prepare wrote it and is left as it is" in note for note in notes.texts)
 
 

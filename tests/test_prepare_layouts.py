@@ -175,6 +175,18 @@ def test_nnunet_first_format_lists_cases_without_their_channels(tmp_path):
     assert (load(tmp_path / "out/image_c_1.nii.gz")[0] == blob_scan(seed=0)[0]).all()
 
 
+def test_a_dataset_json_may_list_files_elsewhere(tmp_path):
+    source = write_msd(tmp_path / "raw", cases=("c_1",))
+    elsewhere = tmp_path / "disk/c_1.nii.gz"
+    elsewhere.parent.mkdir()
+    (source / "imagesTr/c_1.nii.gz").rename(elsewhere)
+    table = json.loads((source / "dataset.json").read_text())
+    table["training"][0]["image"] = str(elsewhere)
+    (source / "dataset.json").write_text(json.dumps(table))
+    outcome, _ = make(msd.plan(source), tmp_path / "out")
+    assert list(outcome.manifest.cases["c_1"]["sources"]) == ["../disk/c_1.nii.gz", "labelsTr/c_1.nii.gz"]
+
+
 def test_what_is_to_be_ignored_becomes_background(tmp_path):
     source = write_nnunet(tmp_path / "raw", labels={"background": 0, "liver": 1, "ignore": 2})
     _, notes = make(msd.plan(source), tmp_path / "out")

@@ -237,7 +237,7 @@ def _describe(plan: Plan, outcome: Outcome, progress: Progress) -> None:
         progress.note(note)
     manifest.classes = description["classes"]
     text = tomli_w.dumps(description)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_bytes() == text.encode():
         manifest.description = checksum(path)
     elif path.exists() and checksum(path) != manifest.description:
         progress.note(

@@ -1,6 +1,7 @@
 """`manifest.json`: what every prepared case was made of and how. No times, no machine's paths: equal input, equal file."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,7 +70,8 @@ class Manifest:
 
 def source_of(plan: CasePlan, source: Path) -> Record:
     """The part of a record that decides whether a finished case is still good."""
-    files = {path.relative_to(source).as_posix(): checksum(path) for path in (*plan.image, *plan.label)}
+    # Not Path.relative_to: a dataset.json may list files elsewhere.
+    files = {Path(os.path.relpath(path, source)).as_posix(): checksum(path) for path in (*plan.image, *plan.label)}
     return {"prepare_version": PREPARE_VERSION, "options": plan.options, "sources": files}
 
 
