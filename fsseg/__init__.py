@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fsseg.runs import run
     from fsseg.segmenter import Segmenter
     from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp
-    from fsseg.types import Episode, Evidence, Prototypes, Query, Score, Segmentation, Support, Volume
+    from fsseg.types import Episode, Evidence, Prototypes, Query, Score, Segmentation, Support
+    from fsseg.volumes import Volume
 
 _HOMES = {
     "fsseg.backbones.deeplab": ["DeepLabResNet101"],
@@ -39,7 +40,8 @@ _HOMES = {
     "fsseg.runs": ["run"],
     "fsseg.segmenter": ["Segmenter"],
     "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp"],
-    "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "Score", "Segmentation", "Support", "Volume"],
+    "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "Score", "Segmentation", "Support"],
+    "fsseg.volumes": ["Volume"],
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -15,6 +15,7 @@ def register_datasets(register: Register) -> None:
 @hookimpl
 def register_supervoxels(register: Register) -> None:
     register("felzenszwalb", "fsseg.data.supervoxels:Felzenszwalb")
+    register("slic", "fsseg.data.slic:Slic")
     register("stored", "fsseg.data.stored:Stored")
 
 

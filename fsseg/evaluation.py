@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fsseg.data.scans import EvaluationScan
 from fsseg.errors import DataError
 from fsseg.metrics import count_overlap
+from fsseg.ops import restore_labels
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import Fold, Protocol
 from fsseg.records import CaseScore
@@ -98,7 +99,7 @@ def evaluate(
                 made = prototypes[chosen.class_value, variant.scoring]
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
                 result = variant.segmenter.segment(chosen.support, made, query, features, target)
-                labels = result.labels if scan.working.is_own else scan.working.restore(result.scores)
+                labels = result.labels if scan.working.is_own else restore_labels(result.scores, scan.working)
                 counts = count_overlap(labels > 0, actual)
                 score = CaseScore(
                     variant=variant.name,

@@ -10,10 +10,7 @@ from typing import Literal
 
 import nibabel
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Integer, UInt8
-from torch import Tensor
+from jaxtyping import Float, Integer
 
 Axis = Literal["auto", 0, 1, 2]
 Orientation = Literal["canonical", "file"]
@@ -117,6 +114,9 @@ class WorkingGrid:
         """Intensities on the working grid; what is padded has the volume's smallest value."""
         if self.is_own:
             return image
+        import torch  # takes half a second and half a gigabyte, and most scans need no resizing
+        import torch.nn.functional as F
+
         resized = F.interpolate(
             torch.from_numpy(image.astype(np.float32))[None], size=self.resized, mode="bilinear", antialias=True
         )[0]
@@ -131,22 +131,10 @@ class WorkingGrid:
         )
         return self._cut(labels[:, rows[:, None], columns], 0.0)
 
-    def restore(self, scores: Float[Tensor, "slice class h w"]) -> UInt8[Tensor, "slice height width"]:
-        """The class of the largest score on the scan's own grid, bilinear; background where it was cropped."""
-        y, x = (self._positions(axis, scores.device) for axis in (0, 1))
-        centres = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1).to(scores.dtype)
-        inside = ((y > 0) & (y < 1))[:, None] & ((x > 0) & (x < 1))
-        restored = [
-            F.grid_sample(one[None], centres[None], padding_mode="border", align_corners=False)[0].argmax(dim=0)
-            for one in scores  # slice by slice: a scan's own grid may be large
-        ]
-        return (torch.stack(restored) * inside).to(torch.uint8)
-
-    def _positions(self, axis: int, device: torch.device) -> Float[Tensor, "pixel"]:
-        """Where the scan's own pixels lie on the working grid, as a share of its extent."""
+    def positions(self, axis: int) -> Float[np.ndarray, "pixel"]:
+        """Where the scan's own pixels lie on the working grid along an axis, as a share of its extent."""
         own, resized, size = self.own[axis], self.resized[axis], self.size[axis]
-        pixels = (torch.arange(own, device=device, dtype=torch.float64) + 0.5) * resized / own
-        return (pixels - (resized // 2 - size // 2)) / size
+        return ((np.arange(own) + 0.5) * resized / own - (resized // 2 - size // 2)) / size
 
     def _cut(self, voxels: np.ndarray, fill: float) -> np.ndarray:
         """Crops and pads about the centre, which is the pixel at half the size, rounded down."""

@@ -24,12 +24,12 @@ Register = Callable[[str, str], None]
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Register datasets (`fsseg.interfaces.Dataset`)."""
+    """Register datasets (`fsseg.volumes.Dataset`)."""
 
 
 @hookspec
 def register_supervoxels(register: Register) -> None:
-    """Register supervoxel methods (`fsseg.interfaces.Supervoxels`)."""
+    """Register supervoxel methods (`fsseg.volumes.Supervoxels`)."""
 
 
 @hookspec

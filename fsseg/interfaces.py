@@ -1,61 +1,16 @@
 """What a component of each kind must offer. A component is an ordinary class with annotated keyword-only arguments.
 
-These are Protocols: nothing needs to inherit from them. Shapes are in words (see `fsseg.types`).
+Those of datasets and supervoxels are in `fsseg.volumes`. These are Protocols: nothing needs to inherit from them. Shapes are in words (see `fsseg.types`).
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fsseg.protocols import FoldScheme
-from fsseg.types import Evidence, Prototypes, Score, Volume
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """A set of scans with their labels."""
-
-    name: str
-    """What tables call it."""
-    classes: dict[int, str]
-    """Name of each label value, without the background 0."""
-    supervoxel_min_size: int | None
-    """Voxels of the scans' own grid that a supervoxel should have at least, where the recipe does not say; None for a
-    number that follows from the size of the scan."""
-    statistics: Literal["volume", "training"]
-    """Where intensity rules take their statistics from: each volume by itself, or the fold's training scans."""
-    folds: FoldScheme
-    """How its cases are divided, where the recipe does not say."""
-
-    @property
-    def cases(self) -> list[str]:
-        """Ids in the order that folds count in."""
-        ...
-
-    def load(self, case: str) -> Volume:
-        """The scan of this case; raises DataError for a file that cannot be used."""
-        ...
-
-
-@runtime_checkable
-class StoredSupervoxels(Protocol):
-    """A dataset that comes with supervoxels of its own."""
-
-    def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
-        """The published supervoxels of this case, 0 outside the body."""
-        ...
-
-
-@runtime_checkable
-class Supervoxels(Protocol):
-    """Cuts a scan into the regions that serve as pseudo-classes in training."""
-
-    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
-        """A region id per voxel; 0 is never sampled."""
-        ...
+from fsseg.types import Evidence, Prototypes, Score
 
 
 @runtime_checkable

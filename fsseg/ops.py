@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from fsseg.grids import WorkingGrid
 from fsseg.types import margin
 
 
@@ -120,3 +121,17 @@ def decide(
     even = torch.cat([logits[:, :1], shifted], dim=1)
     foreground = margin(even) > -base[:, None, None]
     return torch.where(foreground, shifted.argmax(dim=1) + 1, 0).to(torch.uint8)
+
+
+def restore_labels(
+    scores: Float[Tensor, "slice class h w"], working: WorkingGrid
+) -> UInt8[Tensor, "slice height width"]:
+    """The class of the largest score on the scan's own grid, bilinear; background where the working grid ends."""
+    y, x = (torch.from_numpy(working.positions(axis)).to(scores) for axis in (0, 1))
+    centres = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)[None]
+    inside = ((y > 0) & (y < 1))[:, None] & ((x > 0) & (x < 1))
+    restored = [
+        F.grid_sample(one[None], centres, padding_mode="border", align_corners=False)[0].argmax(dim=0)
+        for one in scores  # slice by slice: a scan's own grid may be large
+    ]
+    return (torch.stack(restored) * inside).to(torch.uint8)

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from fsseg.data.folders import find_dataset
-from fsseg.data.scans import cached_supervoxels, on_working_grid
+from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.errors import FssegError
-from fsseg.interfaces import Dataset, Supervoxels
 from fsseg.plugins import registry
 from fsseg.progress import Progress, Silent
 from fsseg.recipe import ComponentTable, GridTable
 from fsseg.stages import supervoxel_identity
-from fsseg.types import Volume
+from fsseg.volumes import Dataset, Supervoxels, Volume
 
 
 @dataclass(frozen=True)

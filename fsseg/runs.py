@@ -17,19 +17,13 @@ from fsseg.checkpoints import load_trained, save_trained
 from fsseg.data.cache import content_key
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.regions import default_min_size
-from fsseg.data.scans import (
-    EvaluationScan,
-    TrainingScan,
-    cached_supervoxels,
-    evaluation_scan,
-    on_working_grid,
-    training_scan,
-)
+from fsseg.data.scans import EvaluationScan, TrainingScan, evaluation_scan, training_scan
+from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.devices import pick_device
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
 from fsseg.evaluation import CaseResult, ClassSupport, choose_supports, evaluate
-from fsseg.interfaces import Dataset, FittedThreshold
+from fsseg.interfaces import FittedThreshold
 from fsseg.plugins import registry
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import Fold, find_protocol, find_scheme, make_fold, protocol_hash
@@ -40,8 +34,8 @@ from fsseg.run_folder import FinishedFold, write_run
 from fsseg.segmenter import Segmenter
 from fsseg.stages import component_identity, environment, fill_folder, stage_folder, supervoxel_identity
 from fsseg.training import train
-from fsseg.types import Volume
 from fsseg.variants import Variant
+from fsseg.volumes import Dataset, Volume
 
 SCANS_AT_ONCE = 4
 """Scans whose supervoxels are computed together, at most: each takes some hundred megabytes."""
@@ -117,7 +111,9 @@ class _Run:
         grids = {case: volume.grid for case, volume in self.volumes.items()}
         fill_folder(
             folder,
-            lambda unfinished: write_run(unfinished, self.recipe, about, environment(self.device), finished, grids),
+            lambda unfinished: write_run(
+                unfinished, self.recipe, about, environment(self.device.type), finished, grids
+            ),
         )
         scores = [result.score for fold in finished for result in fold.results]
         return Results(folder, scores, list(self.dataset.classes.values()), about)
@@ -166,7 +162,7 @@ class _Run:
             "mode": recipe.mode,
             "statistics": self.dataset.statistics,
             "data": {case: self._content(case) for case in fold.training},
-            "environment": environment(self.device),
+            "environment": environment(self.device.type),
         }
 
         def make(folder: Path) -> None:

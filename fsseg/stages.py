@@ -7,31 +7,41 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fsseg.options import schema
 from fsseg.plugins import registry
 from fsseg.recipe import fingerprint
 from fsseg.records import UNFINISHED, raise_if_unwritable
 
-LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba")
+LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba", "scikit-image")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: str) -> dict[str, Any]:
     """What the bits of a result may depend on besides recipe and data."""
+    import torch  # loads with the stages that need it, not with those that only want a key
+
     return {
         "fsseg": version("fsseg"),
         "source": source_digest(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": device.type,
+        "device": device,
         "threads": torch.get_num_threads(),
-        **{library: version(library) for library in LIBRARIES},
+        **_versions(LIBRARIES),
     }
+
+
+def _versions(libraries: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for library in libraries:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
 
 
 def source_digest() -> str:
@@ -61,7 +71,8 @@ def supervoxel_identity(name: str, options: dict[str, Any]) -> str:
     """What supervoxels are kept by, besides the scan and their least size, however the options were written."""
     defaults = schema(registry().find("supervoxels", name).load())(**options).model_dump()
     defaults.pop("min_size", None)
-    return fingerprint(component_identity("supervoxels", name, defaults))
+    libraries = _versions(("numpy", "scipy", "scikit-image"))
+    return fingerprint([component_identity("supervoxels", name, defaults), libraries])
 
 
 def stage_folder(runs: Path, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:

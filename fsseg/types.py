@@ -7,33 +7,9 @@ them. Nothing here computes more than a property of the value itself.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-
-from fsseg.grids import FileGrid, WorkingGrid
-
-
-@dataclass(frozen=True)
-class Volume:
-    """One scan, slices first.
-
-    Attributes:
-        case: The case's id, unique in its dataset.
-        image: Intensities as stored (a backbone's intensity rule is applied later).
-        labels: Class values, 0 is background; None for a scan without ground truth.
-        spacing: Voxel size in mm along (slice, height, width).
-        grid: How these voxels lie in the scan's file.
-        working: How the slices were resized from the scan's own; None on its own grid.
-    """
-
-    case: str
-    image: Float[np.ndarray, "slice height width"]
-    labels: UInt8[np.ndarray, "slice height width"] | None
-    spacing: tuple[float, float, float]
-    grid: FileGrid
-    working: WorkingGrid | None = None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from fsseg.data.phantom import CLASSES, AbdomenPhantom, generate_case
 from fsseg.errors import DataError
-from fsseg.interfaces import Dataset
 from fsseg.options import options_of
+from fsseg.volumes import Dataset
 
 VOLUME_ML = {"liver": (750, 1600), "right_kidney": (60, 190), "left_kidney": (60, 190), "spleen": (110, 290)}
 SLICES = {"liver": 14, "right_kidney": 8, "left_kidney": 8, "spleen": 7}

@@ -6,7 +6,8 @@ from fsseg import FssegError, Volume
 from fsseg.data.cache import cache_folder, content_key
 from fsseg.data.intensity import measure
 from fsseg.data.regions import default_min_size, scaled_pixels
-from fsseg.data.scans import cached_supervoxels, evaluation_scan, on_working_grid, training_scan
+from fsseg.data.scans import evaluation_scan, training_scan
+from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.grids import FileGrid
 from fsseg.protocols import FOLD_SCHEMES
 

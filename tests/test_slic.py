@@ -13,7 +13,7 @@ from fsseg.errors import DataError
 from fsseg.grids import FileGrid
 from fsseg.options import options_of
 from fsseg.protocols import FOLD_SCHEMES
-from fsseg.types import Volume
+from fsseg.volumes import Volume
 
 
 class TwoScans:

@@ -19,7 +19,7 @@ from fsseg.errors import DataError
 from fsseg.grids import FileGrid
 from fsseg.options import options_of
 from fsseg.protocols import FOLD_SCHEMES
-from fsseg.types import Volume
+from fsseg.volumes import Volume
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 CASES = ["tiny_f", "tiny_i", "iso_f", "aniso_i", "chaos_i"]

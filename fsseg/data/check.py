@@ -23,7 +23,7 @@ from fsseg.data.patterns import by_number, match_files
 from fsseg.errors import DataError, FssegError
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import FoldScheme, make_fold
-from fsseg.types import Volume
+from fsseg.volumes import Volume
 
 
 @dataclass(frozen=True)

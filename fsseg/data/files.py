@@ -11,7 +11,7 @@ import numpy as np
 from fsseg.data.description import Description
 from fsseg.errors import DataError
 from fsseg.grids import find_grid
-from fsseg.types import Volume
+from fsseg.volumes import Volume
 
 SAME_PLACE = 1e-2
 """Elements of two affines that differ by no more (mm) are those of one grid."""

@@ -15,7 +15,7 @@ from fsseg.data.patterns import find_files
 from fsseg.errors import DataError
 from fsseg.grids import Axis, Orientation
 from fsseg.protocols import FoldScheme
-from fsseg.types import Volume
+from fsseg.volumes import Volume
 
 Root = Annotated[str | None, Field(description="the dataset's folder; on the shell, --data")]
 Statistics = Annotated[

@@ -43,7 +43,7 @@ from fsseg.data.canvas import Array, Canvas, Space, smooth_noise
 from fsseg.errors import DataError
 from fsseg.grids import FileGrid
 from fsseg.protocols import FOLD_SCHEMES
-from fsseg.types import Volume
+from fsseg.volumes import Volume
 
 CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
 

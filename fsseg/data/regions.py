@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from fsseg.interfaces import Dataset
-from fsseg.types import Volume
+from fsseg.volumes import Dataset, Volume
 
 USUAL_VOXELS, USUAL_MIN_SIZE = 256 * 256 * 36, 5000
 """An abdominal MR scan and the least size of its supervoxels in the published experiments."""

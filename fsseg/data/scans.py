@@ -1,22 +1,17 @@
 """Scans as the later stages use them: on the working grid, intensities ruled, tensors made, supervoxels counted."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
-from fsseg.data.cache import cached, content_key
 from fsseg.data.intensity import Scaling
-from fsseg.data.regions import RegionTable, count_regions, default_min_size
-from fsseg.data.stored import Stored
+from fsseg.data.regions import RegionTable, count_regions
 from fsseg.errors import DataError
-from fsseg.grids import WorkingGrid, working_grid
-from fsseg.interfaces import Dataset, Supervoxels
-from fsseg.types import Volume
+from fsseg.grids import WorkingGrid
+from fsseg.volumes import Volume
 
 
 @dataclass(frozen=True)
@@ -60,17 +55,6 @@ class TrainingScan:
     fill: float
 
 
-def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
-    """The volume with its slices on the working grid (`fsseg.grids.working_grid`); itself where nothing changes."""
-    (height, width), (thickness, *pixel) = volume.image.shape[1:], volume.spacing
-    working = working_grid((height, width), tuple(pixel), **options)
-    if working.is_own:
-        return volume
-    labels = None if volume.labels is None else working.labels(volume.labels)
-    spacing = (thickness, *(mm * own / new for mm, own, new in zip(pixel, working.own, working.resized)))
-    return replace(volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working)
-
-
 def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> EvaluationScan:
     """The scan for evaluation.
 
@@ -100,22 +84,3 @@ def training_scan(volume: Volume, regions: Int32[np.ndarray, "slice height width
     """The scan for training."""
     images = torch.from_numpy(scaling.apply(volume.image))
     return TrainingScan(volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean()))
-
-
-def cached_supervoxels(
-    volume: Volume, method: Supervoxels, dataset: Dataset, identity: str, min_size: int | None = None
-) -> Int32[np.ndarray, "slice height width"]:
-    """The supervoxels of a scan, computed once (those that a dataset comes with are read each time).
-
-    Args:
-        volume: The scan.
-        method: The method.
-        dataset: The scan's dataset.
-        identity: Stands for the method, its other options and its source; the rest of the key is the scan itself.
-        min_size: The method's option of this name, if it has one and it was given.
-    """
-    if isinstance(method, Stored):
-        return method(volume, dataset)
-    key = content_key(identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image)
-    compute: Callable[[], np.ndarray] = lambda: method(volume, dataset)  # noqa: E731
-    return cached("supervoxels", key, compute)

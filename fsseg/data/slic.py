@@ -13,8 +13,7 @@ from pydantic import Field
 from fsseg.data.regions import default_min_size
 from fsseg.data.supervoxels import body_mask, scaled_image
 from fsseg.errors import DataError
-from fsseg.interfaces import Dataset
-from fsseg.types import Volume
+from fsseg.volumes import Dataset, Volume
 
 
 class Slic:

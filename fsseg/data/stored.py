@@ -4,8 +4,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from fsseg.errors import DataError
-from fsseg.interfaces import Dataset, StoredSupervoxels
-from fsseg.types import Volume
+from fsseg.volumes import Dataset, StoredSupervoxels, Volume
 
 
 class Stored:

@@ -22,8 +22,7 @@ from scipy import ndimage
 from fsseg.data.regions import default_min_size
 from fsseg.data.supervoxel_kernels import collect, merge_similar, merge_small, number_regions, settle, sort
 from fsseg.errors import DataError
-from fsseg.interfaces import Dataset
-from fsseg.types import Volume
+from fsseg.volumes import Dataset, Volume
 
 DIRECTIONS = np.array(
     [

@@ -1,0 +1,44 @@
+"""A scan on the working grid, and its supervoxels there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from fsseg.data.cache import cached, content_key
+from fsseg.data.regions import default_min_size
+from fsseg.data.stored import Stored
+from fsseg.grids import working_grid
+from fsseg.volumes import Dataset, Supervoxels, Volume
+
+
+def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
+    """The volume with its slices on the working grid (`fsseg.grids.working_grid`); itself where nothing changes."""
+    (height, width), (thickness, *pixel) = volume.image.shape[1:], volume.spacing
+    working = working_grid((height, width), tuple(pixel), **options)
+    if working.is_own:
+        return volume
+    labels = None if volume.labels is None else working.labels(volume.labels)
+    spacing = (thickness, *(mm * own / new for mm, own, new in zip(pixel, working.own, working.resized)))
+    return replace(volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working)
+
+
+def cached_supervoxels(
+    volume: Volume, method: Supervoxels, dataset: Dataset, identity: str, min_size: int | None = None
+) -> Int32[np.ndarray, "slice height width"]:
+    """The supervoxels of a scan, computed once (those that a dataset comes with are read each time).
+
+    Args:
+        volume: The scan.
+        method: The method.
+        dataset: The scan's dataset.
+        identity: Stands for the method, its other options and its source; the rest of the key is the scan itself.
+        min_size: The method's option of this name, if it has one and it was given.
+    """
+    if isinstance(method, Stored):
+        return method(volume, dataset)
+    key = content_key(identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image)
+    compute: Callable[[], np.ndarray] = lambda: method(volume, dataset)  # noqa: E731
+    return cached("supervoxels", key, compute)
