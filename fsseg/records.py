@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,46 +73,56 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-UNFINISHED = ".unfinished-"
-"""What the names of files and folders begin with until they are finished."""
+UNFINISHED = ".unfinished"
+"""What the names of files and folders end with until they are finished."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+MISPLACED = {errno.ENOTDIR, errno.EEXIST}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to; what is there in the end takes the place of `path`, or nothing does.
+    """A temporary file beside `path` that takes its place at the end, or is removed on any exception.
 
-    The name ends as the path does, for libraries that go by it. Raises FssegError where the file cannot be written.
+    Raises FssegError for a folder that cannot be written and for a full disk.
     """
-    unfinished = None
+    temporary = None
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            if temporary is not None:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says about writing to `path` into one sentence; other errors stay what they are."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=f"-{path.name}")
-        os.close(handle)
-        unfinished = Path(name)
-        yield unfinished
-        unfinished.chmod(0o644)
-        os.replace(unfinished, path)
+        yield
     except OSError as error:
-        raise_if_unwritable(path, error)
-        raise
-    finally:
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        if error.errno in FULL:
+            sentence = f"{path}: the disk is full or the file too large ({reason}); make room or choose another folder"
+        elif error.errno in MISPLACED:
+            sentence = f"{path.parent}: a file is where a folder is expected ({reason}); choose another folder"
+        elif error.errno in REFUSED:
+            sentence = f"{path}: cannot be written ({reason}); expected a writable folder, choose another"
+        else:
+            raise
+        raise FssegError(sentence) from None
 
 
-def raise_if_unwritable(path: Path, error: OSError) -> None:
-    """Raises the FssegError for an error that says that a path cannot be written: the folder's or the disk's fault."""
-    what_to_do = {
-        errno.ENOSPC: "make room on the disk",
-        errno.EDQUOT: "make room in your quota",
-        errno.EFBIG: "raise the limit on the size of files, or make room",
-        errno.EROFS: "choose a folder that can be written to",
-        errno.EACCES: "choose a folder that can be written to",
-        errno.EPERM: "choose a folder that can be written to",
-        errno.ENOTDIR: "choose another folder",
-        errno.EEXIST: "choose another folder",
-    }
-    if error.errno in what_to_do:
-        raise FssegError(
-            f"{path}: cannot be written ({os.strerror(error.errno).lower()}), nothing of it is left; {what_to_do[error.errno]}"
-        ) from None
+def _umask() -> int:
+    """What new files are denied; mkstemp denies more, and the finished file should be an ordinary one."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -15,7 +15,7 @@ from typing import Any
 from fsseg.options import schema
 from fsseg.plugins import registry
 from fsseg.recipe import fingerprint
-from fsseg.records import UNFINISHED, raise_if_unwritable
+from fsseg.records import UNFINISHED, writing
 
 LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba", "scikit-image")
 
@@ -97,18 +97,16 @@ def stage_folder(runs: Path, stage: str, identity: dict[str, Any], make: Callabl
 def fill_folder(folder: Path, make: Callable[[Path], None]) -> None:
     """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name."""
     unfinished = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=UNFINISHED))
-        unfinished.chmod(0o755)
-        make(unfinished)
-        os.rename(unfinished, folder)
-    except OSError as error:
-        raise_if_unwritable(folder, error)
-        raise
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)  # it is there no more when all went well
+    with writing(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED))
+            unfinished.chmod(0o755)
+            make(unfinished)
+            os.rename(unfinished, folder)
+        finally:
+            if unfinished is not None:
+                shutil.rmtree(unfinished, ignore_errors=True)  # it is there no more when all went well
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -173,5 +173,5 @@ def test_the_contact_sheet_shows_every_outline(root, tmp_path):
     for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)):
         assert (np.abs(pixels - np.array(colour) / 255).max(axis=1) < 0.02).sum() > 100
     (tmp_path / "file").write_text("")
-    with pytest.raises(FssegError, match="cannot be written .* choose another folder"):
+    with pytest.raises(FssegError, match="a file is where a folder is expected .* choose another folder"):
         write_contact_sheet(checked, tmp_path / "file" / "sheet.png")

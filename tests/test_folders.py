@@ -136,7 +136,7 @@ MISTAKES = {
     "other shape": "label_2.nii.gz: has shape 32 x 20 x 4, expected 32 x 32 x 4 as image_2.nii.gz",
     "more slices": "label_2.nii.gz: has shape 32 x 32 x 5, expected 32 x 32 x 4 as image_2.nii.gz",
     "turned labels": "label_2.nii.gz: its axes run towards LAS, expected RAS as those of image_2.nii.gz",
-    "colours": "image_2.nii.gz: has colours (RGB), expected one number per voxel",
+    "colours": "image_2.nii.gz: has colours (RGB) or complex numbers, expected one number per voxel",
     "flat affine": "image_2.nii.gz: its affine maps voxels to no place in space",
     "halves": "label_2.nii.gz: has labels 0.5, 1.5, expected 0 and 1 bright, 2 dark",
     "two for one": "image_{case}.nii* finds two files for case 2: image_2.nii and image_2.nii.gz",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from raw_trees import Notes, write_chaos, write_pairs
 
-from fsseg import FssegError
+from fsseg import FssegError, records
 from fsseg.data.prepare import chaos, engine, nifti, resaved, save
 from fsseg.data.prepare.engine import prepare
 
@@ -205,7 +205,7 @@ def test_an_exception_leaves_nothing_half(tmp_path, source, monkeypatch, stage):
         if stage == "writing":
             patched.setattr("gzip.GzipFile.write", interrupt)
         else:
-            patched.setattr(save.os, "replace", lambda a, b: interrupt() if "image" in str(b) else os.rename(a, b))
+            patched.setattr(records.os, "replace", lambda a, b: interrupt() if "image" in str(b) else os.rename(a, b))
         with pytest.raises(KeyboardInterrupt):
             prepare(plan_of(source), tmp_path / "out", jobs=1)
     assert not [name for name in contents(tmp_path / "out") if "unfinished" in name or "image" in name]

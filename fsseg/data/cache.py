@@ -36,6 +36,6 @@ def cached(kind: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         array = compute()
-        with replacing(path) as unfinished:
-            np.save(unfinished, array)
+        with replacing(path) as unfinished, unfinished.open("wb") as file:  # a name would get the suffix .npy
+            np.save(file, array)
         return array

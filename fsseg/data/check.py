@@ -11,7 +11,7 @@ import numpy as np
 
 from fsseg.data.description import FILE_NAME, Description
 from fsseg.data.files import (
-    NiftiFile,
+    ScanFile,
     image_problems,
     label_problems,
     make_volume,
@@ -142,7 +142,7 @@ class _Checkup:
         return files
 
     def _check_case(self, case: str, image_path: Path, label_path: Path) -> None:
-        files: list[NiftiFile] = []
+        files: list[ScanFile] = []
         for path in (image_path, label_path):
             try:
                 files.append(read_nifti(path))
@@ -207,7 +207,7 @@ class _Checkup:
                     self.add("problem", list(_supervoxel_problems(files[checked.case], checked)))
 
 
-def _summarise(volume: Volume, image: NiftiFile, described: Description) -> CheckedCase:
+def _summarise(volume: Volume, image: ScanFile, described: Description) -> CheckedCase:
     counts = {name: (volume.labels == number).sum(axis=(1, 2)) for name, number in described.numbers.items()}
     labelled = np.flatnonzero(volume.labels.any(axis=(1, 2)))
     middle = int(labelled[len(labelled) // 2]) if len(labelled) else len(volume.image) // 2
@@ -223,7 +223,7 @@ def _summarise(volume: Volume, image: NiftiFile, described: Description) -> Chec
     )
 
 
-def _header_warnings(image: NiftiFile) -> Iterator[str]:
+def _header_warnings(image: ScanFile) -> Iterator[str]:
     by_affine = nibabel.affines.voxel_sizes(image.affine)
     if not np.allclose(by_affine, image.voxel_sizes, rtol=0.01):
         told = [" x ".join(f"{size:.3g}" for size in sizes) for sizes in (image.voxel_sizes, by_affine)]

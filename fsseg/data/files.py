@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from jaxtyping import Float, Num
 
 from fsseg.data.description import Description
 from fsseg.errors import DataError
@@ -18,11 +19,11 @@ SAME_PLACE = 1e-2
 
 
 @dataclass(frozen=True)
-class NiftiFile:
-    """A three-dimensional NIfTI file as stored.
+class ScanFile:
+    """A three-dimensional scan as stored.
 
     Attributes:
-        path: Where it is.
+        path: Its file.
         voxels: In the file's own order of axes.
         affine: Voxel indices to mm.
         voxel_sizes: Along the file's axes, mm.
@@ -34,8 +35,16 @@ class NiftiFile:
     voxel_sizes: tuple[float, float, float]
 
 
-def read_nifti(path: Path) -> NiftiFile:
-    """Reads a file; raises DataError if it is missing, cut off, not NIfTI, or not three-dimensional and of one channel."""
+def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
+    """Reads a file; scaled integers come as float32.
+
+    Args:
+        path: The file.
+        channel: Of a file with several channels (a fourth axis); None refuses such files.
+
+    Raises:
+        DataError: It is missing, cut off, not NIfTI, in colours, not three-dimensional or nowhere in space.
+    """
     try:
         file = nibabel.load(path)
         voxels = np.asanyarray(file.dataobj)
@@ -43,25 +52,43 @@ def read_nifti(path: Path) -> NiftiFile:
         raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
     except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again") from None
-    if voxels.dtype.fields is not None:
+    if voxels.dtype.fields is not None or np.iscomplexobj(voxels):
         raise DataError(
-            f"{path}: has colours (RGB), expected one number per voxel; convert it to grey values or labels"
+            f"{path}: has colours (RGB) or complex numbers, expected one number per voxel; convert it to grey values or labels"
         )
-    if voxels.ndim == 4 and voxels.shape[3] == 1:
-        voxels = voxels[..., 0]
+    if voxels.dtype.kind == "f" and file.get_data_dtype().kind in "iu":  # scl_slope and scl_inter
+        voxels = voxels.astype(np.float32)
+    voxels = one_channel(path, voxels.astype(voxels.dtype.newbyteorder("="), copy=False), channel)
+    affine = np.asarray(file.affine, dtype=np.float64)
+    check_affine(path, affine)
+    return ScanFile(path, voxels, affine, tuple(float(size) for size in file.header.get_zooms()[:3]))
+
+
+def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
+    """Three-dimensional voxels; raises DataError where a fourth axis leaves a choice that `channel` does not make."""
+    if voxels.ndim == 4 and (voxels.shape[3] == 1 or channel is not None):
+        wanted = channel if voxels.shape[3] > 1 else 0
+        if wanted >= voxels.shape[3]:
+            raise DataError(
+                f"{path}: has {voxels.shape[3]} channels, expected one with number {wanted}; check --channel"
+            )
+        voxels = voxels[..., wanted]
     if voxels.ndim != 3:
         raise DataError(
             f"{path}: has {voxels.ndim} dimensions ({_sizes(voxels)}), expected 3; split it into one file per channel or time"
         )
-    affine = np.asarray(file.affine, dtype=np.float64)
+    return voxels
+
+
+def check_affine(path: Path, affine: Float[np.ndarray, "4 4"]) -> None:
+    """Raises DataError for an affine that has no inverse."""
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError(
             f"{path}: its affine maps voxels to no place in space, expected an invertible one; repair the header"
         )
-    return NiftiFile(path, voxels, affine, tuple(float(size) for size in file.header.get_zooms()[:3]))
 
 
-def image_problems(image: NiftiFile) -> Iterator[str]:
+def image_problems(image: ScanFile) -> Iterator[str]:
     """What makes an image unusable."""
     voxels = image.voxels
     if not np.isfinite(voxels).all():
@@ -71,7 +98,7 @@ def image_problems(image: NiftiFile) -> Iterator[str]:
         yield f"{image.path}: every voxel is {voxels.flat[0]:g}, expected an image; repair or remove the case"
 
 
-def label_problems(labels: NiftiFile, described: Description) -> Iterator[str]:
+def label_problems(labels: ScanFile, described: Description) -> Iterator[str]:
     """What makes a label map unusable."""
     if described.other_labels == "background" and np.issubdtype(labels.voxels.dtype, np.integer):
         return
@@ -89,7 +116,7 @@ def label_problems(labels: NiftiFile, described: Description) -> Iterator[str]:
         )
 
 
-def pair_problems(image: NiftiFile, labels: NiftiFile) -> Iterator[str]:
+def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
     """What keeps a label map from lying on its image."""
     if labels.voxels.shape != image.voxels.shape:
         yield (
@@ -110,7 +137,7 @@ def pair_problems(image: NiftiFile, labels: NiftiFile) -> Iterator[str]:
             )
 
 
-def make_volume(case: str, image: NiftiFile, labels: NiftiFile, described: Description) -> Volume:
+def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
     """The scan, slices first, clipped and with the classes' numbers for labels."""
     grid = find_grid(image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation)
     spacing = tuple(image.voxel_sizes[axis] for axis in grid.axes)

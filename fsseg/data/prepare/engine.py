@@ -17,9 +17,10 @@ import tomli_w
 
 from fsseg.data.prepare.manifest import FILE_NAME, Manifest, Record, is_current, open_manifest, result_of, source_of
 from fsseg.data.prepare.plan import CasePlan, Plan, Prepared
-from fsseg.data.prepare.save import checksum, remove_unfinished, replacing, write_nifti, write_text, writing
-from fsseg.errors import DataError
+from fsseg.data.prepare.save import checksum, remove_unfinished, write_nifti
+from fsseg.errors import DataError, FssegError
 from fsseg.progress import Progress, Silent
+from fsseg.records import replacing, write_text, writing
 
 DESCRIPTION = "dataset.toml"
 
@@ -132,7 +133,7 @@ def prepare_case(task: Task) -> Done:
                 (task.out / name).unlink(missing_ok=True)
         prepared = task.make(task.plan)
         return Done(case, source | result_of(prepared, _write(prepared, task.out, names)))
-    except DataError as error:
+    except FssegError as error:
         return Done(case, problem=str(error))
     except OSError as error:
         where = error.filename or task.source

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fsseg.data.prepare.plan import CasePlan, Plan, Prepared
-from fsseg.data.prepare.save import checksum, write_text
+from fsseg.data.prepare.save import checksum
 from fsseg.errors import DataError
+from fsseg.records import write_text
 
 FILE_NAME = "manifest.json"
 
