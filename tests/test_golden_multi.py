@@ -3,20 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from helpers import NoBackbone
 
 from fsseg import AdNetPp, AvgEst, CeT, Fixed, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
 from fsseg.losses import alignment_loss, log_probabilities
 from fsseg.ops import cosine
-
-
-class NoBackbone(nn.Module):
-    """Stands where a backbone would: the reference numbers start from features."""
-
-    channels, stride, intensity = 16, 8, "zscore"
-
-    def forward(self, images):
-        raise AssertionError("not called")
 
 
 @pytest.fixture

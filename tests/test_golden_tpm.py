@@ -3,18 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from helpers import NoBackbone
 
 from fsseg import AvgEst, CeT, EmGmm, LinEst, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
-
-
-class NoBackbone(nn.Module):
-    """Stands where a backbone would: the reference numbers start from features."""
-
-    channels, stride, intensity = 16, 8, "zscore"
-
-    def forward(self, images):
-        raise AssertionError("not called")
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +57,11 @@ def test_imports_go_down():
 def test_one_module_names_the_accelerator():
     naming = [path.name for path in PACKAGE.rglob("*.py") if re.search(r"\bcuda\b", path.read_text())]
     assert sorted(naming) == ["cli.py", "devices.py", "runs.py"]  # the latter two only pass on what the user typed
+
+
+def test_scans_are_read_and_cut_without_torch():
+    """Worker processes that compute supervoxels or prepare scans stay small."""
+    modules = "fsseg.precompute, fsseg.data.check, fsseg.data.slic, fsseg.data.phantom, fsseg.data.prepare.engine"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import NoScans
 
 from fsseg import FssegError, Volume
 from fsseg.data.cache import cache_folder, content_key
@@ -9,7 +10,6 @@ from fsseg.data.regions import default_min_size, scaled_pixels
 from fsseg.data.scans import evaluation_scan, training_scan
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.grids import FileGrid
-from fsseg.protocols import FOLD_SCHEMES
 
 
 def volume(seed=0, labels=True):
@@ -76,7 +76,7 @@ def test_a_scan_on_another_grid_is_scored_on_its_own():
 
 
 def test_the_size_of_supervoxels_follows_the_grid():
-    own, dataset = volume(), Dataset()
+    own, dataset = volume(), NoScans(7)
     assert default_min_size(own, dataset) == 7
     assert default_min_size(on_working_grid(own, {"spacing": 0.75}), dataset) == 28
     dataset.supervoxel_min_size = None
@@ -84,18 +84,6 @@ def test_the_size_of_supervoxels_follows_the_grid():
     assert default_min_size(usual, dataset) == 5000
     assert default_min_size(own, dataset) == 1
     assert scaled_pixels(200, 256, 256) == 200 and scaled_pixels(200, 128, 64) == 25 and scaled_pixels(20, 8, 8) == 1
-
-
-class Dataset:
-    name = "one scan"
-    statistics = "volume"
-    folds = FOLD_SCHEMES["disjoint5"]
-    classes = {1: "a"}
-    supervoxel_min_size = 7
-    cases = ["x"]
-
-    def load(self, case):
-        return volume()
 
 
 class Counting:
@@ -110,7 +98,7 @@ class Counting:
 
 def test_supervoxels_are_computed_once_for_the_same_content(tmp_path, monkeypatch):
     monkeypatch.setenv("FSSEG_CACHE", str(tmp_path))
-    method, dataset = Counting(), Dataset()
+    method, dataset = Counting(), NoScans(7)
     assert [cached_supervoxels(volume(), method, dataset, "a").max() for _ in range(3)] == [1, 1, 1]
     assert cached_supervoxels(volume(1), method, dataset, "a").max() == 2, "another scan"
     assert cached_supervoxels(volume(), method, dataset, "b").max() == 3, "another method or other options"
@@ -118,7 +106,7 @@ def test_supervoxels_are_computed_once_for_the_same_content(tmp_path, monkeypatc
     assert cached_supervoxels(volume(), method, dataset, "a").max() == 4, "another size"
     [path] = [p for p in (tmp_path / "supervoxels").iterdir() if np.load(p).max() == 3]
     path.write_bytes(b"")
-    assert cached_supervoxels(volume(), method, Dataset(), "b").max() == 5, "a damaged file is computed again"
+    assert cached_supervoxels(volume(), method, NoScans(7), "b").max() == 5, "a damaged file is computed again"
     assert not list(tmp_path.rglob("*.tmp"))
 
 

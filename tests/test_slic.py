@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import NoScans
 from scipy import ndimage
 
 from fsseg.data.phantom import generate_case
@@ -12,22 +13,7 @@ from fsseg.data.supervoxels import body_mask, scaled_image
 from fsseg.errors import DataError
 from fsseg.grids import FileGrid
 from fsseg.options import options_of
-from fsseg.protocols import FOLD_SCHEMES
 from fsseg.volumes import Volume
-
-
-class TwoScans:
-    """A dataset of which only the number matters here."""
-
-    name = "two scans"
-    statistics = "volume"
-    folds = FOLD_SCHEMES["disjoint5"]
-    classes = {1: "organ"}
-    supervoxel_min_size = 200
-    cases = ["1", "2"]
-
-    def load(self, case: str) -> Volume:
-        raise NotImplementedError
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +23,7 @@ def abdomen() -> Volume:
 
 @pytest.fixture(scope="module")
 def regions(abdomen):
-    return Slic()(abdomen, TwoScans())
+    return Slic()(abdomen, NoScans(200))
 
 
 def volume_of(image: np.ndarray, spacing: tuple[float, float, float] = (2.0, 1.0, 1.0)) -> Volume:
@@ -66,7 +52,7 @@ def test_regions_fill_the_body_and_are_numbered_from_1(abdomen, regions):
 
 
 def test_the_same_scan_gives_the_same_regions(abdomen, regions):
-    np.testing.assert_array_equal(Slic()(abdomen, TwoScans()), regions)
+    np.testing.assert_array_equal(Slic()(abdomen, NoScans(200)), regions)
 
 
 def test_the_inputs_are_left_as_they_are(abdomen, regions):
@@ -75,38 +61,38 @@ def test_the_inputs_are_left_as_they_are(abdomen, regions):
 
 @pytest.mark.parametrize("count", [20, 80])
 def test_there_are_about_as_many_regions_as_asked_for(abdomen, count):
-    assert 0.8 * count <= Slic(count=count)(abdomen, TwoScans()).max() <= 1.1 * count
+    assert 0.8 * count <= Slic(count=count)(abdomen, NoScans(200)).max() <= 1.1 * count
 
 
 def test_by_default_a_region_has_about_the_datasets_voxels(regions):
     sizes = np.bincount(regions.ravel())[1:]
-    assert np.median(sizes) == pytest.approx(TwoScans.supervoxel_min_size, rel=0.3)
+    assert np.median(sizes) == pytest.approx(200, rel=0.3)
 
 
 @pytest.mark.parametrize("count", [None, 1])
 def test_one_region_is_the_whole_body(count):
     volume = volume_of(noisy_block((2, 6, 6)))  # fewer voxels than a region should have
-    regions = Slic(count=count)(volume, TwoScans())
+    regions = Slic(count=count)(volume, NoScans(200))
     assert regions.dtype == np.int32
     np.testing.assert_array_equal(regions, body_mask(scaled_image(volume)))
 
 
 def test_a_body_of_fewer_voxels_than_regions_is_divided_all_the_same():
-    regions = Slic(count=200)(volume_of(noisy_block((2, 6, 6))), TwoScans())
+    regions = Slic(count=200)(volume_of(noisy_block((2, 6, 6))), NoScans(200))
     assert (regions > 0).sum() == 71
 
 
 def test_thicker_slices_make_regions_that_span_fewer_of_them():
     image = noisy_block((24, 24, 24))
     method = Slic(count=27, compactness=100.0)  # by place alone
-    thin, thick = (method(volume_of(image, (gap, 1.0, 1.0)), TwoScans()) for gap in (1.0, 4.0))
+    thin, thick = (method(volume_of(image, (gap, 1.0, 1.0)), NoScans(200)) for gap in (1.0, 4.0))
     assert extents(thick)[0] < 0.75 * extents(thin)[0]
     assert (extents(thick)[1:] > extents(thin)[1:]).all()
 
 
 def test_only_the_ratio_of_the_spacings_matters():
     image = noisy_block((8, 20, 20))
-    small, large = (Slic(count=12)(volume_of(image, (3 * unit, unit, unit)), TwoScans()) for unit in (0.5, 2.0))
+    small, large = (Slic(count=12)(volume_of(image, (3 * unit, unit, unit)), NoScans(200)) for unit in (0.5, 2.0))
     np.testing.assert_array_equal(small, large)
 
 
@@ -116,15 +102,15 @@ def test_sigma_is_in_millimetres(abdomen):
         Volume("7", abdomen.image, None, tuple(unit * size for size in (4.0, 1.0, 1.0)), abdomen.grid)
         for unit in (1, 2)
     )
-    smooth = Slic(sigma=1.5)(near, TwoScans())
-    np.testing.assert_array_equal(Slic(sigma=3.0)(far, TwoScans()), smooth)
-    assert (Slic()(near, TwoScans()) != smooth).any()
+    smooth = Slic(sigma=1.5)(near, NoScans(200))
+    np.testing.assert_array_equal(Slic(sigma=3.0)(far, NoScans(200)), smooth)
+    assert (Slic()(near, NoScans(200)) != smooth).any()
 
 
 def test_regions_follow_intensities_unless_they_are_to_be_compact():
     image = noisy_block((6, 30, 30))
     image[:, :, 13:] += 60
-    loose, compact = (Slic(count=8, compactness=value)(volume_of(image), TwoScans()) for value in (0.01, 100.0))
+    loose, compact = (Slic(count=8, compactness=value)(volume_of(image), NoScans(200)) for value in (0.01, 100.0))
     assert not set(np.unique(loose[:, :, :13])) & set(np.unique(loose[:, :, 13:]))
     assert set(np.unique(compact[:, :, :13])) & set(np.unique(compact[:, :, 13:]))
 
@@ -132,12 +118,12 @@ def test_regions_follow_intensities_unless_they_are_to_be_compact():
 def test_without_scikit_image_the_error_says_what_to_install(monkeypatch, abdomen):
     monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
     with pytest.raises(DataError, match=r"scikit-image is not installed; install fsseg\[slic\]$"):
-        Slic()(abdomen, TwoScans())
+        Slic()(abdomen, NoScans(200))
 
 
 def test_an_image_without_contrast_is_an_error_that_names_the_case():
     with pytest.raises(DataError, match=r"case 7: every voxel is 3, expected .*; \w+"):
-        Slic()(volume_of(np.full((2, 4, 4), 3.0)), TwoScans())
+        Slic()(volume_of(np.full((2, 4, 4), 3.0)), NoScans(200))
 
 
 def test_every_option_has_a_meaning():

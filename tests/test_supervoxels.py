@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.plain_supervoxels import plain_supervoxels
+from helpers import NoScans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -18,7 +19,6 @@ from fsseg.data.supervoxels import Felzenszwalb, body_mask, cut_to_body, felzens
 from fsseg.errors import DataError
 from fsseg.grids import FileGrid
 from fsseg.options import options_of
-from fsseg.protocols import FOLD_SCHEMES
 from fsseg.volumes import Volume
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -28,20 +28,6 @@ STEPS = [
     (0, 1, 0), (0, 1, 1), (0, 0, 1), (0, 1, -1), (1, 1, 0), (1, 1, 1), (1, 0, 1),
     (1, -1, 0), (1, -1, -1), (1, 0, -1), (1, 1, -1), (1, -1, 1), (1, 0, 0),
 ]  # fmt: skip
-
-
-class TwoScans:
-    """A dataset of which only the number matters here."""
-
-    name = "two scans"
-    statistics = "volume"
-    folds = FOLD_SCHEMES["disjoint5"]
-    classes = {1: "organ"}
-    supervoxel_min_size = 30
-    cases = ["1", "2"]
-
-    def load(self, case: str) -> Volume:
-        raise NotImplementedError
 
 
 def published(name: str) -> dict[str, np.ndarray]:
@@ -134,7 +120,7 @@ def test_the_component_gives_the_published_supervoxels():
     stored = published("tiny_i")
     method = Felzenszwalb(min_size=int(stored["min_size"]))
     volume = volume_of(stored["raw_int16"].astype(np.float32), tuple(stored["spacing_zxy"].tolist()))
-    np.testing.assert_array_equal(method(volume, TwoScans()), stored["masked_labels"])
+    np.testing.assert_array_equal(method(volume, NoScans()), stored["masked_labels"])
 
 
 @pytest.mark.parametrize("min_size", [1, 20, 200])
@@ -373,7 +359,7 @@ def test_the_minimum_is_the_datasets_unless_given(option, used):
     stored = 12.5 * noise(5, (4, 12, 14), "integer") - 400  # stored intensities are on any scale
     image = scaled(stored)
     expected = cut_to_body(felzenszwalb(image, spacing=SPACING, min_size=used), body_mask(image))
-    np.testing.assert_array_equal(Felzenszwalb(min_size=option)(volume_of(stored), TwoScans()), expected)
+    np.testing.assert_array_equal(Felzenszwalb(min_size=option)(volume_of(stored), NoScans()), expected)
     assert len(np.unique(expected)) > 2
 
 
@@ -381,8 +367,8 @@ def test_scale_and_sigma_reach_the_segmentation():
     image = scaled(noise(6, (4, 12, 14), "float"))
     options = {"scale": 1e4, "sigma": 2.0, "min_size": 10}
     expected = cut_to_body(felzenszwalb(image, spacing=SPACING, **options), body_mask(image))
-    np.testing.assert_array_equal(Felzenszwalb(**options)(volume_of(image), TwoScans()), expected)
-    plain = Felzenszwalb(min_size=10)(volume_of(image), TwoScans())
+    np.testing.assert_array_equal(Felzenszwalb(**options)(volume_of(image), NoScans()), expected)
+    plain = Felzenszwalb(min_size=10)(volume_of(image), NoScans())
     assert (plain != expected).any()
 
 
@@ -395,7 +381,7 @@ def test_the_inputs_are_left_as_they_are():
 
 def test_an_image_without_contrast_is_an_error_that_names_the_case():
     with pytest.raises(DataError, match=r"case 7: every voxel is 3, expected .*; \w+"):
-        Felzenszwalb()(volume_of(np.full((2, 4, 4), 3.0, dtype=np.float32)), TwoScans())
+        Felzenszwalb()(volume_of(np.full((2, 4, 4), 3.0, dtype=np.float32)), NoScans())
 
 
 def test_every_option_has_a_meaning():

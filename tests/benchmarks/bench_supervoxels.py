@@ -15,23 +15,20 @@ from fsseg.data import supervoxels
 
 SIDES = {"product": supervoxels.felzenszwalb, "plain": plain_supervoxels.plain_supervoxels}
 ROUNDS = {("product", 36): 7, ("plain", 36): 3, ("product", 96): 5, ("plain", 96): 1}
+LIMITS = {36: 400, 96: 800}
+"""MiB that a whole process may take, by the number of slices."""
+
 CHILD = """
 import resource, sys
 import numpy as np
-without_torch, path, spacing, min_size = sys.argv[1] == "without", sys.argv[2], eval(sys.argv[3]), int(sys.argv[4])
-if without_torch:  # the segmentation itself needs none of the types that bring it along
-    import types
-    for name, attribute in {"fsseg.types": "Volume", "fsseg.interfaces": "Dataset"}.items():
-        sys.modules[name] = types.ModuleType(name)
-        setattr(sys.modules[name], attribute, type(attribute, (), {}))
 from fsseg.data.supervoxels import felzenszwalb
+path, spacing, min_size = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 image = np.load(path)
 felzenszwalb(image[:2, :9, :9].copy(), spacing=spacing, min_size=5)  # loads the compiled code
 before = peak()
 felzenszwalb(image, spacing=spacing, min_size=min_size)
-assert without_torch != ("torch" in sys.modules)
 print(before, peak())
 """
 
@@ -53,12 +50,12 @@ class Table:
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter):
         write = terminalreporter.write_line
-        write(f"{'':24}{'product':>10}{'plain':>10}{'ratio':>8}{'peak, MiB (of the call)':>26}{'with torch':>14}")
+        write(f"{'':24}{'product':>10}{'plain':>10}{'ratio':>8}{'peak, MiB (of the call)':>26}")
         for name, row in self.rows.items():
             product, plain = row.get("product", np.nan), row.get("plain", np.nan)  # either may have been left out
             times = f"{product:9.2f}s{plain:9.2f}s{plain / product:7.1f}x"
-            peaks = [f"{after:.0f} (+{after - before:.0f})" for before, after in row.get("peaks", [])]
-            write(f"{name:24}{times}" + (f"{peaks[0]:>26}{peaks[1]:>14}" if peaks else ""))
+            peak = f"{row['peak']:.0f} (+{row['peak'] - row['before']:.0f})" if "peak" in row else ""
+            write(f"{name:24}{times}{peak:>26}")
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +88,13 @@ def test_supervoxels(benchmark, prepared, measured, side):
 
 
 def test_memory(prepared, measured, tmp_path):
-    """The peak of a fresh process, without and with torch, and how much of it came with the call."""
+    """The peak of a fresh process, and how much of it came with the call."""
     name, image, options, _ = prepared
     np.save(tmp_path / "image.npy", image)
     arguments = [str(tmp_path / "image.npy"), str(options["spacing"]), str(options["min_size"])]
-    for torch in ("without", "with"):
-        # A shell in between: a process starts with the peak of the one that it was split off from.
-        command = ["sh", "-c", '"$0" "$@"; exit $?', sys.executable, "-c", CHILD, torch, *arguments]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        measured.setdefault(name, {}).setdefault("peaks", []).append(tuple(map(float, printed.split())))
+    # A shell in between: a process starts with the peak of the one that it was split off from.
+    command = ["sh", "-c", '"$0" "$@"; exit $?', sys.executable, "-c", CHILD, *arguments]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    before, peak = map(float, printed.split())
+    measured.setdefault(name, {}).update(before=before, peak=peak)
+    assert peak < LIMITS[len(image)]
