@@ -57,7 +57,7 @@ def btcv(source: Source, out: Out, as_published: AsPublished = False, jobs: Jobs
 
 @prepare_app.command()
 def cmr(source: Source, out: Out, jobs: Jobs = None) -> None:
-    """MS-CMRSeg (cardiac bSSFP MR): patient<k>_C0 and its manual labels to the dataset cmr.
+    """MS-CMRSeg (cardiac bSSFP MR): patientK_C0 and its manual labels to the dataset cmr.
 
     Clipped at the 99.5th percentile, 1.25 x 1.25 mm, 256 x 256; slices stay as they are. This is our choice: the
     preprocessing behind published numbers is unknown.

@@ -19,10 +19,12 @@ from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
 from fsseg.evaluation import choose_supports, evaluate
 from fsseg.grids import WorkingGrid
+from fsseg.progress import Silent
 from fsseg.protocols import Fold, find_protocol
 from fsseg.recipe import TrainingTable
 from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
+from fsseg.runs import _Run
 from fsseg.thresholds import clip_prior
 from fsseg.training import train
 from fsseg.variants import Variant
@@ -383,3 +385,29 @@ def test_training_and_calibration_with_several_classes(root, tmp_path):
         )
         sizes[classes] = np.mean([sample.size for sample in calibration.samples])
     assert sizes[1] < 0.07 and sizes[4] > 0.15
+
+
+def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_path):
+    """One mean and spread for the whole fold, from its training scans alone; they are part of the training's key."""
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
+    plain = _Run(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    recipe.dataset = {**recipe.dataset.model_dump(), "statistics": "training"}
+    pooled = _Run(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    [fold] = pooled.folds
+    voxels = np.concatenate([pooled.volumes[case].image.ravel() for case in fold.training]).astype(np.float64)
+    case = fold.queries[0]
+    expected = (pooled.volumes[case].image - voxels.mean()) / voxels.std()
+    np.testing.assert_allclose(pooled._evaluation_scan(case, fold, "zscore").images, expected, atol=1e-4)
+    own = pooled.volumes[case].image
+    np.testing.assert_allclose(
+        plain._evaluation_scan(case, fold, "zscore").images, (own - own.mean()) / own.std(), atol=1e-4
+    )
+    results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert results.frame["dice"].notna().all()
+
+
+def test_find_dataset_is_data_from_python(root, tmp_path):
+    recipe = fsseg.load_recipe(ROOT / "recipes" / "tpm_mp5_linest.toml")
+    recipe.dataset = fsseg.find_dataset(root)
+    recipe.check()
+    assert (recipe.dataset.name, recipe.dataset.options) == ("nifti", {"root": str(root)})
