@@ -207,6 +207,8 @@ def print_results(results: "Results") -> None:
         table.add_row(f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
     console.print(f"\n{title}\n", soft_wrap=True)
     console.print(table)
+    if about["uses_truth"]:
+        console.print(f"\nProtocol {about['protocol']} chooses the query's slices by its ground truth")
     if results.oracles:
         console.print("\n* uses the ground truth of the query")
     console.print(f"\nRun directory: {results.path}", soft_wrap=True)

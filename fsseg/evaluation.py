@@ -1,22 +1,23 @@
-"""Evaluation of a fold: one support slice per class segments every slice of the query scans."""
+"""Evaluation of a fold: the slices of every query scan are segmented from the support that the protocol assigns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from fsseg.assignments import Assignment
 from fsseg.data.scans import EvaluationScan
-from fsseg.errors import DataError
 from fsseg.metrics import count_overlap
 from fsseg.ops import restore_labels
 from fsseg.progress import Progress, Silent
-from fsseg.protocols import Fold, Protocol
+from fsseg.protocols import Fold
 from fsseg.records import CaseScore
 from fsseg.segmenter import encode, encode_support, require_foreground
-from fsseg.types import Prototypes, Query, Support
+from fsseg.types import Prototypes, Query, Segmentation
 from fsseg.variants import Variant, by_scoring
 
 SLICES_AT_ONCE = 16
@@ -25,94 +26,55 @@ SLICES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class CaseResult:
-    """The counts of a case, class and variant, and the predicted voxels, on the scan's own grid."""
-
-    score: CaseScore
-    labels: UInt8[np.ndarray, "slice height width"]
-
-
-@dataclass(frozen=True)
-class ClassSupport:
-    """The support of one class.
+    """A scan as one variant segmented it from one support, on the scan's own grid.
 
     Attributes:
-        class_value: The class's label value.
-        class_name: Its name.
-        case: The support case.
-        slice: The labelled slice.
-        support: The slice with its mask.
+        scores: The counts, one record per class.
+        labels: 0 is background; a single class is 1, several have their values in the dataset.
     """
 
-    class_value: int
-    class_name: str
-    case: str
-    slice: int
-    support: Support
-
-
-def choose_supports(scan: EvaluationScan, classes: dict[int, str], protocol: Protocol) -> list[ClassSupport]:
-    """The support of every class: the slice at the protocol's position among those that show the class.
-
-    Raises DataError for a class that the support scan does not show.
-    """
-    supports = []
-    for value, name in classes.items():
-        shown = (scan.labels == value).any(dim=2).any(dim=1).nonzero()[:, 0].tolist()
-        if not shown:
-            raise DataError(
-                f"case {scan.case}: it is the fold's support but shows no {name} (label {value}), expected at least one "
-                "slice with it; choose another fold, or leave the class out of the dataset's classes"
-            )
-        chosen = shown[int(protocol.support_position * len(shown))]
-        mask = (scan.labels[chosen] == value)[None, None]
-        location = scan.location[chosen][None, None]
-        support = Support(scan.images[chosen][None, None], mask, location)
-        supports.append(ClassSupport(value, name, scan.case, chosen, support))
-    return supports
+    scores: list[CaseScore]
+    labels: UInt8[np.ndarray, "slice height width"]
 
 
 @torch.no_grad()
 def evaluate(
     backbone: nn.Module,
     variants: list[Variant],
-    supports: list[ClassSupport],
-    queries: list[EvaluationScan],
+    assignments: list[Assignment],
+    scans: dict[str, EvaluationScan],
     fold: Fold,
     *,
     seed: int,
     device: torch.device,
     progress: Progress | None = None,
 ) -> Iterator[CaseResult]:
-    """Segments every query scan for every class with every variant.
+    """Segments what is assigned, with every variant.
 
-    Each slice passes the backbone once; prototypes are made once per class and kind of scoring.
+    Each slice of a query passes the backbone once; prototypes are made once per support and kind of scoring.
     """
-    supports = [_on_device(chosen, device) for chosen in supports]
-    prototypes = _all_prototypes(backbone, variants, supports)
-    for scan in (progress or Silent()).track(queries, "evaluation", len(queries)):
+    prototypes = _all_prototypes(backbone, variants, assignments, device)
+    by_query = [(case, list(group)) for case, group in groupby(assignments, lambda a: a.query_case)]
+    for case, assigned in (progress or Silent()).track(by_query, "evaluation", len(by_query)):
+        scan = scans[case]
         query = Query(scan.images, scan.location).to(device)
         features = encode_in_parts(backbone, query.images)
-        for chosen in supports:
-            target = (scan.labels == chosen.class_value).to(device).long()
-            actual = (scan.truth == chosen.class_value).to(device)
+        for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes)):
+            parts = list(parts)
+            target = _number_ways(scan.labels.to(device), parts[0])
+            truth = _number_ways(scan.truth.to(device), parts[0])
             for variant in variants:
-                made = prototypes[chosen.class_value, variant.scoring]
-                # Only an oracle looks at the target; the segmenter hands it to no other policy.
-                result = variant.segmenter.segment(chosen.support, made, query, features, target)
-                labels = result.labels if scan.working.is_own else restore_labels(result.scores, scan.working)
-                counts = count_overlap(labels > 0, actual)
-                score = CaseScore(
-                    variant=variant.name,
-                    oracle=variant.segmenter.threshold.oracle,
-                    fold=fold.index,
-                    seed=seed,
-                    case=scan.case,
-                    class_name=chosen.class_name,
-                    support_case=chosen.case,
-                    support_slice=chosen.slice,
-                    **counts._asdict(),
-                )
-                yield CaseResult(score, labels.cpu().numpy())
+                labels = torch.zeros_like(truth, dtype=torch.uint8)
+                for part in parts:
+                    made = prototypes[id(part.support), variant.scoring]
+                    at = slice(None) if part.query_slices is None else list(part.query_slices)
+                    piece = Query(query.images[at], query.location[at])
+                    # Only an oracle looks at the target; the segmenter hands it to no other policy.
+                    support = part.support.to(device)
+                    result = variant.segmenter.segment(support, made, piece, features[at], target[at])
+                    labels[at] = _on_own_grid(result, scan)
+                scores = _count(variant, parts, labels, truth, fold, seed)
+                yield CaseResult(scores, _with_values(labels, parts[0]).cpu().numpy())
 
 
 def encode_in_parts(
@@ -123,20 +85,72 @@ def encode_in_parts(
 
 
 def _all_prototypes(
-    backbone: nn.Module, variants: list[Variant], supports: list[ClassSupport]
+    backbone: nn.Module, variants: list[Variant], assignments: list[Assignment], device: torch.device
 ) -> dict[tuple[int, str], Prototypes]:
-    """Prototypes by class and kind of scoring: they depend on the support alone."""
+    """Prototypes by support and kind of scoring: they depend on nothing else."""
     made = {}
-    for chosen in supports:
-        require_foreground(chosen.support)
-        features = encode_support(backbone, chosen.support)
+    for support in {id(assignment.support): assignment.support for assignment in assignments}.values():
+        require_foreground(support)
+        there = support.to(device)
+        features = encode_support(backbone, there)
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
-            made[chosen.class_value, scoring] = segmenter.prototypes(
-                features, chosen.support.masks, segmenter.head.sigma
-            )
+            made[id(support), scoring] = segmenter.prototypes(features, there.masks, segmenter.head.sigma)
     return made
 
 
-def _on_device(chosen: ClassSupport, device: torch.device) -> ClassSupport:
-    return ClassSupport(chosen.class_value, chosen.class_name, chosen.case, chosen.slice, chosen.support.to(device))
+def _number_ways(
+    labels: UInt8[Tensor, "slice height width"], assignment: Assignment
+) -> Int[Tensor, "slice height width"]:
+    """Ground truth in the numbers of the support's ways: way k is k + 1, other classes are background."""
+    numbered = torch.zeros_like(labels, dtype=torch.int64)
+    for way, (value, _) in enumerate(assignment.classes):
+        numbered[labels == value] = way + 1
+    return numbered
+
+
+def _on_own_grid(result: Segmentation, scan: EvaluationScan) -> UInt8[Tensor, "slice height width"]:
+    return result.labels if scan.working.is_own else restore_labels(result.scores, scan.working)
+
+
+def _count(
+    variant: Variant,
+    parts: list[Assignment],
+    labels: UInt8[Tensor, "slice height width"],
+    truth: Int[Tensor, "slice height width"],
+    fold: Fold,
+    seed: int,
+) -> list[CaseScore]:
+    """The voxel counts of each class; slices that no part segments do not count."""
+    chosen = _segmented(parts, len(labels), labels.device)
+    return [
+        CaseScore(
+            variant=variant.name,
+            oracle=variant.segmenter.threshold.oracle,
+            fold=fold.index,
+            seed=seed,
+            case=parts[0].query_case,
+            class_name=name,
+            support_case=parts[0].support_case,
+            support_slices=tuple(number for part in parts for number in part.support_slices),
+            **count_overlap((labels == way) & chosen, (truth == way) & chosen)._asdict(),
+        )
+        for way, (_, name) in enumerate(parts[0].classes, start=1)
+    ]
+
+
+def _segmented(parts: list[Assignment], slices: int, device: torch.device) -> Bool[Tensor, "slice 1 1"]:
+    chosen = torch.zeros(slices, 1, 1, dtype=torch.bool, device=device)
+    for part in parts:
+        chosen[slice(None) if part.query_slices is None else list(part.query_slices)] = True
+    return chosen
+
+
+def _with_values(
+    labels: UInt8[Tensor, "slice height width"], assignment: Assignment
+) -> UInt8[Tensor, "slice height width"]:
+    """Ways as the dataset's class values; a single way stays 1."""
+    if len(assignment.classes) == 1:
+        return labels
+    values = labels.new_tensor([0, *(value for value, _ in assignment.classes)])
+    return values[labels.long()]

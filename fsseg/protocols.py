@@ -7,6 +7,7 @@ are printed with every table.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from fsseg.errors import FssegError
 from fsseg.options import nearest
@@ -18,35 +19,40 @@ class Protocol:
 
     Attributes:
         name: The protocol's name.
-        support_position: The support slice is the labelled slice at `int(position * number of labelled slices)`.
-        query_slices: Which slices of a query scan are segmented and scored.
-        support_case: Which case of a fold is the support.
+        support_cases: The "last" case of a fold is the support, or "each" in turn.
+        support_parts: Support slices of a class: part i of n is the labelled slice at `int((2 i + 1) / (2 n) * count)`.
+        together: All classes are segmented at once, from one slice that shows most of them, drawn with the seed.
+        query_slices: "all"; those "labelled" with the class; or the "range" from its first to its last one.
         score: What is counted, and over which voxels.
         undefined: What happens to a case without the class in truth and prediction.
         average: How scores become a table's numbers.
     """
 
     name: str
-    support_position: float
-    query_slices: str
-    support_case: str
-    score: str
-    undefined: str
-    average: str
+    support_cases: Literal["last", "each"] = "last"
+    support_parts: int = 1
+    together: bool = False
+    query_slices: Literal["all", "labelled", "range"] = "all"
+    score: str = "Dice over the voxels of the query slices"
+    undefined: str = "left out of the mean"
+    average: str = "over cases, then over classes; folds and seeds are kept apart"
+
+    @property
+    def uses_truth(self) -> bool:
+        """Whether the query's ground truth decides which of its slices are segmented; tables say so."""
+        return self.query_slices != "all"
 
 
 PROTOCOLS = {
-    "ep2": Protocol(
-        name="ep2",
-        support_position=0.5,
-        query_slices="all",
-        support_case="last of the fold",
-        score="Dice over the voxels of the scan",
-        undefined="left out of the mean",
-        average="over cases, then over classes; folds and seeds are kept apart",
-    )
+    "ep2": Protocol("ep2"),
+    "ep1": Protocol("ep1", support_parts=3, query_slices="labelled"),
+    "alp_3chunk": Protocol("alp_3chunk", support_parts=3, query_slices="range"),
+    "ep2_multi": Protocol("ep2_multi", support_cases="each", together=True),
 }
-"""`ep2`: one middle slice of one scan segments every slice of the others (Hansen et al., 2022; the TPM paper)."""
+"""`ep2`: one middle slice of one scan segments every slice of the others (Hansen et al., 2022; the TPM paper). `ep1`: three
+slices segment the thirds of those that show the class (Hansen et al., 2022). `alp_3chunk`: three slices segment the thirds
+of the class's extent (Ouyang et al., 2020). `ep2_multi`: as `ep2`, for all classes at once, each case in turn the support
+(the TPM paper's multi-class evaluation, without its slip of scoring supports)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class FoldScheme:
         overlap: Cases that a fold shares with the next one.
         cases: Numbers of cases the scheme was published for; empty if it takes any.
         lists: The cases of each fold, the support last, for a scheme that names them.
+        circular: The support is the case that a fold shares with the next one, in the last fold too.
     """
 
     name: str
@@ -66,10 +73,12 @@ class FoldScheme:
     overlap: int = 0
     cases: tuple[int, ...] = ()
     lists: tuple[tuple[str, ...], ...] = ()
+    circular: bool = False
 
 
 FOLD_SCHEMES = {
     "hansen2022": FoldScheme("hansen2022", folds=5, overlap=1, cases=(20, 35)),
+    "hansen2022_circular": FoldScheme("hansen2022_circular", folds=5, overlap=1, cases=(20, 30, 35), circular=True),
     "rpt_sabs": FoldScheme("rpt_sabs", folds=5, overlap=1, cases=(30,)),
     "tpm_sabs": FoldScheme("tpm_sabs", folds=5, cases=(30,)),
     "disjoint2": FoldScheme("disjoint2", folds=2),
@@ -77,7 +86,8 @@ FOLD_SCHEMES = {
     "disjoint5": FoldScheme("disjoint5", folds=5),
 }
 """`hansen2022`: the published CHAOS and CMR folds, which overlap by one case (so rank 0 is a query twice and the last
-rank never); `rpt_sabs`: the same for the 30 CT scans of SABS (RPT, GMRD, CAT-Net and Q-Net); `tpm_sabs`: their disjoint
+rank never); `hansen2022_circular`: their repair, which is ALPNet's: the last fold's support is rank 0, so every case is
+a query once; `rpt_sabs`: the same for the 30 CT scans of SABS (RPT, GMRD, CAT-Net and Q-Net); `tpm_sabs`: their disjoint
 sixes (TPM); `disjoint5` and its like: folds as equal as possible, for any dataset."""
 
 
@@ -142,7 +152,8 @@ def _by_rank(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
         )
     bounds = [round(count * i / scheme.folds) for i in range(scheme.folds + 1)]
     ranks = range(bounds[index], bounds[index + 1] + scheme.overlap)
-    return [cases[rank] for rank in sorted(rank % count for rank in ranks)]
+    chosen = [rank % count for rank in ranks]
+    return [cases[rank] for rank in (chosen if scheme.circular else sorted(chosen))]
 
 
 def _listed(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:

@@ -100,6 +100,11 @@ class CalibrationTable(Table):
     """How thresholds are fitted: on the ideal priors of training-fold episodes."""
 
     episodes: int = Field(1000, ge=2, description="episodes to draw; each is encoded once for all variants")
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="classes of an episode at most; when omitted 1, or 5 where all classes are segmented together",
+    )
 
 
 class ProtocolTable(Table):

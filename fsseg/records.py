@@ -26,7 +26,7 @@ class CaseScore:
         case: The query case.
         class_name: The class.
         support_case: The case that gave the support.
-        support_slice: Its labelled slice.
+        support_slices: Its labelled slices.
         intersection: Voxels that are the class in truth and prediction.
         predicted: Voxels predicted as the class.
         actual: Voxels of the class in the ground truth.
@@ -39,7 +39,7 @@ class CaseScore:
     case: str
     class_name: str
     support_case: str
-    support_slice: int
+    support_slices: tuple[int, ...]
     intersection: int
     predicted: int
     actual: int

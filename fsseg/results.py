@@ -77,7 +77,10 @@ def load_results(path: str | Path) -> Results:
     """The results in a run directory."""
     path = Path(path)
     about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    scores = [CaseScore(**line) for line in read_lines(path / "scores.jsonl")]
+    scores = [
+        CaseScore(**{**line, "support_slices": tuple(line["support_slices"])})
+        for line in read_lines(path / "scores.jsonl")
+    ]
     return Results(path, scores, about["classes"], about)
 
 

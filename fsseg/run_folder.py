@@ -35,7 +35,9 @@ def write_run(
     write_text(folder / "recipe.toml", recipe.toml())
     write_json(folder / "environment.json", environment)
     write_json(folder / "run.json", about)
-    write_lines(folder / "scores.jsonl", [result.score for fold in finished for result in fold.results])
+    write_lines(
+        folder / "scores.jsonl", [score for fold in finished for result in fold.results for score in result.scores]
+    )
     for fold in finished:
         home = folder / f"fold{fold.fold.index}"
         for name, stages in fold.stages.items():
@@ -43,16 +45,18 @@ def write_run(
                 link_or_copy(file, home / name / file.name)
         if recipe.protocol.save_labels:
             for result in fold.results:
-                _write_labels(home / "labels", result, grids[result.score.case])
+                _write_labels(home / "labels", result, grids[result.scores[0].case])
 
 
 def _write_labels(folder: Path, result: CaseResult, grid: FileGrid) -> None:
-    """One label map per variant, case and class, on the grid of the scan's file."""
-    place = folder / _slug(result.score.variant)
+    """One label map per variant, case and class (or support), on the grid of the scan's file."""
+    first = result.scores[0]
+    place = folder / _slug(first.variant)
+    name = first.class_name if len(result.scores) == 1 else f"from_{first.support_case}"
     place.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(grid.to_file(result.labels), grid.affine)
     image.header.set_xyzt_units("mm")
-    nibabel.save(image, place / f"{result.score.case}_{result.score.class_name}.nii.gz")
+    nibabel.save(image, place / f"{first.case}_{name}.nii.gz")
 
 
 def _slug(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fsseg.assignments import Assignment, assign
 from fsseg.calibration import calibrate
 from fsseg.checkpoints import load_trained, save_trained
 from fsseg.data.cache import content_key
@@ -22,7 +23,7 @@ from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.devices import pick_device
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
-from fsseg.evaluation import CaseResult, ClassSupport, choose_supports, evaluate
+from fsseg.evaluation import CaseResult, evaluate
 from fsseg.interfaces import FittedThreshold
 from fsseg.plugins import registry
 from fsseg.progress import Progress, Silent
@@ -36,6 +37,9 @@ from fsseg.stages import component_identity, environment, fill_folder, stage_fol
 from fsseg.training import train
 from fsseg.variants import Variant
 from fsseg.volumes import Dataset, Volume
+
+MANY_CLASSES = 5
+"""Classes of a calibration episode where a protocol segments all classes together: the paper's number."""
 
 SCANS_AT_ONCE = 4
 """Scans whose supervoxels are computed together, at most: each takes some hundred megabytes."""
@@ -115,17 +119,28 @@ class _Run:
                 unfinished, self.recipe, about, environment(self.device.type), finished, grids
             ),
         )
-        scores = [result.score for fold in finished for result in fold.results]
+        scores = [score for fold in finished for result in fold.results for score in result.scores]
         return Results(folder, scores, list(self.dataset.classes.values()), about)
 
     def _check_what_comes_last(self) -> None:
         """What cannot be evaluated should not be trained for minutes first."""
         for fold in self.folds:
-            self._supports(fold, "zscore")
+            self._assign(fold, self._scans(fold, "zscore"))
         for training, rows in self._by_training():
             state = _build("head", training.head).state_dict()
             for row in rows:
-                _load_head(row, state, training)
+                self._try_out(row, _load_head(row, state, training))
+
+    @torch.no_grad()
+    def _try_out(self, row: VariantTable, head: nn.Module) -> None:
+        """A head may refuse the row's number of prototypes, or the protocol's number of classes."""
+        ways = len(self.dataset.classes) if self.protocol.together else 1
+        features = torch.randn(ways, 1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+        masks = torch.ones(ways, 1, 8, 8, dtype=torch.bool)
+        try:
+            head(features[:1, 0], _build("prototypes", row.prototypes)(features, masks, head.sigma))
+        except FssegError as error:
+            raise FssegError(f"variant {row.name!r}: {error}") from None
 
     def _fold(self, fold: Fold) -> FinishedFold:
         results: list[CaseResult] = []
@@ -137,7 +152,7 @@ class _Run:
             results += self._evaluate(fold, backbone, variants)
             folders[f"training{number}"] = [trained.folder, calibrated]
         order = [row.name for row in self.recipe.variants]
-        results.sort(key=lambda result: order.index(result.score.variant))
+        results.sort(key=lambda result: order.index(result.scores[0].variant))
         return FinishedFold(fold, results, folders)
 
     def _by_training(self) -> list[tuple[TrainingTable, list[VariantTable]]]:
@@ -209,6 +224,7 @@ class _Run:
             "stage": "calibrate",
             "trained": trained.identity,
             "episodes": self.recipe.calibration.episodes,
+            "classes": self._calibration_classes,
             "variants": [
                 [
                     variant.name,
@@ -222,7 +238,7 @@ class _Run:
         def make(folder: Path) -> None:
             calibration = calibrate(
                 backbone, variants, self._sampler(fold, backbone.intensity), self.recipe.calibration.episodes,
-                seed=self.recipe.seed, device=self.device, progress=self.progress,
+                seed=self.recipe.seed, device=self.device, classes=self._calibration_classes, progress=self.progress,
             )  # fmt: skip
             write_json(folder / "calibration.json", calibration.dumps())
 
@@ -234,15 +250,23 @@ class _Run:
         return folder
 
     def _evaluate(self, fold: Fold, backbone: nn.Module, variants: list[Variant]) -> Iterable[CaseResult]:
-        supports = self._supports(fold, backbone.intensity)
-        queries = [self._evaluation_scan(case, fold, backbone.intensity) for case in fold.queries]
+        scans = self._scans(fold, backbone.intensity)
         return evaluate(
-            backbone, variants, supports, queries, fold,
+            backbone, variants, self._assign(fold, scans), scans, fold,
             seed=self.recipe.seed, device=self.device, progress=self.progress,
         )  # fmt: skip
 
-    def _supports(self, fold: Fold, rule: str) -> list[ClassSupport]:
-        return choose_supports(self._evaluation_scan(fold.support, fold, rule), self.dataset.classes, self.protocol)
+    def _scans(self, fold: Fold, rule: str) -> dict[str, EvaluationScan]:
+        return {case: self._evaluation_scan(case, fold, rule) for case in (fold.support, *fold.queries)}
+
+    def _assign(self, fold: Fold, scans: dict[str, EvaluationScan]) -> list[Assignment]:
+        return assign(self.protocol, fold, scans, self.dataset.classes, self.recipe.seed)
+
+    @property
+    def _calibration_classes(self) -> int:
+        """Classes of a calibration episode: as many as training ones may have where all are segmented together."""
+        asked = self.recipe.calibration.classes
+        return asked or (MANY_CLASSES if self.protocol.together else 1)
 
     def _evaluation_scan(self, case: str, fold: Fold, rule: str) -> EvaluationScan:
         return evaluation_scan(self.own[case], self.volumes[case], self._scaling(self.volumes[case], fold, rule))
@@ -293,6 +317,7 @@ class _Run:
         return {
             "dataset": self.dataset.name,
             "protocol": self.protocol.name,
+            "uses_truth": self.protocol.uses_truth,
             "protocol_hash": protocol_hash(self.protocol, self.scheme, self.dataset.classes),
             "fold_scheme": self.scheme.name,
             "folds": [fold.index for fold in self.folds],

@@ -11,6 +11,7 @@ import fsseg
 from fsseg import registry
 from fsseg.cli import app
 from fsseg.pages import components_page
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -72,16 +73,22 @@ def test_the_components_of_the_readme_are_all_there():
             assert f"`{component.name}`" in table, component
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/tour.md", "docs/design.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/protocols.md", "docs/tour.md", "docs/design.md"])
 def test_paths_exist(page):
     text = (ROOT / page).read_text()
     paths = re.findall(r"`((?:fsseg|docs|recipes|plugins|tests)/[\w/.-]+?)/?`", text)
-    paths += [path for path in re.findall(r"\]\((?!http)([^)#]+)\)", text)]
-    for path in paths:
-        assert (ROOT / path).exists(), path
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    for path in [ROOT / path for path in paths] + [(ROOT / page).parent / link for link in links]:
+        assert path.exists(), path
 
 
 def test_the_tour_names_functions_that_exist():
     text = (ROOT / "docs" / "tour.md").read_text()
     for name, path in re.findall(r"`([a-z_A-Z.]+)` in `(fsseg/\w+\.py)`", text):
         assert re.search(rf"(def|class) {name.split('.')[-1]}\b", (ROOT / path).read_text()), (name, path)
+
+
+def test_every_protocol_and_fold_scheme_has_its_line():
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    for name in [*PROTOCOLS, *FOLD_SCHEMES]:
+        assert f"`{name}`" in page, name

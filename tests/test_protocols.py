@@ -69,6 +69,17 @@ def test_folds_can_be_listed_with_the_support_last():
         make_fold(scheme, ["a", "b"], 0)
 
 
+@pytest.mark.parametrize(("count", "last"), [(20, 19), (30, 29), (35, 34)])
+def test_the_circular_folds_query_every_case_once(count, last):
+    """ALPNet's folds: the support is the next fold's first case; in the last fold that is rank 0."""
+    cases = [str(i) for i in range(count)]
+    folds = [make_fold(FOLD_SCHEMES["hansen2022_circular"], cases, index) for index in range(5)]
+    assert sorted(case for fold in folds for case in fold.queries) == sorted(cases)
+    assert folds[4].support == "0" and str(last) in folds[4].queries
+    for fold in folds:
+        assert not {fold.support, *fold.queries} & set(fold.training)
+
+
 def test_what_cannot_be_divided():
     with pytest.raises(FssegError, match='21 cases, expected 20 or 35 as published; set protocol.folds to "disjoint5"'):
         make_fold(FOLD_SCHEMES["hansen2022"], [*CHAOS, "40"], 0)
@@ -86,7 +97,7 @@ def test_the_hash_changes_with_anything_that_defines_the_evaluation():
     base = protocol_hash(protocol, scheme, classes)
     assert base == protocol_hash(protocol, scheme, {1: "liver"}) and len(base) == 8
     others = {
-        protocol_hash(replace(protocol, support_position=0.4), scheme, classes),
+        protocol_hash(replace(protocol, support_parts=3), scheme, classes),
         protocol_hash(protocol, FOLD_SCHEMES["disjoint5"], classes),
         protocol_hash(protocol, scheme, {1: "liver", 4: "spleen"}),
     }

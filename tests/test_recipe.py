@@ -117,7 +117,7 @@ def test_everything_wrong_is_reported_at_once(path):
         ({"protocol.fold": "some"}, "[protocol]: fold: expected a valid integer or 'all', got 'some'"),
         (
             {"protocol.folds": "hansen"},
-            "[protocol]: folds: expected 'dataset', 'hansen2022', 'rpt_sabs', 'tpm_sabs', 'disjoint2', 'disjoint3' or 'disjoint5', got 'hansen'",
+            "[protocol]: folds: expected 'dataset', 'hansen2022', 'hansen2022_circular', 'rpt_sabs', 'tpm_sabs', 'disjoint2', 'disjoint3' or 'disjoint5', got 'hansen'",
         ),
         ({"dataset": {"seed": 1}}, "[dataset]: name: is missing"),
         ({"variants": []}, "top level: variants: "),

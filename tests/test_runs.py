@@ -13,11 +13,12 @@ from helpers import TinyBackbone, block_scan, make_folder, published_rules, writ
 
 import fsseg
 from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg.assignments import assign
 from fsseg.calibration import calibrate
 from fsseg.data.regions import count_regions
 from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
-from fsseg.evaluation import choose_supports, evaluate
+from fsseg.evaluation import evaluate
 from fsseg.grids import WorkingGrid
 from fsseg.progress import Silent
 from fsseg.protocols import Fold, find_protocol
@@ -91,13 +92,8 @@ def test_every_number_of_the_table_can_be_traced(finished):
 def test_the_support_is_the_middle_labelled_slice(finished):
     """`bright` is in slices 0 to 4 and `dark` in 1 to 3; the support is the fold's last case."""
     results, _, _ = finished
-    chosen = {(s.class_name, s.support_case, s.support_slice) for s in results.scores}
-    assert chosen == {("bright", "2", 2), ("dark", "2", 2)}
-    labels = torch.zeros(7, 4, 4, dtype=torch.uint8)
-    labels[[1, 4, 5, 6]] = 1
-    scan = EvaluationScan("x", torch.zeros(7, 4, 4), torch.linspace(0, 1, 7), labels, labels, own_grid(4))
-    [support] = choose_supports(scan, {1: "one"}, find_protocol("ep2"))
-    assert support.slice == 5 and support.support.location.item() == pytest.approx(5 / 6)
+    chosen = {(s.class_name, s.support_case, s.support_slices) for s in results.scores}
+    assert chosen == {("bright", "2", (2,)), ("dark", "2", (2,))}
 
 
 def test_each_threshold_learns_from_its_own_scoring(root, tmp_path):
@@ -257,10 +253,10 @@ def test_variants_share_the_passes_of_the_backbone():
     scans = [
         EvaluationScan(c, torch.randn(6, 32, 32), torch.linspace(0, 1, 6), labels, labels, own_grid(32)) for c in "sqr"
     ]
-    supports = choose_supports(scans[0], {1: "one", 2: "two"}, find_protocol("ep2"))
-    fold = Fold(0, "s", ("q", "r"), ("t",))
+    fold, scans = Fold(0, "s", ("q", "r"), ("t",)), {scan.case: scan for scan in scans}
+    assigned = assign(find_protocol("ep2"), fold, scans, {1: "one", 2: "two"}, seed=0)
     backbone.slices = 0
-    results = list(evaluate(backbone, variants, supports, scans[1:], fold, seed=0, device=device))
+    results = list(evaluate(backbone, variants, assigned, scans, fold, seed=0, device=device))
     assert backbone.slices == 2 + 2 * 6 and len(results) == 2 * 2 * 4
 
 
@@ -328,7 +324,7 @@ def test_the_learning_rate_decays_and_gradients_are_clipped():
 
 
 def score(variant="a", case="1", class_name="x", intersection=1, predicted=2, actual=2, oracle=False):
-    return CaseScore(variant, oracle, 0, 0, case, class_name, "9", 3, intersection, predicted, actual)
+    return CaseScore(variant, oracle, 0, 0, case, class_name, "9", (3,), intersection, predicted, actual)
 
 
 def test_means_by_hand(tmp_path):

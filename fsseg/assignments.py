@@ -1,0 +1,151 @@
+"""Which support segments which slices of which scan: what a protocol makes of a fold."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fsseg.data.scans import EvaluationScan
+from fsseg.errors import DataError
+from fsseg.protocols import Fold, Protocol
+from fsseg.types import Support
+
+SUPPORT_STREAM = 3
+"""The stream of a run's seed from which support slices are drawn; training and calibration have their own."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Slices of a query scan, and the support that segments them.
+
+    Attributes:
+        classes: Value and name of each way's class.
+        support_case: The case that gives the support.
+        support_slices: Its labelled slices.
+        support: These slices with their masks.
+        query_case: The case to segment.
+        query_slices: The slices to segment and score; None for all of them.
+    """
+
+    classes: tuple[tuple[int, str], ...]
+    support_case: str
+    support_slices: tuple[int, ...]
+    support: Support
+    query_case: str
+    query_slices: tuple[int, ...] | None = None
+
+
+def assign(
+    protocol: Protocol, fold: Fold, scans: dict[str, EvaluationScan], classes: dict[int, str], seed: int
+) -> list[Assignment]:
+    """Every assignment of a fold, by query.
+
+    Args:
+        protocol: The protocol.
+        fold: The fold.
+        scans: The fold's support and queries by case.
+        classes: Name of each class value.
+        seed: Seed of what the protocol draws.
+
+    Raises:
+        DataError: A support scan does not show a class.
+    """
+    found: list[Assignment] = []
+    for support_case, queries in _supports_and_queries(protocol, fold):
+        if protocol.together:
+            found += _all_classes(scans, support_case, queries, classes, [seed, SUPPORT_STREAM, fold.index])
+        else:
+            for value, name in classes.items():
+                found += _one_class(protocol, scans, support_case, queries, (value, name))
+    order = [*fold.queries, fold.support]
+    return sorted(found, key=lambda assignment: order.index(assignment.query_case))
+
+
+def _supports_and_queries(protocol: Protocol, fold: Fold) -> list[tuple[str, tuple[str, ...]]]:
+    if protocol.support_cases == "last":
+        return [(fold.support, fold.queries)]
+    members = (*fold.queries, fold.support)
+    return [(case, tuple(other for other in members if other != case)) for case in members]
+
+
+def _one_class(
+    protocol: Protocol,
+    scans: dict[str, EvaluationScan],
+    support_case: str,
+    queries: tuple[str, ...],
+    of: tuple[int, str],
+) -> Iterator[Assignment]:
+    """A class by itself: each part of a query is segmented from the support slice at the same part of the class."""
+    value, name = of
+    scan = scans[support_case]
+    shown = _slices_with(scan, value)
+    if not shown:
+        raise DataError(
+            f"case {support_case}: it is the fold's support but shows no {name} (label {value}), expected at least one "
+            "slice with it; choose another fold, or leave the class out of the dataset's classes"
+        )
+    parts = protocol.support_parts
+    chosen = [shown[int((2 * part + 1) / (2 * parts) * len(shown))] for part in range(parts)]
+    supports = [_make_support(scan, number, [value]) for number in chosen]
+    for query in queries:
+        divided = divide_query(protocol, _slices_with(scans[query], value))
+        for number, support, slices in zip(chosen, supports, divided):
+            if slices is None or slices:
+                yield Assignment((of,), support_case, (number,), support, query, slices)
+
+
+def _all_classes(
+    scans: dict[str, EvaluationScan],
+    support_case: str,
+    queries: tuple[str, ...],
+    classes: dict[int, str],
+    seed: list[int],
+) -> Iterator[Assignment]:
+    """All classes from one slice: one of those that show most of them. Ways are the classes that it shows."""
+    scan = scans[support_case]
+    counts = torch.stack([(scan.labels == value).any(dim=2).any(dim=1) for value in classes]).sum(dim=0)
+    if not counts.any():
+        raise DataError(f"case {support_case}: it is a support but shows no class, expected one at least; label it")
+    best = (counts == counts.max()).nonzero()[:, 0].tolist()
+    # The case's own generator: its slice does not depend on which other cases are in the fold.
+    rng = np.random.default_rng([*seed, *support_case.encode()])
+    number = best[int(rng.integers(len(best)))]
+    ways = tuple((value, name) for value, name in classes.items() if (scan.labels[number] == value).any())
+    support = _make_support(scan, number, [value for value, _ in ways])
+    for query in queries:
+        yield Assignment(ways, support_case, (number,), support, query)
+
+
+def divide_query(protocol: Protocol, shown: list[int]) -> list[tuple[int, ...] | None]:
+    """The query slices of each part; None stands for all slices.
+
+    Args:
+        protocol: The protocol.
+        shown: The query's slices that show the class. Protocols other than those with `query_slices = "all"` look at
+            them, so they know something of the ground truth.
+    """
+    parts = protocol.support_parts
+    if protocol.query_slices == "all":
+        return [None]
+    if not shown:
+        return [()] * parts
+    if protocol.query_slices == "labelled":  # ADNet's EP1: what shows the class, in equal parts of its slices
+        limits = np.linspace(0, len(shown), parts + 1).astype(int)
+        return [tuple(shown[a:b]) for a, b in zip(limits, limits[1:])]
+    # ALPNet: everything from the first to the last slice of the class, in equal parts of its extent.
+    first, last = shown[0], shown[-1]
+    extent = max(1, last - first)
+    part_of = {z: min(parts - 1, int((z - first) / (extent / parts))) for z in range(first, last + 1)}
+    return [tuple(z for z, part in part_of.items() if part == number) for number in range(parts)]
+
+
+def _slices_with(scan: EvaluationScan, value: int) -> list[int]:
+    return (scan.labels == value).any(dim=2).any(dim=1).nonzero()[:, 0].tolist()
+
+
+def _make_support(scan: EvaluationScan, number: int, values: list[int]) -> Support:
+    ways = len(values)
+    masks = torch.stack([scan.labels[number] == value for value in values])[:, None]
+    image = scan.images[number]
+    return Support(image.expand(ways, 1, *image.shape), masks, scan.location[number].expand(ways, 1), shared=ways > 1)

@@ -1,0 +1,166 @@
+"""Which support segments which slices, by every protocol."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from helpers import TinyBackbone, make_folder, write_recipe
+
+import fsseg
+from fsseg import CeT, FssegError, Map, Ocp, Segmenter, Tpm
+from fsseg.assignments import assign, divide_query
+from fsseg.data.scans import EvaluationScan
+from fsseg.evaluation import evaluate
+from fsseg.grids import WorkingGrid
+from fsseg.protocols import PROTOCOLS, Fold
+from fsseg.variants import Variant
+
+FOLD = Fold(0, "s", ("q", "r"), ("t",))
+
+
+def scan_with(case, shown, size=16, slices=12):
+    """A scan whose slices show the classes listed for them, each in a column of its own."""
+    labels = torch.zeros(slices, size, size, dtype=torch.uint8)
+    for value, numbers in shown.items():
+        labels[numbers, 2:10, 4 * value - 4 : 4 * value - 1] = value
+    images = torch.randn(slices, size, size, generator=torch.Generator().manual_seed(len(case))) + 3 * labels
+    grid = WorkingGrid((size, size), (size, size), (size, size))
+    return EvaluationScan(case, images, torch.linspace(0, 1, slices), labels, labels, grid)
+
+
+def test_ep2_has_the_middle_labelled_slice_and_all_of_the_query():
+    scans = {case: scan_with(case, {1: [1, 4, 5, 6], 2: [3]}) for case in "sqr"}
+    assigned = assign(PROTOCOLS["ep2"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
+    told = [(a.query_case, a.classes[0][1], a.support_case, a.support_slices, a.query_slices) for a in assigned]
+    assert told == [(q, name, "s", number, None) for q in "qr" for name, number in (("one", (5,)), ("two", (3,)))]
+    support = assigned[0].support
+    assert support.location.item() == pytest.approx(5 / 11) and not support.shared
+    assert torch.equal(support.masks[0, 0], scans["s"].labels[5] == 1)
+
+
+def test_ep1_divides_the_slices_that_show_the_class():
+    """Support slices at 1/6, 3/6 and 5/6 of the labelled ones; the query's labelled slices in three equal parts."""
+    scans = {
+        "s": scan_with("s", {1: list(range(12))}),
+        "q": scan_with("q", {1: [2, 3, 5, 6, 7, 9, 10]}),
+        "r": scan_with("r", {}),
+    }
+    assigned = assign(PROTOCOLS["ep1"], FOLD, scans, {1: "one"}, seed=0)
+    assert [(a.query_case, a.support_slices, a.query_slices) for a in assigned] == [
+        ("q", (2,), (2, 3)), ("q", (6,), (5, 6)), ("q", (10,), (7, 9, 10)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shown", "parts"),
+    [
+        ([4], [(4,), (), ()]),
+        ([2, 10], [(2, 3, 4), (5, 6, 7), (8, 9, 10)]),  # slices between that lack the class are in the range
+        ([1, 2, 3, 4], [(1,), (2,), (3, 4)]),
+        ([], [(), (), ()]),
+    ],
+)
+def test_alp_3chunk_divides_the_extent_of_the_class(shown, parts):
+    """Chunk floor((z - first) / ((last - first) / 3)), at most the last (Ouyang et al., 2020)."""
+    assert divide_query(PROTOCOLS["alp_3chunk"], shown) == parts
+
+
+def test_ep2_multi_takes_every_case_in_turn_and_never_scores_a_support():
+    shown = {"s": {1: [1, 2, 3], 2: [3, 4]}, "q": {1: [5], 2: [6]}, "r": {1: [2, 7], 2: [2, 7, 8]}}
+    scans = {case: scan_with(case, of) for case, of in shown.items()}
+    assigned = assign(PROTOCOLS["ep2_multi"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
+    pairs = [(a.support_case, a.query_case) for a in assigned]
+    assert sorted(pairs) == sorted((a, b) for a in "sqr" for b in "sqr" if a != b)
+    by_support = {a.support_case: a for a in assigned}
+    assert by_support["s"].support_slices == (3,), "the only slice that shows both"
+    assert by_support["r"].support_slices[0] in (2, 7)
+    support = by_support["s"].support
+    assert support.shared and support.masks.shape == (2, 1, 16, 16)
+    # No slice of q shows both: one of the two is drawn, and its class is the only way.
+    [(value, _)] = by_support["q"].classes
+    assert by_support["q"].support_slices == {1: (5,), 2: (6,)}[value]
+    again = assign(PROTOCOLS["ep2_multi"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
+    assert [a.support_slices for a in again] == [a.support_slices for a in assigned]
+    drawn = {
+        assign(PROTOCOLS["ep2_multi"], FOLD, scans, {1: "one", 2: "two"}, seed=s)[0].support_slices for s in range(20)
+    }
+    assert len(drawn) == 2, "the seed decides"
+
+
+def test_supports_without_a_class_are_explained():
+    scans = {case: scan_with(case, {1: [1]}) for case in "sqr"}
+    with pytest.raises(FssegError, match="case s: it is the fold's support but shows no two"):
+        assign(PROTOCOLS["ep2"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
+    with pytest.raises(FssegError, match="case q: it is a support but shows no class"):
+        assign(PROTOCOLS["ep2_multi"], FOLD, {**scans, "q": scan_with("q", {})}, {1: "one"}, seed=0)
+
+
+def evaluated(name, threshold, scans):
+    backbone = TinyBackbone(stride=1)
+    variants = [Variant("a", Segmenter(backbone, Map(), Tpm(), threshold).eval(), "map")]
+    assigned = assign(PROTOCOLS[name], FOLD, scans, {1: "one", 3: "three"}, seed=0)
+    return list(evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu")))
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_counts_are_those_of_the_written_labels(name):
+    """Every class of every result, counted again by hand over the slices that the protocol scores."""
+    scans = {case: scan_with(case, {1: [3, 4, 5, 7], 3: [4, 5, 6]}) for case in "sqr"}
+    results = evaluated(name, CeT(), scans)
+    assert len(results) == {"ep2_multi": 6}.get(name, 4)
+    for result in results:
+        truth = scans[result.scores[0].case].truth.numpy()
+        for score in result.scores:
+            value = {"one": 1, "three": 3}[score.class_name]
+            predicted = result.labels == (1 if len(result.scores) == 1 else value)
+            actual = truth == value
+            assert (score.intersection, score.predicted, score.actual) == (
+                (predicted & actual).sum(),
+                predicted.sum(),
+                actual.sum(),
+            )
+        if name in ("ep1", "alp_3chunk"):
+            inside = np.flatnonzero((truth == value).any(axis=(1, 2)))
+            assert not result.labels[: inside[0]].any() and not result.labels[inside[-1] + 1 :].any()
+            assert len(result.scores[0].support_slices) == 3
+
+
+def test_the_oracle_knows_the_pixels_of_all_classes_together():
+    scans = {case: scan_with(case, {1: [3, 4, 5], 3: [4, 5, 6]}) for case in "sqr"}
+    for result in evaluated("ep2_multi", Ocp(), scans):
+        truth = scans[result.scores[0].case].truth.numpy()
+        assert ((result.labels > 0).sum(axis=(1, 2)) == (truth > 0).sum(axis=(1, 2))).all()
+
+
+@pytest.mark.parametrize("name", ["ep1", "alp_3chunk", "ep2_multi"])
+def test_whole_runs(tmp_path, name):
+    root = make_folder(tmp_path / "scans")
+    changes = {"protocol.name": name, "variants.1.prototypes": "map"}
+    results = fsseg.run(fsseg.load_recipe(write_recipe(tmp_path, root, steps=1), changes), runs_dir=tmp_path / "runs")
+    again = fsseg.load_results(results.path)
+    assert again.scores == results.scores and results.about["uses_truth"] == (name != "ep2_multi")
+    assert results.table().notna().to_numpy().any()
+    written = sorted(path.name for path in (results.path / "fold0/labels/OCP").iterdir())
+    if name == "ep2_multi":
+        assert written == ["1_from_2.nii.gz", "2_from_1.nii.gz"]
+        labels = np.asarray(nibabel.load(results.path / "fold0/labels/OCP" / written[0]).dataobj)
+        assert set(np.unique(labels)) <= {0, 1, 2}
+    else:
+        assert written == ["1_bright.nii.gz", "1_dark.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"protocol.name": "ep2_multi", "variants.0.head": "adnet", "training.head": "adnet"},
+            "variant 'CE-T': head adnet: got 2 ways",
+        ),
+        ({"variants.1.head": "adnet"}, "variant 'LinEst': head adnet: got 1 ways with 2 prototypes each"),
+    ],
+)
+def test_what_a_head_refuses_is_said_before_training(tmp_path, changes, expected):
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=10**6), changes)
+    with pytest.raises(FssegError, match=expected):
+        fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*"))
