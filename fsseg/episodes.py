@@ -58,8 +58,8 @@ class EpisodeSampler:
                 "(or supervoxels.min_size higher, for larger regions)"
             )
 
-    def draw(self, rng: np.random.Generator, classes: int | None = None) -> Draw:
-        """Draws the parameters of an episode of at most so many classes (`episodes.classes` when omitted)."""
+    def draw(self, rng: np.random.Generator, classes: int = 1) -> Draw:
+        """Draws the parameters of an episode of at most so many classes."""
         index = int(rng.integers(len(self.scans)))
         region, first, second = self._draw_pair(self.scans[index], rng)
         if rng.random() < 0.5:
@@ -74,8 +74,7 @@ class EpisodeSampler:
             warp_on_query=bool(rng.random() < 0.5),
             warp_seed=int(rng.integers(2**62)),
         )
-        more = (classes or self.options.classes) - 1
-        return replace(draw, regions=(region, *self._draw_others(draw, more, rng))) if more else draw
+        return replace(draw, regions=(region, *self._draw_others(draw, classes - 1, rng)))
 
     def make(self, draw: Draw) -> Episode:
         """The episode with these parameters; the same draw always gives the same episode."""

@@ -66,9 +66,6 @@ class EpisodeTable(Table):
         ge=0,
         description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
     )
-    classes: int = Field(
-        1, ge=1, description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper"
-    )
     gamma: tuple[float, float] = Field((0.5, 1.5), description="range of the exponent of the intensity change")
     angle: float = Field(5.0, ge=0, description="largest rotation, degrees")
     shift: float = Field(5.0, ge=0, description="largest translation, pixels")
@@ -83,6 +80,9 @@ class TrainingTable(Table):
 
     head: ComponentField = Field(ComponentTable(name="tpm"), description="the head whose state is trained")
     prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor to train with")
+    classes: int = Field(
+        1, ge=1, description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper"
+    )
     steps: int = Field(50_000, ge=0, description="optimiser steps, one episode each")
     learning_rate: float = Field(1e-3, gt=0, description="of SGD, at the start")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")

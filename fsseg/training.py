@@ -70,7 +70,7 @@ def train(
         rate = options.learning_rate * options.decay ** (step // options.decay_every)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        episode = sampler.make(sampler.draw(episode_rng(seed, TRAINING_STREAM, step))).to(device)
+        episode = sampler.make(sampler.draw(episode_rng(seed, TRAINING_STREAM, step), options.classes)).to(device)
         losses = episode_losses(backbone, prototypes, head, episode, options, mode)
         optimiser.zero_grad(set_to_none=True)
         losses.total(options).backward()

@@ -167,10 +167,10 @@ def many_regions(size=64, slices=5):
 def test_episodes_of_several_classes():
     """Distinct regions that all are large enough in the support, as many as asked for, each with its number."""
     scan = many_regions()
-    sampler = EpisodeSampler([scan], published_rules(classes=5, zoom=(1.0, 1.0)))
+    sampler = EpisodeSampler([scan], published_rules(zoom=(1.0, 1.0)))
     sizes = set()
     for number in range(60):
-        draw = sampler.draw(np.random.default_rng(number))
+        draw = sampler.draw(np.random.default_rng(number), 5)
         assert len(set(draw.regions)) == len(draw.regions) <= 5
         counts = scan.table.counts[list(draw.regions), draw.support_slice]
         assert (counts[1:] >= 200).all()
@@ -193,7 +193,7 @@ def test_episodes_of_several_classes():
 
 
 def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
-    sampler = EpisodeSampler([many_regions()], published_rules(classes=3))
+    sampler = EpisodeSampler([many_regions()], published_rules())
     scan = sampler.scans[0]
     masks = torch.zeros(3, 64, 64, dtype=torch.bool)
     masks[0, :20, :20], masks[1, 30:34, :8], masks[2, 40:, 40:] = True, True, True
@@ -204,8 +204,7 @@ def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
 def test_several_classes_change_nothing_for_one():
     """The first class, its slices and its augmentation are those of the same generator with one class."""
     scan = many_regions()
-    one, five = (EpisodeSampler([scan], published_rules(classes=count)) for count in (1, 5))
+    sampler = EpisodeSampler([scan], published_rules())
     for number in range(20):
-        first, second = one.draw(np.random.default_rng(number)), five.draw(np.random.default_rng(number))
-        assert replace(second, regions=second.regions[:1]) == first
-        assert five.draw(np.random.default_rng(number), classes=1) == first
+        one, five = (sampler.draw(np.random.default_rng(number), classes) for classes in (1, 5))
+        assert replace(five, regions=five.regions[:1]) == one and len(one.regions) == 1

@@ -359,7 +359,7 @@ def test_a_run_on_a_gpu(root, tmp_path):
 
 def test_training_and_calibration_with_several_classes(root, tmp_path):
     """Multi-foreground training, evaluated one class at a time; calibration then has one class, or as many as it is told."""
-    changes = {"episodes.classes": 5, "episodes.min_pixels": 30, "supervoxels.min_size": 100}
+    changes = {"training.classes": 5, "episodes.min_pixels": 30, "supervoxels.min_size": 100}
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=25), changes)
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     log = [json.loads(line) for line in (results.path / "fold0/training0/train.jsonl").read_text().splitlines()]
