@@ -14,7 +14,7 @@ from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
 from fsseg.segmenter import encode, gather_evidence
 from fsseg.training import CALIBRATION_STREAM, episode_rng
-from fsseg.types import Episode, Evidence
+from fsseg.types import Episode, Evidence, IdealPriors
 from fsseg.variants import Variant, by_scoring
 
 BATCH = 8
@@ -27,15 +27,17 @@ class CalibrationSample:
 
     Attributes:
         scoring: Which prototypes and head scored the episode.
-        prior: Log-odds of the ideal prior, unclipped.
-        size: Share of the support image that is foreground, of all classes together.
+        prior: Log-odds of the ideal prior of all classes together, unclipped.
+        way_priors: Those of each class by itself.
+        sizes: Share of the support image that each class covers.
         location: Position of the query slice in its scan.
         support_location: Position of the support slice.
     """
 
     scoring: str
     prior: float
-    size: float
+    way_priors: list[float]
+    sizes: list[float]
     location: float
     support_location: float
 
@@ -86,10 +88,9 @@ def calibrate(
                 evidence = _evidence(group[0], episode, support_features, query_features)
                 samples.append(_sample(scoring, evidence, episode))
                 for variant in group:
-                    described[variant.name].append(variant.segmenter.threshold.describe(evidence).cpu().numpy())
+                    described[variant.name].append(variant.segmenter.threshold.describe(evidence)[0].cpu().numpy())
     for variant in fitted:
-        ideal = np.array([sample.prior for sample in samples if sample.scoring == variant.scoring])
-        variant.segmenter.threshold.fit(np.concatenate(described[variant.name]), ideal)
+        variant.segmenter.threshold.fit(described[variant.name], _ideal(samples, variant.scoring))
     return Calibration(samples, {variant.name: variant.segmenter.threshold.state() for variant in fitted})
 
 
@@ -131,11 +132,23 @@ def _evidence(
 
 
 def _sample(scoring: str, evidence: Evidence, episode: Episode) -> CalibrationSample:
-    prior = ideal_prior(evidence.margin, (episode.target > 0).sum(dim=(1, 2)))
+    """The ideal priors; a way by itself is decided between its own logit and the background's."""
+    ways = torch.arange(1, evidence.logits.shape[1], device=episode.target.device)
+    counts = (episode.target == ways[:, None, None]).sum(dim=(1, 2))
+    margins = evidence.logits[0, 1:] - evidence.logits[0, :1]
     return CalibrationSample(
         scoring=scoring,
-        prior=float(prior),
-        size=float(evidence.support_size.sum()),
+        prior=float(ideal_prior(evidence.margin, counts.sum()[None])),
+        way_priors=ideal_prior(margins, counts).tolist(),
+        sizes=evidence.support_size.tolist(),
         location=float(evidence.query_location),
         support_location=float(evidence.support_location.mean()),
+    )
+
+
+def _ideal(samples: list[CalibrationSample], scoring: str) -> IdealPriors:
+    """The ideal priors for one kind of scoring."""
+    chosen = [sample for sample in samples if sample.scoring == scoring]
+    return IdealPriors(
+        np.array([sample.prior for sample in chosen]), [np.array(sample.way_priors) for sample in chosen]
     )

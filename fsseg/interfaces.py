@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fsseg.types import Evidence, Prototypes, Score
+from fsseg.types import Evidence, IdealPriors, Prototypes, Score
 
 
 @runtime_checkable
@@ -92,12 +92,12 @@ class FittedThreshold(Protocol):
 
     def __call__(self, evidence: Evidence) -> Float[Tensor, "query"] | Float[Tensor, "query way"]: ...
 
-    def describe(self, evidence: Evidence) -> Float[Tensor, "query regressor"]:
-        """What the estimate is based on; may have no columns."""
+    def describe(self, evidence: Evidence) -> Float[Tensor, "query *regressors"]:
+        """What the estimate is based on, by query slice, in any shape (also an empty one)."""
         ...
 
-    def fit(self, described: Float[np.ndarray, "episode regressor"], ideal: Float[np.ndarray, "episode"]) -> None:
-        """Learns to predict the ideal priors (log-odds, unclipped) from the descriptions."""
+    def fit(self, described: list[np.ndarray], ideal: IdealPriors) -> None:
+        """Learns to predict ideal priors. `described` holds what `describe` gave for the query slice of each episode."""
         ...
 
     def state(self) -> dict[str, Any]:

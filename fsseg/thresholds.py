@@ -10,21 +10,16 @@ from torch import Tensor
 
 from fsseg.errors import FssegError
 from fsseg.ops import ideal_prior
-from fsseg.types import Evidence, Score
+from fsseg.priors import LOWEST_PRIOR, clip_prior, fit_plane, fit_pooled, fit_published, linear, log_odds, pool_ways
+from fsseg.types import Evidence, IdealPriors, Score
 
-LOWEST_PRIOR = 1e-3
-"""Ideal priors are clipped to [1e-3, 1 - 1e-3] before their log-odds are averaged or regressed, as published."""
-
-
-def clip_prior(log_odds: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-    """Probabilities of these log-odds, clipped to what a regression can use."""
-    with np.errstate(over="ignore"):
-        return np.clip(1 / (1 + np.exp(-log_odds)), LOWEST_PRIOR, 1 - LOWEST_PRIOR)
-
-
-def log_odds(prior: float) -> float:
-    """Log-odds of a probability."""
-    return float(np.log(prior) - np.log1p(-prior))
+PerClass = Annotated[
+    bool,
+    Field(
+        description="fit the prior under which each class by itself gets its true number of pixels, instead of all "
+        "classes together; matters where several classes are segmented at once"
+    ),
+]
 
 
 class CeT:
@@ -92,8 +87,14 @@ class AvgEst:
                 "as the published code does for one prototype"
             ),
         ] = "calibration",
+        per_class: PerClass = False,
     ) -> None:
-        self.source = source
+        if per_class and source == "training":
+            raise FssegError(
+                'threshold avg_est: got source = "training" with per_class = true, but the running averages of training '
+                'know no classes; expected source = "calibration"'
+            )
+        self.source, self.per_class = source, per_class
         self.prior: float | None = None
 
     def __call__(self, evidence: Evidence) -> Float[Tensor, "query"]:
@@ -104,13 +105,13 @@ class AvgEst:
             raise _not_calibrated("avg_est")
         return torch.full_like(evidence.query_location, log_odds(self.prior))
 
-    def describe(self, evidence: Evidence) -> Float[Tensor, "query regressor"]:
+    def describe(self, evidence: Evidence) -> Float[Tensor, "query 0"]:
         """No regressors: the estimate is the same for every slice."""
         return evidence.query_location.new_zeros(len(evidence.query_location), 0)
 
-    def fit(self, described: Float[np.ndarray, "episode regressor"], ideal: Float[np.ndarray, "episode"]) -> None:
+    def fit(self, described: list[Float[np.ndarray, "0"]], ideal: IdealPriors) -> None:
         """The mean of the ideal priors (of the probabilities, not of their log-odds)."""
-        self.prior = float(clip_prior(ideal).mean())
+        self.prior = float(clip_prior(np.concatenate(ideal.ways) if self.per_class else ideal.together).mean())
 
     def state(self) -> dict[str, float]:
         """What `fit` learned."""
@@ -124,8 +125,12 @@ class AvgEst:
 class LinEst:
     """LinEst: the ideal prior's log-odds as a linear function of location and support size (TPM paper, Sec. 4.1).
 
-    The regressors are `(location - 0.5)^2` and the support's share of its image. The location is the query slice's,
-    one prior per slice, as the paper says; the published code uses the support slice's, one prior per volume.
+    The regressors of a way are `(location - 0.5)^2` and the support's share of its image. The location is the query
+    slice's, one prior per slice, as the paper says; the published code uses the support slice's, one prior per volume.
+
+    One way is fitted by least squares. Several ways share a plane u: each way's prior is its own `u_c` where classes
+    are fitted one by one, and otherwise the foreground's log-odds are `log mean_c exp(u_c)`. The published model
+    divides by a second sum with slopes that were never learned, and so falls with the number of ways.
     """
 
     oracle: ClassVar[bool] = False
@@ -137,43 +142,60 @@ class LinEst:
             Literal["query", "support", "none"],
             Field(description="whose slice position is a regressor; none leaves the support size alone"),
         ] = "query",
+        per_class: PerClass = False,
+        several: Annotated[
+            Literal["repaired", "published"],
+            Field(description="how the plane's values of several ways become one prior"),
+        ] = "repaired",
     ) -> None:
-        self.location = location
+        if per_class and several == "published":
+            raise FssegError(
+                'threshold lin_est: got per_class = true with several = "published", but the published model has one '
+                'prior for all classes; expected several = "repaired"'
+            )
+        self.location, self.per_class, self.several = location, per_class, several
         self.coefficients: list[float] | None = None
+        self.background: list[float] | None = None
 
-    def __call__(self, evidence: Evidence) -> Float[Tensor, "query"]:
+    def __call__(self, evidence: Evidence) -> Float[Tensor, "query"] | Float[Tensor, "query way"]:
         if self.coefficients is None:
             raise _not_calibrated("lin_est")
-        *slopes, intercept = self.coefficients
         described = self.describe(evidence)
-        estimate = described.double() @ described.new_tensor(slopes, dtype=torch.float64) + intercept
+        estimate = linear(described, self.coefficients)
+        if not self.per_class:
+            background = None if self.background is None else linear(described, self.background)
+            estimate = pool_ways(estimate, background)
         limit = log_odds(1 - LOWEST_PRIOR)
         return estimate.clamp(-limit, limit).to(described.dtype)
 
-    def describe(self, evidence: Evidence) -> Float[Tensor, "query regressor"]:
-        """The regressors of each query slice; the sizes of several ways add up."""
-        query = evidence.query_location
-        size = evidence.support_size.sum().to(query).expand_as(query)
+    def describe(self, evidence: Evidence) -> Float[Tensor, "query way regressor"]:
+        """The regressors of each query slice and way."""
+        size = evidence.support_size.expand(len(evidence.query_location), -1)
         if self.location == "none":
-            return size[:, None]
-        support = evidence.support_location.mean().to(query).expand_as(query)
+            return size[:, :, None]
+        query = evidence.query_location[:, None].expand_as(size)
+        support = evidence.support_location.mean(dim=1).expand_as(size)
         location = query if self.location == "query" else support
-        return torch.stack([(location - 0.5) ** 2, size], dim=1)
+        return torch.stack([(location - 0.5) ** 2, size.to(location)], dim=2)
 
-    def fit(self, described: Float[np.ndarray, "episode regressor"], ideal: Float[np.ndarray, "episode"]) -> None:
-        """Ordinary least squares with intercept on the clipped log-odds."""
-        prior = clip_prior(ideal)
-        design = np.column_stack([described.astype(np.float64), np.ones(len(described))])
-        solution, *_ = np.linalg.lstsq(design, np.log(prior / (1 - prior)), rcond=None)
-        self.coefficients = [float(value) for value in solution]
+    def fit(self, described: list[Float[np.ndarray, "_way regressor"]], ideal: IdealPriors) -> None:
+        """Fits the plane to ideal priors, clipped to [0.001, 0.999]."""
+        several = any(len(ways) > 1 for ways in described)
+        self.background = None
+        if self.per_class or not several:
+            self.coefficients = fit_plane(np.concatenate(described), np.concatenate(ideal.ways))
+        elif self.several == "repaired":
+            self.coefficients = fit_pooled(described, ideal.together)
+        else:
+            self.coefficients, self.background = fit_published(described, ideal.together)
 
     def state(self) -> dict[str, list[float]]:
-        """What `fit` learned: the slopes, then the intercept."""
-        return {"coefficients": self.coefficients}
+        """What `fit` learned: slopes, then the intercept; in the published model of several ways the background's too."""
+        return {"coefficients": self.coefficients} | ({"background": self.background} if self.background else {})
 
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Takes what `fit` learned."""
-        self.coefficients = list(state["coefficients"])
+        self.coefficients, self.background = list(state["coefficients"]), state.get("background")
 
 
 class Ocp:

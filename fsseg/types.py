@@ -7,6 +7,7 @@ them. Nothing here computes more than a property of the value itself.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -176,6 +177,19 @@ class Evidence:
     def support_size(self) -> Float[Tensor, "way"]:
         """Share of the support image that each way covers, averaged over shots."""
         return self.support_masks.float().mean(dim=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class IdealPriors:
+    """The ideal priors of calibration episodes in log-odds, unclipped.
+
+    Attributes:
+        together: By episode, the prior under which all ways together get their true number of pixels.
+        ways: By episode, the prior of each way under which it would get its own number, were it alone.
+    """
+
+    together: Float[np.ndarray, "episode"]
+    ways: list[Float[np.ndarray, "_way"]]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import NoBackbone
 
-from fsseg import AdNetPp, AvgEst, CeT, Fixed, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
+from fsseg import AdNetPp, AvgEst, CeT, LinEst, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
 from fsseg.losses import alignment_loss, log_probabilities
 from fsseg.ops import cosine
 
@@ -33,21 +33,15 @@ def head_for(golden):
     return Tpm(sigmas=(float(golden["sig1"][0]), float(golden["sig2"][0])))
 
 
-def published_prior(golden, support):
-    """LinEst's published form: u = x A^T + b for every class, and a share of exponentials (with the quirk Q13)."""
-    described = torch.stack(
-        [(support.location[:, 0] - 0.5) ** 2, support.masks.float().mean(dim=(1, 2, 3))], dim=1
-    ).double()
-    u = described @ torch.from_numpy(golden["lin_A"]).T + torch.from_numpy(golden["lin_b"])
-    foreground, background = u[:, 0].exp().mean(), u[:, 1].exp().sum()
-    return float((foreground / (foreground + background)).clamp(1e-3, 2 - 1e-3))
-
-
 @pytest.mark.parametrize("name", ["CE-T", "AvgEst", "LinEst"])
 def test_probabilities_equal_the_published_ones(golden, parts, name):
     support, support_features, query, query_features, _ = parts
-    policies = {"CE-T": CeT(), "AvgEst": AvgEst(), "LinEst": Fixed(prior=published_prior(golden, support))}
+    policies = {"CE-T": CeT(), "AvgEst": AvgEst(), "LinEst": LinEst(location="support", several="published")}
     policies["AvgEst"].load_state({"prior": float(golden["avg_icp"])})
+    foreground, background = (
+        [*slopes, intercept] for slopes, intercept in zip(golden["lin_A"].tolist(), golden["lin_b"].tolist())
+    )
+    policies["LinEst"].load_state({"coefficients": foreground, "background": background})
     segmenter = Segmenter(NoBackbone(), Map(), head_for(golden), policies[name], mode="reference")
     with torch.no_grad():
         result = segmenter.segment(support, Map()(support_features, support.masks), query, query_features)

@@ -20,14 +20,16 @@ from fsseg.data.scans import EvaluationScan
 from fsseg.episodes import EpisodeSampler
 from fsseg.evaluation import evaluate
 from fsseg.grids import WorkingGrid
+from fsseg.ops import resize
+from fsseg.priors import clip_prior
 from fsseg.progress import Silent
 from fsseg.protocols import Fold, find_protocol
 from fsseg.recipe import TrainingTable
 from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
 from fsseg.runs import _Run
-from fsseg.thresholds import clip_prior
-from fsseg.training import train
+from fsseg.segmenter import encode, encode_support
+from fsseg.training import CALIBRATION_STREAM, episode_rng, train
 from fsseg.variants import Variant
 
 ROOT = Path(__file__).parents[1]
@@ -379,8 +381,39 @@ def test_training_and_calibration_with_several_classes(root, tmp_path):
         calibration = calibrate(
             variants[0].segmenter.backbone, variants, sampler, 12, seed=0, device=torch.device("cpu"), classes=classes
         )
-        sizes[classes] = np.mean([sample.size for sample in calibration.samples])
+        sizes[classes] = np.mean([sum(sample.sizes) for sample in calibration.samples])
     assert sizes[1] < 0.07 and sizes[4] > 0.15
+
+
+def test_calibration_finds_the_prior_of_every_class_by_itself():
+    """Each class alone against the background, with all pixels sorted: halfway between the last it should get and the next."""
+    scan = block_scan(size=64)
+    regions = np.repeat((1 + (np.arange(64) // 16)[:, None] * 4 + np.arange(64) // 16)[None], 6, axis=0).astype(
+        np.int32
+    )
+    sampler = EpisodeSampler(
+        [replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))], published_rules()
+    )
+    backbone = TinyBackbone().eval()
+    segmenter = Segmenter(backbone, Map(), Tpm(), LinEst(per_class=True))
+    device = torch.device("cpu")
+    calibration = calibrate(backbone, [Variant("a", segmenter, "map")], sampler, 5, seed=0, device=device, classes=3)
+    several = 0
+    for number, sample in enumerate(calibration.samples):
+        episode = sampler.make(sampler.draw(episode_rng(0, CALIBRATION_STREAM, number), 3))
+        several += len(sample.way_priors) > 1
+        with torch.no_grad():
+            coarse = segmenter.head(
+                encode(backbone, episode.query.images),
+                Map()(encode_support(backbone, episode.support), episode.support.masks),
+            )
+        logits = resize(coarse, tuple(episode.query.images.shape[-2:]))[0]
+        for way, (prior, size) in enumerate(zip(sample.way_priors, sample.sizes, strict=True), start=1):
+            margins = np.sort((logits[way] - logits[0]).numpy(), axis=None)[::-1]
+            wanted = int((episode.target == way).sum())
+            assert prior == pytest.approx(-(margins[wanted - 1] + margins[wanted]) / 2, abs=1e-4)
+            assert size == pytest.approx(episode.support.masks[way - 1].float().mean().item())
+    assert several and len(calibration.states["a"]["coefficients"]) == 3
 
 
 def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_path):

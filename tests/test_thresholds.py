@@ -6,7 +6,12 @@ import torch
 
 from fsseg import AdNet, AvgEst, CeT, Evidence, Fixed, FssegError, LinEst, Ocp
 from fsseg.ops import decide
-from fsseg.thresholds import clip_prior
+from fsseg.types import IdealPriors
+
+
+def alone(log_odds):
+    """Ideal priors of episodes with one way."""
+    return IdealPriors(np.asarray(log_odds), [np.array([value]) for value in log_odds])
 
 
 def evidence(queries=3, size=8, ways=1, score=None, seed=0):
@@ -51,11 +56,26 @@ def test_a_score_needs_a_head_with_one():
 
 def test_avg_est_is_the_mean_of_clipped_probabilities():
     policy = AvgEst()
-    ideal = np.array([-20.0, 0.0, 1.0])
-    policy.fit(np.zeros((3, 0)), ideal)
+    policy.fit([np.zeros(0)] * 3, alone([-20.0, 0.0, 1.0]))
     expected = (1e-3 + 0.5 + 1 / (1 + math.exp(-1))) / 3
     assert policy.state() == {"prior": pytest.approx(expected)}
     assert policy(evidence()).tolist() == pytest.approx([math.log(expected / (1 - expected))] * 3)
+
+
+def test_avg_est_of_classes_by_themselves():
+    policy = AvgEst(per_class=True)
+    policy.fit([np.zeros(0)] * 2, IdealPriors(np.array([5.0, 5.0]), [np.array([0.0, 1.0]), np.array([-1.0])]))
+    expected = (0.5 + 1 / (1 + math.exp(-1)) + 1 / (1 + math.e)) / 3
+    assert policy.state() == {"prior": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: AvgEst(source="training", per_class=True), lambda: LinEst(several="published", per_class=True)],
+)
+def test_what_knows_no_classes_cannot_be_asked_for_them(make):
+    with pytest.raises(FssegError, match="per_class = true"):
+        make()
 
 
 def test_avg_est_from_training():
@@ -67,8 +87,8 @@ def test_avg_est_from_training():
 
 def test_lin_est_recovers_a_plane():
     policy = LinEst()
-    described = np.random.default_rng(0).uniform(size=(50, 2)) * [0.25, 0.3]
-    policy.fit(described, described @ [-2.0, 10.0] - 1.5)
+    described = np.random.default_rng(0).uniform(size=(50, 1, 2)) * [0.25, 0.3]
+    policy.fit(list(described), alone(described[:, 0] @ [-2.0, 10.0] - 1.5))
     assert policy.coefficients == pytest.approx([-2.0, 10.0, -1.5])
     # Support size 2/8; query locations 0, .5 and 1.
     expected = [-2 * 0.25 + 2.5 - 1.5, 2.5 - 1.5, -2 * 0.25 + 2.5 - 1.5]
@@ -78,7 +98,69 @@ def test_lin_est_recovers_a_plane():
 @pytest.mark.parametrize("location, columns", [("query", [[0.25, 0.25], [0, 0.25], [0.25, 0.25]]),
                                                ("support", [[0.0625, 0.25]] * 3), ("none", [[0.25]] * 3)])  # fmt: skip
 def test_lin_est_regressors(location, columns):
-    assert LinEst(location=location).describe(evidence()).numpy() == pytest.approx(np.array(columns))
+    described = LinEst(location=location).describe(evidence(ways=2))
+    assert described.shape == (3, 2, len(columns[0]))
+    assert described[:, 1].numpy() == pytest.approx(np.array(columns))
+
+
+def several_ways(seed=0, episodes=60):
+    """Regressors of two to four ways, and ideal priors of each way and of all together."""
+    rng = np.random.default_rng(seed)
+    described = [rng.uniform(size=(int(rng.integers(2, 5)), 2)) * [0.25, 0.2] for _ in range(episodes)]
+    ways = [x @ [-3.0, 8.0] - 2.0 for x in described]
+    return described, IdealPriors(np.array([np.log(np.mean(np.exp(u))) for u in ways]), ways)
+
+
+def test_lin_est_of_several_ways_recovers_the_plane_behind_the_mean_of_exponentials():
+    """The repaired prior: sigmoid(log mean_c exp(u_c)), whatever the number of ways."""
+    policy = LinEst()
+    described, ideal = several_ways()
+    policy.fit(described, ideal)
+    assert policy.coefficients == pytest.approx([-3.0, 8.0, -2.0], abs=1e-3) and policy.background is None
+    seen = evidence(ways=3)
+    sizes, locations = [0.25] * 3, [0.25, 0.0, 0.25]
+    expected = [np.log(np.mean([np.exp(-3 * place + 8 * size - 2) for size in sizes])) for place in locations]
+    assert policy(seen).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_lin_est_of_classes_by_themselves_is_one_prior_per_way():
+    policy = LinEst(per_class=True)
+    described, ideal = several_ways()
+    policy.fit(described, ideal)
+    assert policy.coefficients == pytest.approx([-3.0, 8.0, -2.0], abs=1e-6)
+    seen = evidence(ways=2)
+    seen.support_masks[1, :, 1] = False  # the second way covers half as much
+    expected = [[-3 * place + 8 * size - 2 for size in (0.25, 0.125)] for place in (0.25, 0.0, 0.25)]
+    np.testing.assert_allclose(policy(seen), expected, atol=1e-5)
+
+
+def test_the_published_prior_of_several_ways_is_fitted_to_episodes_with_most_of_them():
+    policy = LinEst(several="published")
+    described, ideal = several_ways()
+    policy.fit(described, ideal)
+    chosen = [i for i, x in enumerate(described) if len(x) == 4]
+    other = LinEst(several="published")
+    other.fit([described[i] for i in chosen], IdealPriors(ideal.together[chosen], [ideal.ways[i] for i in chosen]))
+    assert policy.state() == other.state()
+    assert policy.background[2] == 0 and all(abs(w) <= 0.7072 for w in policy.background[:2])
+    # A plain formulation of the same prior on the episodes it was fitted to: near what is ideal.
+    a, b = np.array(policy.coefficients), np.array(policy.background)
+    errors = []
+    for i in chosen:
+        design = np.column_stack([described[i], np.ones(4)])
+        foreground, background = np.exp(design @ a).mean(), np.exp(design @ b).sum()
+        errors.append(foreground / (foreground + background) - 1 / (1 + np.exp(-ideal.together[i])))
+    assert np.abs(errors).max() < 0.01
+
+
+def test_a_policy_may_return_a_prior_for_every_way():
+    """Raising one way alone adds its pixels and takes none from the background's other side."""
+    seen = evidence(ways=2)
+    even = decide(seen.logits, torch.zeros(3, 2))
+    raised = decide(seen.logits, torch.tensor([[0.0, 3.0]] * 3))
+    expected = (seen.logits + torch.tensor([0.0, 0.0, 3.0])[:, None, None]).argmax(dim=1)
+    assert torch.equal(even, seen.logits.argmax(dim=1).to(torch.uint8))
+    assert torch.equal(raised, expected.to(torch.uint8))
 
 
 def test_lin_est_is_clipped():
@@ -100,7 +182,3 @@ def test_ocp_counts_per_slice():
 def test_an_estimate_needs_calibration(policy):
     with pytest.raises(FssegError, match="it was not calibrated"):
         policy(evidence())
-
-
-def test_clipping_survives_any_log_odds():
-    assert clip_prior(np.array([-1e6, 0.0, 1e6])).tolist() == [1e-3, 0.5, 1 - 1e-3]
