@@ -65,7 +65,9 @@ def run_command(
         Path | None, typer.Option(metavar="DIR", help="A folder of scans, in place of the recipe's dataset.")
     ] = None,
     fold: Annotated[str | None, typer.Option(metavar="N|all", help="The fold to run, or all (protocol.fold).")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="The run's seed (seed).")] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="N[,N...]", help="The run's seed, or several to run with each (seed).")
+    ] = None,
     runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
     as_json: Annotated[
@@ -84,7 +86,8 @@ def run_command(
     if fold is not None:
         overrides["protocol.fold"] = int(fold) if fold.lstrip("-").isdigit() else fold
     if seed is not None:
-        overrides["seed"] = seed
+        seeds = [int(part) if part.strip().isdigit() else part for part in seed.split(",")]
+        overrides["seed"] = seeds if len(seeds) > 1 else seeds[0]
     from fsseg.recipe import load_recipe  # torch and its friends load only when something runs
 
     loaded = load_recipe(recipe, overrides)
@@ -193,16 +196,17 @@ app.command("supervoxels")(supervoxels_command)
 def print_results(results: "Results") -> None:
     """Prints the table of means as people read it."""
     console, about = wide_console(), results.about
-    folds = ", ".join(str(index) for index in about["folds"])
+    folds, seeds = (", ".join(str(number) for number in about[key]) for key in ("folds", "seeds"))
     title = (
         f"{about['dataset']}, protocol {about['protocol']} {about['protocol_hash']}, folds {about['fold_scheme']} "
-        f"({folds}), seed {about['seed']}: 3-D Dice in percent, mean of {results.cases} cases"
+        f"({folds}), seed{'s' if len(about['seeds']) > 1 else ''} {seeds}: 3-D Dice in percent, mean of {results.cases} cases"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("variant")
-    for column in [*results.classes, "mean", "± over cases"]:
-        table.add_column(column.replace("_", " "), justify="right")
-    for name, row in results.table().iterrows():
+    means = results.table()
+    for column in means.columns:
+        table.add_column(column.replace("sd_", "± over ").replace("_", " "), justify="right")
+    for name, row in means.iterrows():
         mark = " *" if name in results.oracles else ""
         table.add_row(f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
     console.print(f"\n{title}\n", soft_wrap=True)

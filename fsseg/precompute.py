@@ -12,7 +12,6 @@ import numpy as np
 from fsseg.data.folders import find_dataset
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.errors import FssegError
-from fsseg.plugins import registry
 from fsseg.progress import Progress, Silent
 from fsseg.recipe import ComponentTable, GridTable
 from fsseg.stages import supervoxel_identity
@@ -69,9 +68,9 @@ def compute_supervoxels(
     """
     if supervoxels.name == "stored":
         raise FssegError("supervoxels stored: they come with the dataset, expected a method that computes them")
-    registry().build("supervoxels", supervoxels.name, supervoxels.options)  # explains wrong options at once
+    supervoxels.build("supervoxels")  # explains wrong options at once
     dataset = ComponentTable(**find_dataset(folder))
-    cases = _build("dataset", dataset).cases
+    cases = dataset.build("dataset").cases
     todo = [_Job(dataset, grid or GridTable(), supervoxels, case) for case in cases]
     done, problems = {}, []
     for case, outcome in (progress or Silent()).track(_work(todo, jobs), "supervoxels", len(todo)):
@@ -104,9 +103,9 @@ def _attempt(job: _Job) -> Computed | FssegError:
 
 
 def _compute(job: _Job) -> Computed:
-    dataset: Dataset = _build("dataset", job.dataset)
+    dataset: Dataset = job.dataset.build("dataset")
     volume = on_working_grid(dataset.load(job.case), job.grid.model_dump())
-    timed = _Timed(_build("supervoxels", job.supervoxels))
+    timed = _Timed(job.supervoxels.build("supervoxels"))
     identity = supervoxel_identity(job.supervoxels.name, job.supervoxels.options)
     regions = cached_supervoxels(volume, timed, dataset, identity, job.supervoxels.options.get("min_size"))
     sizes = np.bincount(regions[regions > 0])
@@ -125,7 +124,3 @@ class _Timed:
         regions = self.method(volume, dataset)
         self.seconds = time.perf_counter() - started
         return regions
-
-
-def _build(kind: str, table: ComponentTable):
-    return registry().build(kind, table.name, table.options)

@@ -46,7 +46,8 @@ class EmGmm:
     The standard deviation is the head's foreground sigma and is never re-estimated; means and weights are. On the
     sphere, features and means have unit length, which makes it a mixture of von Mises-Fisher densities and the
     normalised mean the exact M-step. Means start at the mean feature plus noise, so modes closer than about two
-    sigmas collapse into one another; that is the model, not a failure. All shots of a way are fitted together.
+    sigmas collapse into one another; that is the model, not a failure. All shots of a way are fitted together. A mask
+    may have fewer pixels than there are prototypes: several then share a pixel.
     """
 
     def __init__(

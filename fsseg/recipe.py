@@ -33,6 +33,10 @@ class ComponentTable(BaseModel):
         """The component's options as written."""
         return dict(self.model_extra or {})
 
+    def build(self, kind: str) -> Any:
+        """The component, of this kind, with these options."""
+        return registry().build(kind, self.name, self.options)
+
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
@@ -128,10 +132,20 @@ class VariantTable(Table):
     training: dict[str, Any] = Field({}, description="what differs from [training]: a training of this row's own")
 
 
+def _check_seeds(value: Any) -> Any:
+    seeds = value if isinstance(value, list) else [value]
+    fine = bool(seeds) and all(type(seed) is int and seed >= 0 for seed in seeds) and len(set(seeds)) == len(seeds)
+    if not fine:
+        raise ValueError("a whole number from 0 up, or a list of different ones, such as [0, 1, 2]")
+    return value
+
+
 class Recipe(Table):
     """A whole experiment. Fields can be changed; `check` says what is wrong with the result."""
 
-    seed: int = Field(0, ge=0, description="seed of training and calibration")
+    seed: Annotated[int | list[int], BeforeValidator(_check_seeds)] = Field(
+        0, description="seed of training, calibration and what a protocol draws; several for a run with each"
+    )
     mode: Literal["default", "reference"] = Field(
         "default", description="resize logits and decide at image size, or as the published code does"
     )
@@ -150,6 +164,11 @@ class Recipe(Table):
         problems = _component_problems(self.dumps())
         if problems:
             raise RecipeError(_report("recipe", problems))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds to run with."""
+        return [self.seed] if isinstance(self.seed, int) else list(self.seed)
 
     def training_of(self, variant: VariantTable) -> TrainingTable:
         """The training that this variant is evaluated with."""

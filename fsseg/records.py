@@ -62,6 +62,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+SCORES = "scores.jsonl"
+"""The file of a run's or an evaluation's scores."""
+
+
+def read_scores(path: Path) -> list[CaseScore]:
+    """Reads scores that `write_lines` wrote."""
+    return [CaseScore(**{**line, "support_slices": tuple(line["support_slices"])}) for line in read_lines(path)]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, all or nothing."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -6,10 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsseg.records import CaseScore, read_lines
+from fsseg.errors import FssegError
+from fsseg.options import nearest
+from fsseg.records import SCORES, CaseScore, read_scores
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
+
+
+SPREADS = {"case": "sd_cases", "fold": "sd_folds", "seed": "sd_seeds"}
+"""The table's columns of standard deviations, by what they are taken over."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Results:
         path: The run directory.
         scores: One record per fold, case, class and variant.
         classes: Names of the classes, in order.
-        about: Dataset, protocol, its hash, folds and seed.
+        about: Dataset, protocol, its hash, folds and seeds.
     """
 
     path: Path
@@ -36,18 +42,61 @@ class Results:
         return pandas.DataFrame([vars(score) | {"dice": score.dice} for score in self.scores])
 
     def table(self) -> "pandas.DataFrame":
-        """Mean Dice in percent: a row per variant, a column per class, their mean, and the spread over cases.
+        """Mean Dice in percent: a row per variant, a column per class, their mean, and spreads of that mean.
 
         A case without the class in truth and prediction is left out of the mean. The mean over classes is taken last.
-        The spread is the standard deviation over cases of a case's mean over classes (NaN for a single case).
+        The spreads are standard deviations: over cases of a case's mean over classes, and over folds and over seeds
+        where there are several (NaN for a single case).
         """
         frame = self.frame
         by_class = frame.groupby(["variant", "class_name"], sort=False)["dice"].mean().unstack()
         table = 100 * by_class.reindex(index=self.variants, columns=self.classes)
         table["mean"] = table[self.classes].mean(axis=1, skipna=False)
         cases = frame.groupby(["variant", "fold", "case"], sort=False)["dice"].mean()
-        table["spread"] = 100 * cases.groupby("variant").std().reindex(self.variants)
+        table[SPREADS["case"]] = 100 * cases.groupby("variant").std()
+        for part in ("fold", "seed"):
+            if frame[part].nunique() > 1:
+                means = frame.groupby(["variant", part, "class_name"])["dice"].mean().groupby(["variant", part]).mean()
+                table[SPREADS[part]] = 100 * means.groupby("variant").std()
         return table
+
+    def compare(self, row: str, against: str) -> "pandas.DataFrame":
+        """Whether a row's Dice differs from another's, by class and for the mean over classes.
+
+        The same scans are paired: a scan's Dice is its mean over supports and seeds, and a scan that two folds share
+        counts once in each. Scans where either row is undefined are left out.
+
+        Args:
+            row: The name of a row.
+            against: The name of the row to compare with.
+
+        Returns:
+            A line per class and one for their mean, with the number of `pairs`, the mean `difference` in percentage
+            points (positive where `row` is higher), in how many pairs it is `higher`, and `p`, the two-sided p-value
+            of Wilcoxon's signed-rank test. It is not corrected for the number of tests.
+
+        Raises:
+            FssegError: There is no such row.
+        """
+        import pandas
+        from scipy.stats import wilcoxon
+
+        strange = [name for name in (row, against) if name not in self.variants]
+        if strange:
+            raise FssegError(f"there is no row {strange[0]!r} in {self.path}; {nearest(strange[0], self.variants)}")
+        scans = self.frame.groupby(["variant", "fold", "case", "class_name"])["dice"].mean().unstack()[self.classes]
+        scans["mean"] = scans.mean(axis=1, skipna=False)
+        differences = 100 * (scans.loc[row] - scans.loc[against])
+        lines = {}
+        for name, column in differences.items():
+            pairs = column.dropna()
+            lines[name] = {
+                "pairs": len(pairs),
+                "difference": pairs.mean(),
+                "higher": int((pairs > 0).sum()),
+                "p": wilcoxon(pairs).pvalue if pairs.any() else 1.0,
+            }
+        return pandas.DataFrame.from_dict(lines, orient="index")
 
     @property
     def variants(self) -> list[str]:
@@ -77,11 +126,7 @@ def load_results(path: str | Path) -> Results:
     """The results in a run directory."""
     path = Path(path)
     about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    scores = [
-        CaseScore(**{**line, "support_slices": tuple(line["support_slices"])})
-        for line in read_lines(path / "scores.jsonl")
-    ]
-    return Results(path, scores, about["classes"], about)
+    return Results(path, read_scores(path / SCORES), about["classes"], about)
 
 
 def _plain(value: float) -> float | None:

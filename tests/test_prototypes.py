@@ -103,6 +103,22 @@ def test_one_pixel_and_constant_features_stay_finite(pixels, space):
     assert weights.sum().item() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_fewer_pixels_than_prototypes(pixels):
+    """Copies of the pixels change nothing, as the published code relies on; one pixel is every prototype."""
+    masks = torch.zeros(1, 1, 24, 24, dtype=torch.bool)
+    masks[0, 0, 10, 8 : 8 + pixels] = True
+    extractor = EmGmm(count=5)
+    made = extractor(torch.randn(1, 1, 8, 24, 24, generator=torch.Generator().manual_seed(1)), masks)
+    assert made.weights.sum().item() == pytest.approx(1, abs=1e-6) and made.foreground.isfinite().all()
+    points = F.normalize(torch.randn(pixels, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    means, weights = extractor.fit(points, torch.tensor(0.32))
+    copied = extractor.fit(points.repeat(5, 1), torch.tensor(0.32))
+    torch.testing.assert_close((means, weights), copied, atol=1e-5, rtol=0)
+    if pixels == 1:
+        assert torch.allclose(means, points.expand(5, -1), atol=1e-6)
+
+
 def test_a_seed_decides_and_ambient_randomness_does_not():
     features, masks = torch.randn(1, 1, 8, 6, 6), torch.ones(1, 1, 24, 24, dtype=torch.bool)
     state = torch.get_rng_state()

@@ -25,9 +25,8 @@ from fsseg.priors import clip_prior
 from fsseg.progress import Silent
 from fsseg.protocols import Fold, find_protocol
 from fsseg.recipe import TrainingTable
-from fsseg.records import CaseScore
-from fsseg.results import Results, load_results
-from fsseg.runs import _Run
+from fsseg.results import load_results
+from fsseg.run_data import RunData
 from fsseg.segmenter import encode, encode_support
 from fsseg.training import CALIBRATION_STREAM, episode_rng, train
 from fsseg.variants import Variant
@@ -138,17 +137,17 @@ def test_finished_stages_are_shared(finished, root):
     def stages():
         return sorted(path.name.split("-")[0] for path in (folder / "runs" / "stages").iterdir())
 
-    assert stages() == ["calibrate", "train"]
+    assert stages() == ["calibrate", "evaluate", "train"]
     again = fsseg.run(recipe, name="tiny", runs_dir=folder / "runs")
-    assert stages() == ["calibrate", "train"] and again.path != results.path
+    assert stages() == ["calibrate", "evaluate", "train"] and again.path != results.path
     pd.testing.assert_frame_equal(again.table(), results.table())
     recipe = recipe.model_copy(deep=True)
     recipe.variants[1].threshold = "avg_est"
     fsseg.run(recipe, runs_dir=folder / "runs")
-    assert stages() == ["calibrate", "calibrate", "train"]
+    assert stages() == ["calibrate"] * 2 + ["evaluate"] * 2 + ["train"]
     recipe.seed = 4
     fsseg.run(recipe, runs_dir=folder / "runs")
-    assert stages() == ["calibrate"] * 3 + ["train"] * 2
+    assert stages() == ["calibrate"] * 3 + ["evaluate"] * 3 + ["train"] * 2
 
 
 def test_a_change_in_the_dataset_file_trains_anew(tmp_path):
@@ -167,12 +166,53 @@ def test_a_change_in_the_dataset_file_trains_anew(tmp_path):
 def test_every_recipe_of_the_repository_runs(path, root, tmp_path):
     """All its rows, on tiny scans, for one step and without pretrained weights; every number is one."""
     changes = {"dataset.name": "nifti", "dataset.root": str(root), "protocol.folds": "disjoint5", "protocol.fold": 2,
-               "training.steps": 1, "calibration.episodes": 3, "backbone.weights": "none"}  # fmt: skip
+               "training.steps": 1, "calibration.episodes": 3, "backbone.weights": "none", "seed": 0}  # fmt: skip
     recipe = fsseg.load_recipe(path, changes)
     results = fsseg.run(recipe, runs_dir=tmp_path)
     assert results.variants == [row.name for row in recipe.variants]
-    assert results.table().drop(columns="spread").notna().all(axis=None)
+    assert results.table().drop(columns="sd_cases").notna().all(axis=None)
     assert np.isfinite(results.frame["dice"]).all()
+
+
+def test_several_seeds(root, tmp_path):
+    """Each seed trains, calibrates and draws for itself; its files lie in a folder of its own."""
+    changes = {"seed": [0, 3], "protocol.name": "ep2_multi", "variants.0.head": "adnetpp"}
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=2), changes)
+    results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert results.about["seeds"] == [0, 3] and "sd_seeds" in results.table()
+    assert results.variants == ["CE-T", "LinEst", "OCP"]
+    one = {}
+    for seed in (0, 3):
+        files = {p.name for p in (results.path / f"seed{seed}" / "fold0" / "training0").iterdir()}
+        assert files == {"train.jsonl", "checkpoint.safetensors", "calibration.json"}
+        alone = fsseg.load_recipe(write_recipe(tmp_path, root, steps=2), changes | {"seed": seed})
+        one[seed] = fsseg.run(alone, runs_dir=tmp_path / "alone").frame
+        of_seed = results.frame[results.frame["seed"] == seed].reset_index(drop=True)
+        pd.testing.assert_frame_equal(of_seed, one[seed])
+    assert not one[0]["predicted"].equals(one[3]["predicted"])
+
+
+def test_a_finished_evaluation_is_taken_as_it_is(root, tmp_path, monkeypatch):
+    """And made anew for other rows, another protocol or relabelled test scans."""
+    path, runs = write_recipe(tmp_path, root, steps=1), tmp_path / "runs"
+    first = fsseg.run(fsseg.load_recipe(path), runs_dir=runs)
+    calls = []
+    monkeypatch.setattr("fsseg.fold_run.evaluate", lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs))
+    again = fsseg.run(fsseg.load_recipe(path), runs_dir=runs)
+    assert again.scores == first.scores and not calls
+    assert sorted(p.name for p in again.path.rglob("*.nii.gz")) == sorted(p.name for p in first.path.rglob("*.nii.gz"))
+    for number, changes in enumerate(
+        [{"variants.0.threshold": "ocp"}, {"protocol.name": "ep1"}, {"grid.max_size": 32}]
+    ):
+        fsseg.run(fsseg.load_recipe(path, changes), runs_dir=runs)
+        assert len(calls) == number + 1, changes
+    other = make_folder(tmp_path / "relabelled")
+    label = nibabel.load(other / "label_1.nii.gz")
+    voxels = np.asarray(label.dataobj).copy()
+    voxels[voxels == 2] = 0
+    nibabel.save(nibabel.Nifti1Image(voxels, label.affine), other / "label_1.nii.gz")
+    changed = fsseg.run(fsseg.load_recipe(path, {"dataset.root": str(other)}), runs_dir=runs)
+    assert len(calls) == 4 and changed.scores != first.scores
 
 
 def test_two_trainings_and_all_folds(root, tmp_path):
@@ -325,22 +365,6 @@ def test_the_learning_rate_decays_and_gradients_are_clipped():
     )
 
 
-def score(variant="a", case="1", class_name="x", intersection=1, predicted=2, actual=2, oracle=False):
-    return CaseScore(variant, oracle, 0, 0, case, class_name, "9", (3,), intersection, predicted, actual)
-
-
-def test_means_by_hand(tmp_path):
-    """Class x: 50 and 100; class y: 0 and nothing to find. An undefined Dice is left out; classes are averaged last."""
-    scores = [
-        score(case="1"), score(case="2", intersection=2),
-        score(case="1", class_name="y", intersection=0), score(case="2", class_name="y", intersection=0, predicted=0, actual=0),
-    ]  # fmt: skip
-    results = Results(tmp_path, scores, ["x", "y"], {})
-    row = results.table().loc["a"]
-    assert row.tolist() == pytest.approx([75.0, 0.0, 37.5, np.std([25, 100], ddof=1)])
-    assert np.isnan(scores[3].dice) and score(intersection=0, predicted=5, actual=0).dice == 0
-
-
 def test_an_episode_moves_between_devices():
     support = Support(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool), torch.zeros(1, 1))
     episode = Episode(support, Query(torch.zeros(1, 4, 4), torch.zeros(1)), torch.zeros(1, 4, 4, dtype=torch.long))
@@ -419,18 +443,16 @@ def test_calibration_finds_the_prior_of_every_class_by_itself():
 def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_path):
     """One mean and spread for the whole fold, from its training scans alone; they are part of the training's key."""
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
-    plain = _Run(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    plain = RunData(recipe, Silent())
     recipe.dataset = {**recipe.dataset.model_dump(), "statistics": "training"}
-    pooled = _Run(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    pooled = RunData(recipe, Silent())
     [fold] = pooled.folds
     voxels = np.concatenate([pooled.volumes[case].image.ravel() for case in fold.training]).astype(np.float64)
     case = fold.queries[0]
     expected = (pooled.volumes[case].image - voxels.mean()) / voxels.std()
-    np.testing.assert_allclose(pooled._evaluation_scan(case, fold, "zscore").images, expected, atol=1e-4)
+    np.testing.assert_allclose(pooled.scans(fold, "zscore")[case].images, expected, atol=1e-4)
     own = pooled.volumes[case].image
-    np.testing.assert_allclose(
-        plain._evaluation_scan(case, fold, "zscore").images, (own - own.mean()) / own.std(), atol=1e-4
-    )
+    np.testing.assert_allclose(plain.scans(fold, "zscore")[case].images, (own - own.mean()) / own.std(), atol=1e-4)
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert results.frame["dice"].notna().all()
 

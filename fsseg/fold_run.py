@@ -1,0 +1,227 @@
+"""One fold with one seed: training, calibration and evaluation, each taken from what is finished where it is."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fsseg.calibration import calibrate
+from fsseg.checkpoints import load_trained, save_trained
+from fsseg.errors import FssegError
+from fsseg.evaluation import evaluate
+from fsseg.interfaces import FittedThreshold
+from fsseg.label_maps import write_labels
+from fsseg.progress import Progress
+from fsseg.protocols import Fold
+from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
+from fsseg.records import SCORES, CaseScore, read_scores, write_json, write_lines
+from fsseg.run_data import RunData
+from fsseg.segmenter import Segmenter
+from fsseg.stages import component_identity, environment, stage_folder
+from fsseg.training import train
+from fsseg.variants import Variant
+
+LABELS = "labels"
+"""The folder of an evaluation's label maps."""
+
+MANY_CLASSES = 5
+"""Classes of a calibration episode where a protocol segments all classes together: the paper's number."""
+
+
+@dataclass(frozen=True)
+class FinishedStage:
+    """A finished stage: all that it depends on, and its folder."""
+
+    identity: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class FinishedFold:
+    """A fold with one seed: by training the folders of its finished stages, and the scores of all rows in order."""
+
+    fold: Fold
+    seed: int
+    stages: list[dict[str, Path]]
+    scores: list[CaseScore]
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """A fold of a run with one seed.
+
+    Attributes:
+        recipe: The recipe.
+        data: Its data.
+        fold: The fold.
+        seed: The seed.
+        runs: Where finished stages are kept.
+        device: Where to compute.
+        progress: Follows the stages.
+    """
+
+    recipe: Recipe
+    data: RunData
+    fold: Fold
+    seed: int
+    runs: Path
+    device: torch.device
+    progress: Progress
+
+    def finish(self) -> FinishedFold:
+        """Trains, calibrates and evaluates every row."""
+        stages: list[dict[str, Path]] = []
+        scores: list[CaseScore] = []
+        for training, rows in rows_by_training(self.recipe):
+            trained = self._train(training)
+            backbone, variants = self._load(trained, training, rows)
+            calibrated = self._calibrate(trained, backbone, variants)
+            evaluated = self._evaluate(calibrated, backbone, variants)
+            stages.append({"train": trained.folder, "calibrate": calibrated.folder, "evaluate": evaluated.folder})
+            scores += read_scores(evaluated.folder / SCORES)
+        order = [row.name for row in self.recipe.variants]
+        return FinishedFold(self.fold, self.seed, stages, sorted(scores, key=lambda score: order.index(score.variant)))
+
+    def _train(self, training: TrainingTable) -> FinishedStage:
+        recipe = self.recipe
+        identity = {
+            "stage": "train",
+            "training": training.model_dump(),
+            "head": _identity("head", training.head),
+            "prototypes": _identity("prototypes", training.prototypes),
+            "backbone": _identity("backbone", self._backbone_table()),
+            "supervoxels": _identity("supervoxels", recipe.supervoxels),
+            "episodes": recipe.episodes.model_dump(),
+            "seed": self.seed,
+            "mode": recipe.mode,
+            "statistics": self.data.dataset.statistics,
+            "data": self.data.training_content(self.fold),
+            "environment": environment(self.device.type),
+        }
+
+        def make(folder: Path) -> None:
+            backbone, head = self._build_trainable(training)
+            log = train(
+                backbone, training.prototypes.build("prototypes"), head, self.data.sampler(self.fold, backbone.intensity),
+                training, seed=self.seed, mode=recipe.mode, device=self.device, progress=self.progress,
+            )  # fmt: skip
+            write_lines(folder / "train.jsonl", log)
+            save_trained(folder / "checkpoint.safetensors", backbone, head)
+
+        folder, reused = stage_folder(self.runs, "train", identity, make)
+        if reused:
+            self.progress.note(f"training of fold {self.fold.index}: taken from {folder}")
+        return FinishedStage(identity, folder)
+
+    def _load(
+        self, trained: FinishedStage, training: TrainingTable, rows: list[VariantTable]
+    ) -> tuple[nn.Module, list[Variant]]:
+        """The trained backbone and the rows' segmenters, in evaluation mode."""
+        state = load_trained(trained.folder / "checkpoint.safetensors")
+        backbone, _ = self._build_trainable(training)
+        backbone.load_state_dict(state["backbone"])
+        backbone.eval()
+        variants = []
+        for row in rows:
+            head = load_head(row, state["head"], training).to(self.device).eval()
+            prototypes, threshold = row.prototypes.build("prototypes"), row.threshold.build("threshold")
+            segmenter = Segmenter(backbone, prototypes, head, threshold, mode=self.recipe.mode)
+            scoring = fingerprint([row.prototypes.model_dump(), row.head.model_dump()])[:16]
+            variants.append(Variant(row.name, segmenter, scoring))
+        return backbone, variants
+
+    def _calibrate(self, trained: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:
+        asked = self.recipe.calibration
+        # As many classes as training may have where all are segmented together.
+        classes = asked.classes or (MANY_CLASSES if self.data.protocol.together else 1)
+        fitted = [variant for variant in variants if isinstance(variant.segmenter.threshold, FittedThreshold)]
+        identity = {
+            "stage": "calibrate",
+            "trained": trained.identity,
+            "episodes": asked.episodes,
+            "classes": classes,
+            "variants": self._row_identities(fitted),
+        }
+
+        def make(folder: Path) -> None:
+            calibration = calibrate(
+                backbone, variants, self.data.sampler(self.fold, backbone.intensity), asked.episodes,
+                seed=self.seed, device=self.device, classes=classes, progress=self.progress,
+            )  # fmt: skip
+            write_json(folder / "calibration.json", calibration.dumps())
+
+        folder, _ = stage_folder(self.runs, "calibrate", identity, make)
+        states = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["states"]
+        for variant in variants:
+            if variant.name in states:
+                variant.segmenter.threshold.load_state(states[variant.name])
+        return FinishedStage(identity, folder)
+
+    def _evaluate(self, calibrated: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:
+        save_labels = self.recipe.protocol.save_labels
+        identity = {
+            "stage": "evaluate",
+            "calibrated": calibrated.identity,
+            "variants": self._row_identities(variants),
+            "evaluation": self.data.evaluation_content(self.fold),
+            "save_labels": save_labels,
+        }
+
+        def make(folder: Path) -> None:
+            scans = self.data.scans(self.fold, backbone.intensity)
+            assignments = self.data.assignments(self.fold, scans, self.seed)
+            scores = []
+            for result in evaluate(
+                backbone, variants, assignments, scans, self.fold,
+                seed=self.seed, device=self.device, progress=self.progress,
+            ):  # fmt: skip
+                scores += result.scores
+                if save_labels:  # at once: all rows' labels of a fold would fill the memory
+                    write_labels(folder / LABELS, result, self.data.volumes[result.scores[0].case].grid)
+            write_lines(folder / SCORES, scores)
+
+        folder, _ = stage_folder(self.runs, "evaluate", identity, make)
+        return FinishedStage(identity, folder)
+
+    def _row_identities(self, variants: list[Variant]) -> list[list[Any]]:
+        rows = {row.name: row for row in self.recipe.variants}
+        kinds = ("prototypes", "head", "threshold")
+        return [[v.name, *[_identity(kind, getattr(rows[v.name], kind)) for kind in kinds]] for v in variants]
+
+    def _backbone_table(self) -> ComponentTable:
+        """The backbone's table; weights that are not loaded start from the run's seed unless it says otherwise."""
+        return ComponentTable(**{"seed": self.seed} | self.recipe.backbone.model_dump())
+
+    def _build_trainable(self, training: TrainingTable) -> tuple[nn.Module, nn.Module]:
+        backbone = self._backbone_table().build("backbone").to(self.device)
+        return backbone, training.head.build("head").to(self.device)
+
+
+def rows_by_training(recipe: Recipe) -> list[tuple[TrainingTable, list[VariantTable]]]:
+    """A recipe's rows by the training they share."""
+    groups: dict[str, tuple[TrainingTable, list[VariantTable]]] = {}
+    for row in recipe.variants:
+        training = recipe.training_of(row)
+        groups.setdefault(fingerprint(training.model_dump()), (training, []))[1].append(row)
+    return list(groups.values())
+
+
+def load_head(row: VariantTable, state: dict[str, torch.Tensor], training: TrainingTable) -> nn.Module:
+    """A row's head with the state that a training left; raises FssegError if it cannot take it."""
+    head = row.head.build("head")
+    try:
+        head.load_state_dict(state)
+    except RuntimeError:
+        raise FssegError(
+            f"variant {row.name!r}: its head {row.head.name} cannot take the state that training the head "
+            f"{training.head.name} left ({', '.join(state)}), expected {', '.join(head.state_dict())}; "
+            "give the row a training of its own, or both heads the same form of score threshold"
+        ) from None
+    return head
+
+
+def _identity(kind: str, table: ComponentTable) -> dict[str, Any]:
+    return component_identity(kind, table.name, table.options)
