@@ -63,7 +63,7 @@ def assign(
 
 
 def _supports_and_queries(protocol: Protocol, fold: Fold) -> list[tuple[str, tuple[str, ...]]]:
-    if protocol.support_cases == "last":
+    if protocol.support != "each":
         return [(fold.support, fold.queries)]
     members = (*fold.queries, fold.support)
     return [(case, tuple(other for other in members if other != case)) for case in members]
@@ -82,8 +82,8 @@ def _one_class(
     shown = _slices_with(scan, value)
     if not shown:
         raise DataError(
-            f"case {support_case}: it is the fold's support but shows no {name} (label {value}), expected at least one "
-            "slice with it; choose another fold, or leave the class out of the dataset's classes"
+            f"case {support_case}: it is a support but shows no {name} (label {value}), expected at least one slice with "
+            "it; choose another fold or another protocol.support, or leave the class out of protocol.classes"
         )
     parts = protocol.support_parts
     chosen = [shown[int((2 * part + 1) / (2 * parts) * len(shown))] for part in range(parts)]

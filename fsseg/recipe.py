@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fsseg.errors import RecipeError
 from fsseg.options import explain
 from fsseg.plugins import registry
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
 
 
 class Table(BaseModel):
@@ -115,6 +115,11 @@ class ProtocolTable(Table):
         "dataset", description="how cases are divided into folds; dataset: as the dataset says"
     )
     fold: int | Literal["all"] = Field(0, description="which fold to run")
+    support: SupportChoice | None = Field(
+        None,
+        description="which case gives the support: the fold's last, the next fold's first (circular), or each in turn; "
+        "when omitted, as the protocol or the folds say",
+    )
     save_labels: bool = Field(True, description="write the predicted label maps")
 
 

@@ -45,18 +45,24 @@ def write_run(
                 link_or_copy(file, home / name / file.name)
         if recipe.protocol.save_labels:
             for result in fold.results:
-                _write_labels(home / "labels", result, grids[result.scores[0].case])
+                _write_labels(home / "labels", result, grids[result.scores[0].case], in_turn=about["support"] == "each")
 
 
-def _write_labels(folder: Path, result: CaseResult, grid: FileGrid) -> None:
-    """One label map per variant, case and class (or support), on the grid of the scan's file."""
+def _write_labels(folder: Path, result: CaseResult, grid: FileGrid, in_turn: bool) -> None:
+    """One label map per variant, case, class and support, on the grid of the scan's file.
+
+    Its name tells the class where there is one, and the support where there are several classes or cases take turns.
+    """
     first = result.scores[0]
     place = folder / _slug(first.variant)
-    name = first.class_name if len(result.scores) == 1 else f"from_{first.support_case}"
+    single = len(result.scores) == 1
+    name = "_".join(
+        [first.case] + single * [first.class_name] + (in_turn or not single) * [f"from_{first.support_case}"]
+    )
     place.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(grid.to_file(result.labels), grid.affine)
     image.header.set_xyzt_units("mm")
-    nibabel.save(image, place / f"{first.case}_{name}.nii.gz")
+    nibabel.save(image, place / f"{name}.nii.gz")
 
 
 def _slug(name: str) -> str:

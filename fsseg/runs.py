@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,15 @@ class _Run:
 
     def __init__(self, recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> None:
         self.recipe, self.runs, self.device, self.progress = recipe, runs, device, progress
-        self.protocol = find_protocol(recipe.protocol.name)
+        asked, named = recipe.protocol, find_protocol(recipe.protocol.name)
+        self.protocol = replace(named, support=asked.support or named.support)
         self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
         self._scalings: dict[tuple[Fold, str], Scaling] = {}
         self.dataset: Dataset = _build("dataset", recipe.dataset)
         cases = self.dataset.cases
-        named = recipe.protocol.folds
-        self.scheme = self.dataset.folds if named == "dataset" else find_scheme(named)
-        wanted = range(self.scheme.folds) if recipe.protocol.fold == "all" else [recipe.protocol.fold]
-        self.folds = [make_fold(self.scheme, cases, index) for index in wanted]
+        self.scheme = self.dataset.folds if asked.folds == "dataset" else find_scheme(asked.folds)
+        wanted = range(self.scheme.folds) if asked.fold == "all" else [asked.fold]
+        self.folds = [make_fold(self.scheme, cases, index, self.protocol.support) for index in wanted]
         needed = [case for case in cases if any(case in (f.support, *f.queries, *f.training) for f in self.folds)]
         self.volumes: dict[str, Volume] = {}
         """The scans on the working grid."""
@@ -319,11 +319,18 @@ class _Run:
             "protocol": self.protocol.name,
             "uses_truth": self.protocol.uses_truth,
             "protocol_hash": protocol_hash(self.protocol, self.scheme, self.dataset.classes),
+            "options": self._options(),
+            "support": self.protocol.support or self.scheme.support,
             "fold_scheme": self.scheme.name,
             "folds": [fold.index for fold in self.folds],
             "seed": self.recipe.seed,
             "classes": list(self.dataset.classes.values()),
         }
+
+    def _options(self) -> list[str]:
+        """What the recipe changes about the evaluation, in words for the head of a table."""
+        asked = self.recipe.protocol
+        return [f"support {asked.support}"] if asked.support else []
 
 
 def _build(kind: str, table: ComponentTable) -> Any:

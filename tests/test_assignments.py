@@ -1,5 +1,7 @@
 """Which support segments which slices, by every protocol."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from fsseg.assignments import assign, divide_query
 from fsseg.data.scans import EvaluationScan
 from fsseg.evaluation import evaluate
 from fsseg.grids import WorkingGrid
+from fsseg.progress import Silent
 from fsseg.protocols import PROTOCOLS, Fold
+from fsseg.runs import _Run
 from fsseg.variants import Variant
 
 FOLD = Fold(0, "s", ("q", "r"), ("t",))
@@ -87,18 +91,61 @@ def test_ep2_multi_takes_every_case_in_turn_and_never_scores_a_support():
     assert len(drawn) == 2, "the seed decides"
 
 
+def test_each_case_in_turn_is_the_support_of_a_class():
+    scans = {case: scan_with(case, {1: [first, first + 1, first + 2], 3: [3]}) for case, first in zip("sqr", (1, 4, 7))}
+    in_turn = replace(PROTOCOLS["ep2"], support="each")
+    assigned = assign(in_turn, FOLD, scans, {1: "one", 3: "three"}, seed=0)
+    told = {(a.support_case, a.query_case, a.classes[0][0], a.support_slices) for a in assigned}
+    middle = {"s": 2, "q": 5, "r": 8}
+    assert told == {
+        (s, q, value, (middle[s] if value == 1 else 3,)) for s in "sqr" for q in "sqr" if s != q for value in (1, 3)
+    }
+    assert len(assigned) == len(told) == 12
+    counted = [(s.support_case, s.case, s.class_name) for r in evaluated(in_turn, CeT(), scans) for s in r.scores]
+    assert sorted(counted) == sorted((s, q, n) for s in "sqr" for q in "sqr" if s != q for n in ("one", "three"))
+
+
+def test_a_run_with_each_case_in_turn_writes_every_label_map(tmp_path):
+    root = make_folder(tmp_path / "scans", cases=9)
+    changes = {"protocol.support": "each", "protocol.folds": "disjoint3", "protocol.fold": 1}
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=0), changes)
+    results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
+    assert results.about["options"] == ["support each"] and results.about["support"] == "each"
+    pairs = {(score.support_case, score.case) for score in results.scores}
+    assert pairs == {(a, b) for a in "456" for b in "456" if a != b}
+    written = {path.name for path in (results.path / "fold1/labels/OCP").iterdir()}
+    assert written == {f"{q}_{name}_from_{s}.nii.gz" for s, q in pairs for name in ("bright", "dark")}
+    for score in results.scores:
+        if score.variant == "OCP":
+            name = f"{score.case}_{score.class_name}_from_{score.support_case}.nii.gz"
+            assert (
+                np.asarray(nibabel.load(results.path / "fold1/labels/OCP" / name).dataobj) > 0
+            ).sum() == score.predicted
+
+
+def test_a_circular_support_is_borrowed_from_the_next_fold(tmp_path):
+    root = make_folder(tmp_path / "scans", cases=9)
+    changes = {"protocol.support": "circular", "protocol.folds": "disjoint3", "protocol.fold": 2}
+    run = _Run(
+        fsseg.load_recipe(write_recipe(tmp_path, root), changes), tmp_path / "runs", torch.device("cpu"), Silent()
+    )
+    [fold] = run.folds
+    assert (fold.support, fold.queries, fold.training) == ("1", ("7", "8", "9"), ("2", "3", "4", "5", "6"))
+    assert {a.support_case for a in run._assign(fold, run._scans(fold, "zscore"))} == {"1"}
+
+
 def test_supports_without_a_class_are_explained():
     scans = {case: scan_with(case, {1: [1]}) for case in "sqr"}
-    with pytest.raises(FssegError, match="case s: it is the fold's support but shows no two"):
+    with pytest.raises(FssegError, match="case s: it is a support but shows no two"):
         assign(PROTOCOLS["ep2"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
     with pytest.raises(FssegError, match="case q: it is a support but shows no class"):
         assign(PROTOCOLS["ep2_multi"], FOLD, {**scans, "q": scan_with("q", {})}, {1: "one"}, seed=0)
 
 
-def evaluated(name, threshold, scans):
+def evaluated(protocol, threshold, scans):
     backbone = TinyBackbone(stride=1)
     variants = [Variant("a", Segmenter(backbone, Map(), Tpm(), threshold).eval(), "map")]
-    assigned = assign(PROTOCOLS[name], FOLD, scans, {1: "one", 3: "three"}, seed=0)
+    assigned = assign(protocol, FOLD, scans, {1: "one", 3: "three"}, seed=0)
     return list(evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu")))
 
 
@@ -106,7 +153,7 @@ def evaluated(name, threshold, scans):
 def test_counts_are_those_of_the_written_labels(name):
     """Every class of every result, counted again by hand over the slices that the protocol scores."""
     scans = {case: scan_with(case, {1: [3, 4, 5, 7], 3: [4, 5, 6]}) for case in "sqr"}
-    results = evaluated(name, CeT(), scans)
+    results = evaluated(PROTOCOLS[name], CeT(), scans)
     assert len(results) == {"ep2_multi": 6}.get(name, 4)
     for result in results:
         truth = scans[result.scores[0].case].truth.numpy()
@@ -127,7 +174,7 @@ def test_counts_are_those_of_the_written_labels(name):
 
 def test_the_oracle_knows_the_pixels_of_all_classes_together():
     scans = {case: scan_with(case, {1: [3, 4, 5], 3: [4, 5, 6]}) for case in "sqr"}
-    for result in evaluated("ep2_multi", Ocp(), scans):
+    for result in evaluated(PROTOCOLS["ep2_multi"], Ocp(), scans):
         truth = scans[result.scores[0].case].truth.numpy()
         assert ((result.labels > 0).sum(axis=(1, 2)) == (truth > 0).sum(axis=(1, 2))).all()
 
