@@ -127,6 +127,19 @@ def find_scheme(name: str) -> FoldScheme:
     return _find(FOLD_SCHEMES, name, "fold scheme")
 
 
+def choose_classes(classes: dict[int, str], names: list[str] | None) -> dict[int, str]:
+    """The classes that are evaluated: those named, in the dataset's order, or all where none are.
+
+    Raises FssegError for a name that the dataset does not have.
+    """
+    for name in names or []:
+        if name not in classes.values():
+            raise FssegError(
+                f"protocol.classes: the dataset has no class {name!r}; {nearest(name, list(classes.values()))}"
+            )
+    return {value: name for value, name in classes.items() if not names or name in names}
+
+
 def make_fold(scheme: FoldScheme, cases: list[str], index: int, support: SupportChoice | None = None) -> Fold:
     """The fold of this index.
 

@@ -120,6 +120,9 @@ class ProtocolTable(Table):
         description="which case gives the support: the fold's last, the next fold's first (circular), or each in turn; "
         "when omitted, as the protocol or the folds say",
     )
+    classes: list[str] | None = Field(
+        None, min_length=1, description="which of the dataset's classes are evaluated; all when omitted"
+    )
     save_labels: bool = Field(True, description="write the predicted label maps")
 
 

@@ -27,7 +27,7 @@ from fsseg.evaluation import CaseResult, evaluate
 from fsseg.interfaces import FittedThreshold
 from fsseg.plugins import registry
 from fsseg.progress import Progress, Silent
-from fsseg.protocols import Fold, find_protocol, find_scheme, make_fold, protocol_hash
+from fsseg.protocols import Fold, choose_classes, find_protocol, find_scheme, make_fold, protocol_hash
 from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
 from fsseg.records import write_json, write_lines
 from fsseg.results import Results
@@ -91,6 +91,7 @@ class _Run:
         self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
         self._scalings: dict[tuple[Fold, str], Scaling] = {}
         self.dataset: Dataset = _build("dataset", recipe.dataset)
+        self.classes = choose_classes(self.dataset.classes, asked.classes)
         cases = self.dataset.cases
         self.scheme = self.dataset.folds if asked.folds == "dataset" else find_scheme(asked.folds)
         wanted = range(self.scheme.folds) if asked.fold == "all" else [asked.fold]
@@ -120,7 +121,7 @@ class _Run:
             ),
         )
         scores = [score for fold in finished for result in fold.results for score in result.scores]
-        return Results(folder, scores, list(self.dataset.classes.values()), about)
+        return Results(folder, scores, list(self.classes.values()), about)
 
     def _check_what_comes_last(self) -> None:
         """What cannot be evaluated should not be trained for minutes first."""
@@ -134,7 +135,7 @@ class _Run:
     @torch.no_grad()
     def _try_out(self, row: VariantTable, head: nn.Module) -> None:
         """A head may refuse the row's number of prototypes, or the protocol's number of classes."""
-        ways = len(self.dataset.classes) if self.protocol.together else 1
+        ways = len(self.classes) if self.protocol.together else 1
         features = torch.randn(ways, 1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
         masks = torch.ones(ways, 1, 8, 8, dtype=torch.bool)
         try:
@@ -260,7 +261,7 @@ class _Run:
         return {case: self._evaluation_scan(case, fold, rule) for case in (fold.support, *fold.queries)}
 
     def _assign(self, fold: Fold, scans: dict[str, EvaluationScan]) -> list[Assignment]:
-        return assign(self.protocol, fold, scans, self.dataset.classes, self.recipe.seed)
+        return assign(self.protocol, fold, scans, self.classes, self.recipe.seed)
 
     @property
     def _calibration_classes(self) -> int:
@@ -318,13 +319,13 @@ class _Run:
             "dataset": self.dataset.name,
             "protocol": self.protocol.name,
             "uses_truth": self.protocol.uses_truth,
-            "protocol_hash": protocol_hash(self.protocol, self.scheme, self.dataset.classes),
+            "protocol_hash": protocol_hash(self.protocol, self.scheme, self.classes),
             "options": self._options(),
             "support": self.protocol.support or self.scheme.support,
             "fold_scheme": self.scheme.name,
             "folds": [fold.index for fold in self.folds],
             "seed": self.recipe.seed,
-            "classes": list(self.dataset.classes.values()),
+            "classes": list(self.classes.values()),
         }
 
     def _options(self) -> list[str]:

@@ -211,3 +211,34 @@ def test_what_a_head_refuses_is_said_before_training(tmp_path, changes, expected
     with pytest.raises(FssegError, match=expected):
         fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("name", ["ep2", "ep2_multi"])
+def test_only_the_classes_of_the_protocol_are_evaluated(tmp_path, name):
+    """The other class is background everywhere: in supports, in what the oracle is told, in counts and in the table."""
+    root = make_folder(tmp_path / "scans")
+    path = write_recipe(tmp_path, root, steps=0)
+    changes = {"protocol.name": name, "protocol.save_labels": False}
+    both = fsseg.run(fsseg.load_recipe(path, changes), runs_dir=tmp_path / "runs")
+    one = fsseg.run(fsseg.load_recipe(path, {**changes, "protocol.classes": ["dark"]}), runs_dir=tmp_path / "runs")
+    assert list(one.table().columns) == ["dark", "mean", "spread"] and one.about["classes"] == ["dark"]
+    assert one.about["protocol_hash"] != both.about["protocol_hash"]
+    assert {score.class_name for score in one.scores} == {"dark"}
+    if name == "ep2":
+        assert one.scores == [score for score in both.scores if score.class_name == "dark"]
+    for score in one.scores:
+        voxels = np.asarray(nibabel.load(root / f"label_{score.case}.nii.gz").dataobj) == 2
+        assert score.actual == voxels.sum()
+        if score.oracle:
+            assert 0 <= score.actual - score.predicted <= 0.01 * score.actual
+    again = fsseg.load_recipe(path, {**changes, "protocol.classes": ["dark", "bright"]})
+    everything = fsseg.run(again, runs_dir=tmp_path / "runs")
+    assert everything.scores == both.scores and everything.about == both.about
+
+
+def test_unknown_classes_are_refused_before_anything_runs(tmp_path):
+    path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=10**6)
+    with pytest.raises(FssegError, match="the dataset has no class 'drak'; did you mean 'dark'?"):
+        fsseg.run(fsseg.load_recipe(path, {"protocol.classes": ["drak"]}), runs_dir=tmp_path / "runs")
+    with pytest.raises(FssegError, match="protocol]: classes: expected .* at least 1"):
+        fsseg.load_recipe(path, {"protocol.classes": []})

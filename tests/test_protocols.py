@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsseg import FssegError
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, disjoint_folds, listed_folds, make_fold, protocol_hash
+from fsseg.protocols import (
+    FOLD_SCHEMES,
+    PROTOCOLS,
+    choose_classes,
+    disjoint_folds,
+    listed_folds,
+    make_fold,
+    protocol_hash,
+)
 
 CHAOS = [str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)]
 
@@ -170,3 +178,12 @@ def test_the_hash_changes_with_anything_that_defines_the_evaluation():
         protocol_hash(protocol, scheme, {1: "liver", 4: "spleen"}),
     }
     assert base not in others and len(others) == 3
+
+
+def test_some_of_the_classes():
+    classes = {1: "liver", 2: "right kidney", 4: "spleen"}
+    assert choose_classes(classes, None) == classes
+    assert choose_classes(classes, ["spleen", "liver"]) == {1: "liver", 4: "spleen"}
+    assert list(choose_classes(classes, ["spleen", "liver"])) == [1, 4], "in the dataset's order"
+    with pytest.raises(FssegError, match="the dataset has no class 'speen'; did you mean 'spleen'?"):
+        choose_classes(classes, ["liver", "speen"])
