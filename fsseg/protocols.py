@@ -23,8 +23,10 @@ class Protocol:
     Attributes:
         name: The protocol's name.
         support: Which case gives the support; None where the fold scheme says.
-        support_parts: Support slices of a class: part i of n is the labelled slice at `int((2 i + 1) / (2 n) * count)`.
-        together: All classes are segmented at once, from one slice that shows most of them, drawn with the seed.
+        support_parts: Parts of a class that have supports of their own.
+        shots: Labelled slices of a support. With n parts, the slices that show a class fall into n * shots equal shares,
+            and the middle one of each is taken: the first `shots` of them for the first part, and so on.
+        together: All classes are segmented at once, from slices that show most of them, drawn with the seed.
         query_slices: "all"; those "labelled" with the class; or the "range" from its first to its last one.
         score: What is counted, and over which voxels.
         undefined: What happens to a case without the class in truth and prediction.
@@ -34,6 +36,7 @@ class Protocol:
     name: str
     support: SupportChoice | None = None
     support_parts: int = 1
+    shots: int = 1
     together: bool = False
     query_slices: Literal["all", "labelled", "range"] = "all"
     score: str = "Dice over the voxels of the query slices"

@@ -120,6 +120,7 @@ class ProtocolTable(Table):
         description="which case gives the support: the fold's last, the next fold's first (circular), or each in turn; "
         "when omitted, as the protocol or the folds say",
     )
+    shots: int = Field(1, ge=1, description="labelled slices of a support, all of the same scan")
     classes: list[str] | None = Field(
         None, min_length=1, description="which of the dataset's classes are evaluated; all when omitted"
     )

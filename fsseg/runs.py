@@ -87,7 +87,7 @@ class _Run:
     def __init__(self, recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> None:
         self.recipe, self.runs, self.device, self.progress = recipe, runs, device, progress
         asked, named = recipe.protocol, find_protocol(recipe.protocol.name)
-        self.protocol = replace(named, support=asked.support or named.support)
+        self.protocol = replace(named, support=asked.support or named.support, shots=asked.shots)
         self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
         self._scalings: dict[tuple[Fold, str], Scaling] = {}
         self.dataset: Dataset = _build("dataset", recipe.dataset)
@@ -136,8 +136,8 @@ class _Run:
     def _try_out(self, row: VariantTable, head: nn.Module) -> None:
         """A head may refuse the row's number of prototypes, or the protocol's number of classes."""
         ways = len(self.classes) if self.protocol.together else 1
-        features = torch.randn(ways, 1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-        masks = torch.ones(ways, 1, 8, 8, dtype=torch.bool)
+        features = torch.randn(ways, self.protocol.shots, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+        masks = torch.ones(ways, self.protocol.shots, 8, 8, dtype=torch.bool)
         try:
             head(features[:1, 0], _build("prototypes", row.prototypes)(features, masks, head.sigma))
         except FssegError as error:
@@ -331,7 +331,8 @@ class _Run:
     def _options(self) -> list[str]:
         """What the recipe changes about the evaluation, in words for the head of a table."""
         asked = self.recipe.protocol
-        return [f"support {asked.support}"] if asked.support else []
+        told = [f"support {asked.support}"] if asked.support else []
+        return told + ([f"{asked.shots} shots"] if asked.shots > 1 else [])
 
 
 def _build(kind: str, table: ComponentTable) -> Any:

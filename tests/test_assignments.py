@@ -1,15 +1,19 @@
 """Which support segments which slices, by every protocol."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import TinyBackbone, make_folder, write_recipe
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fsseg
-from fsseg import CeT, FssegError, Map, Ocp, Segmenter, Tpm
+from fsseg import AdNet, CeT, FssegError, Map, Ocp, Segmenter, Tpm
 from fsseg.assignments import assign, divide_query
 from fsseg.data.scans import EvaluationScan
 from fsseg.evaluation import evaluate
@@ -17,6 +21,7 @@ from fsseg.grids import WorkingGrid
 from fsseg.progress import Silent
 from fsseg.protocols import PROTOCOLS, Fold
 from fsseg.runs import _Run
+from fsseg.segmenter import encode, encode_support
 from fsseg.variants import Variant
 
 FOLD = Fold(0, "s", ("q", "r"), ("t",))
@@ -132,6 +137,112 @@ def test_a_circular_support_is_borrowed_from_the_next_fold(tmp_path):
     [fold] = run.folds
     assert (fold.support, fold.queries, fold.training) == ("1", ("7", "8", "9"), ("2", "3", "4", "5", "6"))
     assert {a.support_case for a in run._assign(fold, run._scans(fold, "zscore"))} == {"1"}
+
+
+def test_shots_are_spread_over_the_slices_that_show_the_class():
+    """Seven slices in three equal shares: those at int(7 / 6), int(7 / 2) and int(35 / 6)."""
+    shown = [1, 4, 5, 6, 8, 9, 10]
+    scans = {case: scan_with(case, {1: shown}) for case in "sqr"}
+    assigned = assign(replace(PROTOCOLS["ep2"], shots=3), FOLD, scans, {1: "one"}, seed=0)
+    assert [(a.query_case, a.support_slices, a.query_slices) for a in assigned] == [(q, (4, 6, 9), None) for q in "qr"]
+    support = assigned[0].support
+    assert support.masks.shape == (1, 3, 16, 16) and not support.shared and len(support.slices) == 3
+    for shot, number in enumerate((4, 6, 9)):
+        assert torch.equal(support.images[0, shot], scans["s"].images[number])
+        assert torch.equal(support.masks[0, shot], scans["s"].labels[number] == 1)
+        assert support.location[0, shot].item() == pytest.approx(number / 11)
+
+
+@pytest.mark.parametrize("name", ["ep1", "alp_3chunk"])
+def test_shots_of_several_parts_are_spread_within_each_part(name):
+    """Four slices a third, and in each third those at 1/4 and 3/4."""
+    scans = {case: scan_with(case, {1: list(range(12))}) for case in "sqr"}
+    assigned = assign(replace(PROTOCOLS[name], shots=2), FOLD, scans, {1: "one"}, seed=0)
+    assert [a.support_slices for a in assigned if a.query_case == "q"] == [(1, 3), (5, 7), (9, 11)]
+
+
+@given(st.integers(1, 40), st.integers(1, 7), st.sampled_from(["ep2", "ep1"]))
+def test_shots_by_exact_fractions(count, shots, name):
+    """Part p of P, shot i of N: the slice at p / P + (2 i + 1) / (2 N P) of the labelled ones; all different."""
+    parts = PROTOCOLS[name].support_parts
+    labels = torch.zeros(count, 2, 2, dtype=torch.uint8)
+    labels[:, 0, 0] = 1
+    grid = WorkingGrid((2, 2), (2, 2), (2, 2))
+    scan = EvaluationScan("s", labels.float(), torch.linspace(0, 1, count), labels, labels, grid)
+    of = replace(PROTOCOLS[name], shots=shots)
+    if shots > 1 and count < parts * shots:
+        with pytest.raises(FssegError, match=f"case s: {count} of its slices show one .* at least {parts * shots} for"):
+            assign(of, FOLD, {case: scan for case in "sqr"}, {1: "one"}, seed=0)
+        return
+    assigned = assign(of, FOLD, {case: scan for case in "sqr"}, {1: "one"}, seed=0)
+    got = {a.support_slices for a in assigned}
+    wanted = {
+        tuple(int((Fraction(part, parts) + Fraction(2 * i + 1, 2 * shots * parts)) * count) for i in range(shots))
+        for part in range(parts)
+    }
+    assert got <= wanted and (got == wanted or count < parts)  # a query of few slices has fewer parts
+    assert all(len(set(numbers)) == shots for numbers in got)
+
+
+def test_shots_of_all_classes_show_the_same_ways():
+    """Slices 2 to 5 show both classes; the first is drawn as for one shot, the others among the rest."""
+    scans = {case: scan_with(case, {1: [1, 2, 3, 4, 5], 2: [2, 3, 4, 5, 6]}) for case in "sqr"}
+    classes, multi = {1: "one", 2: "two"}, PROTOCOLS["ep2_multi"]
+    drawn = set()
+    for seed in range(20):
+        [one], [three] = (
+            {(a.support_slices, a.classes) for a in assign(replace(multi, shots=n), FOLD, scans, classes, seed)
+             if a.support_case == "s"}
+            for n in (1, 3)
+        )  # fmt: skip
+        assert (
+            set(one[0]) <= set(three[0]) <= {2, 3, 4, 5} and len(three[0]) == 3 and three[1] == tuple(classes.items())
+        )
+        drawn.add(three[0])
+    assert len(drawn) == 4
+    [support] = {id(a.support): a.support for a in assign(replace(multi, shots=3), FOLD, scans, classes, 0)
+                 if a.support_case == "s"}.values()  # fmt: skip
+    assert support.shared and support.masks.shape == (2, 3, 16, 16) and len(support.slices) == 3
+    backbone = TinyBackbone(stride=1)
+    features = encode_support(backbone, support)
+    for way in range(2):
+        for shot in range(3):
+            assert torch.allclose(features[way, shot], encode(backbone, support.images[way, shot][None])[0], atol=1e-6)
+
+
+def test_too_few_slices_for_the_shots_of_all_classes():
+    """Which classes are ways is decided by the first slice; those with as many other classes are no shots of it."""
+    scans = {case: scan_with(case, {1: [1, 2, 3], 2: [1, 2], 3: [3]}) for case in "sqr"}
+    classes, two = {1: "one", 2: "two", 3: "three"}, replace(PROTOCOLS["ep2_multi"], shots=2)
+    outcomes = set()
+    for seed in range(20):
+        try:
+            outcomes |= {(a.support_slices, len(a.classes)) for a in assign(two, FOLD, scans, classes, seed)}
+        except FssegError as error:
+            outcomes.add(str(error).split(": ")[1].split(",")[0])
+    assert outcomes == {((1, 2), 2), "1 slice of it show one and three like slice 3"}
+
+
+def test_several_shots_by_hand():
+    """ADNet's rule on pixels: the mean over shots of each shot's mean feature, and a threshold on the cosine with it."""
+    scans = {case: scan_with(case, {1: [2, 3, 4, 5, 6, 7], 3: [4, 5, 6]}) for case in "sqr"}
+    for number, row in ((3, 10), (7, 14)):
+        scans["s"].labels[number, 10:row, :3] = 1  # masks of different sizes: shots count alike nevertheless
+    backbone = TinyBackbone(stride=1)
+    variants = [Variant("a", Segmenter(backbone, Map(), AdNet(), CeT()).eval(), "map")]
+    assigned = assign(replace(PROTOCOLS["ep2"], shots=3), FOLD, scans, {1: "one"}, seed=0)
+    results = list(evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu")))
+    assert results[0].scores[0].support_slices == (3, 5, 7)
+    with torch.no_grad():
+        features = encode(backbone, scans["s"].images)
+        shots = [features[n][:, scans["s"].labels[n] == 1].mean(dim=1) for n in (3, 5, 7)]
+        prototype = F.normalize(torch.stack(shots).mean(dim=0), dim=0)
+        for result in results:
+            similar = torch.einsum(
+                "schw,c->shw", F.normalize(encode(backbone, scans[result.scores[0].case].images)), prototype
+            )
+            agree = (20 * similar - 10 > 0).numpy() == (result.labels == 1)
+            assert agree.mean() > 0.9999 and 0.02 < (result.labels == 1).mean() < 0.98
 
 
 def test_supports_without_a_class_are_explained():
