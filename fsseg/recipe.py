@@ -55,6 +55,9 @@ class GridTable(Table):
 class EpisodeTable(Table):
     """How training episodes are drawn: two neighbouring slices of one supervoxel, augmented."""
 
+    setting: Literal[1, 2] = Field(
+        1, description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all"
+    )
     min_pixels: int | None = Field(
         None,
         ge=1,

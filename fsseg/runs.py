@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +19,7 @@ from fsseg.checkpoints import load_trained, save_trained
 from fsseg.data.cache import content_key
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.regions import default_min_size
-from fsseg.data.scans import EvaluationScan, TrainingScan, evaluation_scan, training_scan
+from fsseg.data.scans import EvaluationScan, TrainingScan, evaluation_scan, slices_showing, training_scan
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.devices import pick_device
 from fsseg.episodes import EpisodeSampler
@@ -101,11 +102,15 @@ class _Run:
         """The scans on the working grid."""
         self.own: dict[str, Volume] = {}
         """Those that are segmented, on their own."""
+        self.hidden: dict[str, np.ndarray] = {}
+        """By case, the slices that training must not see."""
         for case in progress.track(needed, "data", len(needed)):
             own = self.dataset.load(case)
             self.volumes[case] = on_working_grid(own, recipe.grid.model_dump())
             if any(case in (fold.support, *fold.queries) for fold in self.folds):
                 self.own[case] = own
+            if recipe.episodes.setting == 2 and any(case in fold.training for fold in self.folds):
+                self.hidden[case] = slices_showing(own, self.classes)
 
     def results(self, name: str) -> Results:
         """Runs every fold and writes the run directory, last and at once."""
@@ -127,10 +132,20 @@ class _Run:
         """What cannot be evaluated should not be trained for minutes first."""
         for fold in self.folds:
             self._assign(fold, self._scans(fold, "zscore"))
+            self._check_hidden(fold)
         for training, rows in self._by_training():
             state = _build("head", training.head).state_dict()
             for row in rows:
                 self._try_out(row, _load_head(row, state, training))
+
+    def _check_hidden(self, fold: Fold) -> None:
+        """An episode needs two slices of a scan; supervoxels, which take longer, may still find them too small."""
+        if self.hidden and all((~self.hidden[case]).sum() < 2 for case in fold.training):
+            raise FssegError(
+                f"episodes.setting: is 2, but none of the {len(fold.training)} training scans of fold {fold.index} has two "
+                f"slices without {' or '.join(self.classes.values())}, expected one at least; evaluate fewer classes with "
+                "protocol.classes, or set it to 1"
+            )
 
     @torch.no_grad()
     def _try_out(self, row: VariantTable, head: nn.Module) -> None:
@@ -178,6 +193,7 @@ class _Run:
             "mode": recipe.mode,
             "statistics": self.dataset.statistics,
             "data": {case: self._content(case) for case in fold.training},
+            "hidden": {case: content_key(self.hidden[case]) for case in fold.training if case in self.hidden},
             "environment": environment(self.device.type),
         }
 
@@ -299,7 +315,7 @@ class _Run:
         def make(case: str) -> TrainingScan:
             volume = self.volumes[case]
             regions = cached_supervoxels(volume, method, self.dataset, identity, options.get("min_size"))
-            return training_scan(volume, regions, self._scaling(volume, fold, rule))
+            return training_scan(volume, regions, self._scaling(volume, fold, rule), self.hidden.get(case))
 
         # Threads are enough: the compiled loops let go of the interpreter.
         with ThreadPoolExecutor(min(SCANS_AT_ONCE, os.cpu_count() or 1)) as pool:
@@ -321,6 +337,7 @@ class _Run:
             "uses_truth": self.protocol.uses_truth,
             "protocol_hash": protocol_hash(self.protocol, self.scheme, self.classes),
             "options": self._options(),
+            "setting": self.recipe.episodes.setting,
             "support": self.protocol.support or self.scheme.support,
             "fold_scheme": self.scheme.name,
             "folds": [fold.index for fold in self.folds],
@@ -329,10 +346,11 @@ class _Run:
         }
 
     def _options(self) -> list[str]:
-        """What the recipe changes about the evaluation, in words for the head of a table."""
+        """What the recipe changes about the evaluation and what training sees, in words for the head of a table."""
         asked = self.recipe.protocol
         told = [f"support {asked.support}"] if asked.support else []
-        return told + ([f"{asked.shots} shots"] if asked.shots > 1 else [])
+        told += [f"{asked.shots} shots"] if asked.shots > 1 else []
+        return told + (["setting 2"] if self.recipe.episodes.setting == 2 else [])
 
 
 def _build(kind: str, table: ComponentTable) -> Any:
