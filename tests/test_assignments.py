@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fsseg
-from fsseg import AdNet, CeT, FssegError, Map, Ocp, Segmenter, Tpm
+from fsseg import AdNet, CeT, Fixed, FssegError, Map, Ocp, Segmenter, Tpm
 from fsseg.assignments import assign, divide_query
 from fsseg.data.scans import EvaluationScan
 from fsseg.evaluation import evaluate
 from fsseg.grids import WorkingGrid
 from fsseg.progress import Silent
 from fsseg.protocols import PROTOCOLS, Fold
+from fsseg.results import Results
 from fsseg.runs import _Run
 from fsseg.segmenter import encode, encode_support
 from fsseg.variants import Variant
@@ -249,15 +250,46 @@ def test_supports_without_a_class_are_explained():
     scans = {case: scan_with(case, {1: [1]}) for case in "sqr"}
     with pytest.raises(FssegError, match="case s: it is a support but shows no two"):
         assign(PROTOCOLS["ep2"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
+    there = {case: scan_with(case, {1: [1]} if case == "r" else {1: [1], 2: [2]}) for case in "sqr"}
+    assert assign(PROTOCOLS["ep2"], FOLD, there, {1: "one", 2: "two"}, seed=0)
+    with pytest.raises(FssegError, match="case r: it is a support but shows no two"):
+        assign(replace(PROTOCOLS["ep2"], support="each"), FOLD, there, {1: "one", 2: "two"}, seed=0)
     with pytest.raises(FssegError, match="case q: it is a support but shows no class"):
         assign(PROTOCOLS["ep2_multi"], FOLD, {**scans, "q": scan_with("q", {})}, {1: "one"}, seed=0)
 
 
-def evaluated(protocol, threshold, scans):
+def evaluated(protocol, threshold, scans, classes=None):
     backbone = TinyBackbone(stride=1)
     variants = [Variant("a", Segmenter(backbone, Map(), Tpm(), threshold).eval(), "map")]
-    assigned = assign(protocol, FOLD, scans, {1: "one", 3: "three"}, seed=0)
+    assigned = assign(protocol, FOLD, scans, classes or {1: "one", 3: "three"}, seed=0)
     return list(evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu")))
+
+
+def test_a_class_that_a_query_does_not_show(tmp_path):
+    """Undefined where nothing is predicted either, and left out of the mean; 0 where something is."""
+    scans = {"s": scan_with("s", {1: [4]}), "q": scan_with("q", {1: [4, 5]}), "r": scan_with("r", {})}
+    for threshold, dice in ((Ocp(), None), (Fixed(prior=0.999), 0.0)):
+        scores = [
+            score for result in evaluated(PROTOCOLS["ep2"], threshold, scans, {1: "one"}) for score in result.scores
+        ]
+        by_case = {score.case: score for score in scores}
+        assert by_case["r"].actual == 0 and (by_case["r"].predicted > 0) == (dice == 0.0)
+        results = Results(tmp_path, scores, ["one"], {"uses_truth": False})
+        mean = 100 * (by_case["q"].dice if dice is None else by_case["q"].dice / 2)
+        assert results.table().loc["a", "one"] == pytest.approx(mean) and mean > 0
+        alone = Results(tmp_path, [by_case["r"]], ["one"], {})
+        assert alone.dumps()["rows"][0]["one"] == dice
+
+
+def test_a_class_that_a_support_does_not_show_has_no_score_from_it():
+    """In `ep2_multi`: it is neither segmented nor scored there, and from the others it is."""
+    scans = {"s": scan_with("s", {3: [4]}), **{case: scan_with(case, {1: [4, 5], 3: [5]}) for case in "qr"}}
+    for result in evaluated(PROTOCOLS["ep2_multi"], Fixed(prior=0.9), scans):
+        told = {score.class_name for score in result.scores}
+        if result.scores[0].support_case == "s":
+            assert told == {"three"} and set(np.unique(result.labels)) == {0, 1}
+        else:
+            assert told == {"one", "three"} and set(np.unique(result.labels)) <= {0, 1, 3}
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))
