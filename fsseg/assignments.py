@@ -49,12 +49,13 @@ def assign(
         seed: Seed of what the protocol draws.
 
     Raises:
-        DataError: A support scan does not show a class.
+        DataError: A support scan does not show a class, or not in enough slices.
     """
     found: list[Assignment] = []
     for support_case, queries in _supports_and_queries(protocol, fold):
         if protocol.together:
-            found += _all_classes(scans, support_case, queries, classes, [seed, SUPPORT_STREAM, fold.index])
+            seeds = [seed, SUPPORT_STREAM, fold.index]
+            found += _all_classes(protocol, scans, support_case, queries, classes, seeds)
         else:
             for value, name in classes.items():
                 found += _one_class(protocol, scans, support_case, queries, (value, name))
@@ -63,7 +64,7 @@ def assign(
 
 
 def _supports_and_queries(protocol: Protocol, fold: Fold) -> list[tuple[str, tuple[str, ...]]]:
-    if protocol.support_cases == "last":
+    if protocol.support != "each":
         return [(fold.support, fold.queries)]
     members = (*fold.queries, fold.support)
     return [(case, tuple(other for other in members if other != case)) for case in members]
@@ -76,45 +77,66 @@ def _one_class(
     queries: tuple[str, ...],
     of: tuple[int, str],
 ) -> Iterator[Assignment]:
-    """A class by itself: each part of a query is segmented from the support slice at the same part of the class."""
+    """A class by itself: each part of a query is segmented from the support slices at the same part of the class."""
     value, name = of
     scan = scans[support_case]
     shown = _slices_with(scan, value)
     if not shown:
         raise DataError(
-            f"case {support_case}: it is the fold's support but shows no {name} (label {value}), expected at least one "
-            "slice with it; choose another fold, or leave the class out of the dataset's classes"
+            f"case {support_case}: it is a support but shows no {name} (label {value}), expected at least one slice with "
+            "it; choose another fold or another protocol.support, or leave the class out of protocol.classes"
         )
-    parts = protocol.support_parts
-    chosen = [shown[int((2 * part + 1) / (2 * parts) * len(shown))] for part in range(parts)]
-    supports = [_make_support(scan, number, [value]) for number in chosen]
+    parts, shots = protocol.support_parts, protocol.shots
+    if 1 < shots > len(shown) // parts:
+        raise DataError(
+            f"case {support_case}: {len(shown)} of its slices show {name} (label {value}), expected at least "
+            f"{parts * shots} for {_told(parts, 'part')} of {_told(shots, 'shot')}; lower protocol.shots"
+        )
+    shares = parts * shots
+    middles = [shown[(2 * share + 1) * len(shown) // (2 * shares)] for share in range(shares)]
+    chosen = [tuple(middles[part * shots : (part + 1) * shots]) for part in range(parts)]
+    supports = [_make_support(scan, numbers, [value]) for numbers in chosen]
     for query in queries:
         divided = divide_query(protocol, _slices_with(scans[query], value))
-        for number, support, slices in zip(chosen, supports, divided):
+        for numbers, support, slices in zip(chosen, supports, divided):
             if slices is None or slices:
-                yield Assignment((of,), support_case, (number,), support, query, slices)
+                yield Assignment((of,), support_case, numbers, support, query, slices)
 
 
 def _all_classes(
+    protocol: Protocol,
     scans: dict[str, EvaluationScan],
     support_case: str,
     queries: tuple[str, ...],
     classes: dict[int, str],
     seed: list[int],
 ) -> Iterator[Assignment]:
-    """All classes from one slice: one of those that show most of them. Ways are the classes that it shows."""
+    """All classes from one slice: one of those that show most of them. Ways are the classes that it shows.
+
+    Further shots are other slices that show the same ways.
+    """
     scan = scans[support_case]
-    counts = torch.stack([(scan.labels == value).any(dim=2).any(dim=1) for value in classes]).sum(dim=0)
+    shown = torch.stack([(scan.labels == value).any(dim=2).any(dim=1) for value in classes], dim=1)
+    counts = shown.sum(dim=1)
     if not counts.any():
         raise DataError(f"case {support_case}: it is a support but shows no class, expected one at least; label it")
     best = (counts == counts.max()).nonzero()[:, 0].tolist()
     # The case's own generator: its slice does not depend on which other cases are in the fold.
     rng = np.random.default_rng([*seed, *support_case.encode()])
     number = best[int(rng.integers(len(best)))]
-    ways = tuple((value, name) for value, name in classes.items() if (scan.labels[number] == value).any())
-    support = _make_support(scan, number, [value for value, _ in ways])
+    ways = tuple(of for of, there in zip(classes.items(), shown[number].tolist()) if there)
+    alike = [other for other in best if other != number and torch.equal(shown[other], shown[number])]
+    if len(alike) < protocol.shots - 1:
+        raise DataError(
+            f"case {support_case}: {_told(len(alike) + 1, 'slice')} of it show {' and '.join(name for _, name in ways)} "
+            f"like slice {number}, expected at least {protocol.shots} for as many shots; lower protocol.shots, or draw "
+            "another slice with another seed"
+        )
+    others = rng.choice(alike, protocol.shots - 1, replace=False)
+    numbers = tuple(sorted([number, *(int(other) for other in others)]))
+    support = _make_support(scan, numbers, [value for value, _ in ways])
     for query in queries:
-        yield Assignment(ways, support_case, (number,), support, query)
+        yield Assignment(ways, support_case, numbers, support, query)
 
 
 def divide_query(protocol: Protocol, shown: list[int]) -> list[tuple[int, ...] | None]:
@@ -144,8 +166,13 @@ def _slices_with(scan: EvaluationScan, value: int) -> list[int]:
     return (scan.labels == value).any(dim=2).any(dim=1).nonzero()[:, 0].tolist()
 
 
-def _make_support(scan: EvaluationScan, number: int, values: list[int]) -> Support:
-    ways = len(values)
-    masks = torch.stack([scan.labels[number] == value for value in values])[:, None]
-    image = scan.images[number]
-    return Support(image.expand(ways, 1, *image.shape), masks, scan.location[number].expand(ways, 1), shared=ways > 1)
+def _make_support(scan: EvaluationScan, numbers: tuple[int, ...], values: list[int]) -> Support:
+    ways, shots = len(values), list(numbers)
+    masks = torch.stack([scan.labels[shots] == value for value in values])
+    images = scan.images[shots]
+    location = scan.location[shots].expand(ways, -1)
+    return Support(images.expand(ways, *images.shape), masks, location, shared=ways > 1)
+
+
+def _told(count: int, thing: str) -> str:
+    return f"{count} {thing}" + "s" * (count != 1)

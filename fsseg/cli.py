@@ -197,8 +197,9 @@ def print_results(results: "Results") -> None:
     """Prints the table of means as people read it."""
     console, about = wide_console(), results.about
     folds, seeds = (", ".join(str(number) for number in about[key]) for key in ("folds", "seeds"))
+    protocol = about["protocol"] + (f" ({', '.join(about['options'])})" if about["options"] else "")
     title = (
-        f"{about['dataset']}, protocol {about['protocol']} {about['protocol_hash']}, folds {about['fold_scheme']} "
+        f"{about['dataset']}, protocol {protocol} {about['protocol_hash']}, folds {about['fold_scheme']} "
         f"({folds}), seed{'s' if len(about['seeds']) > 1 else ''} {seeds}: 3-D Dice in percent, mean of {results.cases} cases"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -43,6 +43,9 @@ class EpisodeSampler:
     is warped; two coins say which. An episode of several classes has further supervoxels of the same two slices, large
     enough in the support; those that the warp left too small there are dropped, except for the largest.
 
+    Slices that are hidden from training (setting 2) have no region, so pairs are those of the slices that are left: as
+    published, the two next to a hidden stretch follow one another.
+
     Randomness comes from the generator that is passed in and from nothing else.
     """
 
@@ -52,10 +55,11 @@ class EpisodeSampler:
         self.scans = [scan for scan in scans if scan.table.can_be_sampled(*self._least(scan))]
         if not self.scans:
             least = sorted({self._least(scan)[0] for scan in scans})
+            hidden = ", or episodes.setting to 1, which hides no slices" if options.setting == 2 else ""
             raise DataError(
                 f"episodes: none of the {len(scans)} training scans has a supervoxel with {' or '.join(map(str, least))} "
                 f"pixels in a slice and a neighbour to pair it with, expected one; set episodes.min_pixels below {least[0]} "
-                "(or supervoxels.min_size higher, for larger regions)"
+                f"(or supervoxels.min_size higher, for larger regions{hidden})"
             )
 
     def draw(self, rng: np.random.Generator, classes: int = 1) -> Draw:

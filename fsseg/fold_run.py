@@ -180,7 +180,8 @@ class FoldRun:
             ):  # fmt: skip
                 scores += result.scores
                 if save_labels:  # at once: all rows' labels of a fold would fill the memory
-                    write_labels(folder / LABELS, result, self.data.volumes[result.scores[0].case].grid)
+                    grid = self.data.volumes[result.scores[0].case].grid
+                    write_labels(folder / LABELS, result, grid, in_turn=self.data.support == "each")
             write_lines(folder / SCORES, scores)
 
         folder, _ = stage_folder(self.runs, "evaluate", identity, make)

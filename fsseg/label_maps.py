@@ -8,15 +8,22 @@ from fsseg.evaluation import CaseResult
 from fsseg.grids import FileGrid
 
 
-def write_labels(folder: Path, result: CaseResult, grid: FileGrid) -> None:
-    """Writes a label map `<row>/<case>_<class>.nii.gz`, or `<row>/<case>_from_<support>.nii.gz` for several classes."""
+def write_labels(folder: Path, result: CaseResult, grid: FileGrid, *, in_turn: bool) -> None:
+    """Writes a label map in the row's folder.
+
+    Its name tells the class where there is one, and the support where there are several classes or cases take turns:
+    `<case>_<class>.nii.gz`, `<case>_from_<support>.nii.gz` or `<case>_<class>_from_<support>.nii.gz`.
+    """
     first = result.scores[0]
     place = folder / _slug(first.variant)
-    name = first.class_name if len(result.scores) == 1 else f"from_{first.support_case}"
+    single = len(result.scores) == 1
+    name = "_".join(
+        [first.case] + single * [first.class_name] + (in_turn or not single) * [f"from_{first.support_case}"]
+    )
     place.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(grid.to_file(result.labels), grid.affine)
     image.header.set_xyzt_units("mm")
-    nibabel.save(image, place / f"{first.case}_{name}.nii.gz")
+    nibabel.save(image, place / f"{name}.nii.gz")
 
 
 def _slug(name: str) -> str:

@@ -12,6 +12,9 @@ from typing import Literal
 from fsseg.errors import FssegError
 from fsseg.options import nearest
 
+SupportChoice = Literal["last", "circular", "each"]
+"""Which case gives the support: a fold's last one; the first of the next fold; or each of the fold in turn."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -19,9 +22,11 @@ class Protocol:
 
     Attributes:
         name: The protocol's name.
-        support_cases: The "last" case of a fold is the support, or "each" in turn.
-        support_parts: Support slices of a class: part i of n is the labelled slice at `int((2 i + 1) / (2 n) * count)`.
-        together: All classes are segmented at once, from one slice that shows most of them, drawn with the seed.
+        support: Which case gives the support; None where the fold scheme says.
+        support_parts: Parts of a class that have supports of their own.
+        shots: Labelled slices of a support. With n parts, the slices that show a class fall into n * shots equal shares,
+            and the middle one of each is taken: the first `shots` of them for the first part, and so on.
+        together: All classes are segmented at once, from slices that show most of them, drawn with the seed.
         query_slices: "all"; those "labelled" with the class; or the "range" from its first to its last one.
         score: What is counted, and over which voxels.
         undefined: What happens to a case without the class in truth and prediction.
@@ -29,8 +34,9 @@ class Protocol:
     """
 
     name: str
-    support_cases: Literal["last", "each"] = "last"
+    support: SupportChoice | None = None
     support_parts: int = 1
+    shots: int = 1
     together: bool = False
     query_slices: Literal["all", "labelled", "range"] = "all"
     score: str = "Dice over the voxels of the query slices"
@@ -47,7 +53,7 @@ PROTOCOLS = {
     "ep2": Protocol("ep2"),
     "ep1": Protocol("ep1", support_parts=3, query_slices="labelled"),
     "alp_3chunk": Protocol("alp_3chunk", support_parts=3, query_slices="range"),
-    "ep2_multi": Protocol("ep2_multi", support_cases="each", together=True),
+    "ep2_multi": Protocol("ep2_multi", support="each", together=True),
 }
 """`ep2`: one middle slice of one scan segments every slice of the others (Hansen et al., 2022; the TPM paper). `ep1`: three
 slices segment the thirds of those that show the class (Hansen et al., 2022). `alp_3chunk`: three slices segment the thirds
@@ -65,7 +71,7 @@ class FoldScheme:
         overlap: Cases that a fold shares with the next one.
         cases: Numbers of cases the scheme was published for; empty if it takes any.
         lists: The cases of each fold, the support last, for a scheme that names them.
-        circular: The support is the case that a fold shares with the next one, in the last fold too.
+        support: Which case gives the support, where neither the protocol nor the recipe says.
     """
 
     name: str
@@ -73,12 +79,14 @@ class FoldScheme:
     overlap: int = 0
     cases: tuple[int, ...] = ()
     lists: tuple[tuple[str, ...], ...] = ()
-    circular: bool = False
+    support: SupportChoice = "last"
 
 
 FOLD_SCHEMES = {
     "hansen2022": FoldScheme("hansen2022", folds=5, overlap=1, cases=(20, 35)),
-    "hansen2022_circular": FoldScheme("hansen2022_circular", folds=5, overlap=1, cases=(20, 30, 35), circular=True),
+    "hansen2022_circular": FoldScheme(
+        "hansen2022_circular", folds=5, overlap=1, cases=(20, 30, 35), support="circular"
+    ),
     "rpt_sabs": FoldScheme("rpt_sabs", folds=5, overlap=1, cases=(30,)),
     "tpm_sabs": FoldScheme("tpm_sabs", folds=5, cases=(30,)),
     "disjoint2": FoldScheme("disjoint2", folds=2),
@@ -86,7 +94,7 @@ FOLD_SCHEMES = {
     "disjoint5": FoldScheme("disjoint5", folds=5),
 }
 """`hansen2022`: the published CHAOS and CMR folds, which overlap by one case (so rank 0 is a query twice and the last
-rank never); `hansen2022_circular`: their repair, which is ALPNet's: the last fold's support is rank 0, so every case is
+rank never); `hansen2022_circular`: their repair, which is ALPNet's: the support is the next fold's first case, so every case is
 a query once; `rpt_sabs`: the same for the 30 CT scans of SABS (RPT, GMRD, CAT-Net and Q-Net); `tpm_sabs`: their disjoint
 sixes (TPM); `disjoint5` and its like: folds as equal as possible, for any dataset."""
 
@@ -104,7 +112,7 @@ def listed_folds(lists: list[list[str]]) -> FoldScheme:
 
 @dataclass(frozen=True)
 class Fold:
-    """The cases of one fold: one gives the support, the queries are segmented, the rest trains."""
+    """The cases of one fold: one gives the support (or each in turn), the queries are segmented, the rest trains."""
 
     index: int
     support: str
@@ -122,27 +130,49 @@ def find_scheme(name: str) -> FoldScheme:
     return _find(FOLD_SCHEMES, name, "fold scheme")
 
 
-def make_fold(scheme: FoldScheme, cases: list[str], index: int) -> Fold:
-    """The fold of this index; the support is the last of the fold's cases, in sorted order or as listed.
+def choose_classes(classes: dict[int, str], names: list[str] | None) -> dict[int, str]:
+    """The classes that are evaluated: those named, in the dataset's order, or all where none are.
 
-    Raises FssegError for an index the scheme does not have, or cases it cannot divide.
+    Raises FssegError for a name that the dataset does not have.
+    """
+    for name in names or []:
+        if name not in classes.values():
+            raise FssegError(
+                f"protocol.classes: the dataset has no class {name!r}; {nearest(name, list(classes.values()))}"
+            )
+    return {value: name for value, name in classes.items() if not names or name in names}
+
+
+def make_fold(scheme: FoldScheme, cases: list[str], index: int, support: SupportChoice | None = None) -> Fold:
+    """The fold of this index.
+
+    Args:
+        scheme: How the cases are divided.
+        cases: All cases, in order.
+        index: The fold's number.
+        support: Which case gives the support; as the scheme says when omitted. With "each" it is the last of them that
+            the fold names.
+
+    Raises:
+        FssegError: The scheme does not have this fold, cannot divide these cases, or names its supports itself.
     """
     if not 0 <= index < scheme.folds:
         raise FssegError(f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all")
-    chosen = _listed(scheme, cases, index) if scheme.lists else _by_rank(scheme, cases, index)
+    circular = (support or scheme.support) == "circular"
+    chosen = _listed(scheme, cases, index, circular) if scheme.lists else _by_rank(scheme, cases, index, circular)
     if len(chosen) < 2:
         raise FssegError(
             f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(chosen)} for it, expected at least "
-            f"2 (a support and a query), so {2 * scheme.folds} cases in all; add cases"
+            f"2 (a support and a query), so {(1 if circular else 2) * scheme.folds} cases in all; add cases"
         )
     training = tuple(case for case in cases if case not in chosen)
     if not training:
         raise FssegError(f"fold {index} of {scheme.name}: no case is left for training; add cases to the dataset")
-    *queries, support = chosen
-    return Fold(index, support, tuple(queries), training)
+    *queries, last = chosen
+    return Fold(index, last, tuple(queries), training)
 
 
-def _by_rank(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
+def _by_rank(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -> list[str]:
     count = len(cases)
     if scheme.cases and count not in scheme.cases:
         expected = " or ".join(str(n) for n in scheme.cases)
@@ -150,13 +180,19 @@ def _by_rank(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
             f"folds {scheme.name}: the dataset has {count} cases, expected {expected} as published; "
             'set protocol.folds to "disjoint5", which takes any number'
         )
-    bounds = [round(count * i / scheme.folds) for i in range(scheme.folds + 1)]
-    ranks = range(bounds[index], bounds[index + 1] + scheme.overlap)
-    chosen = [rank % count for rank in ranks]
-    return [cases[rank] for rank in (chosen if scheme.circular else sorted(chosen))]
+    first, end = (round(count * i / scheme.folds) for i in (index, index + 1))
+    if circular:
+        # What an overlapping fold shares with the next one is the support; a disjoint one borrows the same case.
+        return [*cases[first:end], cases[end % count]]
+    return [cases[rank] for rank in sorted(rank % count for rank in range(first, end + scheme.overlap))]
 
 
-def _listed(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
+def _listed(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -> list[str]:
+    if circular:
+        raise FssegError(
+            'protocol.support: is "circular", but the dataset lists its folds and names their supports, expected "last" '
+            'or "each"; leave it out, or set protocol.folds to a scheme such as "disjoint5"'
+        )
     listed = scheme.lists[index]
     strange = [case for case in listed if case not in cases]
     if strange:
@@ -167,10 +203,15 @@ def _listed(scheme: FoldScheme, cases: list[str], index: int) -> list[str]:
 
 
 def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: dict[int, str]) -> str:
-    """Eight hexadecimal digits that differ whenever anything that defines the evaluation does."""
+    """Eight hexadecimal digits that differ whenever anything that defines the evaluation does.
+
+    A scheme counts by the folds that it gives and not by its name: `hansen2022` with circular supports is
+    `hansen2022_circular`.
+    """
+    support = protocol.support or scheme.support
     definition = {
-        "protocol": asdict(protocol),
-        "folds": asdict(scheme),
+        "protocol": {**asdict(protocol), "support": support},
+        "folds": scheme.lists or [scheme.folds, 0 if support == "circular" else scheme.overlap],
         "classes": {str(k): v for k, v in classes.items()},
     }
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]

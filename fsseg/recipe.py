@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fsseg.errors import RecipeError
 from fsseg.options import explain
 from fsseg.plugins import registry
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
 
 
 class Table(BaseModel):
@@ -59,6 +59,9 @@ class GridTable(Table):
 class EpisodeTable(Table):
     """How training episodes are drawn: two neighbouring slices of one supervoxel, augmented."""
 
+    setting: Literal[1, 2] = Field(
+        1, description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all"
+    )
     min_pixels: int | None = Field(
         None,
         ge=1,
@@ -119,6 +122,15 @@ class ProtocolTable(Table):
         "dataset", description="how cases are divided into folds; dataset: as the dataset says"
     )
     fold: int | Literal["all"] = Field(0, description="which fold to run")
+    support: SupportChoice | None = Field(
+        None,
+        description="which case gives the support: the fold's last, the next fold's first (circular), or each in turn; "
+        "when omitted, as the protocol or the folds say",
+    )
+    shots: int = Field(1, ge=1, description="labelled slices of a support, all of the same scan")
+    classes: list[str] | None = Field(
+        None, min_length=1, description="which of the dataset's classes are evaluated; all when omitted"
+    )
     save_labels: bool = Field(True, description="write the predicted label maps")
 
 

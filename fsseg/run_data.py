@@ -2,18 +2,22 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
 
 from fsseg.assignments import Assignment, assign
 from fsseg.data.cache import content_key
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.regions import default_min_size
-from fsseg.data.scans import EvaluationScan, TrainingScan, evaluation_scan, training_scan
+from fsseg.data.scans import EvaluationScan, TrainingScan, evaluation_scan, slices_showing, training_scan
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.episodes import EpisodeSampler
+from fsseg.errors import FssegError
 from fsseg.progress import Progress
-from fsseg.protocols import Fold, find_protocol, find_scheme, make_fold
+from fsseg.protocols import Fold, SupportChoice, choose_classes, find_protocol, find_scheme, make_fold
 from fsseg.recipe import Recipe
 from fsseg.stages import supervoxel_identity
 from fsseg.volumes import Dataset, Volume
@@ -27,11 +31,13 @@ class RunData:
 
     Attributes:
         dataset: The dataset.
-        protocol: How folds are evaluated.
+        protocol: How folds are evaluated, with what the recipe changes about it.
+        classes: The classes that are evaluated.
         scheme: How cases are divided into folds.
         folds: The folds to run.
         volumes: The scans by case, on the working grid.
         own: Those that are segmented, on their own grids.
+        hidden: By case, the slices that training must not see.
     """
 
     def __init__(self, recipe: Recipe, progress: Progress) -> None:
@@ -40,20 +46,38 @@ class RunData:
         self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
         self._scalings: dict[tuple[Fold, str], Scaling] = {}
         self.dataset: Dataset = recipe.dataset.build("dataset")
-        self.protocol = find_protocol(recipe.protocol.name)
+        asked, named = recipe.protocol, find_protocol(recipe.protocol.name)
+        self.protocol = replace(named, support=asked.support or named.support, shots=asked.shots)
+        self.classes = choose_classes(self.dataset.classes, asked.classes)
         cases = self.dataset.cases
-        named = recipe.protocol.folds
-        self.scheme = self.dataset.folds if named == "dataset" else find_scheme(named)
-        wanted = range(self.scheme.folds) if recipe.protocol.fold == "all" else [recipe.protocol.fold]
-        self.folds = [make_fold(self.scheme, cases, index) for index in wanted]
+        self.scheme = self.dataset.folds if asked.folds == "dataset" else find_scheme(asked.folds)
+        wanted = range(self.scheme.folds) if asked.fold == "all" else [asked.fold]
+        self.folds = [make_fold(self.scheme, cases, index, self.protocol.support) for index in wanted]
         needed = [case for case in cases if any(case in (f.support, *f.queries, *f.training) for f in self.folds)]
         self.volumes: dict[str, Volume] = {}
         self.own: dict[str, Volume] = {}
+        self.hidden: dict[str, Bool[np.ndarray, "slice"]] = {}
         for case in progress.track(needed, "data", len(needed)):
             own = self.dataset.load(case)
             self.volumes[case] = on_working_grid(own, recipe.grid.model_dump())
             if any(case in (fold.support, *fold.queries) for fold in self.folds):
                 self.own[case] = own
+            if recipe.episodes.setting == 2 and any(case in fold.training for fold in self.folds):
+                self.hidden[case] = slices_showing(own, self.classes)
+
+    @property
+    def support(self) -> SupportChoice:
+        """Which case gives the support."""
+        return self.protocol.support or self.scheme.support
+
+    def check_hidden(self, fold: Fold) -> None:
+        """Raises FssegError where no training scan has two slices left; supervoxels may still find them too small."""
+        if self.hidden and all((~self.hidden[case]).sum() < 2 for case in fold.training):
+            raise FssegError(
+                f"episodes.setting: is 2, but none of the {len(fold.training)} training scans of fold {fold.index} has two "
+                f"slices without {' or '.join(self.classes.values())}, expected one at least; evaluate fewer classes with "
+                "protocol.classes, or set it to 1"
+            )
 
     def scans(self, fold: Fold, rule: str) -> dict[str, EvaluationScan]:
         """The fold's support and queries under an intensity rule, by case."""
@@ -64,7 +88,7 @@ class RunData:
 
     def assignments(self, fold: Fold, scans: dict[str, EvaluationScan], seed: int) -> list[Assignment]:
         """What the protocol makes of the fold."""
-        return assign(self.protocol, fold, scans, self.dataset.classes, seed)
+        return assign(self.protocol, fold, scans, self.classes, seed)
 
     def sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         """The fold's sampler; made once, for all trainings and calibrations."""
@@ -73,9 +97,11 @@ class RunData:
         return self._samplers[fold, rule]
 
     def training_content(self, fold: Fold) -> dict[str, str]:
-        """A key of each training scan, and of the size of its supervoxels where the recipe is silent."""
+        """A key of each training scan, its hidden slices, and the size of its supervoxels where the recipe is silent."""
         return {
-            case: content_key(volume.image, volume.spacing, default_min_size(volume, self.dataset))
+            case: content_key(
+                volume.image, volume.spacing, default_min_size(volume, self.dataset), self.hidden.get(case)
+            )
             for case, volume in ((case, self.volumes[case]) for case in fold.training)
         }
 
@@ -85,7 +111,7 @@ class RunData:
         return {
             "protocol": asdict(self.protocol),
             "fold": asdict(fold),
-            "classes": self.dataset.classes,
+            "classes": self.classes,
             "grid": self._recipe.grid.model_dump(),
             "scans": {
                 case: content_key(own.image, own.labels, own.spacing, own.grid.affine)
@@ -109,7 +135,7 @@ class RunData:
         def make(case: str) -> TrainingScan:
             volume = self.volumes[case]
             regions = cached_supervoxels(volume, method, self.dataset, identity, table.options.get("min_size"))
-            return training_scan(volume, regions, self.scaling(case, fold, rule))
+            return training_scan(volume, regions, self.scaling(case, fold, rule), self.hidden.get(case))
 
         # Threads are enough: the compiled loops let go of the interpreter.
         with ThreadPoolExecutor(min(SCANS_AT_ONCE, os.cpu_count() or 1)) as pool:

@@ -63,18 +63,19 @@ def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:
         scans = data.scans(fold, "zscore")
         for seed in recipe.seeds:
             data.assignments(fold, scans, seed)
-    ways = len(data.dataset.classes) if data.protocol.together else 1
+        data.check_hidden(fold)
+    ways = len(data.classes) if data.protocol.together else 1
     for training, rows in rows_by_training(recipe):
         state = training.head.build("head").state_dict()
         for row in rows:
-            _try_out(row, load_head(row, state, training), ways)
+            _try_out(row, load_head(row, state, training), ways, data.protocol.shots)
 
 
 @torch.no_grad()
-def _try_out(row: VariantTable, head: torch.nn.Module, ways: int) -> None:
+def _try_out(row: VariantTable, head: torch.nn.Module, ways: int, shots: int) -> None:
     """A head may refuse the row's number of prototypes, or the protocol's number of classes."""
-    features = torch.randn(ways, 1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-    masks = torch.ones(ways, 1, 8, 8, dtype=torch.bool)
+    features = torch.randn(ways, shots, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)
     try:
         head(features[:1, 0], row.prototypes.build("prototypes")(features, masks, head.sigma))
     except FssegError as error:
@@ -86,12 +87,23 @@ def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
         "dataset": data.dataset.name,
         "protocol": data.protocol.name,
         "uses_truth": data.protocol.uses_truth,
-        "protocol_hash": protocol_hash(data.protocol, data.scheme, data.dataset.classes),
+        "protocol_hash": protocol_hash(data.protocol, data.scheme, data.classes),
+        "options": _options(recipe),
+        "setting": recipe.episodes.setting,
+        "support": data.support,
         "fold_scheme": data.scheme.name,
         "folds": [fold.index for fold in data.folds],
         "seeds": recipe.seeds,
-        "classes": list(data.dataset.classes.values()),
+        "classes": list(data.classes.values()),
     }
+
+
+def _options(recipe: Recipe) -> list[str]:
+    """What the recipe changes about the evaluation and what training sees, in words for the head of a table."""
+    asked = recipe.protocol
+    told = [f"support {asked.support}"] if asked.support else []
+    told += [f"{asked.shots} shots"] if asked.shots > 1 else []
+    return told + (["setting 2"] if recipe.episodes.setting == 2 else [])
 
 
 def _free_name(path: Path) -> Path:

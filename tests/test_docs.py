@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -11,7 +13,8 @@ import fsseg
 from fsseg import registry
 from fsseg.cli import app
 from fsseg.pages import components_page
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS
+from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
+from fsseg.recipe import TABLES, EpisodeTable, ProtocolTable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -92,3 +95,18 @@ def test_every_protocol_and_fold_scheme_has_its_line():
     page = (ROOT / "docs" / "protocols.md").read_text()
     for name in [*PROTOCOLS, *FOLD_SCHEMES]:
         assert f"`{name}`" in page, name
+
+
+def test_every_choice_of_the_protocol_is_explained():
+    """Each option, each of its values, and snippets that are valid as they stand."""
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    snippets = [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", page, flags=re.S)]
+    written = {key for tables in snippets for key in tables.get("protocol", {})}
+    assert written == set(ProtocolTable.model_fields) - {"save_labels"}
+    for tables in snippets:
+        for name, table in tables.items():
+            TABLES[name].model_validate(table)
+    for choice in get_args(SupportChoice):
+        assert f'`support = "{choice}"`' in page
+    for setting in get_args(EpisodeTable.model_fields["setting"].annotation):
+        assert re.search(f"^In setting {setting}|In setting {setting} ", page, flags=re.M)

@@ -201,6 +201,19 @@ def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
     assert sampler._large_enough(masks[1:2], scan).tolist() == [True]
 
 
+def test_an_episode_always_has_a_class():
+    """Warps so strong that they move most regions out: whatever is left, the largest is a way and has pixels."""
+    sampler = EpisodeSampler([many_regions()], published_rules(shift=60.0, angle=90.0, zoom=(0.3, 1.0)))
+    alone = 0
+    for number in range(150):
+        episode = sampler.make(sampler.draw(np.random.default_rng(number), 5))
+        sizes = episode.support.masks.sum(dim=(1, 2, 3))
+        assert len(sizes) >= 1 and (sizes > 0).all()
+        assert len(sizes) == 1 or (sizes >= 200).all() or (sizes < 200).sum() == 1
+        alone += len(sizes) == 1 and sizes.item() < 200
+    assert alone > 5, "all were too small, and one was kept"
+
+
 def test_several_classes_change_nothing_for_one():
     """The first class, its slices and its augmentation are those of the same generator with one class."""
     scan = many_regions()

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsseg import FssegError
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, disjoint_folds, listed_folds, make_fold, protocol_hash
+from fsseg.protocols import (
+    FOLD_SCHEMES,
+    PROTOCOLS,
+    choose_classes,
+    disjoint_folds,
+    listed_folds,
+    make_fold,
+    protocol_hash,
+)
 
 CHAOS = [str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)]
 
@@ -80,6 +88,72 @@ def test_the_circular_folds_query_every_case_once(count, last):
         assert not {fold.support, *fold.queries} & set(fold.training)
 
 
+def everything_evaluated(scheme, cases, support):
+    """What a scheme and a choice of support amount to: who is segmented from whom, and who trains, by fold."""
+    folds = [make_fold(scheme, cases, index, support) for index in range(scheme.folds)]
+    in_turn = support == "each"
+    return tuple(
+        (
+            frozenset(
+                (a, b)
+                for a in ((*fold.queries, fold.support) if in_turn else [fold.support])
+                for b in ((*fold.queries, fold.support) if in_turn else fold.queries)
+                if a != b
+            ),
+            fold.training,
+        )
+        for fold in folds
+    )
+
+
+@pytest.mark.parametrize("count", [20, 30, 35, 41])
+def test_circular_supports_by_hand(count):
+    """Every case of every fold is a query, once; the support is the next fold's first case and does not train."""
+    cases = [str(i) for i in range(count)]
+    for scheme in FOLD_SCHEMES.values():
+        if scheme.cases and count not in scheme.cases:
+            continue
+        folds = [make_fold(scheme, cases, index, "circular") for index in range(scheme.folds)]
+        assert [case for fold in folds for case in fold.queries] == cases
+        for fold, following in zip(folds, [*folds[1:], folds[0]]):
+            assert fold.support == following.queries[0]
+            assert set(fold.training) == set(cases) - {fold.support, *fold.queries}
+
+
+@pytest.mark.parametrize("count", [20, 30, 35])
+def test_the_hash_differs_exactly_where_the_evaluation_does(count):
+    """Every scheme with every choice of support, two by two."""
+    cases = [str(i) for i in range(count)]
+    seen = {}
+    for scheme in FOLD_SCHEMES.values():
+        if scheme.cases and count not in scheme.cases:
+            continue
+        for choice in (None, "last", "circular", "each"):
+            protocol = replace(PROTOCOLS["ep2"], support=choice)
+            evaluated = everything_evaluated(scheme, cases, choice)
+            seen.setdefault(evaluated, set()).add(protocol_hash(protocol, scheme, {1: "liver"}))
+    assert all(len(hashes) == 1 for hashes in seen.values())
+    assert len(set.union(*seen.values())) == len(seen) > 6
+
+
+def test_circular_supports_repair_the_published_folds():
+    """The published folds with the support of the next fold are ALPNet's, with the same hash."""
+    published, repaired = FOLD_SCHEMES["hansen2022"], FOLD_SCHEMES["hansen2022_circular"]
+    for index in range(5):
+        assert make_fold(published, CHAOS, index, "circular") == make_fold(repaired, CHAOS, index)
+    circular = replace(PROTOCOLS["ep2"], support="circular")
+    assert protocol_hash(circular, published, {1: "liver"}) == protocol_hash(PROTOCOLS["ep2"], repaired, {1: "liver"})
+    assert protocol_hash(circular, published, {1: "liver"}) != protocol_hash(PROTOCOLS["ep2"], published, {1: "liver"})
+
+
+def test_listed_folds_name_their_supports():
+    scheme = listed_folds([["c", "a"], ["b", "d"]])
+    with pytest.raises(FssegError, match='protocol.support: is "circular", but the dataset lists its folds and names'):
+        make_fold(scheme, ["a", "b", "c", "d", "e"], 0, "circular")
+    for support in ("last", "each"):
+        assert make_fold(scheme, ["a", "b", "c", "d", "e"], 0, support).support == "a"
+
+
 def test_what_cannot_be_divided():
     with pytest.raises(FssegError, match='21 cases, expected 20 or 35 as published; set protocol.folds to "disjoint5"'):
         make_fold(FOLD_SCHEMES["hansen2022"], [*CHAOS, "40"], 0)
@@ -87,6 +161,8 @@ def test_what_cannot_be_divided():
         make_fold(FOLD_SCHEMES["hansen2022"], CHAOS, 5)
     with pytest.raises(FssegError, match="leave 1 for it, expected at least 2"):
         make_fold(FOLD_SCHEMES["disjoint5"], CHAOS[:7], 0)
+    with pytest.raises(FssegError, match="leave 1 for it, expected at least 2 .* so 5 cases in all"):
+        make_fold(FOLD_SCHEMES["disjoint5"], CHAOS[:4], 2, "circular")
     one_fold = replace(FOLD_SCHEMES["disjoint5"], folds=1)
     with pytest.raises(FssegError, match="no case is left for training"):
         make_fold(one_fold, CHAOS, 0)
@@ -102,3 +178,12 @@ def test_the_hash_changes_with_anything_that_defines_the_evaluation():
         protocol_hash(protocol, scheme, {1: "liver", 4: "spleen"}),
     }
     assert base not in others and len(others) == 3
+
+
+def test_some_of_the_classes():
+    classes = {1: "liver", 2: "right kidney", 4: "spleen"}
+    assert choose_classes(classes, None) == classes
+    assert choose_classes(classes, ["spleen", "liver"]) == {1: "liver", 4: "spleen"}
+    assert list(choose_classes(classes, ["spleen", "liver"])) == [1, 4], "in the dataset's order"
+    with pytest.raises(FssegError, match="the dataset has no class 'speen'; did you mean 'spleen'?"):
+        choose_classes(classes, ["liver", "speen"])

@@ -71,6 +71,27 @@ def test_the_likelihood_never_falls(space):
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.parametrize("space", ["sphere", "euclidean"])
+def test_em_fits_the_pixels_of_all_shots_together(space):
+    """A shot with more pixels weighs more: the fit is that of the pooled pixels, gathered here shot by shot."""
+    generator = torch.Generator().manual_seed(2)
+    features, masks = torch.randn(2, 3, 8, 5, 7, generator=generator), blob_masks(generator)
+    masks[0, 1, 20:], masks[0, 1, :20] = False, True
+    extractor = EmGmm(count=3, space=space)
+    made = extractor(features, masks)
+    for way in range(2):
+        pooled = []
+        for shot in range(3):
+            fine = F.interpolate(features[way, shot][None], size=(40, 56), mode="bilinear", align_corners=False)[0]
+            pooled += [fine[:, y, x] for y, x in masks[way, shot].nonzero().tolist()]
+        pixels = torch.stack(pooled)
+        means, weights = extractor.fit(
+            F.normalize(pixels, dim=1) if space == "sphere" else pixels, torch.tensor(0.1).sqrt()
+        )
+        assert torch.allclose(made.foreground[way], means, atol=1e-4)
+        assert torch.allclose(made.weights[way], weights, atol=1e-4)
+
+
 def test_one_component_is_the_direction_of_map():
     generator = torch.Generator().manual_seed(1)
     # One feature cell per pixel, so that resizing does not change lengths.

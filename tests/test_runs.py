@@ -248,7 +248,7 @@ def broken_support(root):
 @pytest.mark.parametrize(
     "mistake, expected",
     [
-        ("support", "case 2: it is the fold's support but shows no dark"),
+        ("support", "case 2: it is a support but shows no dark"),
         ("head", "variant 'CE-T': its head tpm cannot take the state that training the head tpm left"),
         ("regions", "none of the 8 training scans has a supervoxel with 4000 pixels"),
         ("fold", "disjoint5 has folds 0 to 4"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int32, UInt8
 from torch import Tensor
 
 from fsseg.data.intensity import Scaling
@@ -42,7 +42,7 @@ class TrainingScan:
     Attributes:
         case: The case's id.
         images: Slices after the backbone's intensity rule.
-        supervoxels: Region ids.
+        supervoxels: Region ids; 0 is never sampled.
         table: Pixel counts of the regions.
         fill: Mean of the images, which takes the place of what an augmentation moves in from outside. After a z-score
             it is the published 0.
@@ -80,7 +80,31 @@ def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> Evaluation
     )
 
 
-def training_scan(volume: Volume, regions: Int32[np.ndarray, "slice height width"], scaling: Scaling) -> TrainingScan:
-    """The scan for training."""
+def training_scan(
+    volume: Volume,
+    regions: Int32[np.ndarray, "slice height width"],
+    scaling: Scaling,
+    hidden: Bool[np.ndarray, "slice"] | None = None,
+) -> TrainingScan:
+    """The scan for training.
+
+    Args:
+        volume: The volume on the working grid.
+        regions: Its supervoxels.
+        scaling: What its intensity rule measured.
+        hidden: Slices that training must not see; no region has a pixel there, so none is drawn from them.
+    """
     images = torch.from_numpy(scaling.apply(volume.image))
+    if hidden is not None:
+        regions = np.where(hidden[:, None, None], np.int32(0), regions)
     return TrainingScan(volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean()))
+
+
+def slices_showing(volume: Volume, classes: dict[int, str]) -> Bool[np.ndarray, "slice"]:
+    """Which slices show any of the classes; raises DataError for a volume without labels."""
+    if volume.labels is None:
+        raise DataError(
+            f"case {volume.case}: it has no labels, but episodes.setting is 2, expected them to leave out the slices that "
+            f"show {' or '.join(classes.values())}; add its label file, or set episodes.setting to 1"
+        )
+    return np.isin(volume.labels, list(classes)).any(axis=(1, 2))
