@@ -1,5 +1,8 @@
 """The docs say what is so: pages are current, commands and snippets run, paths exist."""
 
+import importlib.util
+import json
+import math
 import re
 import shlex
 import tomllib
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 import typer
 
 import fsseg
@@ -76,7 +80,71 @@ def test_the_components_of_the_readme_are_all_there():
             assert f"`{component.name}`" in table, component
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/protocols.md", "docs/tour.md", "docs/design.md"])
+def test_what_the_page_of_the_theory_asserts():
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "theory.md").read_text(), flags=re.S)
+    assert len(code) > 5
+    with torch.random.fork_rng(devices=[]):
+        exec("\n".join(code), {})  # noqa: S102
+
+
+@pytest.fixture(scope="module")
+def figure():
+    """The script of the page's figure, as a module."""
+    spec = importlib.util.spec_from_file_location("figure", ROOT / "docs/figures/cross_entropy_and_dice.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_curves_of_the_figure_by_hand(figure):
+    """Four pixels with margins 1, 1, -1, -1, of which the first and the third are foreground."""
+    margins = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    truth = torch.tensor([[True, False, True, False]])
+    priors = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)
+    found = figure.curves(figure.sums(margins, truth, priors))
+    assert found["dice"][0].tolist() == pytest.approx([0, 0.5, 2 * 2 / (4 + 2)])
+    assert found["ratio"][0].tolist() == [0, 1, 2]
+    near, far = (math.log1p(math.exp(x)) for x in (-1, 1))  # of a right and of a wrong pixel at an even prior
+    assert found["cross_entropy"][0, 1].item() == pytest.approx((near + far) / 2)
+    assert found["weighted_cross_entropy"][0, 1].item() == pytest.approx(1.1 * (near + far) / 2.2)
+    assert found["cross_entropy"][0, 0].item() == pytest.approx(
+        sum(math.log1p(math.exp(x)) for x in (1, -1, 3, -3)) / 4
+    )
+
+
+def test_the_choices_of_the_figure_by_hand(figure):
+    """Two slices with three true pixels of ten each; in the first, the largest margin is that of a wrong pixel."""
+    margins = torch.tensor([[3.0, 2.0, 1.0, 4.0, *[-3.0] * 6], [3.0, 2.0, 1.5, -1.0, *[-3.0] * 6]])
+    truth = torch.tensor([[True] * 3 + [False] * 7, [True] * 3 + [False] * 7])
+    numbers, drawn = figure.analyse({"organ": (margins, truth), "other": (margins, truth)})
+    organ = numbers["organ"]["pooled"]
+    assert organ["ideal_proportion"] == {"prior": -1.25, "dice": pytest.approx(2 * 5 / (6 + 6))}  # 4 3 3 2 2 1.5 | 1
+    assert organ["dice"]["dice"] == pytest.approx(2 * 6 / (7 + 6))
+    assert numbers["mean"]["pooled"] == organ  # two equal classes
+    assert numbers["organ"]["per_slice"]["ideal_proportion"] == pytest.approx((2 * 2 / 6 + 1) / 2)
+    assert drawn["mean"]["ratio"][0, 60].item() == pytest.approx(7 / 6)  # an even prior
+    losses = drawn["organ"]["cross_entropy"], drawn["organ"]["weighted_cross_entropy"]
+    soft = torch.sigmoid(margins + figure.PRIORS[losses[0][0].argmin()]).sum().item()
+    assert soft == pytest.approx(6, abs=0.2)  # at its minimum the sum of probabilities is the true count
+    assert losses[1].argmin() > losses[0].argmin()  # light backgrounds let more in
+
+
+def test_the_numbers_of_the_theory_are_those_of_the_figure():
+    page = (ROOT / "docs" / "theory.md").read_text()
+    found = json.loads((ROOT / "docs/figures/cross_entropy_and_dice.json").read_text())
+    order = ["weighted_cross_entropy", "cross_entropy", "ideal_proportion", "dice"]
+    names = {"all classes": "mean", "right kidney": "right_kidney", "left kidney": "left_kidney"}
+    for row in ("all classes", "liver", "right kidney", "left kidney", "spleen"):
+        pooled = found[names.get(row, row)]["pooled"]
+        values = " | ".join(f"{100 * pooled[key]['dice']:.1f}" for key in order)
+        assert f"| {row} | {values} |" in page, (row, values)
+    values = " | ".join(f"{100 * found['mean']['per_slice'][key]:.1f}" for key in order)
+    assert f"| every slice (mean) | {values} |" in page, values
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("data", "protocols", "theory", "tour", "design"))]
+)
 def test_paths_exist(page):
     text = (ROOT / page).read_text()
     paths = re.findall(r"`((?:fsseg|docs|recipes|plugins|tests)/[\w/.-]+?)/?`", text)
