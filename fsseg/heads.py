@@ -101,7 +101,7 @@ class AdNetPp(nn.Module):
     Each way has one prototype and `P_c = 1 - sigmoid((S_c - T_S) / 2)`; the background's probability is
     `1 - max_c P_c`, so foreground is where the largest exceeds one half (Hansen et al., 2023, without its uncertainty
     and refinement modules, as the TPM paper compares with it). The logits are the log-odds of each way, and 0 for the
-    background. The published comparison normalises every way by the densities of the last one, which favours it; here
+    background. The published comparison normalises every way by the densities of the last one, which distorts the others; here
     each way is normalised by its own.
     """
 

@@ -9,6 +9,7 @@ beside this file.
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,14 +33,15 @@ BACKGROUND_WEIGHT = 0.1
 class Recorder:
     """CE-T, which also writes down the margins and the truth of the slices that show the class.
 
-    It declares itself an oracle because only oracles are handed the target.
+    It declares itself an oracle because only oracles are handed the target. What it writes down is lost where a finished
+    evaluation is found again, so each one is told the time and is an evaluation of its own.
     """
 
     oracle: ClassVar[bool] = True
     seen: ClassVar[list[tuple[Tensor, Tensor]]] = []
     score: ClassVar[fsseg.Score | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, started: int = 0) -> None:
         pass
 
     def __call__(self, evidence: fsseg.Evidence, target: Int[Tensor, "query height width"]) -> Float[Tensor, "query"]:
@@ -167,7 +169,7 @@ def record(runs_dir: str, device: str) -> tuple[fsseg.Results, dict[str, tuple[T
     fsseg.registry().add(Component("threshold", "recorder", f"{__name__}:Recorder", "docs", "1"))
     recipe = fsseg.load_recipe(HERE.parents[1] / "recipes" / "table1.toml")
     recipe.variants = [row for row in recipe.variants if row.name == "TPM 1, CE-T"]
-    recipe.variants[0].threshold = {"name": "recorder"}
+    recipe.variants[0].threshold = {"name": "recorder", "started": time.time_ns()}
     recipe.protocol.save_labels = False
     results = fsseg.run(recipe, name="cross_entropy_and_dice", runs_dir=runs_dir, device=device)
     slices: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in results.classes}
@@ -272,7 +274,7 @@ def main() -> None:
     score = Recorder.score
     about = {
         "recipe": "recipes/table1.toml, TPM 1",
-        **{key: results.about[key] for key in ("dataset", "protocol", "protocol_hash", "folds", "seed")},
+        **{key: results.about[key] for key in ("dataset", "protocol", "protocol_hash", "folds", "seeds")},
         "alpha": float(score.alpha),
         "distance_threshold": float(score.distance),
     }
