@@ -143,7 +143,7 @@ def test_the_numbers_of_the_theory_are_those_of_the_figure():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{name}.md" for name in ("data", "protocols", "theory", "tour", "design"))]
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("data", "protocols", "results", "theory", "tour", "design"))]
 )
 def test_paths_exist(page):
     text = (ROOT / page).read_text()
