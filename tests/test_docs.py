@@ -49,6 +49,10 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
         def table(self):
             return None
 
+        def compare(self, row, against):
+            rows = [variant.name for variant in seen[0].variants]
+            assert row in rows and against in rows
+
     monkeypatch.setattr("fsseg.runs.run", lambda recipe: seen.append(recipe) or Nothing())
     exec(re.findall(r"```python\n(.*?)```", README, flags=re.S)[1], {})  # noqa: S102
     assert seen[0].training.steps == 500 and seen[0].variants[0].prototypes.options == {"count": 3}
