@@ -242,7 +242,14 @@ def start_slowly(tmp_path, source, jobs, pause):
     script, out = tmp_path / "slow.py", tmp_path / "out"
     script.write_text(SLOW.format(tests=str(Path(__file__).parent), source=str(source), out=str(out), jobs=jobs))
     environment = {**os.environ, "PAUSE": str(pause)}
-    run = subprocess.Popen([sys.executable, script], env=environment, start_new_session=True, stderr=subprocess.PIPE)
+    # A shell's background jobs ignore Ctrl-C, and so would their children: the run is to hear it in any case.
+    hearing = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = subprocess.Popen(
+            [sys.executable, script], env=environment, start_new_session=True, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, hearing)
     wait_for(lambda: any(path.name.startswith(".image_") and path.stat().st_size for path in unfinished(out)), run)
     wait_for(lambda: (out / "image_1.nii.gz").exists(), run)
     wait_for(lambda: any(".image_1" not in path.name for path in unfinished(out)), run)
