@@ -1,6 +1,7 @@
-"""Which device computes. The only module that names a kind of accelerator."""
+"""Which device computes, and what is particular about it. The only module that names a kind of accelerator."""
 
 import torch
+from torch import Tensor
 
 from fsseg.errors import FssegError
 
@@ -16,3 +17,10 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """The same values on a device, without waiting for it; themselves where they are there already."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)  # of other memory the copy would wait for the device
+    return values.to(device)

@@ -1,15 +1,24 @@
 """Training episodes: two neighbouring slices of a random supervoxel, one of them the support, one the query."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fsseg.data.augment import Warp, change_gamma, draw_warp, warp_grid, warp_slice
+from fsseg.data.augment import (
+    affine_matrix,
+    change_gamma,
+    draw_affine,
+    draw_noise,
+    elastic_field,
+    warp_grids,
+    warp_slice,
+)
 from fsseg.data.regions import scaled_pixels
 from fsseg.data.scans import TrainingScan
+from fsseg.devices import send
 from fsseg.errors import DataError
 from fsseg.recipe import EpisodeTable
 from fsseg.types import Episode, Query, Support
@@ -17,10 +26,16 @@ from fsseg.types import Episode, Query, Support
 MIN_PIXELS, MIN_SLICE_PIXELS = 200, 20
 """The published rules, for slices of 256 x 256."""
 
+ATTEMPTS, QUERY_ATTEMPTS = 15, 5
+"""Warps that are tried, at most, until one leaves something of the masks: of a support, of a query."""
+
+NO_REGION = -1
+"""In a list of regions that is filled up: it matches no voxel."""
+
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about an episode except its warps, which may be redrawn (see `EpisodeSampler.make`).
+    """Everything random about an episode; its warps follow from their seed.
 
     Regions are places in the scan's table; those of further classes come after the first one's.
     """
@@ -33,6 +48,113 @@ class Draw:
     gamma_on_query: bool
     warp_on_query: bool
     warp_seed: int
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What an episode is made of, in tensors whose shapes do not depend on the draw (among slices of one size).
+
+    `compose` makes the episode from them without asking the host for anything, so that a whole training step can be
+    a fixed sequence of operations on a device.
+
+    Attributes:
+        images: Support slice and query slice.
+        supervoxels: Their region ids.
+        regions: The region of each way; filled up with ids that match nothing.
+        gamma: Exponent of the intensity change.
+        changed: Which slice has its intensities changed: 0 the support, 1 the query.
+        warped: Which slice is warped.
+        noise: The noise of the elastic deformation.
+        inverses: The inverse affine maps to try, in order.
+        fill: The intensity of what is moved in from outside.
+        least: Pixels that a way needs in the support.
+        location: Positions of the two slices in their scan.
+    """
+
+    images: Float[Tensor, "2 height width"]
+    supervoxels: Int[Tensor, "2 height width"]
+    regions: Int[Tensor, "way"]
+    gamma: Float[Tensor, ""]
+    changed: Int[Tensor, ""]
+    warped: Int[Tensor, ""]
+    noise: Float[Tensor, "2 height width"]
+    inverses: Float[Tensor, "candidate 2 3"]
+    fill: Float[Tensor, ""]
+    least: Int[Tensor, ""]
+    location: Float[Tensor, "2"]
+
+    def to(self, device: torch.device) -> "Ingredients":
+        """The same on another device; the host does not wait for it."""
+        return Ingredients(**{field.name: send(getattr(self, field.name), device) for field in fields(self)})
+
+    def copy_(self, other: "Ingredients") -> None:
+        """Takes the values of others, in place."""
+        for field in fields(self):
+            getattr(self, field.name).copy_(getattr(other, field.name), non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Two slices and their masks after augmentation.
+
+    Attributes:
+        images: Support slice and query slice.
+        masks: The ways in each; those that the warp left too small in the support are empty.
+        location: Positions of the two slices in their scan.
+        moved: Whether one of the warps left something of the masks; if none did, the slice is as it was.
+    """
+
+    images: Float[Tensor, "2 height width"]
+    masks: Bool[Tensor, "2 way height width"]
+    location: Float[Tensor, "2"]
+    moved: Bool[Tensor, ""]
+
+    def episode(self) -> Episode:
+        """As an episode of all ways, also the empty ones."""
+        ways = self.masks.shape[1]
+        support = Support(
+            self.images[0].expand(ways, 1, *self.images[0].shape),
+            self.masks[0][:, None],
+            self.location[0].expand(ways, 1),
+            shared=ways > 1,
+        )
+        numbers = torch.arange(1, ways + 1, device=self.masks.device)[:, None, None]
+        target = (self.masks[1] * numbers).amax(dim=0)[None]
+        return Episode(support, Query(self.images[1][None], self.location[1:]), target)
+
+    def trimmed(self) -> "Composed":
+        """Without the ways that are empty in the support; the host waits for their number."""
+        return replace(self, masks=self.masks[:, self.masks[0].any(dim=(1, 2))])
+
+
+def compose(parts: Ingredients, elastic: float, elastic_sigma: float) -> Composed:
+    """Augments the two slices; of the warps the first that leaves something of the masks counts."""
+    masks = parts.supervoxels[:, None] == parts.regions[:, None, None]
+    images = _put(parts.images, parts.changed, change_gamma(_pick(parts.images, parts.changed), parts.gamma))
+    image, marked = _pick(images, parts.warped), _pick(masks, parts.warped)
+    grids = warp_grids(elastic_field(parts.noise, elastic, elastic_sigma), parts.inverses)
+    warped_images, warped_masks = warp_slice(image, marked, grids, parts.fill)
+    leaves = warped_masks.any(dim=(1, 2, 3))
+    first, moved = leaves.int().argmax(), leaves.any()
+    images = _put(images, parts.warped, torch.where(moved, _pick(warped_images, first), image))
+    masks = _put(masks, parts.warped, torch.where(moved, _pick(warped_masks, first), marked))
+    return Composed(images, masks & _large_enough(masks[0], parts.least)[:, None, None], parts.location, moved)
+
+
+def _pick(values: Tensor, place: Int[Tensor, ""]) -> Tensor:
+    """`values[place]`, without asking the host where that is."""
+    return values.index_select(0, place[None])[0]
+
+
+def _put(values: Tensor, place: Int[Tensor, ""], value: Tensor) -> Tensor:
+    """`values` with another value at a place."""
+    return values.index_copy(0, place[None], value[None])
+
+
+def _large_enough(masks: Bool[Tensor, "way height width"], least: Int[Tensor, ""]) -> Bool[Tensor, "way"]:
+    """The ways that the support shows well; at least the largest, so that an episode always has one."""
+    sizes = masks.sum(dim=(1, 2))
+    return (sizes >= least) | (torch.arange(len(sizes), device=sizes.device) == sizes.argmax())
 
 
 class EpisodeSampler:
@@ -82,25 +204,40 @@ class EpisodeSampler:
 
     def make(self, draw: Draw) -> Episode:
         """The episode with these parameters; the same draw always gives the same episode."""
-        scan = self.scans[draw.scan]
-        picked = [draw.support_slice, draw.query_slice]
-        images = [scan.images[i] for i in picked]
-        ids = torch.from_numpy(scan.table.ids[list(draw.regions)]).to(scan.supervoxels)
-        masks = [scan.supervoxels[i] == ids[:, None, None] for i in picked]
-        changed, warped = int(draw.gamma_on_query), int(draw.warp_on_query)
-        images[changed] = change_gamma(images[changed], draw.gamma)
-        attempts = 5 if draw.warp_on_query else 15
-        images[warped], masks[warped] = self._warp(images[warped], masks[warped], scan.fill, draw.warp_seed, attempts)
-        if len(draw.regions) > 1:
-            kept = self._large_enough(masks[0], scan)
-            masks = [marked[kept] for marked in masks]
-        ways = len(masks[0])
-        location = torch.tensor(picked) / max(1, len(scan.images) - 1)
-        support = Support(
-            images[0].expand(ways, 1, *images[0].shape), masks[0][:, None], location[0].expand(ways, 1), shared=ways > 1
+        composed = self.compose(self.ingredients(draw, candidates=1))
+        if not composed.moved:  # rare, so further warps are not worked out beforehand
+            composed = self.compose(self.ingredients(draw))
+        return composed.trimmed().episode()
+
+    def compose(self, parts: Ingredients) -> Composed:
+        """Augments; see `fsseg.episodes.compose`."""
+        return compose(parts, self.options.elastic, self.options.elastic_sigma)
+
+    def ingredients(self, draw: Draw, ways: int | None = None, candidates: int = ATTEMPTS) -> Ingredients:
+        """What the episode with these parameters is made of.
+
+        Args:
+            draw: The parameters.
+            ways: The number of regions to fill up to.
+            candidates: Warps to work out.
+        """
+        scan, picked = self.scans[draw.scan], [draw.support_slice, draw.query_slice]
+        size = tuple(scan.images.shape[-2:])
+        ids = scan.table.ids[list(draw.regions)].tolist()
+        noise_seed, inverses = self._draw_warps(draw, size, candidates)
+        return Ingredients(
+            images=torch.stack([scan.images[i] for i in picked]),
+            supervoxels=torch.stack([scan.supervoxels[i] for i in picked]),
+            regions=torch.tensor(ids + [NO_REGION] * ((ways or len(ids)) - len(ids)), dtype=scan.supervoxels.dtype),
+            gamma=torch.tensor(draw.gamma, dtype=torch.float32),
+            changed=torch.tensor(int(draw.gamma_on_query)),
+            warped=torch.tensor(int(draw.warp_on_query)),
+            noise=draw_noise(noise_seed, size),
+            inverses=inverses,
+            fill=torch.tensor(scan.fill, dtype=torch.float32),
+            least=torch.tensor(self._least(scan)[0]),
+            location=torch.tensor(picked) / max(1, len(scan.images) - 1),
         )
-        numbers = torch.arange(1, ways + 1, device=masks[1].device)[:, None, None]
-        return Episode(support, Query(images[1][None], location[1:]), (masks[1] * numbers).amax(dim=0)[None])
 
     def _least(self, scan: TrainingScan) -> tuple[int, int]:
         """Pixels of a region in the first slice of a pair, and in any slice; the defaults scale with the slice."""
@@ -135,36 +272,16 @@ class EpisodeSampler:
                     break
         return found
 
-    def _large_enough(self, masks: Bool[Tensor, "way height width"], scan: TrainingScan) -> Bool[Tensor, "way"]:
-        """The ways that the support shows well; at least the largest, so that an episode always has one."""
-        sizes = masks.sum(dim=(1, 2))
-        return (sizes >= self._least(scan)[0]) | (torch.arange(len(sizes), device=sizes.device) == sizes.argmax())
-
-    def _warp(
-        self,
-        image: Float[Tensor, "height width"],
-        masks: Bool[Tensor, "way height width"],
-        fill: float,
-        seed: int,
-        attempts: int,
-    ) -> tuple[Float[Tensor, "height width"], Bool[Tensor, "way height width"]]:
-        """Warps image and masks; a warp that empties the masks is drawn again, in the end the slice stays as it is."""
-        rng = np.random.default_rng(seed)
-        for _ in range(attempts):
-            grid = warp_grid(self._draw_warp(rng), tuple(image.shape), image.device)
-            warped_image, warped_masks = warp_slice(image, masks, grid, fill)
-            if warped_masks.any():
-                return warped_image, warped_masks
-        return image, masks
-
-    def _draw_warp(self, rng: np.random.Generator) -> Warp:
-        options = self.options
-        return draw_warp(
-            rng,
-            angle=options.angle,
-            shift=options.shift,
-            shear=options.shear,
-            zoom=options.zoom,
-            elastic=options.elastic,
-            elastic_sigma=options.elastic_sigma,
+    def _draw_warps(
+        self, draw: Draw, size: tuple[int, int], candidates: int
+    ) -> tuple[int, Float[Tensor, "candidate 2 3"]]:
+        """The seed of the elastic noise and the inverse affine maps to try; the last one fills up."""
+        options, rng = self.options, np.random.default_rng(draw.warp_seed)
+        one = lambda: draw_affine(  # noqa: E731
+            rng, angle=options.angle, shift=options.shift, shear=options.shear, zoom=options.zoom
         )
+        first, noise_seed = one(), int(rng.integers(2**62))
+        tried = min(candidates, QUERY_ATTEMPTS if draw.warp_on_query else ATTEMPTS)
+        affines = [first, *(one() for _ in range(tried - 1))]
+        inverses = [np.linalg.inv(affine_matrix(affine, size))[:2] for affine in affines]
+        return noise_seed, torch.from_numpy(np.stack(inverses + inverses[-1:] * (candidates - tried))).float()

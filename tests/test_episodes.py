@@ -7,9 +7,9 @@ from helpers import block_scan, published_rules
 from scipy import ndimage
 
 from fsseg import FssegError
-from fsseg.data.augment import Warp, affine_matrix, change_gamma, warp_grid, warp_slice
+from fsseg.data.augment import Affine, affine_matrix, change_gamma, draw_noise, elastic_field, warp_grids, warp_slice
 from fsseg.data.regions import count_regions
-from fsseg.episodes import EpisodeSampler
+from fsseg.episodes import EpisodeSampler, Ingredients, compose
 
 
 def test_region_counts_equal_a_scan_of_the_volume():
@@ -100,57 +100,54 @@ def test_gamma_by_hand():
     assert torch.allclose(change_gamma(image, 2.0), torch.tensor(expected, dtype=torch.float32), atol=1e-5)
 
 
-def warp(**changes):
-    plain = {
-        "angle": 0.0,
-        "shift": (0.0, 0.0),
-        "shear": 0.0,
-        "zoom": 1.0,
-        "elastic": 0.0,
-        "elastic_sigma": 5.0,
-        "seed": 0,
-    }
-    return Warp(**plain | changes)
+def affine(**changes):
+    return Affine(**{"angle": 0.0, "shift": (0.0, 0.0), "shear": 0.0, "zoom": 1.0} | changes)
+
+
+def grids_of(*affines, size, elastic=0.0):
+    inverses = [np.linalg.inv(affine_matrix(one, size))[:2] for one in affines]
+    return warp_grids(elastic_field(draw_noise(0, size), elastic, 5.0), torch.tensor(np.array(inverses)).float())
 
 
 def test_affine_parts_move_points_as_they_should():
     """Pixel coordinates (x, y), rows downwards: a counter-clockwise quarter turn takes right of the centre to above it."""
     size = (100, 100)
     move = lambda w, x, y: (affine_matrix(w, size) @ [x, y, 1])[:2].tolist()  # noqa: E731
-    assert move(warp(angle=90.0), 60, 50) == pytest.approx([50, 40])
-    assert move(warp(shift=(3.0, -2.0)), 10, 20) == pytest.approx([13, 18])
-    assert move(warp(zoom=1.2), 60, 40) == pytest.approx([62, 38])
-    assert move(warp(shear=30.0), 0, 10) == pytest.approx([-5, 10 * np.cos(np.pi / 6)])
-    both = warp(angle=90.0, shift=(3.0, 0.0), zoom=2.0)  # rotate, then shift, then zoom
+    assert move(affine(angle=90.0), 60, 50) == pytest.approx([50, 40])
+    assert move(affine(shift=(3.0, -2.0)), 10, 20) == pytest.approx([13, 18])
+    assert move(affine(zoom=1.2), 60, 40) == pytest.approx([62, 38])
+    assert move(affine(shear=30.0), 0, 10) == pytest.approx([-5, 10 * np.cos(np.pi / 6)])
+    both = affine(angle=90.0, shift=(3.0, 0.0), zoom=2.0)  # rotate, then shift, then zoom
     assert move(both, 60, 50) == pytest.approx([56, 30])
-    sheared = warp(shift=(0.0, 10.0), shear=30.0)  # shift, then shear
+    sheared = affine(shift=(0.0, 10.0), shear=30.0)  # shift, then shear
     assert move(sheared, 0, 0) == pytest.approx([-5, 10 * np.cos(np.pi / 6)])
 
 
 def test_the_warp_equals_scipys_affine_interpolation():
     size = (40, 48)
     image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), 2).astype(np.float32)
-    parameters = warp(angle=4.0, shift=(3.0, -2.0), shear=3.0, zoom=1.1)
+    parameters = affine(angle=4.0, shift=(3.0, -2.0), shear=3.0, zoom=1.1)
     inverse = np.linalg.inv(affine_matrix(parameters, size))
     flip = np.array([[0, 1], [1, 0]])  # scipy counts (row, column), the matrix (x, y)
     expected = ndimage.affine_transform(image, flip @ inverse[:2, :2] @ flip, flip @ inverse[:2, 2], order=1, cval=0.0)
-    grid = warp_grid(parameters, size, torch.device("cpu"))
-    got, _ = warp_slice(torch.from_numpy(image), torch.zeros(1, *size, dtype=torch.bool), grid, fill=0.0)
+    grids = grids_of(affine(), parameters, size=size)
+    [own, got], _ = warp_slice(torch.from_numpy(image), torch.zeros(1, *size, dtype=torch.bool), grids, fill=0.0)
+    np.testing.assert_allclose(own, image, atol=2e-5)
     inside = slice(3, -3)
     np.testing.assert_allclose(got[inside, inside], expected[inside, inside], atol=2e-5)
 
 
 def test_the_elastic_field_has_the_published_strength():
     """Uniform noise smoothed by a Gaussian of sigma 5 and multiplied by 10: about 0.36 pixels."""
-    plain, bent = (warp_grid(warp(elastic=e), (128, 128), torch.device("cpu")) for e in (0.0, 10.0))
+    plain, bent = (grids_of(affine(), size=(128, 128), elastic=e) for e in (0.0, 10.0))
     displacement = (bent - plain) * 128 / 2
     assert displacement.std().item() == pytest.approx(0.36, abs=0.06)
     assert displacement.abs().max().item() < 2.5
 
 
 def test_what_comes_from_outside_is_fill_and_background():
-    grid = warp_grid(warp(shift=(20.0, 0.0)), (32, 32), torch.device("cpu"))
-    image, [mask] = warp_slice(torch.ones(32, 32), torch.ones(1, 32, 32, dtype=torch.bool), grid, fill=-0.5)
+    grids = grids_of(affine(shift=(20.0, 0.0)), size=(32, 32))
+    [image], [[mask]] = warp_slice(torch.ones(32, 32), torch.ones(1, 32, 32, dtype=torch.bool), grids, fill=-0.5)
     assert image[:, :19].unique().tolist() == [-0.5] and not mask[:, :19].any()
     assert torch.allclose(image[:, 21:], torch.ones(32, 11)) and mask[:, 21:].all()
 
@@ -192,13 +189,64 @@ def test_episodes_of_several_classes():
     assert 5 in sizes and min(sizes) >= 1
 
 
+def block_ingredients(*blocks, affines, warped, regions=None, least=200):
+    """Blocks (rows, columns) of a 64 x 64 support and the same in the query, and affine maps to try."""
+    supervoxels = torch.zeros(2, 64, 64, dtype=torch.int32)
+    for region, (rows, columns) in enumerate(blocks, start=1):
+        supervoxels[:, slice(*rows), slice(*columns)] = region
+    return Ingredients(
+        images=torch.arange(2 * 64 * 64.0).view(2, 64, 64),
+        supervoxels=supervoxels,
+        regions=torch.tensor(regions or range(1, len(blocks) + 1), dtype=torch.int32),
+        gamma=torch.tensor(1.0),
+        changed=torch.tensor(0),
+        warped=torch.tensor(warped),
+        noise=torch.zeros(2, 64, 64),
+        inverses=torch.tensor(np.array([np.linalg.inv(affine_matrix(one, (64, 64)))[:2] for one in affines])).float(),
+        fill=torch.tensor(-1.0),
+        least=torch.tensor(least),
+        location=torch.tensor([0.0, 1.0]),
+    )
+
+
 def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
-    sampler = EpisodeSampler([many_regions()], published_rules())
-    scan = sampler.scans[0]
-    masks = torch.zeros(3, 64, 64, dtype=torch.bool)
-    masks[0, :20, :20], masks[1, 30:34, :8], masks[2, 40:, 40:] = True, True, True
-    assert sampler._large_enough(masks, scan).tolist() == [True, False, True]
-    assert sampler._large_enough(masks[1:2], scan).tolist() == [True]
+    large, small, larger = ((0, 20), (0, 20)), ((30, 34), (0, 8)), ((40, 64), (40, 64))
+    composed = compose(block_ingredients(large, small, larger, affines=[affine()], warped=0), 0.0, 5.0)
+    assert composed.masks.flatten(2).sum(dim=2).tolist() == [[400, 0, 576], [400, 0, 576]]
+    episode = composed.trimmed().episode()
+    assert episode.support.masks.flatten(1).sum(dim=1).tolist() == [400, 576] and episode.target.max() == 2
+    alone = compose(block_ingredients(small, affines=[affine()], warped=0), 0.0, 5.0).trimmed().episode()
+    assert alone.support.masks.sum() == 32
+
+
+@pytest.mark.parametrize("warped", [0, 1])
+def test_the_first_warp_that_leaves_something_counts(warped):
+    """A shift by 100 pixels empties the masks; those by 2 and by 4 do not."""
+    away, two, four = (affine(shift=(float(pixels), 0.0)) for pixels in (100, 2, 4))
+    block = ((8, 24), (8, 24))
+    composed = compose(block_ingredients(block, affines=[away, away, two, four], warped=warped), 0.0, 5.0)
+    expected = torch.zeros(2, 64, 64, dtype=torch.bool)
+    expected[:, 8:24, 8:24] = True
+    expected[warped] = expected[warped].roll(2, dims=1)
+    assert composed.moved and torch.equal(composed.masks[:, 0], expected)
+    assert (composed.images[warped, :, :2] == -1).all() and (composed.images[1 - warped] >= 0).all()
+    stays = compose(block_ingredients(block, affines=[away, away], warped=warped), 0.0, 5.0)
+    assert not stays.moved and stays.masks[:, 0].sum() == 512 and (stays.images >= 0).all()
+
+
+def test_all_warps_at_once_and_ways_filled_up_are_the_same_episode():
+    """What a device works out in one go equals what the host works out as far as it needs to."""
+    sampler = EpisodeSampler([many_regions()], published_rules(shift=90.0, angle=90.0, zoom=(0.3, 1.0)))
+    again = 0
+    for number in range(60):
+        draw = sampler.draw(np.random.default_rng(number), 3)
+        once, full = sampler.make(draw), sampler.compose(sampler.ingredients(draw, ways=5))
+        again += not sampler.compose(sampler.ingredients(draw, candidates=1)).moved
+        made = full.trimmed().episode()
+        assert full.masks.shape[1] == 5 and torch.equal(made.target, once.target)
+        assert torch.equal(made.support.images, once.support.images)
+        assert torch.equal(made.support.masks, once.support.masks) and torch.equal(made.query.images, once.query.images)
+    assert again > 5, "some needed more than one warp"
 
 
 def test_an_episode_always_has_a_class():
