@@ -1,9 +1,22 @@
 """Which device computes, and what is particular about it. The only module that names a kind of accelerator."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsseg.errors import FssegError
+
+PLAIN_RUNS = 3
+"""Runs of a function before it is recorded: libraries choose algorithms in them, and optimisers make their state."""
+
+MOST_TRAININGS, ROOM_FOR_TRAINING = 8, 8 * 2**30
+"""Trainings at a time at most on a GPU, and bytes to allow for each: generous for a ResNet-101 and two slices."""
+
+SHARE_FOR_DATA = 0.5
+"""Of a device's free memory, the share that scans may take."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -24,3 +37,109 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)  # of other memory the copy would wait for the device
     return values.to(device)
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether the host hands work over to the device and should not wait for it."""
+    return device.type != "cpu"
+
+
+def has_room(size: int, device: torch.device) -> bool:
+    """Whether data of so many bytes should lie on the device; those of the CPU stay where they are."""
+    return device.type == "cuda" and size < SHARE_FOR_DATA * torch.cuda.mem_get_info(device)[0]
+
+
+def gains_from_bfloat16(device: torch.device, network: nn.Module) -> bool:
+    """Whether the network's arithmetic is faster in bfloat16 there.
+
+    On a CPU it needs instructions of its own, and dense convolutions: those of single channels become slower.
+    """
+    dense = all(layer.groups == 1 for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return has_bfloat16(device) and (dense or device.type == "cuda")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def trainings_at_once(device: torch.device) -> int:
+    """How many trainings to do at a time there."""
+    if device.type != "cuda":
+        return 1  # the network keeps all cores busy already
+    return max(1, min(MOST_TRAININGS, torch.cuda.mem_get_info(device)[0] // ROOM_FOR_TRAINING))
+
+
+def new_stream(device: torch.device) -> Any:
+    """A queue of work of its own, which goes on from what the device has been given so far; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return stream
+
+
+def on_stream(stream: Any) -> AbstractContextManager:
+    """Work in this block goes into the queue; nothing changes for None."""
+    return nullcontext() if stream is None else torch.cuda.stream(stream)
+
+
+def join_stream(stream: Any) -> None:
+    """What follows comes after the queue's work."""
+    if stream is not None:
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+def wait_free(device: torch.device) -> AbstractContextManager:
+    """In this block, whatever makes the host wait for the device raises RuntimeError. For tests."""
+    return _NoWaiting() if device.type == "cuda" else nullcontext()
+
+
+class Recorded:
+    """A function that works on the same tensors each time: plain at first, then recorded and replayed.
+
+    A step of training is hundreds of small operations, and a GPU is done with them faster than the host can ask for
+    them; as a recording the host asks once. A function that cannot be recorded, because a part of it waits for the
+    device, runs plain.
+
+    Attributes:
+        problem: Why the function could not be recorded; None if it was, or has not been tried.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], None],
+        device: torch.device,
+        record: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+    ) -> None:
+        """`record` makes a function that replays; the device's own when omitted."""
+        self._run, self._plain_left, self.problem = function, PLAIN_RUNS, None
+        self._record = record or (_record_graph if device.type == "cuda" else None)
+
+    def __call__(self) -> None:
+        if self._record is not None and self._plain_left == 0:
+            record, self._record = self._record, None
+            try:
+                self._run = record(self._run)
+            except RuntimeError as error:
+                self.problem = str(error).splitlines()[0]
+        self._plain_left -= 1
+        self._run()
+
+
+def _record_graph(function: Callable[[], None]) -> Callable[[], None]:
+    """Recording does not run the function; its replay does."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        function()
+    return graph.replay
+
+
+class _NoWaiting:
+    def __enter__(self) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+
+    def __exit__(self, *_: object) -> None:
+        torch.cuda.set_sync_debug_mode("default")

@@ -18,7 +18,7 @@ from fsseg.data.augment import (
 )
 from fsseg.data.regions import scaled_pixels
 from fsseg.data.scans import TrainingScan
-from fsseg.devices import send
+from fsseg.devices import has_room, send
 from fsseg.errors import DataError
 from fsseg.recipe import EpisodeTable
 from fsseg.types import Episode, Query, Support
@@ -28,6 +28,8 @@ MIN_PIXELS, MIN_SLICE_PIXELS = 200, 20
 
 ATTEMPTS, QUERY_ATTEMPTS = 15, 5
 """Warps that are tried, at most, until one leaves something of the masks: of a support, of a query."""
+
+CPU = torch.device("cpu")
 
 NO_REGION = -1
 """In a list of regions that is filled up: it matches no voxel."""
@@ -202,11 +204,29 @@ class EpisodeSampler:
         )
         return replace(draw, regions=(region, *self._draw_others(draw, classes - 1, rng)))
 
-    def make(self, draw: Draw) -> Episode:
-        """The episode with these parameters; the same draw always gives the same episode."""
-        composed = self.compose(self.ingredients(draw, candidates=1))
+    @property
+    def slice_size(self) -> tuple[int, int] | None:
+        """The (height, width) of all scans' slices; None where they differ."""
+        sizes = {tuple(scan.images.shape[-2:]) for scan in self.scans}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def resident(self, device: torch.device) -> "EpisodeSampler":
+        """A sampler of the same scans that lie on the device, if it has room for them; else itself."""
+        size = sum(
+            array.numel() * array.element_size() for scan in self.scans for array in (scan.images, scan.supervoxels)
+        )
+        if not has_room(size, device):
+            return self
+        scans = [
+            replace(scan, images=scan.images.to(device), supervoxels=scan.supervoxels.to(device)) for scan in self.scans
+        ]
+        return EpisodeSampler(scans, self.options)
+
+    def make(self, draw: Draw, device: torch.device = CPU) -> Episode:
+        """The episode with these parameters, on a device; the same draw always gives the same episode."""
+        composed = self.compose(self.ingredients(draw, candidates=1).to(device))
         if not composed.moved:  # rare, so further warps are not worked out beforehand
-            composed = self.compose(self.ingredients(draw))
+            composed = self.compose(self.ingredients(draw).to(device))
         return composed.trimmed().episode()
 
     def compose(self, parts: Ingredients) -> Composed:

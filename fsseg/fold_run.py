@@ -1,6 +1,7 @@
 """One fold with one seed: training, calibration and evaluation, each taken from what is finished where it is."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from fsseg.calibration import calibrate
 from fsseg.checkpoints import load_trained, save_trained
+from fsseg.devices import has_bfloat16
 from fsseg.errors import FssegError
 from fsseg.evaluation import evaluate
 from fsseg.interfaces import FittedThreshold
@@ -20,8 +22,8 @@ from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fi
 from fsseg.records import SCORES, CaseScore, read_scores, write_json, write_lines
 from fsseg.run_data import RunData
 from fsseg.segmenter import Segmenter
-from fsseg.stages import component_identity, environment, stage_folder
-from fsseg.training import train
+from fsseg.stages import component_identity, environment, stage_folder, stage_path
+from fsseg.training import Training, train_together
 from fsseg.variants import Variant
 
 LABELS = "labels"
@@ -85,9 +87,38 @@ class FoldRun:
         order = [row.name for row in self.recipe.variants]
         return FinishedFold(self.fold, self.seed, stages, sorted(scores, key=lambda score: order.index(score.variant)))
 
+    def begin(self, training: TrainingTable) -> Training:
+        """A training at its first step."""
+        backbone, head = self._build_trainable(training)
+        return Training(
+            backbone, training.prototypes.build("prototypes"), head, self.data.sampler(self.fold, backbone.intensity),
+            training, seed=self.seed, mode=self.recipe.mode, device=self.device, speed=self.recipe.speed,
+        )  # fmt: skip
+
+    def is_trained(self, training: TrainingTable) -> bool:
+        """Whether this training is finished."""
+        return stage_path(self.runs, "train", self._training_identity(training)).is_dir()
+
+    def keep(self, training: TrainingTable, finish: Callable[[], Training]) -> FinishedStage:
+        """The stage of a training, which is finished first if it is not there yet."""
+
+        def fill(folder: Path) -> None:
+            done = finish()
+            write_lines(folder / "train.jsonl", done.log.records())
+            save_trained(folder / "checkpoint.safetensors", done.backbone, done.head)
+
+        identity = self._training_identity(training)
+        folder, reused = stage_folder(self.runs, "train", identity, fill)
+        if reused:
+            self.progress.note(f"training of fold {self.fold.index}: taken from {folder}")
+        return FinishedStage(identity, folder)
+
     def _train(self, training: TrainingTable) -> FinishedStage:
+        return self.keep(training, lambda: train_together([self.begin(training)], self.progress)[0])
+
+    def _training_identity(self, training: TrainingTable) -> dict[str, Any]:
         recipe = self.recipe
-        identity = {
+        return {
             "stage": "train",
             "training": training.model_dump(),
             "head": _identity("head", training.head),
@@ -97,24 +128,11 @@ class FoldRun:
             "episodes": recipe.episodes.model_dump(),
             "seed": self.seed,
             "mode": recipe.mode,
+            "speed": recipe.speed.model_dump(exclude={"together"}) | {"bfloat16": has_bfloat16(self.device)},
             "statistics": self.data.dataset.statistics,
             "data": self.data.training_content(self.fold),
             "environment": environment(self.device.type),
         }
-
-        def make(folder: Path) -> None:
-            backbone, head = self._build_trainable(training)
-            log = train(
-                backbone, training.prototypes.build("prototypes"), head, self.data.sampler(self.fold, backbone.intensity),
-                training, seed=self.seed, mode=recipe.mode, device=self.device, progress=self.progress,
-            )  # fmt: skip
-            write_lines(folder / "train.jsonl", log)
-            save_trained(folder / "checkpoint.safetensors", backbone, head)
-
-        folder, reused = stage_folder(self.runs, "train", identity, make)
-        if reused:
-            self.progress.note(f"training of fold {self.fold.index}: taken from {folder}")
-        return FinishedStage(identity, folder)
 
     def _load(
         self, trained: FinishedStage, training: TrainingTable, rows: list[VariantTable]
@@ -199,6 +217,21 @@ class FoldRun:
     def _build_trainable(self, training: TrainingTable) -> tuple[nn.Module, nn.Module]:
         backbone = self._backbone_table().build("backbone").to(self.device)
         return backbone, training.head.build("head").to(self.device)
+
+
+def train_ahead(folds: list[FoldRun], at_once: int, progress: Progress) -> None:
+    """Trains what folds and seeds lack, so many at a time; each is kept as if it had been trained by itself."""
+    waiting = [
+        (fold, training)
+        for fold in folds
+        for training, _ in rows_by_training(fold.recipe)
+        if not fold.is_trained(training)
+    ]
+    for start in range(0, len(waiting), at_once):
+        group = waiting[start : start + at_once]
+        finished = train_together([fold.begin(training) for fold, training in group], progress)
+        for (fold, training), done in zip(group, finished):
+            fold.keep(training, lambda done=done: done)
 
 
 def rows_by_training(recipe: Recipe) -> list[tuple[TrainingTable, list[VariantTable]]]:

@@ -33,7 +33,11 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class PrototypeExtractor(Protocol):
-    """Summarises the support's features under its masks."""
+    """Summarises the support's features under its masks.
+
+    It may have an attribute `fixed_shape = True`: it then gives empty ways the weight 0 and never asks the host for a
+    value, and training with it can be recorded on a GPU.
+    """
 
     def __call__(
         self,

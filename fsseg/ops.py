@@ -21,10 +21,13 @@ def resize(
 
 
 @lru_cache(maxsize=64)
-def _resize_matrix(fine: int, coarse: int) -> Float[Tensor, "fine coarse"]:
-    """The bilinear resize (align_corners=False) of a line of `coarse` values to `fine` values, as a matrix."""
+def _resize_matrix(fine: int, coarse: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "fine coarse"]:
+    """The bilinear resize (align_corners=False) of a line of `coarse` values to `fine` values, as a matrix.
+
+    Kept on the device: sending it there in every step would make the host wait.
+    """
     identity = torch.eye(coarse, dtype=torch.float64)[None]
-    return F.interpolate(identity, size=fine, mode="linear", align_corners=False)[0].T.contiguous()
+    return F.interpolate(identity, size=fine, mode="linear", align_corners=False)[0].T.contiguous().to(device, dtype)
 
 
 def pooling_weights(
@@ -36,8 +39,8 @@ def pooling_weights(
     through the adjoint instead of hundreds of channels through the resize. Exact up to round-off.
     """
     (height, width), (h, w) = masks.shape[-2:], size
-    rows = _resize_matrix(height, h).to(masks.device, dtype)
-    columns = _resize_matrix(width, w).to(masks.device, dtype)
+    rows = _resize_matrix(height, h, masks.device, dtype)
+    columns = _resize_matrix(width, w, masks.device, dtype)
     return rows.T @ masks.to(dtype) @ columns
 
 

@@ -21,8 +21,15 @@ class Map:
 
     Features are resized to the image first (Eq. 1 of the TPM paper; Wang et al., PANet, 2019); here that is done
     through the adjoint of the resize, which gives the same numbers without the resized features. The prototypes of
-    several shots are averaged with equal weight, whatever the size of their masks.
+    several shots are averaged with equal weight, whatever the size of their masks. A way whose masks are empty has a
+    prototype of zeros with weight 0.
+
+    Attributes:
+        fixed_shape: True for an extractor that takes empty ways and never asks the host for a value, so that a
+            training step with it can be recorded.
     """
+
+    fixed_shape = True
 
     def __init__(self) -> None:
         pass
@@ -37,7 +44,7 @@ class Map:
         sums = torch.einsum("wschk,wshk->wsc", features, weights)
         area = masks.sum(dim=(-2, -1))[..., None] + 1e-5  # an empty mask gives a zero prototype, not NaN
         foreground = (sums / area).mean(dim=1, keepdim=True)
-        return Prototypes(foreground, foreground.new_ones(len(foreground), 1))
+        return Prototypes(foreground, masks.flatten(1).any(dim=1, keepdim=True).to(foreground.dtype))
 
 
 class EmGmm:

@@ -103,6 +103,22 @@ class TrainingTable(Table):
     average_rate: float = Field(1e-3, gt=0, le=1, description="rate of the running averages")
 
 
+class SpeedTable(Table):
+    """How training is made fast. Results differ by round-off only, except for the precision."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the network in training; auto: bfloat16 where the device is faster with it"
+    )
+    capture: Literal["auto", "on", "off"] = Field(
+        "auto", description="steps of fixed shapes, recorded once and replayed; auto: on GPUs"
+    )
+    channels_last: bool = Field(True, description="the network's weights and features with their channels last")
+    fused: bool = Field(True, description="the optimiser's update of all weights in one go")
+    together: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1"
+    )
+
+
 class CalibrationTable(Table):
     """How thresholds are fitted: on the ideal priors of training-fold episodes."""
 
@@ -167,6 +183,7 @@ class Recipe(Table):
     episodes: EpisodeTable = EpisodeTable()
     backbone: ComponentField = Field(description="the feature extractor")
     training: TrainingTable = TrainingTable()
+    speed: SpeedTable = SpeedTable()
     calibration: CalibrationTable = CalibrationTable()
     protocol: ProtocolTable = ProtocolTable()
     variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
@@ -199,6 +216,7 @@ TABLES = {
     "grid": GridTable,
     "episodes": EpisodeTable,
     "training": TrainingTable,
+    "speed": SpeedTable,
     "calibration": CalibrationTable,
     "protocol": ProtocolTable,
     "variants": VariantTable,

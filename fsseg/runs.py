@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from fsseg.devices import pick_device
+from fsseg.devices import pick_device, trainings_at_once
 from fsseg.errors import FssegError
-from fsseg.fold_run import FoldRun, load_head, rows_by_training
+from fsseg.fold_run import FoldRun, load_head, rows_by_training, train_ahead
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
 from fsseg.recipe import Recipe, VariantTable
@@ -45,11 +45,12 @@ def run(
     runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
     data = RunData(recipe, progress)
     _check_what_comes_last(recipe, data)
-    finished = [
-        FoldRun(recipe, data, fold, seed, runs, place, progress).finish()
-        for seed in recipe.seeds
-        for fold in data.folds
-    ]
+    folds = [FoldRun(recipe, data, fold, seed, runs, place, progress) for seed in recipe.seeds for fold in data.folds]
+    asked = recipe.speed.together
+    at_once = trainings_at_once(place) if asked == "auto" else asked
+    if at_once > 1:
+        train_ahead(folds, at_once, progress)
+    finished = [fold.finish() for fold in folds]
     about = _about(recipe, data)
     folder = _free_name(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     fill_folder(folder, lambda unfinished: write_run(unfinished, recipe, about, environment(place.type), finished))

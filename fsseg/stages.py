@@ -87,11 +87,16 @@ def stage_folder(runs: Path, stage: str, identity: dict[str, Any], make: Callabl
     Returns:
         The folder, and whether it was there already.
     """
-    folder = runs / "stages" / f"{stage}-{fingerprint(identity)[:16]}"
+    folder = stage_path(runs, stage, identity)
     if folder.is_dir():
         return folder, True
     fill_folder(folder, make)
     return folder, False
+
+
+def stage_path(runs: Path, stage: str, identity: dict[str, Any]) -> Path:
+    """Where a stage is once it is finished."""
+    return runs / "stages" / f"{stage}-{fingerprint(identity)[:16]}"
 
 
 def fill_folder(folder: Path, make: Callable[[Path], None]) -> None:

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsseg.episodes import EpisodeSampler
+from fsseg.devices import Recorded, gains_from_bfloat16, is_accelerator, join_stream, new_stream, on_stream
+from fsseg.episodes import EpisodeSampler, Ingredients
 from fsseg.interfaces import PrototypeExtractor
 from fsseg.losses import alignment_loss, log_probabilities, t_loss, weighted_nll
 from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
-from fsseg.recipe import TrainingTable
+from fsseg.recipe import SpeedTable, TrainingTable
 from fsseg.segmenter import encode
 from fsseg.types import Episode, Score, margin
 
@@ -42,6 +43,137 @@ class Losses:
         return self.query + options.alignment * self.alignment + options.t_loss * self.t_loss
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How a training is run on a device, with everything that a recipe leaves open decided.
+
+    Attributes:
+        precision: Of the network; cosines, margins and losses are float32 in any case.
+        capture: Whether steps have fixed shapes and are recorded where the device can.
+        channels_last: Whether the network's weights have their channels last.
+        fused: Whether the optimiser updates all weights in one go.
+    """
+
+    precision: str
+    capture: bool
+    channels_last: bool
+    fused: bool
+
+
+def choose_speed(
+    asked: SpeedTable,
+    device: torch.device,
+    backbone: nn.Module,
+    prototypes: PrototypeExtractor,
+    sampler: EpisodeSampler,
+) -> Speed:
+    """Decides what the recipe leaves open; only components that never ask the host can have fixed shapes."""
+    precision = asked.precision
+    if precision == "auto":
+        precision = "bfloat16" if gains_from_bfloat16(device, backbone) else "float32"
+    can_capture = getattr(prototypes, "fixed_shape", False) and sampler.slice_size is not None
+    wants = asked.capture == "on" or (asked.capture == "auto" and asked.fused and is_accelerator(device))
+    return Speed(precision, can_capture and wants, asked.channels_last, asked.fused)
+
+
+class Training:
+    """A training under way: each `advance` is one episode and one update of backbone and head, in place.
+
+    With `capture`, a step is a fixed sequence of operations on the same tensors: the episode's ingredients are copied
+    into place, and the rest is recorded and replayed, so that the host never waits and hardly works.
+
+    Attributes:
+        backbone: What is trained.
+        head: Likewise.
+        options: The recipe's.
+        speed: What was decided about speed.
+        step: The number of steps done.
+        log: Losses so far.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        prototypes: PrototypeExtractor,
+        head: nn.Module,
+        sampler: EpisodeSampler,
+        options: TrainingTable,
+        *,
+        seed: int,
+        mode: str,
+        device: torch.device,
+        speed: SpeedTable | None = None,
+    ) -> None:
+        self.options, self.step = options, 0
+        self.speed = choose_speed(speed or SpeedTable(), device, backbone, prototypes, sampler)
+        self.backbone, self.head, self._prototypes = backbone, head, prototypes
+        self._sampler, self._seed, self._mode, self._device = sampler.resident(device), seed, mode, device
+        backbone.to(memory_format=torch.channels_last if self.speed.channels_last else torch.contiguous_format)
+        backbone.train()
+        head.train()
+        self._parameters = [p for module in (backbone, head) for p in module.parameters() if p.requires_grad]
+        # A recording reads the rate from where it lies; a CPU takes the number itself, with all its digits.
+        self._rate = torch.tensor(options.learning_rate, device=device) if is_accelerator(device) else None
+        self._optimiser = torch.optim.SGD(
+            self._parameters,
+            lr=options.learning_rate if self._rate is None else self._rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            fused=self.speed.fused,
+        )
+        self._losses = torch.zeros(3, device=device)
+        self.log = TrainingLog()
+        self._stream = new_stream(device)
+        self._parts: Ingredients | None = None
+        self._recorded = Recorded(self._update_in_place, device)
+
+    def advance(self) -> None:
+        """Does the next step."""
+        rate = self.options.learning_rate * self.options.decay ** (self.step // self.options.decay_every)
+        draw = self._sampler.draw(episode_rng(self._seed, TRAINING_STREAM, self.step), self.options.classes)
+        with on_stream(self._stream):
+            self._set_rate(rate)
+            if self.speed.capture:
+                self._place(self._sampler.ingredients(draw, ways=self.options.classes).to(self._device))
+                self._recorded()
+            else:
+                self._update(self._sampler.make(draw, self._device))
+            self.log.add(self.step, self._losses, self.head.score, rate)
+        self.step += 1
+
+    def finish(self) -> None:
+        """Leaves backbone and head in evaluation mode."""
+        join_stream(self._stream)
+        self.backbone.eval()
+        self.head.eval()
+
+    def _set_rate(self, rate: float) -> None:
+        if self._rate is not None:
+            self._rate.fill_(rate)
+            return
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+
+    def _place(self, parts: Ingredients) -> None:
+        if self._parts is None:
+            self._parts = parts
+        else:
+            self._parts.copy_(parts)
+
+    def _update_in_place(self) -> None:
+        self._update(self._sampler.compose(self._parts).episode())
+
+    def _update(self, episode: Episode) -> None:
+        losses = episode_losses(
+            self.backbone, self._prototypes, self.head, episode, self.options, self._mode, self.speed.precision
+        )
+        losses.total(self.options).backward()
+        nn.utils.clip_grad_value_(self._parameters, self.options.gradient_clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        self._losses.copy_(torch.stack([losses.query, losses.alignment, losses.t_loss]).detach())
+
+
 def train(
     backbone: nn.Module,
     prototypes: PrototypeExtractor,
@@ -52,6 +184,7 @@ def train(
     seed: int,
     mode: str,
     device: torch.device,
+    speed: SpeedTable | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Trains backbone and head in place, and leaves them in evaluation mode.
@@ -59,27 +192,24 @@ def train(
     Returns:
         The log: mean losses of every 25 steps, the learning rate and the score threshold.
     """
-    parameters = [p for module in (backbone, head) for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(
-        parameters, lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
-    )
-    backbone.train()
-    head.train()
-    log = TrainingLog()
-    for step in (progress or Silent()).track(range(options.steps), "training", options.steps):
-        rate = options.learning_rate * options.decay ** (step // options.decay_every)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        episode = sampler.make(sampler.draw(episode_rng(seed, TRAINING_STREAM, step), options.classes)).to(device)
-        losses = episode_losses(backbone, prototypes, head, episode, options, mode)
-        optimiser.zero_grad(set_to_none=True)
-        losses.total(options).backward()
-        nn.utils.clip_grad_value_(parameters, options.gradient_clip)
-        optimiser.step()
-        log.add(step, losses, head.score, rate)
-    backbone.eval()
-    head.eval()
-    return log.records
+    training = Training(backbone, prototypes, head, sampler, options, seed=seed, mode=mode, device=device, speed=speed)
+    train_together([training], progress)
+    return training.log.records()
+
+
+def train_together(trainings: list[Training], progress: Progress | None = None) -> list[Training]:
+    """Finishes several trainings in turns, a step each, and returns them: a GPU works on them at the same time.
+
+    They share nothing that changes, so each ends as it would by itself.
+    """
+    most = max(training.options.steps for training in trainings)
+    for step in (progress or Silent()).track(range(most), "training", most):
+        for training in trainings:
+            if step < training.options.steps:
+                training.advance()
+    for training in trainings:
+        training.finish()
+    return trainings
 
 
 def episode_losses(
@@ -89,12 +219,15 @@ def episode_losses(
     episode: Episode,
     options: TrainingTable,
     mode: str,
+    precision: str = "float32",
 ) -> Losses:
     """The losses of one episode; updates the head's running averages as every training forward does."""
     support, query = episode.support, episode.query
-    # One batch: batch normalisation takes its statistics over support and query together, as published.
     slices = support.slices
-    features = encode(backbone, torch.cat([slices, query.images]))
+    # Weights are used once in a step, so there is nothing to gain from keeping their copies of lower precision.
+    with torch.autocast(slices.device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
+        # One batch: batch normalisation takes its statistics over support and query together, as published.
+        features = encode(backbone, torch.cat([slices, query.images])).float()
     support_features, query_features = features[: len(slices)], features[len(slices) :]
     logits = head(query_features, prototypes(support.spread(support_features), support.masks, head.sigma))
     size = tuple(query.images.shape[-2:])
@@ -128,20 +261,28 @@ def update_averages(
 
 
 class TrainingLog:
-    """Collects losses on the device and reads them off once in a while, so that steps do not wait for the host."""
+    """Collects losses on the device and reads them off in the end, so that steps do not wait for the host."""
 
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
         self._pending: list[Tensor] = []
+        self._rows: list[tuple[int, float, Tensor]] = []
 
-    def add(self, step: int, losses: Losses, score: Score | None, rate: float) -> None:
-        """Adds a step; every 25th writes a record."""
-        self._pending.append(torch.stack([losses.query, losses.alignment, losses.t_loss]).detach())
+    def add(self, step: int, losses: Float[Tensor, "3"], score: Score | None, rate: float) -> None:
+        """Adds a step; every 25th makes a record."""
+        self._pending.append(losses.clone())
         if (step + 1) % LOG_EVERY:
             return
-        query, alignment, threshold = torch.stack(self._pending).mean(dim=0).tolist()
+        values = torch.stack(self._pending).mean(dim=0)
         self._pending.clear()
-        record = {"step": step + 1, "query": query, "alignment": alignment, "t_loss": threshold, "learning_rate": rate}
         if score is not None:
-            record |= {"score_threshold": score.threshold.item(), "average_distance": score.average_distance.item()}
-        self.records.append(record)
+            values = torch.cat([values, torch.stack([score.threshold.detach(), score.average_distance])])
+        self._rows.append((step + 1, rate, values))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records so far."""
+        names = ("query", "alignment", "t_loss", "score_threshold", "average_distance")
+        rows = torch.stack([values for *_, values in self._rows]).tolist() if self._rows else []
+        return [
+            {"step": step, "learning_rate": rate} | dict(zip(names, values))
+            for (step, rate, _), values in zip(self._rows, rows)
+        ]

@@ -89,7 +89,8 @@ class Prototypes:
 
     Attributes:
         foreground: The prototypes of each way (of any length: a head on the sphere uses their direction).
-        weights: The share of each prototype in its way; they sum to one over a way's prototypes.
+        weights: The share of each prototype in its way; they sum to one over a way's prototypes, or are all 0 for a way
+            that is not there.
         background: Prototypes of the background, for heads that need them.
     """
 

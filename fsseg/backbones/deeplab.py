@@ -46,4 +46,4 @@ class DeepLabResNet101(nn.Module):
         self.channels, self.stride, self.intensity = channels, 8, intensity
 
     def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]:
-        return self.projection(self.encoder(images.contiguous(memory_format=torch.channels_last))[0])
+        return self.projection(self.encoder(images)[0])

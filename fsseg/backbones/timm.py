@@ -62,7 +62,7 @@ class TimmBackbone(nn.Module):
         self.stride = min(self.network.feature_info.reduction()[i] for i in picked)
 
     def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]:
-        outputs = self.network(images.contiguous(memory_format=torch.channels_last))
+        outputs = self.network(images)
         stages = [outputs[i] for i in self.picked]
         if self.normalise:
             stages = [F.normalize(stage, dim=1) for stage in stages]
