@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from fsseg.grids import WorkingGrid
 from fsseg.types import margin
+
+_SIGN, _BITS = 2**31, 2**32 - 1
+"""The bit of a float32's sign, and all its bits, as whole numbers."""
 
 
 def resize(
@@ -70,29 +74,48 @@ def ideal_prior(margins: Float[Tensor, "query height width"], counts: Int[Tensor
     """
     values = margins.flatten(1)
     total = values.shape[1]
-    above = _nth_largest(values, counts.clamp(min=1))
-    below = _nth_largest(values, (counts + 1).clamp(max=total))
+    rank = counts.clamp(min=1)
+    above = nth_largest(values, rank)
+    smaller = values.masked_fill(values >= above[:, None], -torch.inf).amax(dim=1)
+    tied = (values >= above[:, None]).sum(dim=1) > rank
+    below = torch.where(tied | (rank == total), above, smaller)
     middle = below + (above - below) / 2
     middle = torch.where(middle < above, middle, below)
     threshold = torch.where(counts == 0, above, torch.where(counts == total, below - 1, middle))
     return -threshold
 
 
-def _nth_largest(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+def nth_largest(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row, counted from 1."""
-    # On the host the ranks are at hand and one selection per row beats a sort; elsewhere reading them would wait.
-    return nth_by_selection(values, rank) if values.device.type == "cpu" else nth_by_sorting(values, rank)
+    # On the host the ranks are at hand; elsewhere reading them would wait.
+    return nth_by_partition(values, rank) if values.device.type == "cpu" else nth_by_counting(values, rank)
 
 
-def nth_by_selection(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+def nth_by_partition(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row, by one selection per row."""
-    total = values.shape[1]
-    return torch.stack([row.kthvalue(total + 1 - k).values for row, k in zip(values, rank.tolist())])
+    rows, places = values.detach().numpy(), (values.shape[1] - rank).tolist()
+    return values.new_tensor([np.partition(row, place)[place] for row, place in zip(rows, places)])
 
 
-def nth_by_sorting(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
-    """The rank-th largest value of each row, without reading the ranks on the host."""
-    return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
+def nth_by_counting(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+    """The rank-th largest value of each row of float32, without reading the ranks on the host and without a sort.
+
+    A float's bits, read as a whole number, are in the order of the floats (after a flip for negative ones). So the
+    number that is looked for is found eight bits at a time, from the highest: count how many begin with each.
+    """
+    bits = values.view(torch.int32).long()
+    falling = torch.where(bits < 0, bits & _BITS, _BITS - (bits | _SIGN))  # the largest float has the smallest number
+    among, left, found = torch.ones_like(falling), rank, torch.zeros_like(rank)
+    for shift in (24, 16, 8, 0):
+        digits = (falling >> shift) & 255
+        counts = falling.new_zeros(len(falling), 256).scatter_add_(1, digits, among)
+        up_to = counts.cumsum(dim=1)
+        digit = (up_to < left[:, None]).sum(dim=1, keepdim=True)
+        left = left - (up_to - counts).gather(1, digit)[:, 0]
+        among = among * (digits == digit)
+        found = (found << 8) + digit[:, 0]
+    bits = torch.where(found >= _SIGN, found, (_BITS - found) ^ _SIGN)
+    return torch.where(bits >= _SIGN, bits - _SIGN * 2, bits).to(torch.int32).view(torch.float32)
 
 
 def per_way(prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int) -> Float[Tensor, "query way"]:

@@ -1,16 +1,17 @@
 """Prototype extractors: from support features and masks to the prototypes of each way."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from fsseg.errors import DataError
-from fsseg.ops import pooling_weights, resize
+from fsseg.ops import pooling_weights
 from fsseg.types import Prototypes
 
 SIGMA_AT_DEFAULTS = math.sqrt(0.1)  # alpha = 20, T_S = -10: sigma_F^2 = 2 / alpha
@@ -92,21 +93,21 @@ class EmGmm:
         return Prototypes(torch.stack(means), torch.stack(weights))
 
     def fit(
-        self, pixels: Float[Tensor, "pixel channel"], sigma: Float[Tensor, ""]
+        self, pixels: "Pixels", sigma: Float[Tensor, ""]
     ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
         """Means and weights of the mixture that EM finds for these feature vectors."""
         means, weights = self._start(pixels)
-        reference = self._loss(pixels, means, weights, sigma)
+        reference = -(self._log_densities(pixels, means, sigma) + weights.log()[:, None]).logsumexp(dim=0).sum()
         for step in range(self.iterations):
             densities = self._log_densities(pixels, means, sigma)
-            responsibilities = (densities + weights.log()).softmax(dim=1)
-            mass = responsibilities.sum(dim=0)
+            responsibilities = (densities + weights.log()[:, None]).softmax(dim=0)
+            mass = responsibilities.sum(dim=1)
             # A component that lost all its pixels keeps its mean; its weight is zero.
             updated = torch.where(
-                mass[:, None] > 0, responsibilities.T @ pixels / mass.clamp(min=1e-30)[:, None], means
+                mass[:, None] > 0, pixels.weighted_sums(responsibilities) / mass.clamp(min=1e-30)[:, None], means
             )
             weights = mass / mass.sum()
-            loss = -(densities + weights.log()).logsumexp(dim=1).sum()
+            loss = -(densities + weights.log()[:, None]).logsumexp(dim=0).sum()
             means = self._place(updated)
             # The published stopping rule: a running reference, at least six iterations.
             if reference / (loss + 1e-8) - 1 < self.tolerance:
@@ -118,36 +119,104 @@ class EmGmm:
 
     def _pixels(
         self, features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"]
-    ) -> Float[Tensor, "pixel channel"]:
+    ) -> "Pixels":
         if not masks.any():
             raise DataError(
                 "support: a mask is empty, so there are no pixels to fit prototypes to; choose a slice with the class"
             )
-        fine = resize(features, tuple(masks.shape[-2:]))
-        return self._place(fine.movedim(1, -1)[masks])
+        pixels = Pixels.under(features, masks)
+        return pixels.normalised() if self.space == "sphere" else pixels
 
     def _place(self, vectors: Float[Tensor, "n channel"]) -> Float[Tensor, "n channel"]:
         return F.normalize(vectors, dim=1) if self.space == "sphere" else vectors
 
-    def _start(
-        self, pixels: Float[Tensor, "pixel channel"]
-    ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+    def _start(self, pixels: "Pixels") -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+        mean = pixels.mean()
         generator = torch.Generator().manual_seed(self.seed)
-        offsets = torch.rand(self.count, pixels.shape[1], generator=generator) - 0.5
+        offsets = torch.rand(self.count, len(mean), generator=generator) - 0.5
         levels = torch.rand(self.count, 1, generator=generator)[:, 0]
         # The scale of the noise is published for unit vectors; elsewhere it follows the features' own length.
-        length = 1.0 if self.space == "sphere" else pixels.square().sum(dim=1).mean().sqrt()
-        means = pixels.mean(dim=0) + self.noise * length * offsets.to(pixels)
-        return self._place(means), (0.1 * levels.to(pixels)).softmax(dim=0)
+        length = 1.0 if self.space == "sphere" else pixels.squares.mean().sqrt()
+        means = mean + self.noise * length * offsets.to(mean)
+        return self._place(means), (0.1 * levels.to(mean)).softmax(dim=0)
 
     def _log_densities(
-        self, pixels: Float[Tensor, "pixel channel"], means: Float[Tensor, "proto channel"], sigma: Float[Tensor, ""]
-    ) -> Float[Tensor, "pixel proto"]:
+        self, pixels: "Pixels", means: Float[Tensor, "proto channel"], sigma: Float[Tensor, ""]
+    ) -> Float[Tensor, "proto pixel"]:
         """Log densities up to a constant: -||f - mu||^2 / (2 sigma^2)."""
         if self.space == "sphere":
-            return (pixels @ means.T - 1) / sigma**2
-        squared = pixels.square().sum(dim=1)[:, None] + means.square().sum(dim=1) - 2 * pixels @ means.T
+            return (pixels.products(means) - 1) / sigma**2
+        squared = pixels.squares + means.square().sum(dim=1)[:, None] - 2 * pixels.products(means)
         return -squared.clamp(min=0) / (2 * sigma**2)
 
-    def _loss(self, pixels, means, weights, sigma) -> Float[Tensor, ""]:
-        return -(self._log_densities(pixels, means, sigma) + weights.log()).logsumexp(dim=1).sum()
+
+@dataclass(frozen=True)
+class Pixels:
+    """Feature vectors of pixels, each a weighted sum of a few cells of the features, which are never written out.
+
+    EM needs only products of the vectors with means, and weighted sums of the vectors. Both are linear, so they are
+    worked out on the cells, of which there are some hundred times fewer than pixels.
+
+    Attributes:
+        cells: The features of the cells that have a share in any pixel.
+        places: The cells of each pixel.
+        shares: Their weights.
+        squares: The squared length of each pixel's vector.
+    """
+
+    cells: Float[Tensor, "cell channel"]
+    places: Int[Tensor, "neighbour pixel"]
+    shares: Float[Tensor, "neighbour pixel"]
+    squares: Float[Tensor, "pixel"]
+
+    @staticmethod
+    def under(features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"]) -> "Pixels":
+        """Those under the masks, of features that are resized to them (bilinear, align_corners=False)."""
+        (height, width), (h, w) = masks.shape[-2:], features.shape[-2:]
+        shot, y, x = masks.nonzero(as_tuple=True)
+        (top, bottom, down), (left, right, along) = (
+            neighbours(y.to(features.dtype), height, h),
+            neighbours(x.to(features.dtype), width, w),
+        )
+        places = torch.stack([(shot * h + row) * w + column for row in (top, bottom) for column in (left, right)])
+        shares = torch.stack([a * b for a in (1 - down, down) for b in (1 - along, along)])
+        used, places = places.unique(return_inverse=True)
+        cells = features.movedim(1, -1).flatten(0, 2)[used]
+        near = (cells @ cells.T)[places[:, None], places]
+        squares = (near * shares[:, None] * shares).sum(dim=(0, 1)).clamp(min=0)
+        return Pixels(cells, places, shares, squares)
+
+    @staticmethod
+    def of(vectors: Float[Tensor, "pixel channel"]) -> "Pixels":
+        """Vectors at hand, each its own cell."""
+        places = torch.arange(len(vectors), device=vectors.device)[None]
+        return Pixels(vectors, places, vectors.new_ones(1, len(vectors)), vectors.square().sum(dim=1))
+
+    def normalised(self) -> "Pixels":
+        """The same with unit length."""
+        lengths = self.squares.sqrt().clamp(min=1e-12)
+        return replace(self, shares=self.shares / lengths, squares=self.squares / lengths.square())
+
+    def products(self, means: Float[Tensor, "proto channel"]) -> Float[Tensor, "proto pixel"]:
+        """The dot product of every mean with every vector."""
+        on_cells = (means @ self.cells.T).index_select(1, self.places.flatten())
+        return (on_cells.view(len(means), *self.places.shape) * self.shares).sum(dim=1)
+
+    def weighted_sums(self, weights: Float[Tensor, "proto pixel"]) -> Float[Tensor, "proto channel"]:
+        """By row of the weights, the weighted sum of the vectors."""
+        spread = (weights[:, None] * self.shares).flatten(1)
+        on_cells = spread.new_zeros(len(weights), len(self.cells)).index_add_(1, self.places.flatten(), spread)
+        return on_cells @ self.cells
+
+    def mean(self) -> Float[Tensor, "channel"]:
+        """The mean vector."""
+        return self.weighted_sums(torch.ones_like(self.squares)[None])[0] / len(self.squares)
+
+
+def neighbours(
+    place: Float[Tensor, "pixel"], fine: int, coarse: int
+) -> tuple[Int[Tensor, "pixel"], Int[Tensor, "pixel"], Float[Tensor, "pixel"]]:
+    """The two of `coarse` places between which each of `fine` places lies in a bilinear resize, and the second's share."""
+    position = ((place + 0.5) * (coarse / fine) - 0.5).clamp(min=0)
+    first = position.long()
+    return first, (first + 1).clamp(max=coarse - 1), position - first

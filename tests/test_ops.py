@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fsseg.ops import decide, ideal_prior, nth_by_selection, nth_by_sorting, raise_foreground
+from fsseg.ops import decide, ideal_prior, nth_by_counting, nth_by_partition, raise_foreground
 from fsseg.types import margin
 
 values = st.floats(-30, 30, width=32)
@@ -70,9 +70,37 @@ def test_an_exact_tie_is_background():
     assert margin(logits).abs().max() == 0
 
 
-def test_host_and_device_select_the_same_value():
-    """The two ways to an order statistic, one for the CPU and one for a GPU, agree on the CPU; ties included."""
-    values = torch.randn(6, 500, generator=torch.Generator().manual_seed(0)).round(decimals=1)
-    rank = torch.tensor([1, 2, 250, 251, 499, 500])
-    assert torch.equal(nth_by_selection(values, rank), nth_by_sorting(values, rank))
-    assert nth_by_sorting(values, rank)[[0, 5]].tolist() == [values[0].max().item(), values[5].min().item()]
+@settings(deadline=None, max_examples=200)
+@given(
+    hnp.arrays(np.float32, (3, 12), elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, 1.0, -1.0])),
+    st.lists(st.integers(1, 12), min_size=3, max_size=3),
+)
+def test_both_selections_are_those_of_a_sort(rows, rank):
+    """The one for the CPU and the one for other devices; ties, infinities, denormals and both zeros included."""
+    rows, rank = torch.from_numpy(rows), torch.tensor(rank)
+    expected = rows.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
+    assert torch.equal(nth_by_partition(rows, rank), expected)
+    assert torch.equal(nth_by_counting(rows, rank), expected)
+
+
+def test_the_selections_at_the_size_of_a_slice():
+    rows = torch.randn(3, 256 * 256, generator=torch.Generator().manual_seed(0)).round(decimals=2)
+    rank = torch.tensor([1, 20_000, 256 * 256])
+    expected = rows.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
+    assert torch.equal(nth_by_partition(rows, rank), expected) and torch.equal(nth_by_counting(rows, rank), expected)
+
+
+@settings(deadline=None, max_examples=200)
+@given(hnp.arrays(np.float32, (2, 3, 4), elements=values), st.lists(st.integers(0, 12), min_size=2, max_size=2))
+def test_the_ideal_prior_is_that_of_a_sort(margins, counts):
+    margins = torch.from_numpy(margins)
+    expected = []
+    for row, count in zip(margins.flatten(1), counts):
+        ordered = row.sort(descending=True).values
+        if count in (0, 12):
+            expected.append(-(ordered[0] if count == 0 else ordered[-1] - 1))
+            continue
+        above, below = ordered[count - 1], ordered[count]
+        middle = below + (above - below) / 2
+        expected.append(-(middle if middle < above else below))
+    assert torch.equal(ideal_prior(margins, torch.tensor(counts)), torch.stack(expected))

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from fsseg import EmGmm, FssegError, Map
+from fsseg.prototypes import Pixels
 
 
 def blob_masks(generator, ways=2, shots=3, size=(40, 56)):
@@ -48,12 +49,48 @@ def slow_em(pixels, means, weights, sigma, steps):
     return means, weights, likelihoods
 
 
+def slow_loss(pixels, means, weights, sigma):
+    """The negative log-likelihood, up to a constant, pixel by pixel."""
+    total = 0.0
+    for pixel in pixels.double():
+        densities = [
+            w * torch.exp(-(pixel - m).square().sum() / (2 * sigma**2)) for m, w in zip(means.double(), weights)
+        ]
+        total -= float(sum(densities).log())
+    return total
+
+
+@pytest.mark.parametrize("sizes", [(32, 40, 5, 7), (30, 33, 8, 9), (9, 7, 9, 7), (12, 8, 1, 1)])
+def test_pixels_are_those_of_resized_features(sizes):
+    """Products, sums and lengths of vectors that are never written out, against vectors that are."""
+    height, width, h, w = sizes
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(2, 6, h, w, generator=generator, dtype=torch.float64)
+    masks = torch.rand(2, height, width, generator=generator) > 0.7
+    fine = F.interpolate(features, size=(height, width), mode="bilinear", align_corners=False)
+    vectors = fine.movedim(1, -1)[masks]
+    means, shares = (
+        torch.randn(3, 6, generator=generator).double(),
+        torch.rand(3, len(vectors), generator=generator).double(),
+    )
+    pixels = Pixels.under(features, masks)
+    for made, expected in (
+        (pixels, vectors),
+        (pixels.normalised(), F.normalize(vectors, dim=1)),
+        (Pixels.of(vectors), vectors),
+    ):
+        torch.testing.assert_close(made.products(means), means @ expected.T)
+        torch.testing.assert_close(made.weighted_sums(shares), shares @ expected)
+        torch.testing.assert_close(made.mean(), expected.mean(dim=0))
+        torch.testing.assert_close(made.squares, expected.square().sum(dim=1))
+
+
 def test_em_equals_the_plain_updates():
     pixels = pixels_around(torch.eye(3, 12, dtype=torch.float64), 40, 0.15)
     extractor = EmGmm(count=3, iterations=12, tolerance=0.0)
     sigma = torch.tensor(0.3, dtype=torch.float64)
-    means, weights = extractor.fit(pixels, sigma)
-    start = extractor._start(pixels)
+    means, weights = extractor.fit(Pixels.of(pixels), sigma)
+    start = extractor._start(Pixels.of(pixels))
     expected_means, expected_weights, _ = slow_em(pixels, *start, 0.3, 12)
     assert torch.allclose(means, expected_means, atol=1e-9)
     assert torch.allclose(weights, expected_weights, atol=1e-9)
@@ -66,7 +103,7 @@ def test_the_likelihood_never_falls(space):
     losses = []
     for steps in (1, 2, 3, 5, 8, 12, 17, 23):
         extractor = EmGmm(count=5, space=space, iterations=steps, tolerance=0.0)
-        losses.append(extractor._loss(pixels, *extractor.fit(pixels, sigma), sigma).item())
+        losses.append(slow_loss(pixels, *extractor.fit(Pixels.of(pixels), sigma), 0.32))
     assert all(after <= before + 1e-6 * abs(before) for before, after in zip(losses, losses[1:]))
     assert losses[-1] < 0.95 * losses[0]
 
@@ -86,7 +123,7 @@ def test_em_fits_the_pixels_of_all_shots_together(space):
             pooled += [fine[:, y, x] for y, x in masks[way, shot].nonzero().tolist()]
         pixels = torch.stack(pooled)
         means, weights = extractor.fit(
-            F.normalize(pixels, dim=1) if space == "sphere" else pixels, torch.tensor(0.1).sqrt()
+            Pixels.of(F.normalize(pixels, dim=1) if space == "sphere" else pixels), torch.tensor(0.1).sqrt()
         )
         assert torch.allclose(made.foreground[way], means, atol=1e-4)
         assert torch.allclose(made.weights[way], weights, atol=1e-4)
@@ -109,7 +146,7 @@ def test_two_separated_modes_are_recovered(share):
     centres = F.normalize(torch.tensor([[1.0, 0.15, 0, 0, 0, 0], [0.0, 0.1, 1, 0, 0, 0]]), dim=1)
     first = pixels_around(centres[:1], int(1000 * share), 0.05)
     second = pixels_around(centres[1:], 1000 - int(1000 * share), 0.05, seed=1)
-    means, weights = EmGmm(count=2).fit(torch.cat([first, second]), torch.tensor(0.32))
+    means, weights = EmGmm(count=2).fit(Pixels.of(torch.cat([first, second])), torch.tensor(0.32))
     order = (means @ centres.T).argmax(dim=0)
     assert (means[order] * centres).sum(dim=1).min() > 0.999
     assert weights[order].tolist() == pytest.approx([share, 1 - share], abs=0.01)
@@ -119,7 +156,7 @@ def test_two_separated_modes_are_recovered(share):
 @pytest.mark.parametrize("space", ["sphere", "euclidean"])
 def test_one_pixel_and_constant_features_stay_finite(pixels, space):
     extractor = EmGmm(count=5, space=space)
-    means, weights = extractor.fit(extractor._place(pixels), torch.tensor(0.3))
+    means, weights = extractor.fit(Pixels.of(extractor._place(pixels)), torch.tensor(0.3))
     assert means.isfinite().all() and weights.isfinite().all()
     assert weights.sum().item() == pytest.approx(1, abs=1e-6)
 
@@ -133,8 +170,8 @@ def test_fewer_pixels_than_prototypes(pixels):
     made = extractor(torch.randn(1, 1, 8, 24, 24, generator=torch.Generator().manual_seed(1)), masks)
     assert made.weights.sum().item() == pytest.approx(1, abs=1e-6) and made.foreground.isfinite().all()
     points = F.normalize(torch.randn(pixels, 8, generator=torch.Generator().manual_seed(1)), dim=1)
-    means, weights = extractor.fit(points, torch.tensor(0.32))
-    copied = extractor.fit(points.repeat(5, 1), torch.tensor(0.32))
+    means, weights = extractor.fit(Pixels.of(points), torch.tensor(0.32))
+    copied = extractor.fit(Pixels.of(points.repeat(5, 1)), torch.tensor(0.32))
     torch.testing.assert_close((means, weights), copied, atol=1e-5, rtol=0)
     if pixels == 1:
         assert torch.allclose(means, points.expand(5, -1), atol=1e-6)
