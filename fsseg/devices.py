@@ -49,6 +49,11 @@ def has_room(size: int, device: torch.device) -> bool:
     return device.type == "cuda" and size < SHARE_FOR_DATA * torch.cuda.mem_get_info(device)[0]
 
 
+def working_memory(device: torch.device) -> int:
+    """Bytes that one pass of a network may take; on a CPU more slices at a time are no faster."""
+    return 2**28 if device.type == "cpu" else torch.cuda.mem_get_info(device)[0] // 4
+
+
 def gains_from_bfloat16(device: torch.device, network: nn.Module) -> bool:
     """Whether the network's arithmetic is faster in bfloat16 there.
 

@@ -1,6 +1,6 @@
 """Evaluation of a fold: the slices of every query scan are segmented from the support that the protocol assigns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from fsseg.assignments import Assignment
 from fsseg.data.scans import EvaluationScan
+from fsseg.devices import working_memory
 from fsseg.metrics import count_overlap
 from fsseg.ops import restore_labels
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import Fold
 from fsseg.records import CaseScore
-from fsseg.segmenter import encode, encode_support, require_foreground
+from fsseg.segmenter import encode, require_foreground
 from fsseg.types import Prototypes, Query, Segmentation
 from fsseg.variants import Variant, by_scoring
 
-SLICES_AT_ONCE = 16
-"""Slices per pass of the backbone."""
+BYTES_PER_PIXEL = 600
+"""What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def evaluate(
     backbone: nn.Module,
     variants: list[Variant],
     assignments: list[Assignment],
-    scans: dict[str, EvaluationScan],
+    scans: Mapping[str, EvaluationScan],
     fold: Fold,
     *,
     seed: int,
@@ -51,52 +52,120 @@ def evaluate(
 ) -> Iterator[CaseResult]:
     """Segments what is assigned, with every variant.
 
-    Each slice of a query passes the backbone once; prototypes are made once per support and kind of scoring.
+    Each distinct slice passes the backbone once. Prototypes are made once per support and kind of scoring, and logits
+    once per query and kind of scoring, whatever the number of thresholds that decide on them.
     """
-    prototypes = _all_prototypes(backbone, variants, assignments, device)
+    features = SliceFeatures(backbone, scans, assignments, device)
+    prototypes = _all_prototypes(features, variants, assignments, device)
     by_query = [(case, list(group)) for case, group in groupby(assignments, lambda a: a.query_case)]
     for case, assigned in (progress or Silent()).track(by_query, "evaluation", len(by_query)):
         scan = scans[case]
         query = Query(scan.images, scan.location).to(device)
-        features = encode_in_parts(backbone, query.images)
+        needed = _needed(assigned, len(scan.images))
+        encoded, row = features.of(case, needed), {number: row for row, number in enumerate(needed)}
+        labels, truth = scan.labels.to(device), scan.truth.to(device)
         for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes)):
             parts = list(parts)
-            target = _number_ways(scan.labels.to(device), parts[0])
-            truth = _number_ways(scan.truth.to(device), parts[0])
+            made = _segment_parts(
+                variants, parts, prototypes, query, encoded, row, _number_ways(labels, parts[0]), scan
+            )
+            numbered = _number_ways(truth, parts[0])
             for variant in variants:
-                labels = torch.zeros_like(truth, dtype=torch.uint8)
-                for part in parts:
-                    made = prototypes[id(part.support), variant.scoring]
-                    at = slice(None) if part.query_slices is None else list(part.query_slices)
-                    piece = Query(query.images[at], query.location[at])
-                    # Only an oracle looks at the target; the segmenter hands it to no other policy.
-                    support = part.support.to(device)
-                    result = variant.segmenter.segment(support, made, piece, features[at], target[at])
-                    labels[at] = _on_own_grid(result, scan)
-                scores = _count(variant, parts, labels, truth, fold, seed)
-                yield CaseResult(scores, _with_values(labels, parts[0]).cpu().numpy())
+                scores = _count(variant, parts, made[variant.name], numbered, fold, seed)
+                yield CaseResult(scores, _with_values(made[variant.name], parts[0]).cpu().numpy())
+
+
+class SliceFeatures:
+    """Features of a fold's slices, each of which passes the backbone once.
+
+    Those of the support slices are kept, because a protocol may have the support's case be a query too.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        scans: Mapping[str, EvaluationScan],
+        assignments: list[Assignment],
+        device: torch.device,
+    ) -> None:
+        self._backbone, self._scans, self._device = backbone, scans, device
+        self._kept: dict[tuple[str, int], Float[Tensor, "channel h w"]] = {}
+        support_slices = {(a.support_case, number) for a in assignments for number in a.support_slices}
+        for case, group in groupby(sorted(support_slices), lambda place: place[0]):
+            numbers = [number for _, number in group]
+            self._kept |= {(case, number): one for number, one in zip(numbers, self.of(case, numbers))}
+
+    def of(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
+        """The features of these slices of a case."""
+        missing = [number for number in numbers if (case, number) not in self._kept]
+        images = self._scans[case].images[missing].to(self._device)
+        encoded = dict(zip(missing, encode_in_parts(self._backbone, images))) if missing else {}
+        return torch.stack([encoded[n] if n in encoded else self._kept[case, n] for n in numbers])
 
 
 def encode_in_parts(
-    backbone: nn.Module, images: Float[Tensor, "slice height width"]
+    backbone: nn.Module, images: Float[Tensor, "slice height width"], at_once: int | None = None
 ) -> Float[Tensor, "slice channel h w"]:
-    """Features of a whole scan, a few slices at a time."""
-    return torch.cat([encode(backbone, part) for part in images.split(SLICES_AT_ONCE)])
+    """Features of a whole scan, so many slices at a time, or as many as there is memory for.
+
+    How many that are changes the features by round-off at most.
+    """
+    if at_once is None:
+        pixels = images.shape[-2] * images.shape[-1]
+        at_once = max(1, working_memory(images.device) // (pixels * BYTES_PER_PIXEL))
+    return torch.cat([encode(backbone, part) for part in images.split(at_once)])
+
+
+def _needed(assigned: list[Assignment], slices: int) -> list[int]:
+    """The slices of a query that are segmented."""
+    if any(part.query_slices is None for part in assigned):
+        return list(range(slices))
+    return sorted({number for part in assigned for number in part.query_slices})
 
 
 def _all_prototypes(
-    backbone: nn.Module, variants: list[Variant], assignments: list[Assignment], device: torch.device
+    features: SliceFeatures, variants: list[Variant], assignments: list[Assignment], device: torch.device
 ) -> dict[tuple[int, str], Prototypes]:
     """Prototypes by support and kind of scoring: they depend on nothing else."""
     made = {}
-    for support in {id(assignment.support): assignment.support for assignment in assignments}.values():
+    for assignment in {id(assignment.support): assignment for assignment in assignments}.values():
+        support = assignment.support
         require_foreground(support)
         there = support.to(device)
-        features = encode_support(backbone, there)
+        spread = there.spread(features.of(assignment.support_case, assignment.support_slices))
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
-            made[id(support), scoring] = segmenter.prototypes(features, there.masks, segmenter.head.sigma)
+            made[id(support), scoring] = segmenter.prototypes(spread, there.masks, segmenter.head.sigma)
     return made
+
+
+def _segment_parts(
+    variants: list[Variant],
+    parts: list[Assignment],
+    prototypes: dict[tuple[int, str], Prototypes],
+    query: Query,
+    features: Float[Tensor, "needed channel h w"],
+    row: dict[int, int],
+    target: Int[Tensor, "slice height width"],
+    scan: EvaluationScan,
+) -> dict[str, UInt8[Tensor, "slice own_height own_width"]]:
+    """The labels by variant on the scan's own grid, background where no part is segmented.
+
+    `row` is where the features have each slice.
+    """
+    labels = {v.name: torch.zeros(scan.truth.shape, dtype=torch.uint8, device=target.device) for v in variants}
+    for part in parts:
+        support = part.support.to(target.device)
+        everything, numbers = part.query_slices is None, list(part.query_slices or ())
+        at, rows = (slice(None), slice(None)) if everything else (numbers, [row[number] for number in numbers])
+        piece = Query(query.images[at], query.location[at])
+        for scoring, group in by_scoring(variants).items():
+            segmenter = group[0].segmenter
+            scored = segmenter.score(support, prototypes[id(part.support), scoring], piece, features[rows])
+            for variant in group:
+                # Only an oracle looks at the target; the segmenter hands it to no other policy.
+                labels[variant.name][at] = _on_own_grid(variant.segmenter.settle(scored, target[at]), scan)
+    return labels
 
 
 def _number_ways(

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from fsseg.grids import WorkingGrid
-from fsseg.types import margin
+from fsseg.types import margin, winner
 
 _SIGN, _BITS = 2**31, 2**32 - 1
 """The bit of a float32's sign, and all its bits, as whole numbers."""
@@ -141,12 +141,21 @@ def decide(
     Foreground is decided by `margin > -prior` and not by comparing raised logits: the addition would round, and an
     oracle would miss its count by a pixel.
     """
-    ways = per_way(prior, logits.shape[1] - 1)
-    base = ways.amax(dim=1)
-    shifted = logits[:, 1:] + (ways - base[:, None])[:, :, None, None]  # adds exactly 0 where all ways share a prior
+    if prior.ndim == 1:
+        return decide_alike(margin(logits), winner(logits), prior)
+    base = prior.amax(dim=1)
+    shifted = logits[:, 1:] + (prior - base[:, None])[:, :, None, None]
     even = torch.cat([logits[:, :1], shifted], dim=1)
-    foreground = margin(even) > -base[:, None, None]
-    return torch.where(foreground, shifted.argmax(dim=1) + 1, 0).to(torch.uint8)
+    return decide_alike(margin(even), winner(even), base)
+
+
+def decide_alike(
+    margins: Float[Tensor, "query height width"],
+    winners: UInt8[Tensor, "query height width"],
+    prior: Float[Tensor, "query"],
+) -> UInt8[Tensor, "query height width"]:
+    """The decision where all ways of a slice share a prior: the winner, wherever it beats the background."""
+    return winners * (margins > -prior[:, None, None])
 
 
 def restore_labels(

@@ -1,5 +1,6 @@
 """The main path: support and query in, labels out."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -8,10 +9,23 @@ from torch import Tensor, nn
 
 from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Threshold
-from fsseg.ops import decide, raise_foreground, resize
+from fsseg.ops import decide, decide_alike, raise_foreground, resize
 from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
 
 Mode = Literal["default", "reference"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A query as a head scored it.
+
+    Attributes:
+        coarse: The logits at feature resolution.
+        evidence: What a threshold policy may look at, with the logits at image size.
+    """
+
+    coarse: Float[Tensor, "query class h w"]
+    evidence: Evidence
 
 
 class Segmenter(nn.Module):
@@ -57,15 +71,31 @@ class Segmenter(nn.Module):
         target: Int[Tensor, "query height width"] | None = None,
     ) -> Segmentation:
         """The rest of the path for features and prototypes at hand, so that they can be shared."""
+        return self.settle(self.score(support, prototypes, query, query_features), target)
+
+    def score(
+        self,
+        support: Support,
+        prototypes: Prototypes,
+        query: Query,
+        query_features: Float[Tensor, "query channel h w"],
+    ) -> Scored:
+        """The logits, and what a policy may know. Segmenters that differ in the threshold alone share it."""
         coarse = self.head(query_features, prototypes)
-        size = tuple(query.images.shape[-2:])
-        logits = resize(coarse, size, align_corners=self.mode == "reference")
-        evidence = gather_evidence(logits, query_features, support, query, self.head)
+        logits = resize(coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference")
+        return Scored(coarse, gather_evidence(logits, query_features, support, query, self.head))
+
+    def settle(self, scored: Scored, target: Int[Tensor, "query height width"] | None = None) -> Segmentation:
+        """Asks the threshold policy for the prior, and decides under it."""
+        evidence, logits = scored.evidence, scored.evidence.logits
         prior = self._decide_prior(evidence, target)
         if self.mode == "default" or self.threshold.oracle:
-            return Segmentation(decide(logits, prior), prior, raise_foreground(logits, prior))
-        probabilities = resize(raise_foreground(coarse, prior).softmax(dim=1), size, align_corners=True)
-        return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log())
+            shared = prior.ndim == 1
+            labels = decide_alike(evidence.margin, evidence.winner, prior) if shared else decide(logits, prior)
+            return Segmentation(labels, prior, lambda: raise_foreground(logits, prior))
+        raised = raise_foreground(scored.coarse, prior).softmax(dim=1)
+        probabilities = resize(raised, tuple(logits.shape[-2:]), align_corners=True)
+        return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log)
 
     def _decide_prior(
         self, evidence: Evidence, target: Int[Tensor, "query height width"] | None

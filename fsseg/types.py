@@ -5,7 +5,9 @@ them, and are float tensors after the backbone's intensity rule. Annotations are
 them. Nothing here computes more than a property of the value itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -169,10 +171,15 @@ class Evidence:
     query_location: Float[Tensor, "query"]
     score: Score | None = None
 
-    @property
+    @cached_property  # policies and decisions of one scoring share it
     def margin(self) -> Float[Tensor, "query height width"]:
         """The largest foreground logit minus the background's: foreground where it exceeds the negated prior."""
         return margin(self.logits)
+
+    @cached_property
+    def winner(self) -> UInt8[Tensor, "query height width"]:
+        """The number of the way with the largest logit, from 1: the label wherever the pixel is foreground."""
+        return winner(self.logits)
 
     @property
     def support_size(self) -> Float[Tensor, "way"]:
@@ -200,12 +207,17 @@ class Segmentation:
     Attributes:
         labels: The decision, 0 is background and way k of the support is k + 1.
         prior: Log-odds of the foreground prior that decided, one per slice (or per slice and way).
-        scores: Log class probabilities at image size under that prior, up to a constant per pixel.
+        make_scores: Works out `scores`, which not everybody needs.
     """
 
     labels: UInt8[Tensor, "query height width"]
     prior: Float[Tensor, "query"] | Float[Tensor, "query way"]
-    scores: Float[Tensor, "query class height width"]
+    make_scores: Callable[[], Float[Tensor, "query class height width"]]
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "query class height width"]:
+        """Log class probabilities at image size under the prior, up to a constant per pixel."""
+        return self.make_scores()
 
     @property
     def probabilities(self) -> Float[Tensor, "query class height width"]:
@@ -216,3 +228,10 @@ class Segmentation:
 def margin(logits: Float[Tensor, "query class height width"]) -> Float[Tensor, "query height width"]:
     """The largest foreground logit minus the background's."""
     return logits[:, 1:].amax(dim=1) - logits[:, 0]
+
+
+def winner(logits: Float[Tensor, "query class height width"]) -> UInt8[Tensor, "query height width"]:
+    """The number of the way with the largest logit, from 1."""
+    if logits.shape[1] == 2:
+        return torch.ones_like(logits[:, 0], dtype=torch.uint8)
+    return (logits[:, 1:].argmax(dim=1) + 1).to(torch.uint8)
