@@ -1,6 +1,6 @@
 """Which support segments which slices of which scan: what a protocol makes of a fold."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class Assignment:
 
 
 def assign(
-    protocol: Protocol, fold: Fold, scans: dict[str, EvaluationScan], classes: dict[int, str], seed: int
+    protocol: Protocol, fold: Fold, scans: Mapping[str, EvaluationScan], classes: dict[int, str], seed: int
 ) -> list[Assignment]:
     """Every assignment of a fold, by query.
 
@@ -72,7 +72,7 @@ def _supports_and_queries(protocol: Protocol, fold: Fold) -> list[tuple[str, tup
 
 def _one_class(
     protocol: Protocol,
-    scans: dict[str, EvaluationScan],
+    scans: Mapping[str, EvaluationScan],
     support_case: str,
     queries: tuple[str, ...],
     of: tuple[int, str],
@@ -105,7 +105,7 @@ def _one_class(
 
 def _all_classes(
     protocol: Protocol,
-    scans: dict[str, EvaluationScan],
+    scans: Mapping[str, EvaluationScan],
     support_case: str,
     queries: tuple[str, ...],
     classes: dict[int, str],

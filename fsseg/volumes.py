@@ -61,6 +61,15 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
+class Fingerprinted(Protocol):
+    """A dataset that can tell whether a case has changed without reading its voxels; a run then starts without them."""
+
+    def fingerprint(self, case: str) -> str:
+        """Stands for the case's voxels and how they are read: sizes and times of its files, and options, for example."""
+        ...
+
+
+@runtime_checkable
 class StoredSupervoxels(Protocol):
     """A dataset that comes with supervoxels of its own."""
 

@@ -6,12 +6,13 @@ from itertools import pairwise
 import nibabel
 import numpy as np
 import pytest
-from helpers import make_folder, published_rules, write_recipe
+from helpers import NoScans, make_folder, published_rules, write_recipe
 
 import fsseg
 from fsseg import FssegError, Volume
 from fsseg.data.intensity import measure
-from fsseg.data.scans import slices_showing, training_scan
+from fsseg.data.prepared import Facts, slices_showing
+from fsseg.data.scans import training_scan
 from fsseg.episodes import EpisodeSampler
 from fsseg.grids import FileGrid
 from fsseg.progress import Silent
@@ -40,17 +41,21 @@ def striped_regions(slices=7, size=64):
     return regions
 
 
+def shown(volume, classes):
+    return slices_showing(volume.case, Facts.of(volume, volume, NoScans()), classes)
+
+
 def test_slices_that_show_any_of_the_classes():
     """Any, not all of them: slice 3 shows class 1 without class 2."""
     volume = striped_volume()
-    assert np.flatnonzero(slices_showing(volume, {1: "one"})).tolist() == [3, 4]
-    assert np.flatnonzero(slices_showing(volume, {1: "one", 2: "two"})).tolist() == [3, 4]
-    assert np.flatnonzero(slices_showing(volume, {2: "two", 3: "three"})).tolist() == [0, 4]
-    assert not slices_showing(volume, {7: "seven"}).any()
+    assert np.flatnonzero(shown(volume, {1: "one"})).tolist() == [3, 4]
+    assert np.flatnonzero(shown(volume, {1: "one", 2: "two"})).tolist() == [3, 4]
+    assert np.flatnonzero(shown(volume, {2: "two", 3: "three"})).tolist() == [0, 4]
+    assert not shown(volume, {7: "seven"}).any()
     with pytest.raises(
         FssegError, match="case x: it has no labels, but episodes.setting is 2, .* show one or two; add"
     ):
-        slices_showing(replace(volume, labels=None), {1: "one", 2: "two"})
+        shown(replace(volume, labels=None), {1: "one", 2: "two"})
 
 
 @pytest.mark.parametrize("hidden", [None, HIDDEN])

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int32
 from pydantic import Field
 
+from fsseg.data.cache import content_key
 from fsseg.data.description import FILE_NAME, Description, IntensityTable, Range, read_description
 from fsseg.data.files import load_volume, read_nifti
 from fsseg.data.patterns import find_files
@@ -97,10 +98,19 @@ class ScanFolder:
 
     def load(self, case: str) -> Volume:
         """The scan of this case."""
+        return load_volume(case, *self._files(case), self.described)
+
+    def fingerprint(self, case: str) -> str:
+        """Size, time and place on disk of the case's files, links followed, and how they are read."""
+        found = [path.stat() for path in self._files(case)]
+        files = [(one.st_size, one.st_mtime_ns, one.st_ino, one.st_dev) for one in found]
+        return content_key(type(self).__qualname__, files, self.described.model_dump())
+
+    def _files(self, case: str) -> list[Path]:
         paths = [files.get(case) for files in (self.images, self.labels)]
         if None in paths:
             raise DataError(f"{self.root}: there is no case {case!r}; the cases are {', '.join(self.cases)}")
-        return load_volume(case, *paths, self.described)
+        return paths
 
     @cached_property
     def images(self) -> dict[str, Path]:

@@ -297,10 +297,14 @@ class AbdomenPhantom:
                 "correct the id or raise dataset.count"
             )
         index = self.cases.index(case)
-        both = cached("phantom", content_key(_source(), self.seed, index, self.size), lambda: self._make(index))
+        both = cached("phantom", self.fingerprint(case), lambda: self._make(index))
         image, labels = both[0].astype(np.float32), both[1].astype(np.uint8)
         geometry = draw_geometry(np.random.default_rng([self.seed, index]), self.size)
         return Volume(case, image, labels, geometry.spacing, FileGrid(geometry.affine))
+
+    def fingerprint(self, case: str) -> str:
+        """What the case is made from."""
+        return content_key(_source(), self.seed, self.cases.index(case), self.size)
 
     def _make(self, index: int) -> np.ndarray:
         """Image and labels as one array; they are whole numbers, so nothing is lost."""

@@ -67,7 +67,7 @@ def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> Evaluation
         DataError: The volume has no labels.
     """
     if own.labels is None or volume.labels is None:
-        raise DataError(f"case {own.case}: it has no labels, expected them for evaluation; add its label file")
+        raise no_labels(own.case)
     location = torch.linspace(0, 1, len(volume.image)) if len(volume.image) > 1 else torch.zeros(1)
     size = own.image.shape[1:]
     return EvaluationScan(
@@ -100,11 +100,6 @@ def training_scan(
     return TrainingScan(volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean()))
 
 
-def slices_showing(volume: Volume, classes: dict[int, str]) -> Bool[np.ndarray, "slice"]:
-    """Which slices show any of the classes; raises DataError for a volume without labels."""
-    if volume.labels is None:
-        raise DataError(
-            f"case {volume.case}: it has no labels, but episodes.setting is 2, expected them to leave out the slices that "
-            f"show {' or '.join(classes.values())}; add its label file, or set episodes.setting to 1"
-        )
-    return np.isin(volume.labels, list(classes)).any(axis=(1, 2))
+def no_labels(case: str) -> DataError:
+    """What is said of a case that cannot be evaluated."""
+    return DataError(f"case {case}: it has no labels, expected them for evaluation; add its label file")
