@@ -82,7 +82,7 @@ def kept_training_scan(case: str, key: str, make: Callable[[], TrainingScan]) ->
     folder = cache_folder() / "training" / key
     try:
         return _mapped_scan(case, folder)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
         scan = make()
         table = np.column_stack([scan.table.ids, scan.table.counts])
         for name, array in {
