@@ -1,4 +1,4 @@
-"""The shell: `fsseg run`, `fsseg list`."""
+"""The shell: `fsseg run`, `fsseg bench`, `fsseg list`."""
 
 import json
 import sys
@@ -16,7 +16,27 @@ from fsseg.console import Bars, parse_change, plain, wide_console
 from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
+    from fsseg.recipe import Recipe
     from fsseg.results import Results
+
+RecipeFile = Annotated[
+    Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
+]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="A folder of scans, in place of the recipe's dataset.")
+]
+FoldNumber = Annotated[
+    str | None, typer.Option("--fold", metavar="N|all", help="The fold to run, or all (protocol.fold).")
+]
+Seeds = Annotated[
+    str | None, typer.Option("--seed", metavar="N[,N...]", help="The run's seed, or several to run with each (seed).")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs are kept.")]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,22 +74,13 @@ def _options(
 
 @app.command("run")
 def run_command(
-    recipe: Annotated[
-        Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")
-    ],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder of scans, in place of the recipe's dataset.")
-    ] = None,
-    fold: Annotated[str | None, typer.Option(metavar="N|all", help="The fold to run, or all (protocol.fold).")] = None,
-    seed: Annotated[
-        str | None, typer.Option(metavar="N[,N...]", help="The run's seed, or several to run with each (seed).")
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")] = "auto",
+    recipe: RecipeFile,
+    changes: Changes = None,
+    data: DataFolder = None,
+    fold: FoldNumber = None,
+    seed: Seeds = None,
+    runs_dir: RunsFolder = Path("runs"),
+    device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the table as JSON; progress goes to standard error.")
     ] = False,
@@ -80,6 +91,51 @@ def run_command(
     the spot. Point it at real scans with --data DIR: a folder with a dataset.toml, one of a published layout, or what
     fsseg prepare made.
     """
+    loaded = _load(recipe, changes, data, fold, seed)
+    from fsseg.runs import run
+
+    with Bars() as bars:
+        results = run(loaded, name=recipe.stem, runs_dir=runs_dir, device=device, progress=bars, estimated=True)
+    if as_json:
+        print(json.dumps(results.dumps(), indent=2))
+    else:
+        print_results(results)
+
+
+@app.command("bench")
+def bench_command(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    data: DataFolder = None,
+    fold: FoldNumber = None,
+    seed: Seeds = None,
+    runs_dir: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure how fast this machine is at a recipe, and how long the recipe will take.
+
+    A few steps, slices, episodes and decisions on made-up slices of the scans' size; nothing is trained or written but
+    what is kept of the scans. What is finished already is left out of the estimate.
+    """
+    loaded = _load(recipe, changes, data, fold, seed)
+    from fsseg.devices import pick_device
+    from fsseg.runs import plan
+    from fsseg.timing import estimate
+
+    with Bars() as bars:
+        found = estimate(plan(loaded, runs_dir, pick_device(device), bars))
+    if as_json:
+        print(json.dumps(found.dumps(), indent=2))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in found.rows():
+        table.add_row(name, value)
+    wide_console().print(table)
+
+
+def _load(recipe: Path, changes: list[str] | None, data: Path | None, fold: str | None, seed: str | None) -> "Recipe":
+    """The recipe with what the command line changes about it."""
     overrides = dict(parse_change(change) for change in changes or [])
     if data is not None:
         overrides = _data_overrides(data, recipe, overrides) | overrides
@@ -90,15 +146,7 @@ def run_command(
         overrides["seed"] = seeds if len(seeds) > 1 else seeds[0]
     from fsseg.recipe import load_recipe  # torch and its friends load only when something runs
 
-    loaded = load_recipe(recipe, overrides)
-    from fsseg.runs import run
-
-    with Bars() as bars:
-        results = run(loaded, name=recipe.stem, runs_dir=runs_dir, device=device, progress=bars)
-    if as_json:
-        print(json.dumps(results.dumps(), indent=2))
-    else:
-        print_results(results)
+    return load_recipe(recipe, overrides)
 
 
 def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> dict[str, Any]:

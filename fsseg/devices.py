@@ -97,6 +97,19 @@ def join_stream(stream: Any) -> None:
         torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
+def finish_work(device: torch.device) -> None:
+    """Waits until the device has done all that it was given; for clocks."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def name_device(device: torch.device) -> str:
+    """What people call the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() != 1)
+
+
 def wait_free(device: torch.device) -> AbstractContextManager:
     """In this block, whatever makes the host wait for the device raises RuntimeError. For tests."""
     return _NoWaiting() if device.type == "cuda" else nullcontext()

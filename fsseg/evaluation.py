@@ -97,10 +97,17 @@ class SliceFeatures:
 
     def of(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
         """The features of these slices of a case."""
-        missing = [number for number in numbers if (case, number) not in self._kept]
-        images = self._scans[case].images[missing].to(self._device)
-        encoded = dict(zip(missing, encode_in_parts(self._backbone, images))) if missing else {}
-        return torch.stack([encoded[n] if n in encoded else self._kept[case, n] for n in numbers])
+        known = [row for row, number in enumerate(numbers) if (case, number) in self._kept]
+        missing = [row for row, number in enumerate(numbers) if (case, number) not in self._kept]
+        images = self._scans[case].images[[numbers[row] for row in missing]].to(self._device)
+        if not known:
+            return encode_in_parts(self._backbone, images)
+        kept = torch.stack([self._kept[case, numbers[row]] for row in known])
+        features = kept.new_empty(len(numbers), *kept.shape[1:])
+        features[known] = kept
+        if missing:
+            features[missing] = encode_in_parts(self._backbone, images)
+        return features
 
 
 def encode_in_parts(
@@ -113,7 +120,12 @@ def encode_in_parts(
     if at_once is None:
         pixels = images.shape[-2] * images.shape[-1]
         at_once = max(1, working_memory(images.device) // (pixels * BYTES_PER_PIXEL))
-    return torch.cat([encode(backbone, part) for part in images.split(at_once)])
+    first = encode(backbone, images[:at_once])
+    features = first.new_empty(len(images), *first.shape[1:])  # once: a list of parts to join would double the memory
+    features[:at_once] = first
+    for start in range(at_once, len(images), at_once):
+        features[start : start + at_once] = encode(backbone, images[start : start + at_once])
+    return features
 
 
 def _needed(assigned: list[Assignment], slices: int) -> list[int]:
@@ -172,7 +184,7 @@ def _number_ways(
     labels: UInt8[Tensor, "slice height width"], assignment: Assignment
 ) -> Int[Tensor, "slice height width"]:
     """Ground truth in the numbers of the support's ways: way k is k + 1, other classes are background."""
-    numbered = torch.zeros_like(labels, dtype=torch.int64)
+    numbered = torch.zeros_like(labels, dtype=torch.int16)
     for way, (value, _) in enumerate(assignment.classes):
         numbered[labels == value] = way + 1
     return numbered

@@ -12,6 +12,7 @@ from torch import nn
 from fsseg.calibration import calibrate
 from fsseg.checkpoints import load_trained, save_trained
 from fsseg.devices import has_bfloat16
+from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
 from fsseg.evaluation import evaluate
 from fsseg.interfaces import FittedThreshold
@@ -87,12 +88,18 @@ class FoldRun:
         order = [row.name for row in self.recipe.variants]
         return FinishedFold(self.fold, self.seed, stages, sorted(scores, key=lambda score: order.index(score.variant)))
 
-    def begin(self, training: TrainingTable) -> Training:
-        """A training at its first step."""
+    @property
+    def calibration_classes(self) -> int:
+        """Classes of a calibration episode: as many as training may have where all are segmented together."""
+        return self.recipe.calibration.classes or (MANY_CLASSES if self.data.protocol.together else 1)
+
+    def begin(self, training: TrainingTable, sampler: EpisodeSampler | None = None) -> Training:
+        """A training at its first step, on the fold's own episodes unless others are given."""
         backbone, head = self._build_trainable(training)
         return Training(
-            backbone, training.prototypes.build("prototypes"), head, self.data.sampler(self.fold, backbone.intensity),
-            training, seed=self.seed, mode=self.recipe.mode, device=self.device, speed=self.recipe.speed,
+            backbone, training.prototypes.build("prototypes"), head,
+            sampler or self.data.sampler(self.fold, backbone.intensity), training,
+            seed=self.seed, mode=self.recipe.mode, device=self.device, speed=self.recipe.speed,
         )  # fmt: skip
 
     def is_trained(self, training: TrainingTable) -> bool:
@@ -142,19 +149,23 @@ class FoldRun:
         backbone, _ = self._build_trainable(training)
         backbone.load_state_dict(state["backbone"])
         backbone.eval()
+        return backbone, self.assemble(backbone, state["head"], training, rows)
+
+    def assemble(
+        self, backbone: nn.Module, state: dict[str, torch.Tensor], training: TrainingTable, rows: list[VariantTable]
+    ) -> list[Variant]:
+        """The rows' segmenters around a backbone, with the state that a training left in its head."""
         variants = []
         for row in rows:
-            head = load_head(row, state["head"], training).to(self.device).eval()
+            head = load_head(row, state, training).to(self.device).eval()
             prototypes, threshold = row.prototypes.build("prototypes"), row.threshold.build("threshold")
             segmenter = Segmenter(backbone, prototypes, head, threshold, mode=self.recipe.mode)
             scoring = fingerprint([row.prototypes.model_dump(), row.head.model_dump()])[:16]
             variants.append(Variant(row.name, segmenter, scoring))
-        return backbone, variants
+        return variants
 
     def _calibrate(self, trained: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:
-        asked = self.recipe.calibration
-        # As many classes as training may have where all are segmented together.
-        classes = asked.classes or (MANY_CLASSES if self.data.protocol.together else 1)
+        asked, classes = self.recipe.calibration, self.calibration_classes
         fitted = [variant for variant in variants if isinstance(variant.segmenter.threshold, FittedThreshold)]
         identity = {
             "stage": "calibrate",

@@ -16,6 +16,10 @@ from fsseg.results import Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
 from fsseg.stages import environment, fill_folder
+from fsseg.timing import estimate, steps_left
+
+WORTH_AN_ESTIMATE = 200
+"""Steps below which a run takes hardly longer than finding out how long it takes."""
 
 
 def run(
@@ -25,6 +29,7 @@ def run(
     runs_dir: str | Path = "runs",
     device: str = "auto",
     progress: Progress | None = None,
+    estimated: bool = False,
 ) -> Results:
     """Runs a recipe: train, calibrate, evaluate, for every fold and seed it asks for.
 
@@ -34,6 +39,7 @@ def run(
         runs_dir: Where run directories and finished stages are kept.
         device: "auto", "cpu" or "cuda".
         progress: Follows the stages; silent when omitted.
+        estimated: Whether to tell `progress` beforehand how long it will take, which takes seconds to find out.
 
     Returns:
         The results, which are also in the run directory.
@@ -41,11 +47,11 @@ def run(
     Raises:
         FssegError: The recipe, the data or the combination cannot be run. Nothing is left half-written.
     """
-    recipe.check()
     runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
-    data = RunData(recipe, progress)
-    _check_what_comes_last(recipe, data)
-    folds = [FoldRun(recipe, data, fold, seed, runs, place, progress) for seed in recipe.seeds for fold in data.folds]
+    folds = plan(recipe, runs, place, progress)
+    data = folds[0].data
+    if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
+        progress.note(str(estimate(folds)))
     asked = recipe.speed.together
     at_once = trainings_at_once(place) if asked == "auto" else asked
     if at_once > 1:
@@ -56,6 +62,14 @@ def run(
     fill_folder(folder, lambda unfinished: write_run(unfinished, recipe, about, environment(place.type), finished))
     scores = [score for fold in finished for score in fold.scores]
     return Results(folder, scores, about["classes"], about)
+
+
+def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> list[FoldRun]:
+    """What a recipe asks for, by seed and fold; raises FssegError if it cannot be run."""
+    recipe.check()
+    data = RunData(recipe, progress)
+    _check_what_comes_last(recipe, data)
+    return [FoldRun(recipe, data, fold, seed, runs, device, progress) for seed in recipe.seeds for fold in data.folds]
 
 
 def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:

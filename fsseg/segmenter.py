@@ -12,6 +12,9 @@ from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor
 from fsseg.ops import decide, decide_alike, raise_foreground, resize
 from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
 
+SLICES_AT_ONCE = 16
+"""Slices that a head scores together."""
+
 Mode = Literal["default", "reference"]
 
 
@@ -81,7 +84,8 @@ class Segmenter(nn.Module):
         query_features: Float[Tensor, "query channel h w"],
     ) -> Scored:
         """The logits, and what a policy may know. Segmenters that differ in the threshold alone share it."""
-        coarse = self.head(query_features, prototypes)
+        # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
+        coarse = torch.cat([self.head(part, prototypes) for part in query_features.split(SLICES_AT_ONCE)])
         logits = resize(coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference")
         return Scored(coarse, gather_evidence(logits, query_features, support, query, self.head))
 

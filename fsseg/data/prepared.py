@@ -30,12 +30,14 @@ class Facts:
     Attributes:
         image: Stands for the image on the working grid and its spacing.
         scan: Stands for image, labels, spacing and affine matrix on the scan's own grid.
+        size: Its slices, and their height and width on the working grid.
         min_size: Voxels that its supervoxels should have, where the recipe is silent.
         shown: The labels of each slice, without background; None for a scan without labels.
     """
 
     image: str
     scan: str
+    size: list[int]
     min_size: int
     shown: list[list[int]] | None
 
@@ -46,6 +48,7 @@ class Facts:
         return Facts(
             image_key(volume),
             content_key(own.image, own.labels, own.spacing, own.grid.affine),
+            list(volume.image.shape),
             default_min_size(volume, dataset),
             None if labels is None else [np.setdiff1d(np.unique(one), [0]).tolist() for one in labels],
         )
