@@ -11,18 +11,14 @@ from torch import Tensor, nn
 
 from fsseg.assignments import Assignment
 from fsseg.data.scans import EvaluationScan
-from fsseg.devices import working_memory
-from fsseg.metrics import count_overlap
+from fsseg.metrics import Counts, count_overlaps
 from fsseg.ops import restore_labels
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import Fold
 from fsseg.records import CaseScore
-from fsseg.segmenter import encode, require_foreground
+from fsseg.segmenter import encode_in_parts, require_foreground, room_for
 from fsseg.types import Prototypes, Query, Segmentation
 from fsseg.variants import Variant, by_scoring
-
-BYTES_PER_PIXEL = 600
-"""What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +58,16 @@ def evaluate(
         scan = scans[case]
         query = Query(scan.images, scan.location).to(device)
         needed = _needed(assigned, len(scan.images))
-        encoded, row = features.of(case, needed), {number: row for row, number in enumerate(needed)}
+        encoded, row = features.of_query(case, query.images, needed), {number: row for row, number in enumerate(needed)}
         labels, truth = scan.labels.to(device), scan.truth.to(device)
         for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes)):
             parts = list(parts)
             made = _segment_parts(
                 variants, parts, prototypes, query, encoded, row, _number_ways(labels, parts[0]), scan
             )
-            numbered = _number_ways(truth, parts[0])
-            for variant in variants:
-                scores = _count(variant, parts, made[variant.name], numbered, fold, seed)
+            counts = _count(list(made.values()), parts, truth)
+            for variant, counted in zip(variants, counts):
+                scores = _score(variant, parts, counted, fold, seed)
                 yield CaseResult(scores, _with_values(made[variant.name], parts[0]).cpu().numpy())
 
 
@@ -88,44 +84,40 @@ class SliceFeatures:
         assignments: list[Assignment],
         device: torch.device,
     ) -> None:
-        self._backbone, self._scans, self._device = backbone, scans, device
+        self._backbone, self._device = backbone, device
         self._kept: dict[tuple[str, int], Float[Tensor, "channel h w"]] = {}
         support_slices = {(a.support_case, number) for a in assignments for number in a.support_slices}
         for case, group in groupby(sorted(support_slices), lambda place: place[0]):
             numbers = [number for _, number in group]
-            self._kept |= {(case, number): one for number, one in zip(numbers, self.of(case, numbers))}
+            encoded = self._encode(scans[case].images, numbers)
+            self._kept |= {(case, number): one for number, one in zip(numbers, encoded)}
 
-    def of(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
-        """The features of these slices of a case."""
-        known = [row for row, number in enumerate(numbers) if (case, number) in self._kept]
-        missing = [row for row, number in enumerate(numbers) if (case, number) not in self._kept]
-        images = self._scans[case].images[[numbers[row] for row in missing]].to(self._device)
-        if not known:
-            return encode_in_parts(self._backbone, images)
-        kept = torch.stack([self._kept[case, numbers[row]] for row in known])
-        features = kept.new_empty(len(numbers), *kept.shape[1:])
-        features[known] = kept
-        if missing:
-            features[missing] = encode_in_parts(self._backbone, images)
+    def of_support(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
+        """The features of support slices of a case."""
+        features = room_for(self._kept[case, numbers[0]], len(numbers))
+        for row, number in enumerate(numbers):
+            features[row] = self._kept[case, number]
         return features
 
+    def of_query(
+        self, case: str, images: Float[Tensor, "slice height width"], numbers: Sequence[int]
+    ) -> Float[Tensor, "needed channel h w"]:
+        """The features of these slices of a case, whose images these are."""
+        known = [row for row, number in enumerate(numbers) if (case, number) in self._kept]
+        missing = [row for row, number in enumerate(numbers) if (case, number) not in self._kept]
+        if not known:
+            return self._encode(images, numbers)
+        kept = self.of_support(case, [numbers[row] for row in known])
+        features = room_for(kept[0], len(numbers))
+        features[known] = kept
+        if missing:
+            features[missing] = self._encode(images, [numbers[row] for row in missing])
+        return features
 
-def encode_in_parts(
-    backbone: nn.Module, images: Float[Tensor, "slice height width"], at_once: int | None = None
-) -> Float[Tensor, "slice channel h w"]:
-    """Features of a whole scan, so many slices at a time, or as many as there is memory for.
-
-    How many that are changes the features by round-off at most.
-    """
-    if at_once is None:
-        pixels = images.shape[-2] * images.shape[-1]
-        at_once = max(1, working_memory(images.device) // (pixels * BYTES_PER_PIXEL))
-    first = encode(backbone, images[:at_once])
-    features = first.new_empty(len(images), *first.shape[1:])  # once: a list of parts to join would double the memory
-    features[:at_once] = first
-    for start in range(at_once, len(images), at_once):
-        features[start : start + at_once] = encode(backbone, images[start : start + at_once])
-    return features
+    def _encode(
+        self, images: Float[Tensor, "slice height width"], numbers: Sequence[int]
+    ) -> Float[Tensor, "needed channel h w"]:
+        return encode_in_parts(self._backbone, images[list(numbers)].to(self._device))
 
 
 def _needed(assigned: list[Assignment], slices: int) -> list[int]:
@@ -144,7 +136,7 @@ def _all_prototypes(
         support = assignment.support
         require_foreground(support)
         there = support.to(device)
-        spread = there.spread(features.of(assignment.support_case, assignment.support_slices))
+        spread = there.spread(features.of_support(assignment.support_case, assignment.support_slices))
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
             made[id(support), scoring] = segmenter.prototypes(spread, there.masks, segmenter.head.sigma)
@@ -195,15 +187,20 @@ def _on_own_grid(result: Segmentation, scan: EvaluationScan) -> UInt8[Tensor, "s
 
 
 def _count(
-    variant: Variant,
+    made: list[UInt8[Tensor, "slice height width"]],
     parts: list[Assignment],
-    labels: UInt8[Tensor, "slice height width"],
-    truth: Int[Tensor, "slice height width"],
-    fold: Fold,
-    seed: int,
-) -> list[CaseScore]:
-    """The voxel counts of each class; slices that no part segments do not count."""
-    chosen = _segmented(parts, len(labels), labels.device)
+    truth: UInt8[Tensor, "slice height width"],
+) -> list[list[Counts]]:
+    """The voxel counts of each labelling and class; slices that no part segments do not count."""
+    chosen = _segmented(parts, len(truth), truth.device)
+    actual = [(truth == value) & chosen for value, _ in parts[0].classes]
+    pairs = ((labels == way, shown) for labels in made for way, shown in enumerate(actual, start=1))
+    counts = count_overlaps(pairs)
+    return [counts[first : first + len(actual)] for first in range(0, len(counts), len(actual))]
+
+
+def _score(variant: Variant, parts: list[Assignment], counts: list[Counts], fold: Fold, seed: int) -> list[CaseScore]:
+    """What a variant's counts are of."""
     return [
         CaseScore(
             variant=variant.name,
@@ -214,9 +211,9 @@ def _count(
             class_name=name,
             support_case=parts[0].support_case,
             support_slices=tuple(number for part in parts for number in part.support_slices),
-            **count_overlap((labels == way) & chosen, (truth == way) & chosen)._asdict(),
+            **counted._asdict(),
         )
-        for way, (_, name) in enumerate(parts[0].classes, start=1)
+        for (_, name), counted in zip(parts[0].classes, counts)
     ]
 
 

@@ -1,5 +1,6 @@
 """Counts of voxels, from which every overlap measure follows."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,12 @@ class Counts(NamedTuple):
     actual: int
 
 
-def count_overlap(predicted: Bool[Tensor, "slice height width"], actual: Bool[Tensor, "slice height width"]) -> Counts:
-    """Counts over the whole volume."""
-    counts = torch.stack([(predicted & actual).sum(), predicted.sum(), actual.sum()])
-    return Counts(*counts.tolist())
+def count_overlaps(
+    pairs: Iterable[tuple[Bool[Tensor, "slice height width"], Bool[Tensor, "slice height width"]]],
+) -> list[Counts]:
+    """Counts over whole volumes, of what was predicted and what is. However many, the host waits for them once."""
+    counts = [
+        torch.stack([torch.count_nonzero(found) for found in (predicted & actual, predicted, actual)])
+        for predicted, actual in pairs
+    ]
+    return [Counts(*of_pair) for of_pair in torch.stack(counts).tolist()]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fsseg.devices import working_memory
 from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Threshold
 from fsseg.ops import decide, decide_alike, raise_foreground, resize
@@ -14,6 +15,9 @@ from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
 
 SLICES_AT_ONCE = 16
 """Slices that a head scores together."""
+
+BYTES_PER_PIXEL = 600
+"""What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
 
 Mode = Literal["default", "reference"]
 
@@ -118,6 +122,33 @@ class Segmenter(nn.Module):
 def encode(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> Float[Tensor, "slice channel h w"]:
     """Features of one-channel slices; the channel is repeated as a network trained on photographs expects."""
     return backbone(images[:, None].expand(-1, 3, -1, -1))
+
+
+def encode_in_parts(
+    backbone: Backbone, images: Float[Tensor, "slice height width"], at_once: int | None = None
+) -> Float[Tensor, "slice channel h w"]:
+    """Features of any number of slices, so many at a time, or as many as there is memory for.
+
+    How many that are changes the features by round-off at most.
+    """
+    if at_once is None:
+        pixels = images.shape[-2] * images.shape[-1]
+        at_once = max(1, working_memory(images.device) // (pixels * BYTES_PER_PIXEL))
+    first = encode(backbone, images[:at_once])
+    features = room_for(first[0], len(images))  # at once: a list of parts to join would double the memory
+    features[:at_once] = first
+    for start in range(at_once, len(images), at_once):
+        features[start : start + at_once] = encode(backbone, images[start : start + at_once])
+    return features
+
+
+def room_for(like: Float[Tensor, "channel h w"], slices: int) -> Float[Tensor, "slice channel h w"]:
+    """An empty tensor for such features of so many slices.
+
+    The vector of each place is in one piece, as networks leave it: heads read vectors, and do so ten times as fast.
+    """
+    channels, *size = like.shape
+    return like.new_empty(slices, *size, channels).movedim(-1, 1)
 
 
 def encode_support(backbone: Backbone, support: Support) -> Float[Tensor, "way shot channel h w"]:

@@ -19,12 +19,12 @@ from fsseg.data.regions import count_regions
 from fsseg.data.scans import EvaluationScan, TrainingScan
 from fsseg.devices import PLAIN_RUNS, Recorded, finish_work, name_device
 from fsseg.episodes import EpisodeSampler
-from fsseg.evaluation import encode_in_parts, evaluate
+from fsseg.evaluation import evaluate
 from fsseg.fold_run import FoldRun, rows_by_training
 from fsseg.grids import WorkingGrid
 from fsseg.protocols import PROTOCOLS, Fold
 from fsseg.recipe import EpisodeTable, TrainingTable
-from fsseg.segmenter import encode
+from fsseg.segmenter import encode, encode_in_parts
 from fsseg.training import Speed
 
 REGIONS = 6

@@ -7,10 +7,11 @@ import torch
 from helpers import TinyBackbone
 from test_assignments import FOLD, scan_with
 
-from fsseg import AdNet, AvgEst, CeT, EmGmm, Map, Ocp, Segmenter, Tpm, evaluation
+from fsseg import AdNet, AvgEst, CeT, EmGmm, Map, Ocp, Segmenter, Tpm, segmenter
 from fsseg.assignments import assign
-from fsseg.evaluation import encode_in_parts, evaluate
+from fsseg.evaluation import evaluate
 from fsseg.protocols import PROTOCOLS
+from fsseg.segmenter import encode_in_parts
 from fsseg.types import Query
 from fsseg.variants import Variant
 
@@ -105,7 +106,7 @@ def test_results_do_not_depend_on_how_many_slices_pass_at_a_time(monkeypatch, at
         whole, parts = (encode_in_parts(backbone, images, at_once=number) for number in (12, at_once))
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
     _, usual = results_of(backbone, PROTOCOLS["ep2"], rows(backbone), made)
-    monkeypatch.setattr(evaluation, "working_memory", lambda _: at_once * 16 * 16 * evaluation.BYTES_PER_PIXEL)
+    monkeypatch.setattr(segmenter, "working_memory", lambda _: at_once * 16 * 16 * segmenter.BYTES_PER_PIXEL)
     _, chunked = results_of(backbone, PROTOCOLS["ep2"], rows(backbone), made)
     for one, other in zip(usual, chunked):
         assert (one.labels == other.labels).all() and one.scores == other.scores
