@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from fsseg.episodes import EpisodeSampler
 from fsseg.interfaces import FittedThreshold
-from fsseg.ops import ideal_prior, resize
+from fsseg.ops import ideal_prior
 from fsseg.progress import Progress, Silent
-from fsseg.segmenter import encode, gather_evidence
+from fsseg.segmenter import encode_in_parts
 from fsseg.training import CALIBRATION_STREAM, episode_rng
-from fsseg.types import Episode, Evidence, IdealPriors
+from fsseg.types import Episode, IdealPriors
 from fsseg.variants import Variant, by_scoring
 
 BATCH = 8
-"""Episodes that are encoded together."""
+"""Episodes that are made, encoded and read together."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,15 @@ def calibrate(
     batches = range(0, episodes, BATCH)
     for start in (progress or Silent()).track(batches, "calibration", len(batches)):
         numbers = range(start, min(start + BATCH, episodes))
-        drawn = [
-            sampler.make(sampler.draw(episode_rng(seed, CALIBRATION_STREAM, n), classes)).to(device) for n in numbers
+        draws = [sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes) for number in numbers]
+        drawn = [sampler.make(draw, device) for draw in draws]
+        observed = [
+            (group, _observe(group, *encoded)) for encoded in _encode_all(backbone, drawn) for group in groups.values()
         ]
-        for episode, support_features, query_features in _encode_all(backbone, drawn):
-            for scoring, group in groups.items():
-                evidence = _evidence(group[0], episode, support_features, query_features)
-                samples.append(_sample(scoring, evidence, episode))
-                for variant in group:
-                    described[variant.name].append(variant.segmenter.threshold.describe(evidence)[0].cpu().numpy())
+        for (group, _), (found, regressors) in zip(observed, _on_host([values for _, values in observed])):
+            samples.append(_sample(group[0].scoring, *found))
+            for variant, of_variant in zip(group, regressors):
+                described[variant.name].append(of_variant)
     for variant in fitted:
         variant.segmenter.threshold.fit(described[variant.name], _ideal(samples, variant.scoring))
     return Calibration(samples, {variant.name: variant.segmenter.threshold.state() for variant in fitted})
@@ -101,7 +101,7 @@ def _encode_all(
     encoded = []
     for same in _runs_of_equal_size(episodes):
         images = [images for e in same for images in (e.support.slices, e.query.images)]
-        features = encode(backbone, torch.cat(images)).split([len(part) for part in images])
+        features = encode_in_parts(backbone, torch.cat(images)).split([len(part) for part in images])
         for episode, support, query in zip(same, features[::2], features[1::2]):
             encoded.append((episode, episode.support.spread(support), query))
     return encoded
@@ -118,31 +118,50 @@ def _runs_of_equal_size(episodes: list[Episode]) -> list[list[Episode]]:
     return runs
 
 
-def _evidence(
-    variant: Variant,
+def _observe(
+    group: list[Variant],
     episode: Episode,
     support_features: Float[Tensor, "way shot channel h w"],
     query_features: Float[Tensor, "query channel h w"],
-) -> Evidence:
-    segmenter, support = variant.segmenter, episode.support
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What an episode says, for one kind of scoring: the numbers of a sample, and each variant's regressors.
+
+    A way by itself is decided between its own logit and the background's.
+    """
+    segmenter, support = group[0].segmenter, episode.support
     prototypes = segmenter.prototypes(support_features, support.masks, segmenter.head.sigma)
-    coarse = segmenter.head(query_features, prototypes)
-    logits = resize(coarse, tuple(episode.query.images.shape[-2:]), align_corners=segmenter.mode == "reference")
-    return gather_evidence(logits, query_features, support, episode.query, segmenter.head)
-
-
-def _sample(scoring: str, evidence: Evidence, episode: Episode) -> CalibrationSample:
-    """The ideal priors; a way by itself is decided between its own logit and the background's."""
+    evidence = segmenter.score(support, prototypes, episode.query, query_features).evidence
     ways = torch.arange(1, evidence.logits.shape[1], device=episode.target.device)
     counts = (episode.target == ways[:, None, None]).sum(dim=(1, 2))
-    margins = evidence.logits[0, 1:] - evidence.logits[0, :1]
+    together = ideal_prior(evidence.margin, counts.sum()[None])
+    # One way by itself is all of them together.
+    alone = together if len(ways) == 1 else ideal_prior(evidence.logits[0, 1:] - evidence.logits[0, :1], counts)
+    numbers = [together, alone, evidence.support_size, evidence.query_location, evidence.support_location.mean()]
+    return numbers, [variant.segmenter.threshold.describe(evidence)[0] for variant in group]
+
+
+def _on_host(
+    observed: list[tuple[list[Tensor], list[Tensor]]],
+) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
+    """The values of a whole batch, read at once: each time that the host reads, it waits and the device runs dry."""
+    tensors = [tensor for lists in observed for tensors in lists for tensor in tensors]
+    # Doubles hold every float and every count that may be among them.
+    joined = torch.cat([tensor.flatten().double() for tensor in tensors]).cpu()
+    parts = joined.split([tensor.numel() for tensor in tensors])
+    arrays = iter([part.to(like.dtype).view(like.shape).numpy() for part, like in zip(parts, tensors)])
+    return [tuple([next(arrays) for _ in tensors] for tensors in lists) for lists in observed]
+
+
+def _sample(
+    scoring: str,
+    prior: Float[np.ndarray, "1"],
+    way_priors: Float[np.ndarray, "way"],
+    sizes: Float[np.ndarray, "way"],
+    location: Float[np.ndarray, "1"],
+    support_location: Float[np.ndarray, ""],
+) -> CalibrationSample:
     return CalibrationSample(
-        scoring=scoring,
-        prior=float(ideal_prior(evidence.margin, counts.sum()[None])),
-        way_priors=ideal_prior(margins, counts).tolist(),
-        sizes=evidence.support_size.tolist(),
-        location=float(evidence.query_location),
-        support_location=float(evidence.support_location.mean()),
+        scoring, prior.item(), way_priors.tolist(), sizes.tolist(), location.item(), support_location.item()
     )
 
 

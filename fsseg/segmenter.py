@@ -91,7 +91,8 @@ class Segmenter(nn.Module):
         # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
         coarse = torch.cat([self.head(part, prototypes) for part in query_features.split(SLICES_AT_ONCE)])
         logits = resize(coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference")
-        return Scored(coarse, gather_evidence(logits, query_features, support, query, self.head))
+        evidence = Evidence(logits, query_features, support.masks, support.location, query.location, self.head.score)
+        return Scored(coarse, evidence)
 
     def settle(self, scored: Scored, target: Int[Tensor, "query height width"] | None = None) -> Segmentation:
         """Asks the threshold policy for the prior, and decides under it."""
@@ -154,17 +155,6 @@ def room_for(like: Float[Tensor, "channel h w"], slices: int) -> Float[Tensor, "
 def encode_support(backbone: Backbone, support: Support) -> Float[Tensor, "way shot channel h w"]:
     """Features of the support slices."""
     return support.spread(encode(backbone, support.slices))
-
-
-def gather_evidence(
-    logits: Float[Tensor, "query class height width"],
-    features: Float[Tensor, "query channel h w"],
-    support: Support,
-    query: Query,
-    head: Head,
-) -> Evidence:
-    """What a threshold policy may know of this query."""
-    return Evidence(logits, features, support.masks, support.location, query.location, head.score)
 
 
 def require_foreground(support: Support) -> None:

@@ -181,7 +181,7 @@ class Evidence:
         """The number of the way with the largest logit, from 1: the label wherever the pixel is foreground."""
         return winner(self.logits)
 
-    @property
+    @cached_property
     def support_size(self) -> Float[Tensor, "way"]:
         """Share of the support image that each way covers, averaged over shots."""
         return self.support_masks.float().mean(dim=(1, 2, 3))
