@@ -7,7 +7,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import FssegError
-from fsseg.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from fsseg.backbones.deeplab import DeepLabResNet101
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from fsseg.data.folders import find_dataset
     from fsseg.grids import FileGrid
     from fsseg.heads import AdNet, AdNetPp, Tpm
+    from fsseg.hookspecs import hookimpl
     from fsseg.plugins import registry
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
@@ -33,6 +33,7 @@ _HOMES = {
     "fsseg.data.folders": ["find_dataset"],
     "fsseg.grids": ["FileGrid"],
     "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
+    "fsseg.hookspecs": ["hookimpl"],
     "fsseg.plugins": ["registry"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],
@@ -45,7 +46,7 @@ _HOMES = {
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["FssegError", "hookimpl", *sorted(_MODULE_OF)]
+__all__ = ["FssegError", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from fsseg.episodes import EpisodeSampler
 from fsseg.evaluation import evaluate
 from fsseg.fold_run import FoldRun, rows_by_training
 from fsseg.grids import WorkingGrid
+from fsseg.interfaces import Backbone
 from fsseg.protocols import PROTOCOLS, Fold
 from fsseg.recipe import EpisodeTable, TrainingTable
 from fsseg.segmenter import encode, encode_in_parts
@@ -219,8 +220,9 @@ class Known(nn.Module):
     """In the place of a network: features that were worked out before, so that what comes after it can be timed."""
 
     @torch.no_grad()
-    def __init__(self, backbone: nn.Module, images: Float[Tensor, "slice height width"]) -> None:
+    def __init__(self, backbone: Backbone, images: Float[Tensor, "slice height width"]) -> None:
         super().__init__()
+        self.channels, self.stride, self.intensity = backbone.channels, backbone.stride, backbone.intensity
         self._features = encode_in_parts(backbone, images)
 
     def forward(self, images: Float[Tensor, "any 3 height width"]) -> Float[Tensor, "any channel h w"]:

@@ -372,6 +372,21 @@ def test_an_episode_moves_between_devices():
     assert {meta.support.images.device.type, meta.query.location.device.type, meta.target.device.type} == {"meta"}
 
 
+def test_trainings_at_a_time_end_as_one_by_one(root, tmp_path):
+    """Three seeds, two at a time and then the third: the very scores and checkpoints."""
+    changes = {"seed": [0, 1, 2]}
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3), changes)
+    usual = fsseg.run(recipe, runs_dir=tmp_path / "alone", device="cpu")
+    several = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3), changes | {"speed.together": 2})
+    together = fsseg.run(several, runs_dir=tmp_path / "together", device="cpu")
+    assert together.scores == usual.scores
+    states = [
+        sorted(path.read_bytes() for path in folder.glob("stages/train-*/checkpoint.safetensors"))
+        for folder in (tmp_path / "alone", tmp_path / "together")
+    ]
+    assert len(states[0]) == 3 and states[0] == states[1]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 def test_a_run_on_a_gpu(root, tmp_path):
     """The same recipe on both devices; training differs by rounding, so the oracle's counts are what must agree."""
