@@ -147,6 +147,11 @@ class Training:
         self.backbone.eval()
         self.head.eval()
 
+    @property
+    def problem(self) -> str | None:
+        """Why steps could not be recorded, if that was tried."""
+        return self._recorded.problem
+
     def _set_rate(self, rate: float) -> None:
         if self._rate is not None:
             self._rate.fill_(rate)
@@ -202,13 +207,17 @@ def train_together(trainings: list[Training], progress: Progress | None = None) 
 
     They share nothing that changes, so each ends as it would by itself.
     """
+    progress = progress or Silent()
     most = max(training.options.steps for training in trainings)
-    for step in (progress or Silent()).track(range(most), "training", most):
+    for step in progress.track(range(most), "training", most):
         for training in trainings:
             if step < training.options.steps:
                 training.advance()
     for training in trainings:
         training.finish()
+    problems = {training.problem for training in trainings} - {None}
+    for problem in problems:
+        progress.note(f"training: its steps could not be recorded and ran plain, which is slower ({problem})")
     return trainings
 
 

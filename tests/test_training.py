@@ -14,6 +14,7 @@ from fsseg.data.regions import count_regions
 from fsseg.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
 from fsseg.episodes import EpisodeSampler
 from fsseg.heads import AdNet, Tpm
+from fsseg.progress import Silent
 from fsseg.prototypes import EmGmm, Map
 from fsseg.recipe import SpeedTable, TrainingTable
 from fsseg.training import Training, choose_speed, train_together
@@ -137,6 +138,27 @@ def test_what_cannot_be_recorded_runs_plain():
     for _ in range(PLAIN_RUNS + 4):
         recorded()
     assert len(ran) == PLAIN_RUNS + 4 and recorded.problem == "operation not permitted when stream is capturing"
+
+
+def test_people_are_told_what_could_not_be_recorded():
+    def refuse(function):
+        raise RuntimeError("operation not permitted")
+
+    class Notes(Silent):
+        def __init__(self):
+            self.said = []
+
+        def note(self, text):
+            self.said.append(text)
+
+    alike, notes = [training(FAST, steps=6, seed=seed) for seed in (0, 1)], Notes()
+    for one in alike:
+        one._recorded = Recorded(one._update_in_place, CPU, record=refuse)
+    train_together(alike, notes)
+    [said] = notes.said
+    assert "could not be recorded and ran plain, which is slower (operation not permitted)" in said
+    train_together([training(FAST, steps=6)], notes)
+    assert len(notes.said) == 1
 
 
 def test_recording_replaces_running():
