@@ -140,7 +140,7 @@ class RunData:
         """Raises DataError where a support does not show what it should; reads no scan."""
         choose(self.protocol, fold, self._shown(fold), self.classes, seed)
 
-    def scans(self, fold: Fold, rule: str) -> Mapping[str, EvaluationScan]:
+    def scans(self, fold: Fold, rule: str) -> OnDemand:
         """The fold's support and queries under an intensity rule, by case."""
         make = lambda case: evaluation_scan(  # noqa: E731
             self.own[case], self.volumes[case], self.scaling(case, fold, rule)

@@ -49,7 +49,7 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
         file = nibabel.load(path)
         voxels = np.asanyarray(file.dataobj)
     except FileNotFoundError:
-        raise missing(path) from None
+        raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
     except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again") from None
     if voxels.dtype.fields is not None or np.iscomplexobj(voxels):
@@ -62,23 +62,6 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
     affine = np.asarray(file.affine, dtype=np.float64)
     check_affine(path, affine)
     return ScanFile(path, voxels, affine, tuple(float(size) for size in file.header.get_zooms()[:3]))
-
-
-def file_state(path: Path) -> tuple[int, int, int, int]:
-    """Size, time in nanoseconds and place on disk of a file, links followed; another once it is written again.
-
-    Raises DataError for a link to nowhere.
-    """
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        raise missing(path) from None
-    return state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev
-
-
-def missing(path: Path) -> DataError:
-    """What is said of a file that is not there."""
-    return DataError(f"{path}: there is no such file; expected a NIfTI image")
 
 
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fsseg.data.cache import content_key
 from fsseg.data.description import FILE_NAME, Description, IntensityTable, Range, read_description
-from fsseg.data.files import file_state, load_volume, read_nifti
+from fsseg.data.files import load_volume, read_nifti
 from fsseg.data.patterns import find_files
 from fsseg.errors import DataError
 from fsseg.grids import Axis, Orientation
@@ -102,7 +102,8 @@ class ScanFolder:
 
     def fingerprint(self, case: str) -> str:
         """Size, time and place on disk of the case's files, links followed, and how they are read."""
-        files = [file_state(path) for path in self._files(case)]
+        found = [path.stat() for path in self._files(case)]
+        files = [(one.st_size, one.st_mtime_ns, one.st_ino, one.st_dev) for one in found]
         return content_key(type(self).__qualname__, files, self.described.model_dump())
 
     def _files(self, case: str) -> list[Path]:
