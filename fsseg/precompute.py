@@ -1,4 +1,4 @@
-"""Supervoxels of a whole dataset ahead of a run, several scans at a time, into the cache that runs use."""
+"""Supervoxels (and facts) of a whole dataset ahead of a run, several scans at a time, into the cache that runs use."""
 
 import multiprocessing
 import time
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.folders import find_dataset
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.errors import FssegError
 from fsseg.progress import Progress, Silent
 from fsseg.recipe import ComponentTable, GridTable
-from fsseg.stages import supervoxel_identity
+from fsseg.stages import reading_identity, supervoxel_identity
 from fsseg.volumes import Dataset, Supervoxels, Volume
 
 
@@ -104,7 +105,9 @@ def _attempt(job: _Job) -> Computed | FssegError:
 
 def _compute(job: _Job) -> Computed:
     dataset: Dataset = job.dataset.build("dataset")
-    volume = on_working_grid(dataset.load(job.case), job.grid.model_dump())
+    own, grid = dataset.load(job.case), job.grid.model_dump()
+    volume = on_working_grid(own, grid)
+    kept_facts(dataset, job.case, reading_identity(job.dataset.name, grid), lambda: Facts.of(own, volume, dataset))
     timed = _Timed(job.supervoxels.build("supervoxels"))
     identity = supervoxel_identity(job.supervoxels.name, job.supervoxels.options)
     regions = cached_supervoxels(volume, timed, dataset, identity, job.supervoxels.options.get("min_size"))

@@ -1,19 +1,20 @@
 """The data of a run: its scans, folds and what is made of them, shared by all trainings, seeds and rows."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fsseg.assignments import Assignment, assign
+from fsseg.assignments import Assignment, Shown, assign, choose
 from fsseg.data.cache import cached, content_key
+from fsseg.data.facts import Facts, kept_facts, require_labels, require_same, slices_showing
 from fsseg.data.intensity import Scaling, measure
-from fsseg.data.prepared import Facts, kept_facts, kept_training_scan, require_labels, slices_showing
+from fsseg.data.prepared import kept_training_scan
 from fsseg.data.scans import EvaluationScan, TrainingScan, evaluation_scan, training_scan
 from fsseg.data.stored import Stored
 from fsseg.data.working import cached_supervoxels, on_working_grid
@@ -22,51 +23,42 @@ from fsseg.errors import FssegError
 from fsseg.progress import Progress
 from fsseg.protocols import Fold, SupportChoice, choose_classes, find_protocol, find_scheme, make_fold
 from fsseg.recipe import Recipe
-from fsseg.stages import component_identity, source_digest, supervoxel_identity
+from fsseg.stages import reading_identity, supervoxel_identity
 from fsseg.volumes import Dataset, Volume
 
 SCANS_AT_ONCE = 4
-"""Scans whose supervoxels are computed together, at most: each takes some hundred megabytes."""
+"""Scans that are looked at, or whose supervoxels are computed, together, at most: each takes some hundred megabytes."""
 
-VOLUMES_AT_HAND = 8
+AT_HAND = 8
 """Scans that stay in memory after they were read: those of a fold of the published benchmarks."""
 
-
-class Volumes(Mapping[str, Volume]):
-    """The scans of a dataset by case, on the working grid or on their own, read when they are looked at.
-
-    The last few stay in memory.
-    """
-
-    def __init__(self, dataset: Dataset, grid: dict[str, Any] | None) -> None:
-        self._dataset, self._grid = dataset, grid
-        self._read = lru_cache(VOLUMES_AT_HAND)(self._load)
-
-    def __getitem__(self, case: str) -> Volume:
-        return self._read(case)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._dataset.cases)
-
-    def __len__(self) -> int:
-        return len(self._dataset.cases)
-
-    def _load(self, case: str) -> Volume:
-        own = self._dataset.load(case)
-        return own if self._grid is None else on_working_grid(own, self._grid)
+Made = TypeVar("Made")
 
 
-class EvaluationScans(Mapping[str, EvaluationScan]):
-    """A fold's support and queries by case, made when they are looked at; the last few stay in memory."""
+class OnDemand(Mapping[str, Made]):
+    """What is made of each case, when it is looked at; the last few stay in memory."""
 
-    def __init__(self, cases: Sequence[str], make: Callable[[str], EvaluationScan]) -> None:
-        self._cases, self._make = cases, lru_cache(VOLUMES_AT_HAND)(make)
+    def __init__(self, cases: Iterable[str], make: Callable[[str], Made]) -> None:
+        self._cases, self._make = list(cases), lru_cache(AT_HAND)(make)
 
-    def __getitem__(self, case: str) -> EvaluationScan:
+    def __getitem__(self, case: str) -> Made:
         return self._make(case)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._cases)
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+
+class InTurn(Sequence[np.ndarray]):
+    """Arrays that are read one after the other, and again when they are looked at again."""
+
+    def __init__(self, read: Callable[[str], np.ndarray], cases: Sequence[str]) -> None:
+        self._read, self._cases = read, cases
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return self._read(self._cases[place])
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -89,7 +81,8 @@ class RunData:
 
     def __init__(self, recipe: Recipe, progress: Progress) -> None:
         """Looks at the scans that the recipe's folds need; raises FssegError if they cannot be used."""
-        self._recipe, self._progress, self._source = recipe, progress, source_digest()
+        self._recipe, self._progress = recipe, progress
+        self._reading = reading_identity(recipe.dataset.name, recipe.grid.model_dump())
         self._samplers: dict[tuple[Fold, str], EpisodeSampler] = {}
         self._scalings: dict[str, Scaling] = {}
         self.dataset: Dataset = recipe.dataset.build("dataset")
@@ -100,25 +93,34 @@ class RunData:
         self.scheme = self.dataset.folds if asked.folds == "dataset" else find_scheme(asked.folds)
         wanted = range(self.scheme.folds) if asked.fold == "all" else [asked.fold]
         self.folds = [make_fold(self.scheme, cases, index, self.protocol.support) for index in wanted]
-        grid = recipe.grid.model_dump()
-        self.own, self.volumes = Volumes(self.dataset, None), Volumes(self.dataset, grid)
         evaluated = {case for fold in self.folds for case in (fold.support, *fold.queries)}
         trained = {case for fold in self.folds for case in fold.training}
         needed = [case for case in cases if case in evaluated | trained]
-        table = recipe.dataset
-        reading = content_key(component_identity("dataset", table.name, {}), self._source, grid)
+        self.own = OnDemand(needed, self._load)
+        self.volumes = OnDemand(needed, lambda case: self._resize(self.own[case]))
         self.facts: dict[str, Facts] = {}
         self.hidden: dict[str, Bool[np.ndarray, "slice"]] = {}
-        for case in progress.track(needed, "data", len(needed)):
-            self.facts[case] = kept_facts(self.dataset, case, reading, lambda case=case: self._look_at(case))
+        for case, facts in zip(needed, at_once(self._find_facts, needed, progress, "data")):
+            self.facts[case] = facts
             if case in evaluated:
-                require_labels(case, self.facts[case])
+                require_labels(case, facts)
             if recipe.episodes.setting == 2 and case in trained:
-                self.hidden[case] = slices_showing(case, self.facts[case], self.classes)
+                self.hidden[case] = slices_showing(case, facts, self.classes)
 
-    def _look_at(self, case: str) -> Facts:
-        own = self.dataset.load(case)  # not kept: there may be many
-        return Facts.of(own, on_working_grid(own, self._recipe.grid.model_dump()), self.dataset)
+    def _find_facts(self, case: str) -> Facts:
+        def look() -> Facts:
+            own = self.dataset.load(case)  # not kept: there may be many
+            return Facts.of(own, self._resize(own), self.dataset)
+
+        return kept_facts(self.dataset, case, self._reading, look)
+
+    def _load(self, case: str) -> Volume:
+        own = self.dataset.load(case)
+        require_same(own, self.facts[case], self.dataset, self._reading)
+        return own
+
+    def _resize(self, own: Volume) -> Volume:
+        return on_working_grid(own, self._recipe.grid.model_dump())
 
     @property
     def support(self) -> SupportChoice:
@@ -134,16 +136,23 @@ class RunData:
                 "protocol.classes, or set it to 1"
             )
 
-    def scans(self, fold: Fold, rule: str) -> EvaluationScans:
+    def check_assignments(self, fold: Fold, seed: int) -> None:
+        """Raises DataError where a support does not show what it should; reads no scan."""
+        choose(self.protocol, fold, self._shown(fold), self.classes, seed)
+
+    def scans(self, fold: Fold, rule: str) -> OnDemand:
         """The fold's support and queries under an intensity rule, by case."""
         make = lambda case: evaluation_scan(  # noqa: E731
             self.own[case], self.volumes[case], self.scaling(case, fold, rule)
         )
-        return EvaluationScans((fold.support, *fold.queries), make)
+        return OnDemand((fold.support, *fold.queries), make)
 
     def assignments(self, fold: Fold, scans: Mapping[str, EvaluationScan], seed: int) -> list[Assignment]:
         """What the protocol makes of the fold."""
-        return assign(self.protocol, fold, scans, self.classes, seed)
+        return assign(self.protocol, fold, scans, self.classes, seed, self._shown(fold))
+
+    def _shown(self, fold: Fold) -> dict[str, Shown]:
+        return {case: self.facts[case].working for case in (fold.support, *fold.queries)}
 
     def sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         """The fold's sampler; made once, for all trainings and calibrations."""
@@ -172,14 +181,14 @@ class RunData:
         """What the backbone's intensity rule measures: the volume itself, or the fold's training scans together."""
         cases = (case,) if self.dataset.statistics == "volume" else fold.training
         # Measured once: of some thousand scans together that takes minutes.
-        key = content_key(rule, self._source, [self.facts[each].image for each in cases])
+        key = content_key(rule, self._reading, [self.facts[each].image for each in cases])
         if key not in self._scalings:
             measured = cached("scaling", key, lambda: self._measure(rule, cases))
             self._scalings[key] = Scaling(float(measured[0]), float(measured[1]), bool(measured[2]))
         return self._scalings[key]
 
     def _measure(self, rule: str, cases: Sequence[str]) -> Float[np.ndarray, "3"]:
-        scaling = measure(rule, [self.volumes[case].image for case in cases])
+        scaling = measure(rule, InTurn(lambda case: self.volumes[case].image, cases))
         return np.array([scaling.subtract, scaling.divide, scaling.bounded])
 
     def _hidden_key(self, case: str) -> str | None:
@@ -202,14 +211,18 @@ class RunData:
             parts = [
                 facts.image,
                 scaling,
-                self._source,
+                self._reading,
                 identity,
                 min_size or facts.min_size,
                 self._hidden_key(case),
             ]
             return kept_training_scan(case, content_key(*parts), lambda: make(case))
 
-        # Threads are enough: the compiled loops let go of the interpreter.
-        with ThreadPoolExecutor(min(SCANS_AT_ONCE, os.cpu_count() or 1)) as pool:
-            scans = list(self._progress.track(pool.map(kept, fold.training), "supervoxels", len(fold.training)))
-        return EpisodeSampler(scans, self._recipe.episodes)
+        scans = at_once(kept, fold.training, self._progress, "supervoxels")
+        return EpisodeSampler(list(scans), self._recipe.episodes)
+
+
+def at_once(make: Callable[[str], Made], cases: Sequence[str], progress: Progress, what: str) -> Iterator[Made]:
+    """What is made of each case, some at a time. Threads are enough: compiled loops let go of the interpreter."""
+    with ThreadPoolExecutor(min(SCANS_AT_ONCE, os.cpu_count() or 1)) as pool:
+        yield from progress.track(pool.map(make, cases), what, len(cases))

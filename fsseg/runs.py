@@ -75,9 +75,8 @@ def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -
 def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:
     """What cannot be evaluated should not be trained for minutes first."""
     for fold in data.folds:
-        scans = data.scans(fold, "zscore")
         for seed in recipe.seeds:
-            data.assignments(fold, scans, seed)
+            data.check_assignments(fold, seed)
         data.check_hidden(fold)
     ways = len(data.classes) if data.protocol.together else 1
     for training, rows in rows_by_training(recipe):

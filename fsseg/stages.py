@@ -67,6 +67,17 @@ def component_identity(kind: str, name: str, options: dict[str, Any]) -> dict[st
     }
 
 
+def reading_identity(dataset: str, grid: dict[str, Any]) -> str:
+    """What is kept of scans is kept by this besides the scans: how they are read, put on a grid and scaled.
+
+    Changes elsewhere in fsseg leave it valid.
+    """
+    folder = Path(__file__).parent
+    source = _digest([*(folder / "data").glob("*.py"), folder / "grids.py"])
+    libraries = _versions(("numpy", "nibabel", "torch"))
+    return fingerprint([component_identity("dataset", dataset, {}), source, libraries, grid])
+
+
 def supervoxel_identity(name: str, options: dict[str, Any]) -> str:
     """What supervoxels are kept by, besides the scan and their least size, however the options were written."""
     defaults = schema(registry().find("supervoxels", name).load())(**options).model_dump()

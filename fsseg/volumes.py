@@ -56,7 +56,10 @@ class Dataset(Protocol):
         ...
 
     def load(self, case: str) -> Volume:
-        """The scan of this case; raises DataError for a file that cannot be used."""
+        """The scan of this case, the same each time; raises DataError for a file that cannot be used.
+
+        Several threads may ask at a time.
+        """
         ...
 
 

@@ -4,19 +4,27 @@ import json
 import os
 import resource
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
-from helpers import make_folder, write_nifti, write_recipe
+from helpers import NoScans, block_scan, make_folder, write_nifti, write_recipe
 
 import fsseg
+from fsseg import FssegError, Volume
+from fsseg.assignments import assign
+from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.folders import NiftiFolder
-from fsseg.data.prepared import map_array
+from fsseg.data.prepared import kept_training_scan, map_array
+from fsseg.grids import FileGrid
+from fsseg.precompute import compute_supervoxels
 from fsseg.progress import Silent
 from fsseg.recipe import ComponentTable
 from fsseg.run_data import RunData
+from fsseg.runs import plan
 from fsseg.volumes import Fingerprinted
 
 
@@ -59,22 +67,126 @@ def test_a_second_run_reads_no_training_scan(tmp_path, cache, read):
         assert (one.table.ids == other.table.ids).all() and (one.table.counts == other.table.counts).all()
 
 
-def test_links_to_one_file_are_read_once(tmp_path, cache, read):
-    """Ten cases linked ten times: a start reads ten of a hundred, and the links give what the files give."""
-    root = make_folder(tmp_path / "data")
+def linked(root, times):
+    """Further cases that are links to the ten of a folder."""
     for image in sorted(root.glob("image_*.nii.gz")):
         number = int(image.name.split("_")[1].split(".")[0])
-        for more in range(1, 10):
+        for more in range(1, times):
             for kind in ("image", "label"):
                 os.symlink(root / f"{kind}_{number}.nii.gz", root / f"{kind}_{100 * more + number}.nii.gz")
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
-    data, sampler = sampler_of(recipe)
-    assert len(data.facts) == 100 and len({fact.image for fact in data.facts.values()}) == 10
-    looked_at = Counter(int(case) % 100 for case in read)
-    assert sum(looked_at.values()) <= 40, "for facts and supervoxels; threads may read links of one file at a time"
+    return root
+
+
+@pytest.mark.parametrize("protocol", ["ep2", "ep1", "ep2_multi"])
+def test_a_start_reads_nothing_twice_whatever_the_number_of_cases(tmp_path, cache, read, protocol):
+    """Ten cases linked ten times, all folds: everything that is found before training, from ten scans and from none."""
+    root = linked(make_folder(tmp_path / "data"), 10)
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"protocol.fold": "all", "protocol.name": protocol})
+    folds = plan(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    facts = folds[0].data.facts
+    assert len(facts) == 100 and len({fact.image for fact in facts.values()}) == 10
+    assert sum(read.values()) <= 20, "threads may read links of one file at a time"
+    read.clear()
+    plan(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    assert not read
+
+
+def test_later_trainings_read_no_linked_scan(tmp_path, cache, read):
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, linked(make_folder(tmp_path / "data"), 10)))
+    sampler_of(recipe)
+    assert sum(read.values()) <= 40, "for facts and supervoxels"
     read.clear()
     sampler_of(recipe)
     assert not read
+
+
+def test_an_evaluation_reads_each_of_its_scans_once(tmp_path, cache, read):
+    path = write_recipe(tmp_path, linked(make_folder(tmp_path / "data"), 10), steps=0)
+    fsseg.run(fsseg.load_recipe(path), runs_dir=tmp_path / "runs")
+    read.clear()
+    fsseg.run(fsseg.load_recipe(path, {"protocol.save_labels": False}), runs_dir=tmp_path / "runs")
+    [fold] = RunData(fsseg.load_recipe(path), Silent()).folds
+    assert read == Counter([fold.support, *fold.queries]) and len(read) == 20
+
+
+def test_what_slices_show_is_what_their_labels_show(tmp_path, cache):
+    """Assignments from facts are those from voxels, also where resizing loses a label."""
+    root = make_folder(tmp_path / "data")
+    for case in range(1, 11):
+        labels = np.asarray(nibabel.load(root / f"label_{case}.nii.gz").dataobj).T.copy()
+        labels[4, 3, 3] = 2  # in none of the pixels that are left of four
+        write_nifti(root / f"label_{case}.nii.gz", labels)
+    for name in ("ep1", "alp_3chunk", "ep2_multi"):
+        recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"grid.max_size": 16, "protocol.name": name})
+        data = RunData(recipe, Silent())
+        [fold] = data.folds
+        scans = data.scans(fold, "zscore")
+        facts, voxels = data.assignments(fold, scans, 0), assign(data.protocol, fold, scans, data.classes, 0)
+        for one, other in zip(facts, voxels, strict=True):
+            assert replace(one, support=other.support) == other
+            assert torch.equal(one.support.images, other.support.images)
+            assert torch.equal(one.support.masks, other.support.masks)
+    assert 2 in data.facts[fold.support].shown[4] and 2 not in data.facts[fold.support].working[4]
+
+
+def test_a_scan_that_changes_while_a_run_uses_it_is_an_error(tmp_path, cache):
+    """What was made of it would be kept under the name of what it was."""
+    root = make_folder(tmp_path / "data")
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
+    data = RunData(recipe, Silent())
+    [fold] = data.folds
+    path = root / f"label_{fold.queries[0]}.nii.gz"
+    labels = np.asarray(nibabel.load(path).dataobj).T.copy()
+    labels[0, 0, 0] = 2
+    write_nifti(path, labels)
+    with pytest.raises(FssegError, match=f"case {fold.queries[0]}: it has other voxels .*; run again"):
+        data.scans(fold, "zscore")[fold.queries[0]]
+    again = RunData(recipe, Silent())
+    assert (again.scans(fold, "zscore")[fold.queries[0]].truth == 2).sum() == (labels == 2).sum()
+
+
+def test_a_scan_whose_change_no_fingerprint_shows_is_found_when_it_is_read(tmp_path, cache, monkeypatch):
+    root = make_folder(tmp_path / "data")
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
+    monkeypatch.setattr(NiftiFolder, "fingerprint", lambda self, case: case)
+    [fold] = RunData(recipe, Silent()).folds
+    labels = np.asarray(nibabel.load(root / f"label_{fold.support}.nii.gz").dataobj).T.copy()
+    labels[0, 0, 0] = 2
+    write_nifti(root / f"label_{fold.support}.nii.gz", labels)
+    with pytest.raises(FssegError, match="run again"):
+        RunData(recipe, Silent()).scans(fold, "zscore")[fold.support]
+    again = RunData(recipe, Silent()).scans(fold, "zscore")[fold.support]
+    assert (again.truth == 2).sum() == (labels == 2).sum()
+
+
+def test_computing_supervoxels_ahead_leaves_facts_too(tmp_path, cache, read):
+    root = make_folder(tmp_path / "data")
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
+    compute_supervoxels(root, recipe.supervoxels, jobs=1)
+    assert len(list(cache.glob("facts/*.json"))) == len(read) == 10
+    read.clear()
+    data, _ = sampler_of(recipe)
+    assert read == Counter(data.folds[0].training), "to scale them as the backbone asks, and not to look at them"
+
+
+def test_facts_follow_an_option_of_the_dataset_that_files_do_not_show(cache):
+    """A third-party fingerprint may know nothing of the size of supervoxels."""
+    volume = Volume("x", np.ones((2, 4, 4), np.float32), None, (6.0, 1.5, 1.5), FileGrid(np.eye(4)))
+    for size in (30, 40):
+        dataset = NoScans(size)
+        dataset.fingerprint = lambda case: "same"
+        make = lambda dataset=dataset: Facts.of(volume, volume, dataset)  # noqa: E731
+        assert kept_facts(dataset, "x", "grid", make).min_size == size
+
+
+def test_training_scans_of_any_memory_order_come_back_as_they_were(cache):
+    scan = block_scan()
+    turned = replace(scan, images=torch.from_numpy(np.asfortranarray(scan.images.numpy())))
+    kept = kept_training_scan("a", "key", lambda: turned)
+    assert torch.equal(kept.images, scan.images) and torch.equal(kept.supervoxels, scan.supervoxels)
+    np.save(cache / "f.npy", np.asfortranarray(np.ones((2, 3))))
+    with pytest.raises(ValueError, match="its first axis runs fastest"):
+        map_array(cache / "f.npy")
 
 
 def test_a_changed_file_is_read_again(tmp_path, cache, read):

@@ -10,8 +10,8 @@ from helpers import NoScans, make_folder, published_rules, write_recipe
 
 import fsseg
 from fsseg import FssegError, Volume
+from fsseg.data.facts import Facts, slices_showing
 from fsseg.data.intensity import measure
-from fsseg.data.prepared import Facts, slices_showing
 from fsseg.data.scans import training_scan
 from fsseg.episodes import EpisodeSampler
 from fsseg.grids import FileGrid

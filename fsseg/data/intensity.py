@@ -34,8 +34,10 @@ def zscore(images: Images) -> Scaling:
     if len(images) == 1:
         values = images[0].astype(np.float64)
         return Scaling(float(values.mean()), float(values.std()))
-    count = sum(image.size for image in images)
-    mean = sum(image.sum(dtype=np.float64) for image in images) / count
+    count, total = 0, 0.0
+    for image in images:  # once: each may be read from disk
+        count, total = count + image.size, total + image.sum(dtype=np.float64)
+    mean = total / count
     variance = sum(((image.astype(np.float64) - mean) ** 2).sum() for image in images) / count
     return Scaling(float(mean), float(np.sqrt(variance)))
 

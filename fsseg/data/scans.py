@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 from torch import Tensor
 
+from fsseg.data.facts import no_labels
 from fsseg.data.intensity import Scaling
 from fsseg.data.regions import RegionTable, count_regions
-from fsseg.errors import DataError
 from fsseg.grids import WorkingGrid
 from fsseg.volumes import Volume
 
@@ -98,8 +98,3 @@ def training_scan(
     if hidden is not None:
         regions = np.where(hidden[:, None, None], np.int32(0), regions)
     return TrainingScan(volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean()))
-
-
-def no_labels(case: str) -> DataError:
-    """What is said of a case that cannot be evaluated."""
-    return DataError(f"case {case}: it has no labels, expected them for evaluation; add its label file")

@@ -1,0 +1,120 @@
+"""Facts about scans that need none of their voxels, kept between runs. Without torch, so that worker processes stay small.
+
+A run may have thousands of scans. What it asks of each at the start (has it labels, which slices show what, has it
+changed) is kept as a few numbers under the dataset's fingerprint of the case. A damaged entry is made again.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from fsseg.data.cache import cache_folder, content_key
+from fsseg.data.regions import default_min_size
+from fsseg.errors import DataError
+from fsseg.records import replacing
+from fsseg.volumes import Dataset, Fingerprinted, Volume
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a scan without its voxels.
+
+    Attributes:
+        image: Stands for the image on the working grid and its spacing.
+        scan: Stands for image, labels, spacing and affine matrix on the scan's own grid.
+        size: Its slices, and their height and width on the working grid.
+        min_size: Voxels that its supervoxels should have, where the recipe is silent.
+        shown: The labels of each slice on the scan's own grid, without background; None for a scan without labels.
+        working: The same on the working grid, which may lose small ones.
+    """
+
+    image: str
+    scan: str
+    size: list[int]
+    min_size: int
+    shown: list[list[int]] | None
+    working: list[list[int]] | None
+
+    @staticmethod
+    def of(own: Volume, volume: Volume, dataset: Dataset) -> "Facts":
+        """The facts of a scan on its own and on the working grid."""
+        shown, working = (None if one.labels is None else _shown(one.labels) for one in (own, volume))
+        size, min_size = list(volume.image.shape), default_min_size(volume, dataset)
+        return Facts(image_key(volume), scan_key(own), size, min_size, shown, working)
+
+
+def image_key(volume: Volume) -> str:
+    """Stands for a scan's image and spacing."""
+    return content_key(volume.image, volume.spacing)
+
+
+def scan_key(own: Volume) -> str:
+    """Stands for everything about a scan on its own grid that counts in an evaluation."""
+    return content_key(own.image, own.labels, own.spacing, own.grid.affine)
+
+
+def kept_facts(dataset: Dataset, case: str, identity: str, make: Callable[[], Facts]) -> Facts:
+    """The facts of a case, made once for as long as its fingerprint stays the same.
+
+    Args:
+        dataset: The dataset; one without fingerprints has its facts made each time.
+        case: The case.
+        identity: Stands for how scans are read and resized.
+        make: Makes the facts from the voxels.
+    """
+    if not isinstance(dataset, Fingerprinted):
+        return make()
+    path = _path(dataset, case, identity)
+    try:
+        return Facts(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        facts = make()
+        with replacing(path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+        return facts
+
+
+def require_same(own: Volume, facts: Facts, dataset: Dataset, identity: str) -> None:
+    """Raises DataError for a scan that is no longer the one that the facts are of; the next run looks at it again."""
+    if scan_key(own) == facts.scan:
+        return
+    if isinstance(dataset, Fingerprinted):
+        _path(dataset, own.case, identity).unlink(missing_ok=True)
+    raise DataError(
+        f"case {own.case}: it has other voxels than when the run looked at it first, expected scans to stay as they are "
+        "while a run uses them; run again"
+    )
+
+
+def require_labels(case: str, facts: Facts) -> None:
+    """Raises DataError for a scan that cannot be evaluated."""
+    if facts.shown is None:
+        raise no_labels(case)
+
+
+def no_labels(case: str) -> DataError:
+    """What is said of a case that cannot be evaluated."""
+    return DataError(f"case {case}: it has no labels, expected them for evaluation; add its label file")
+
+
+def slices_showing(case: str, facts: Facts, classes: dict[int, str]) -> Bool[np.ndarray, "slice"]:
+    """Which slices show any of the classes; raises DataError for a scan without labels."""
+    if facts.shown is None:
+        raise DataError(
+            f"case {case}: it has no labels, but episodes.setting is 2, expected them to leave out the slices that "
+            f"show {' or '.join(classes.values())}; add its label file, or set episodes.setting to 1"
+        )
+    return np.array([not classes.keys().isdisjoint(values) for values in facts.shown])
+
+
+def _path(dataset: Dataset, case: str, identity: str) -> Path:
+    key = content_key(identity, dataset.supervoxel_min_size, dataset.fingerprint(case))
+    return cache_folder() / "facts" / f"{key}.json"
+
+
+def _shown(labels: UInt8[np.ndarray, "slice height width"]) -> list[list[int]]:
+    return [np.setdiff1d(np.unique(one), [0]).tolist() for one in labels]
