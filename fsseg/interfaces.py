@@ -35,8 +35,9 @@ class Backbone(Protocol):
 class PrototypeExtractor(Protocol):
     """Summarises the support's features under its masks.
 
-    It may have an attribute `fixed_shape = True`: it then gives empty ways the weight 0 and never asks the host for a
-    value, and training with it can be recorded on a GPU.
+    Two attributes are optional. With `fixed_shape = True` it gives empty ways the weight 0 and never asks the host for
+    a value, and training with it can be recorded on a GPU. With `background = True` it also makes prototypes of the
+    background, which is what no way's mask covers; the alignment loss then takes both sides' prototypes from it.
     """
 
     def __call__(
@@ -110,4 +111,30 @@ class FittedThreshold(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes what `fit` learned."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Compares a predicted class with the ground truth over a whole scan, on the scan's own grid."""
+
+    range: ClassVar[tuple[float, float]]
+    """The lowest and the highest value."""
+    best: ClassVar[float]
+    """The value of a perfect prediction."""
+    symmetric: ClassVar[bool]
+    """Whether prediction and truth can change places."""
+    unit: ClassVar[str]
+    """What tables write behind it: "%", which multiplies by a hundred, "mm" or nothing."""
+
+    def __call__(
+        self,
+        predicted: Bool[np.ndarray, "slice height width"],
+        actual: Bool[np.ndarray, "slice height width"],
+        spacing: tuple[float, float, float],
+    ) -> float:
+        """The value; NaN where the class is in neither, and where the measure is not defined.
+
+        `spacing` is the voxel size in mm along (slice, height, width).
+        """
         ...
