@@ -45,3 +45,9 @@ def register_thresholds(register: Register) -> None:
     register("avg_est", "fsseg.thresholds:AvgEst")
     register("lin_est", "fsseg.thresholds:LinEst")
     register("ocp", "fsseg.thresholds:Ocp")
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    register("iou", "fsseg.measures:Iou")
+    register("volume_error", "fsseg.measures:VolumeError")

@@ -1,4 +1,4 @@
-"""The shell: `fsseg run`, `fsseg bench`, `fsseg list`."""
+"""The shell: `fsseg run`, `fsseg bench`, and where the other commands are."""
 
 import json
 import sys
@@ -11,21 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fsseg.cli_data import check_command, supervoxels_command
+from fsseg.cli_plugins import list_command, plugin_app
 from fsseg.cli_prepare import prepare_app
-from fsseg.console import Bars, parse_change, plain, wide_console
+from fsseg.cli_recipe import Changes, RecipeFile, explain_command, schema_command
+from fsseg.console import Bars, LeftOut, PluginFiles, parse_change, plain, wide_console
 from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
     from fsseg.recipe import Recipe
     from fsseg.results import Results
 
-RecipeFile = Annotated[
-    Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
-]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="A folder of scans, in place of the recipe's dataset.")
 ]
@@ -81,6 +76,8 @@ def run_command(
     seed: Seeds = None,
     runs_dir: RunsFolder = Path("runs"),
     device: Device = "auto",
+    plugin: PluginFiles = None,
+    no_plugin: LeftOut = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the table as JSON; progress goes to standard error.")
     ] = False,
@@ -111,6 +108,8 @@ def bench_command(
     seed: Seeds = None,
     runs_dir: RunsFolder = Path("runs"),
     device: Device = "auto",
+    plugin: PluginFiles = None,
+    no_plugin: LeftOut = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure how fast this machine is at a recipe, and how long the recipe will take.
@@ -169,73 +168,10 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
     return {f"dataset.{key}": value for key, value in found.items()}
 
 
-@app.command("list")
-def list_command(
-    what: Annotated[
-        str | None, typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page with all options.")] = False,
-) -> None:
-    """List components and the distributions they come from, or the options of one (KIND/NAME)."""
-    kind, _, name = (what or "").partition("/")
-    if as_markdown:
-        from fsseg.pages import components_page
-        from fsseg.plugins import registry
-
-        print(components_page(registry()))
-    elif name:
-        _list_options(kind, name, as_json)
-    else:
-        _list_components(kind, as_json)
-
-
-def _list_components(kind: str, as_json: bool) -> None:
-    from fsseg.options import nearest
-    from fsseg.plugins import KINDS, registry
-
-    if kind and kind not in KINDS:
-        raise FssegError(f"there is no kind of component {kind!r}; {nearest(kind, list(KINDS))}")
-    found = [component for component in registry() if kind in ("", component.kind)]
-    if as_json:
-        print(json.dumps([vars(component) for component in found], indent=2))
-        return
-    table = Table("kind", "name", "from", "where", box=None, pad_edge=False, header_style="bold")
-    for component in found:
-        table.add_row(
-            component.kind,
-            component.name,
-            f"{component.distribution} {component.version}",
-            component.target,
-            style=None,
-        )
-    wide_console().print(table)
-
-
-def _list_options(kind: str, name: str, as_json: bool) -> None:
-    import inspect
-
-    from fsseg.options import options_of
-    from fsseg.plugins import registry
-
-    component = registry().find(kind, name)
-    loaded = component.load()
-    options = options_of(loaded)
-    if as_json:
-        print(json.dumps({**vars(component), "options": [vars(option) for option in options]}, indent=2))
-        return
-    console = wide_console()
-    console.print(f"[bold]{kind}/{name}[/]  {component.distribution} {component.version}, {component.target}\n")
-    console.print(plain(inspect.getdoc(loaded) or ""), "\n")
-    if not options:
-        console.print("It has no options.")
-        return
-    table = Table("option", "type", "default", "meaning", box=None, pad_edge=False, header_style="bold")
-    for option in options:
-        table.add_row(option.name, plain(option.type), plain(option.default), plain(option.meaning))
-    console.print(table)
-
-
+app.command("list")(list_command)
+app.command("explain")(explain_command)
+app.command("schema")(schema_command)
+app.add_typer(plugin_app, name="plugin")
 app.add_typer(prepare_app, name="prepare")
 app.command("check")(check_command)
 app.command("supervoxels")(supervoxels_command)
@@ -250,18 +186,26 @@ def print_results(results: "Results") -> None:
         f"{about['dataset']}, protocol {protocol} {about['protocol_hash']}, folds {about['fold_scheme']} "
         f"({folds}), seed{'s' if len(about['seeds']) > 1 else ''} {seeds}: 3-D Dice in percent, mean of {results.cases} cases"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("variant")
-    means = results.table()
-    for column in means.columns:
-        table.add_column(column.replace("sd_", "± over ").replace("_", " "), justify="right")
-    for name, row in means.iterrows():
-        mark = " *" if name in results.oracles else ""
-        table.add_row(f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
     console.print(f"\n{title}\n", soft_wrap=True)
-    console.print(table)
+    console.print(_table_of_means(results, "dice"))
+    for metric in results.metrics:
+        unit = results.unit(metric)
+        console.print(f"\n{metric}{' in percent' if unit == '%' else f', {unit}' if unit else ''}\n")
+        console.print(_table_of_means(results, metric))
     if about["uses_truth"]:
         console.print(f"\nProtocol {about['protocol']} chooses the query's slices by its ground truth")
     if results.oracles:
         console.print("\n* uses the ground truth of the query")
     console.print(f"\nRun directory: {results.path}", soft_wrap=True)
+
+
+def _table_of_means(results: "Results", metric: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("variant")
+    means = results.table(metric)
+    for column in means.columns:
+        table.add_column(column.replace("sd_", "± over ").replace("_", " "), justify="right")
+    for name, row in means.iterrows():
+        mark = " *" if name in results.oracles else ""
+        table.add_row(f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
+    return table

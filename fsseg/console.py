@@ -2,13 +2,47 @@
 
 import tomllib
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+import typer
 from rich.console import Console
 
 from fsseg.errors import FssegError
 
 Item = TypeVar("Item")
+
+
+def _choose_files(files: list[Path] | None) -> list[Path] | None:
+    from fsseg.plugins import choose_plugins
+
+    choose_plugins(files=files or [])
+    return files
+
+
+def _choose_left_out(names: list[str] | None) -> list[str] | None:
+    from fsseg.plugins import choose_plugins
+
+    choose_plugins(without=names or [])
+    return names
+
+
+PluginFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE", callback=_choose_files, help="A plugin in a single file; may be given again."
+    ),
+]
+LeftOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--no-plugin",
+        metavar="NAME",
+        callback=_choose_left_out,
+        help="Leave out an installed plugin; may be given again.",
+    ),
+]
+"""Options of every command that looks for components. They take effect as they are read."""
 
 
 def plain(text: object) -> str:

@@ -1,7 +1,8 @@
 """Evaluation of a fold: the slices of every query scan are segmented from the support that the protocol assigns."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from fsseg.assignments import Assignment
 from fsseg.data.scans import EvaluationScan
+from fsseg.interfaces import Metric
 from fsseg.metrics import Counts, count_overlaps
 from fsseg.ops import restore_labels
 from fsseg.progress import Progress, Silent
@@ -44,9 +46,10 @@ def evaluate(
     *,
     seed: int,
     device: torch.device,
+    metrics: Mapping[str, Metric] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CaseResult]:
-    """Segments what is assigned, with every variant.
+    """Segments what is assigned, with every variant, and counts; `metrics` are measured as well, by their names.
 
     Each distinct slice passes the backbone once. Prototypes are made once per support and kind of scoring, and logits
     once per query and kind of scoring, whatever the number of thresholds that decide on them.
@@ -68,6 +71,8 @@ def evaluate(
             counts = _count(list(made.values()), parts, truth)
             for variant, counted in zip(variants, counts):
                 scores = _score(variant, parts, counted, fold, seed)
+                if metrics:
+                    scores = _measure(metrics, scores, made[variant.name], truth, parts, scan.spacing)
                 yield CaseResult(scores, _with_values(made[variant.name], parts[0]).cpu().numpy())
 
 
@@ -215,6 +220,24 @@ def _score(variant: Variant, parts: list[Assignment], counts: list[Counts], fold
         )
         for (_, name), counted in zip(parts[0].classes, counts)
     ]
+
+
+def _measure(
+    metrics: Mapping[str, Metric],
+    scores: list[CaseScore],
+    made: UInt8[Tensor, "slice height width"],
+    truth: UInt8[Tensor, "slice height width"],
+    parts: list[Assignment],
+    spacing: tuple[float, float, float],
+) -> list[CaseScore]:
+    """The scores with what the metrics say; slices that no part segments are empty in prediction and truth."""
+    chosen, measured = _segmented(parts, len(truth), truth.device), []
+    for way, (score, (value, _)) in enumerate(zip(scores, parts[0].classes), start=1):
+        predicted, actual = (made == way).cpu().numpy(), ((truth == value) & chosen).cpu().numpy()
+        values = {name: float(metric(predicted, actual, spacing)) for name, metric in metrics.items()}
+        values = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        measured.append(replace(score, measures=values))
+    return measured
 
 
 def _segmented(parts: list[Assignment], slices: int, device: torch.device) -> Bool[Tensor, "slice 1 1"]:

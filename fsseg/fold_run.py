@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ from fsseg.errors import FssegError
 from fsseg.evaluation import evaluate
 from fsseg.interfaces import FittedThreshold
 from fsseg.label_maps import write_labels
+from fsseg.plugins import hooks
 from fsseg.progress import Progress
 from fsseg.protocols import Fold
 from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
-from fsseg.records import SCORES, CaseScore, read_scores, write_json, write_lines
+from fsseg.records import SCORES, CaseScore, read_lines, read_scores, write_json, write_lines
 from fsseg.run_data import RunData
 from fsseg.segmenter import Segmenter
 from fsseg.stages import component_identity, environment, stage_folder, stage_path
 from fsseg.training import Training, train_together
 from fsseg.variants import Variant
+
+LOG = "train.jsonl"
+"""The file of a training's losses."""
 
 LABELS = "labels"
 """The folder of an evaluation's label maps."""
@@ -64,6 +69,7 @@ class FoldRun:
         runs: Where finished stages are kept.
         device: Where to compute.
         progress: Follows the stages.
+        told: Fingerprints of the trainings whose steps hooks were told of.
     """
 
     recipe: Recipe
@@ -73,6 +79,7 @@ class FoldRun:
     runs: Path
     device: torch.device
     progress: Progress
+    told: set[str] = field(default_factory=set)
 
     def finish(self) -> FinishedFold:
         """Trains, calibrates and evaluates every row."""
@@ -84,23 +91,37 @@ class FoldRun:
             calibrated = self._calibrate(trained, backbone, variants)
             evaluated = self._evaluate(calibrated, backbone, variants)
             stages.append({"train": trained.folder, "calibrate": calibrated.folder, "evaluate": evaluated.folder})
-            scores += read_scores(evaluated.folder / SCORES)
+            found = read_scores(evaluated.folder / SCORES)
+            self._tell_of_scores(rows, found)
+            scores += found
         order = [row.name for row in self.recipe.variants]
         return FinishedFold(self.fold, self.seed, stages, sorted(scores, key=lambda score: order.index(score.variant)))
+
+    def _tell_of_scores(self, rows: list[VariantTable], scores: list[CaseScore]) -> None:
+        for row in rows:
+            own = [score for score in scores if score.variant == row.name]
+            hooks().variant_evaluated(variant=row.name, fold=self.fold.index, seed=self.seed, scores=own)
 
     @property
     def calibration_classes(self) -> int:
         """Classes of a calibration episode: as many as training may have where all are segmented together."""
         return self.recipe.calibration.classes or (MANY_CLASSES if self.data.protocol.together else 1)
 
-    def begin(self, training: TrainingTable, sampler: EpisodeSampler | None = None) -> Training:
-        """A training at its first step, on the fold's own episodes unless others are given."""
+    def begin(self, training: TrainingTable, sampler: EpisodeSampler | None = None, *, told: bool = True) -> Training:
+        """A training at its first step, on the fold's own episodes unless others are given; hooks are told of it."""
         backbone, head = self._build_trainable(training)
         return Training(
             backbone, training.prototypes.build("prototypes"), head,
             sampler or self.data.sampler(self.fold, backbone.intensity), training,
             seed=self.seed, mode=self.recipe.mode, device=self.device, speed=self.recipe.speed,
+            tell=partial(self._tell, training) if told else None,
         )  # fmt: skip
+
+    def _tell(self, training: TrainingTable, record: dict[str, Any]) -> None:
+        rows = next(rows for other, rows in rows_by_training(self.recipe) if other == training)
+        variants = [row.name for row in rows]
+        self.told.add(fingerprint(training.model_dump()))
+        hooks().step_logged(variants=variants, fold=self.fold.index, seed=self.seed, values=record)
 
     def is_trained(self, training: TrainingTable) -> bool:
         """Whether this training is finished."""
@@ -111,13 +132,16 @@ class FoldRun:
 
         def fill(folder: Path) -> None:
             done = finish()
-            write_lines(folder / "train.jsonl", done.log.records())
+            write_lines(folder / LOG, done.log.records())
             save_trained(folder / "checkpoint.safetensors", done.backbone, done.head)
 
         identity = self._training_identity(training)
         folder, reused = stage_folder(self.runs, "train", identity, fill)
         if reused:
             self.progress.note(f"training of fold {self.fold.index}: taken from {folder}")
+            if fingerprint(training.model_dump()) not in self.told:
+                for record in read_lines(folder / LOG):
+                    self._tell(training, record)
         return FinishedStage(identity, folder)
 
     def _train(self, training: TrainingTable) -> FinishedStage:
@@ -197,15 +221,17 @@ class FoldRun:
             "variants": self._row_identities(variants),
             "evaluation": self.data.evaluation_content(self.fold),
             "save_labels": save_labels,
+            "metrics": [_identity("metric", metric) for metric in self.recipe.metrics],
         }
 
         def make(folder: Path) -> None:
             scans = self.data.scans(self.fold, backbone.intensity)
             assignments = self.data.assignments(self.fold, scans, self.seed)
+            metrics = {metric.name: metric.build("metric") for metric in self.recipe.metrics}
             scores = []
             for result in evaluate(
                 backbone, variants, assignments, scans, self.fold,
-                seed=self.seed, device=self.device, progress=self.progress,
+                seed=self.seed, device=self.device, metrics=metrics, progress=self.progress,
             ):  # fmt: skip
                 scores += result.scores
                 if save_labels:  # at once: all rows' labels of a fold would fill the memory

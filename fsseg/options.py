@@ -36,13 +36,19 @@ def schema(component: type) -> type[BaseModel]:
     for name, parameter in list(inspect.signature(component.__init__).parameters.items())[1:]:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name not in hints:
             raise PluginError(
-                f"{component.__module__}:{component.__qualname__}: the constructor's argument {name!r} is "
-                f"{'unannotated' if name not in hints else 'not keyword-only'}, expected annotated keyword-only "
+                f"{component.__module__}:{component.__qualname__}{_place(component)}: the constructor's argument {name!r} "
+                f"is {'unannotated' if name not in hints else 'not keyword-only'}, expected annotated keyword-only "
                 "arguments; they are the component's recipe table, as in `def __init__(self, *, scale: float = 1.0)`"
             )
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[name] = (hints[name], default)
     return create_model(component.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields)
+
+
+def _place(component: type) -> str:
+    """File and line of a constructor that is written in Python."""
+    code = getattr(component.__init__, "__code__", None)
+    return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
 
 
 def options_of(component: type) -> list[Option]:

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable
 from itertools import groupby
 
+from fsseg.components import Component
 from fsseg.options import options_of
-from fsseg.plugins import Component
 
 HEADER = """# Components
 

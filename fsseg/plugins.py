@@ -1,145 +1,241 @@
-"""Finding components: the pluggy manager, and a registry of import strings per kind."""
+"""The plugins of this process: which are loaded, their hooks, and the registry that they fill."""
 
-import importlib
-import importlib.metadata
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pluggy
-from pydantic import ValidationError
 
 from fsseg import hookspecs
-from fsseg.errors import PluginError, RecipeError
-from fsseg.options import explain, nearest, schema, validate
-
-KINDS = {
-    "dataset": "register_datasets",
-    "supervoxels": "register_supervoxels",
-    "backbone": "register_backbones",
-    "prototypes": "register_prototypes",
-    "head": "register_heads",
-    "threshold": "register_thresholds",
-}
-"""Kinds of components, in data-flow order, and the hook that registers each."""
+from fsseg.components import KINDS, Component, Registry, at, line_of, named
+from fsseg.errors import FssegError, PluginError
+from fsseg.options import nearest
+from fsseg.plugin_sources import Plugin, entry_points, import_entry, installed, plugin_of_file, plugins_of_folder
 
 
 @dataclass(frozen=True)
-class Component:
-    """A registered component; its code is not imported until `load`."""
+class Loaded:
+    """Everything that plugins bring."""
 
-    kind: str
-    name: str
-    target: str
-    distribution: str
-    version: str
-
-    def load(self) -> type:
-        """The component's class; raises PluginError if it cannot be imported."""
-        module, _, attribute = self.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise PluginError(
-                f"{self.kind} {self.name!r} of {self.distribution} {self.version}: {self.target} cannot be imported "
-                f"({error}); repair or uninstall that distribution"
-            ) from error
+    plugins: list[Plugin]
+    manager: pluggy.PluginManager
+    registry: Registry
 
 
-class Registry:
-    """All registered components by kind and name."""
+@dataclass(frozen=True)
+class Choice:
+    """Which plugins to load besides the installed ones, and which of those to leave out."""
 
-    def __init__(self) -> None:
-        self._components: dict[tuple[str, str], Component] = {}
+    files: tuple[Path, ...] = ()
+    without: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[Component]:
-        order = list(KINDS)
-        return iter(sorted(self._components.values(), key=lambda c: order.index(c.kind)))
 
-    def add(self, component: Component) -> None:
-        """Registers a component; raises PluginError where the name is taken, naming both distributions."""
-        other = self._components.setdefault((component.kind, component.name), component)
-        if other != component:
-            raise PluginError(
-                f"{component.kind} {component.name!r} is registered twice: by {other.distribution} ({other.target}) and by "
-                f"{component.distribution} ({component.target}); uninstall one of them"
-            )
+_choice = Choice()
 
-    def names(self, kind: str) -> list[str]:
-        """Names of the components of this kind."""
-        return [component.name for component in self if component.kind == kind]
 
-    def find(self, kind: str, name: str) -> Component:
-        """The component of this kind and name; raises RecipeError with the nearest name."""
-        if (kind, name) not in self._components:
-            raise RecipeError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
-        return self._components[kind, name]
+def choose_plugins(files: Iterable[Path | str] | None = None, without: Iterable[str] | None = None) -> None:
+    """Decides which plugins this process loads; what is not given stays as it was.
 
-    def problems(self, kind: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:
-        """What is wrong with a component's recipe table, as (key, sentence) pairs."""
-        try:
-            component = self.find(kind, name).load()
-            validate(component, options)
-        except RecipeError as error:
-            return [("name", str(error))]
-        except ValidationError as error:
-            return explain(error, lambda _: list(schema(component).model_fields))
-        return []
+    Args:
+        files: Plugins of a single file that belong to no distribution.
+        without: Installed plugins to leave out, by the name of the plugin or of its distribution.
+    """
+    global _choice
+    chosen = Choice(
+        _choice.files if files is None else tuple(Path(file) for file in files),
+        _choice.without if without is None else tuple(without),
+    )
+    if chosen != _choice:
+        _choice = chosen
+        loaded.cache_clear()
 
-    def build(self, kind: str, name: str, options: dict[str, Any]) -> Any:
-        """An instance of the component with these options; raises RecipeError if they do not fit."""
-        problems = self.problems(kind, name, options)
-        if problems:
-            raise RecipeError("\n".join(f"{kind} {name}: {key}: {sentence}" for key, sentence in problems))
-        component = self.find(kind, name).load()
-        return component(**validate(component, options))
+
+def registry() -> Registry:
+    """The components of fsseg and of every plugin; raises PluginError for a plugin that cannot be used."""
+    return loaded().registry
+
+
+def hooks() -> pluggy.HookRelay:
+    """The hooks to call, each of which every plugin that implements it hears."""
+    return loaded().manager.hook
+
+
+@contextmanager
+def listening(listeners: list[Any]) -> Iterator[None]:
+    """Objects that hear the hooks of a run, within the block, as plugins do all the time.
+
+    Raises PluginError for one whose hooks are not hooks.
+    """
+    manager = loaded().manager
+    for listener in listeners:
+        check_hooks(Plugin(type(listener).__name__, type(listener).__module__, "", listener))
+    for listener in listeners:
+        manager.register(listener)
+    try:
+        yield
+    finally:
+        for listener in listeners:
+            manager.unregister(listener)
 
 
 @cache
-def registry() -> Registry:
-    """The components of fsseg and of every installed plugin; raises PluginError for a plugin that cannot be used."""
+def loaded() -> Loaded:
+    """The plugins that were chosen; raises PluginError for one that cannot be used."""
+    found = [*installed(_choice.without)]
+    for path in _choice.files:
+        found += [plugin for plugin in _plugins_of(path) if plugin not in found]
+    return load(found)
+
+
+def _plugins_of(path: Path) -> list[Plugin]:
+    """The plugins of a file or a source folder; raises PluginError for a file without a hook."""
+    if path.is_dir():
+        return plugins_of_folder(path)
+    plugin = plugin_of_file(path)
+    check_hooks(plugin)
+    if not plugin.hooks:
+        raise PluginError(
+            f"--plugin {path}: it has no hook, expected a function such as register_thresholds(register) with "
+            "@hookimpl above it; see docs/hooks.md"
+        )
+    return [plugin]
+
+
+def load(plugins: list[Plugin]) -> Loaded:
+    """Registers plugins with a manager of their own and collects their components."""
     manager = pluggy.PluginManager("fsseg")
     manager.add_hookspecs(hookspecs)
-    origins = {}
-    entries = importlib.metadata.entry_points(group="fsseg")
-    for entry in sorted(entries, key=lambda e: (e.dist.name != "fsseg", e.dist.name, e.name)):  # our own come first
-        origin = (entry.dist.name, entry.dist.version)
-        name = manager.register(_import(entry, origin), f"{origin[0]}:{entry.name}")
-        origins[name] = origin
-    _check_names(manager)
-    return collect(manager, origins)
+    for plugin in plugins:
+        check_hooks(plugin)
+        manager.register(plugin.module, f"{plugin.distribution}:{plugin.name}")
+    return Loaded(plugins, manager, _collect(plugins))
 
 
-def collect(manager: pluggy.PluginManager, origins: dict[str, tuple[str, str]]) -> Registry:
-    """Calls every plugin's register hooks; `origins` tells the distribution and version of each plugin."""
+def check_hooks(plugin: Plugin) -> None:
+    """Raises PluginError for a hook that is misspelt, not marked, or asks for an argument that there is not."""
+    for name, function in plugin.hooks.items():
+        if name not in hookspecs.spec_names():
+            raise _refuse(plugin, function, f"there is no hook {name!r}; {nearest(name, hookspecs.spec_names())}")
+        known = list(inspect.signature(hookspecs.describe(name)).parameters)
+        strange = [argument for argument in inspect.signature(function).parameters if argument not in known]
+        if strange:
+            offered = ", ".join(known)
+            raise _refuse(
+                plugin, function, f"the hook {name} has no argument {strange[0]!r}, expected some of {offered}"
+            )
+    for name in hookspecs.spec_names():
+        function = getattr(plugin.module, name, None)
+        if inspect.isfunction(function) and name not in plugin.hooks:
+            raise _refuse(plugin, function, f"the hook {name} is not marked; write @hookimpl above it")
+
+
+def _collect(plugins: list[Plugin]) -> Registry:
+    """Calls the register hooks plugin by plugin, to know whose component it is; by kind, in the order of plugins."""
     found = Registry()
     for kind, hook in KINDS.items():
-        # One by one instead of through the hook's caller, to know whose component it is. pluggy calls the latest
-        # first; here the order of registration is the order of a listing.
-        for implementation in getattr(manager.hook, hook).get_hookimpls():
-            distribution, version = origins[implementation.plugin_name]
-
-            def register(name: str, target: str) -> None:
-                found.add(Component(kind, name, target, distribution, version))  # noqa: B023 (called at once)
-
-            implementation.function(register)
+        for plugin in plugins:
+            if hook in plugin.hooks:
+                _register_all(found, plugin, kind, plugin.hooks[hook])
     return found
 
 
-def _import(entry: importlib.metadata.EntryPoint, origin: tuple[str, str]) -> Any:
+def _register_all(found: Registry, plugin: Plugin, kind: str, hook: Callable[..., Any]) -> None:
+    def register(name: str, target: str | type) -> None:
+        text = f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else target
+        module, _, attribute = str(text).partition(":")
+        if not (module and attribute):
+            raise _refuse(plugin, hook, f'{kind} {name!r}: expected "package.module:Class", got {target!r}')
+        found.add(
+            Component(kind, name, text, plugin.distribution, plugin.version, plugin.name, line_of(hook), plugin.file)
+        )
+
     try:
-        return entry.load()
+        hook(*[register][: len(inspect.signature(hook).parameters)])
+    except FssegError:
+        raise
     except Exception as error:
-        raise PluginError(
-            f"plugin {entry.name!r} of {origin[0]} {origin[1]}: {entry.value} cannot be imported "
-            f"({type(error).__name__}: {error}); repair or uninstall that distribution"
-        ) from error
+        raise _refuse(plugin, hook, f"{hook.__name__} failed ({named(error)})") from error
 
 
-def _check_names(manager: pluggy.PluginManager) -> None:
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        known = ", ".join(KINDS.values())
-        raise PluginError(f"{error.args[-1]}; the hooks are {known}") from error
+def _refuse(plugin: Plugin, function: Callable[..., Any], sentence: str) -> PluginError:
+    way_out = "correct the file" if plugin.file else f"repair it, or leave it out with --no-plugin {plugin.name}"
+    return PluginError(f"{plugin}{at(line_of(function))}: {sentence}; {way_out}")
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """A plugin as `fsseg plugin list` shows it.
+
+    Attributes:
+        name: The plugin's name.
+        distribution: Where it comes from.
+        version: That distribution's version.
+        components: What it registers, as KIND/NAME.
+        listens: The hooks of a run that it implements.
+        problem: Why it cannot be used, if it cannot.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    components: list[str]
+    listens: list[str]
+    problem: str | None = None
+
+
+def survey() -> list[Surveyed]:
+    """Every plugin, whether it can be used or not: one that clashes with another before it cannot."""
+    good: list[Plugin] = []
+    lines = []
+    for origin, find in _candidates():
+        try:
+            for plugin in find():
+                lines.append(_surveyed(plugin, load([*good, plugin])))
+                good.append(plugin)
+        except PluginError as error:
+            lines.append(Surveyed(*origin, [], [], str(error)))
+    return lines
+
+
+def _candidates() -> Iterator[tuple[tuple[str, str, str], Callable[[], list[Plugin]]]]:
+    """Name, distribution and version of every plugin, and how to get it."""
+    for entry in entry_points():
+        if not {entry.name, entry.dist.name} & set(_choice.without):
+            origin = (entry.name, entry.dist.name, entry.dist.version)
+            yield origin, partial(lambda e, *of: [import_entry(e, *of)], entry, *origin[1:])
+    for path in _choice.files:
+        yield (path.stem, path.name, ""), partial(_plugins_of, path)
+
+
+def _surveyed(plugin: Plugin, found: Loaded) -> Surveyed:
+    own = (plugin.distribution, plugin.name)
+    components = [f"{c.kind}/{c.name}" for c in found.registry if (c.distribution, c.plugin) == own]
+    listens = [name for name in plugin.hooks if name not in KINDS.values()]
+    return Surveyed(plugin.name, plugin.distribution, plugin.version, components, listens)
+
+
+def components_of(what: str) -> list[Component]:
+    """The components of a plugin.
+
+    Args:
+        what: Its name, its distribution's, a component's `KIND/NAME`, or the path of its file or source folder.
+
+    Raises:
+        PluginError: There is no such plugin, or it registers nothing.
+    """
+    kind, _, name = what.partition("/")
+    if kind in KINDS and name:
+        return [registry().find(kind, name)]
+    path, wanted = Path(what), {what}
+    if path.exists():
+        choose_plugins(files=[path])
+        wanted = {_plugins_of(path)[0].distribution}
+    found = [component for component in registry() if {component.plugin, component.distribution} & wanted]
+    if not found:
+        known = sorted({name for plugin in loaded().plugins for name in (plugin.name, plugin.distribution)})
+        raise PluginError(f"there is no plugin {what!r} with components; {nearest(what, known)}")
+    return found

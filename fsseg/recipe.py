@@ -1,5 +1,6 @@
 """Recipes: a whole experiment in one TOML file, its tables in the order in which the data flows."""
 
+import copy
 import hashlib
 import json
 import tomllib
@@ -187,6 +188,8 @@ class Recipe(Table):
     calibration: CalibrationTable = CalibrationTable()
     protocol: ProtocolTable = ProtocolTable()
     variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
+    metrics: list[ComponentField] = Field([], description="what is measured besides Dice")
+    trackers: list[ComponentField] = Field([], description="who else is told how the run goes")
 
     def check(self) -> None:
         """Raises RecipeError listing every component, option or name that cannot be run."""
@@ -231,6 +234,9 @@ COMPONENTS = {
 """Where a recipe names components: the keys of each table, which are also the components' kinds."""
 
 
+LISTS = {"metrics": "metric", "trackers": "tracker"}
+"""Keys of a recipe that hold a list of components, and their kind."""
+
 DEFAULT_COMPONENTS = {"supervoxels": "felzenszwalb", "prototypes": "map", "head": "tpm"}
 """The components of tables that a recipe leaves out."""
 
@@ -247,10 +253,15 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
         RecipeError: The file cannot be read; or all unknown keys, wrong types and unknown components at once, each
             with its table, what was expected and the nearest valid name.
     """
-    tables = _read(Path(path))
-    for key, value in (overrides or {}).items():
-        _override(tables, key, value)
-    return parse_recipe(tables, str(path))
+    return parse_recipe(change_tables(read_tables(path), overrides or {}), str(path))
+
+
+def change_tables(tables: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The tables with values by dotted key put in; raises RecipeError for a key that leads nowhere."""
+    changed = copy.deepcopy(tables)
+    for key, value in overrides.items():
+        _override(changed, key, value)
+    return changed
 
 
 def parse_recipe(tables: dict[str, Any], source: str = "recipe") -> Recipe:
@@ -271,7 +282,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tables(path: str | Path) -> dict[str, Any]:
+    """A recipe's tables as written; raises RecipeError for a file that is no TOML."""
+    path = Path(path)
     if not path.is_file():
         raise RecipeError(f"{path}: there is no such recipe; expected a TOML file, such as those in recipes/")
     try:
@@ -363,6 +376,11 @@ def _components(tables: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
             named = _named(table.get(kind)) if isinstance(table, dict) else None
             if isinstance(named, dict) and isinstance(named.get("name"), str):
                 yield where + kind, kind, named
+    for key, kind in LISTS.items():
+        for number, value in enumerate(tables.get(key) if isinstance(tables.get(key), list) else []):
+            named = _named(value)
+            if isinstance(named, dict) and isinstance(named.get("name"), str):
+                yield f"{key}.{number}", kind, named
 
 
 def _rows(tables: dict[str, Any]) -> list[dict[str, Any]]:

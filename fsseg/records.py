@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class CaseScore:
         intersection: Voxels that are the class in truth and prediction.
         predicted: Voxels predicted as the class.
         actual: Voxels of the class in the ground truth.
+        measures: By name, the values of the recipe's metrics; None where one is not defined.
     """
 
     variant: str
@@ -43,6 +44,7 @@ class CaseScore:
     intersection: int
     predicted: int
     actual: int
+    measures: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def dice(self) -> float:

@@ -36,29 +36,47 @@ class Results:
 
     @cached_property
     def frame(self) -> "pandas.DataFrame":
-        """One row per fold, case, class and variant: voxel counts and Dice in [0, 1]."""
+        """One row per fold, case, class and variant: voxel counts, Dice in [0, 1], and what else was measured."""
         import pandas
 
-        return pandas.DataFrame([vars(score) | {"dice": score.dice} for score in self.scores])
+        rows = [vars(score) | {"dice": score.dice} | score.measures for score in self.scores]
+        return (
+            pandas.DataFrame(rows).drop(columns="measures", errors="ignore").astype(dict.fromkeys(self.metrics, float))
+        )
 
-    def table(self) -> "pandas.DataFrame":
+    @property
+    def metrics(self) -> list[str]:
+        """What was measured besides Dice."""
+        return list(dict.fromkeys(name for score in self.scores for name in score.measures))
+
+    def table(self, metric: str = "dice") -> "pandas.DataFrame":
         """Mean Dice in percent: a row per variant, a column per class, their mean, and spreads of that mean.
 
-        A case without the class in truth and prediction is left out of the mean. The mean over classes is taken last.
+        The same of another `metric` that was measured, in its unit. A case without the class in truth and prediction is left out of the mean. The mean over classes is taken last.
         The spreads are standard deviations: over cases of a case's mean over classes, and over folds and over seeds
         where there are several (NaN for a single case).
+
+        Raises:
+            FssegError: That was not measured.
         """
-        frame = self.frame
-        by_class = frame.groupby(["variant", "class_name"], sort=False)["dice"].mean().unstack()
-        table = 100 * by_class.reindex(index=self.variants, columns=self.classes)
+        measured = ["dice", *self.metrics]
+        if metric not in measured:
+            raise FssegError(f"there is no metric {metric!r} in {self.path}; {nearest(metric, measured)}")
+        frame, factor = self.frame, 100 if self.unit(metric) == "%" else 1
+        by_class = frame.groupby(["variant", "class_name"], sort=False)[metric].mean().unstack()
+        table = factor * by_class.reindex(index=self.variants, columns=self.classes)
         table["mean"] = table[self.classes].mean(axis=1, skipna=False)
-        cases = frame.groupby(["variant", "fold", "case"], sort=False)["dice"].mean()
-        table[SPREADS["case"]] = 100 * cases.groupby("variant").std()
+        cases = frame.groupby(["variant", "fold", "case"], sort=False)[metric].mean()
+        table[SPREADS["case"]] = factor * cases.groupby("variant").std()
         for part in ("fold", "seed"):
             if frame[part].nunique() > 1:
-                means = frame.groupby(["variant", part, "class_name"])["dice"].mean().groupby(["variant", part]).mean()
-                table[SPREADS[part]] = 100 * means.groupby("variant").std()
+                means = frame.groupby(["variant", part, "class_name"])[metric].mean().groupby(["variant", part]).mean()
+                table[SPREADS[part]] = factor * means.groupby("variant").std()
         return table
+
+    def unit(self, metric: str) -> str:
+        """The unit of a metric, for example "%" (whose values are shares) or "mm"."""
+        return self.about.get("units", {}).get(metric, "%" if metric == "dice" else "")
 
     def compare(self, row: str, against: str) -> "pandas.DataFrame":
         """Whether a row's Dice differs from another's, by class and for the mean over classes.
@@ -114,12 +132,16 @@ class Results:
         return len({(score.fold, score.case) for score in self.scores})
 
     def dumps(self) -> dict[str, Any]:
-        """The table as plain values."""
-        rows = [
+        """The table as plain values, and one for each further metric."""
+        others = {name: {"unit": self.unit(name), "rows": self._rows(name)} for name in self.metrics}
+        told = {"cases": self.cases, "unit": "Dice, percent", "path": str(self.path), "rows": self._rows("dice")}
+        return self.about | told | ({"metrics": others} if others else {})
+
+    def _rows(self, metric: str) -> list[dict[str, Any]]:
+        return [
             {"variant": name, "oracle": name in self.oracles, **{key: _plain(value) for key, value in row.items()}}
-            for name, row in self.table().iterrows()
+            for name, row in self.table(metric).iterrows()
         ]
-        return {**self.about, "cases": self.cases, "unit": "Dice, percent", "path": str(self.path), "rows": rows}
 
 
 def load_results(path: str | Path) -> Results:

@@ -1,5 +1,6 @@
 """Runs: a recipe from data to results, for every fold and seed it asks for."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from fsseg.devices import pick_device, trainings_at_once
 from fsseg.errors import FssegError
 from fsseg.fold_run import FoldRun, load_head, rows_by_training, train_ahead
+from fsseg.plugins import hooks, listening
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
 from fsseg.recipe import Recipe, VariantTable
@@ -49,10 +51,16 @@ def run(
     """
     runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
     folds = plan(recipe, runs, place, progress)
-    data = folds[0].data
     if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
         progress.note(str(estimate(folds)))
-    asked = recipe.speed.together
+    with listening([tracker.build("tracker") for tracker in recipe.trackers]):
+        return _tell_of_run(recipe, name, runs, lambda: _finish(recipe, name, runs, place, folds, progress))
+
+
+def _finish(
+    recipe: Recipe, name: str, runs: Path, place: torch.device, folds: list[FoldRun], progress: Progress
+) -> Results:
+    asked, data = recipe.speed.together, folds[0].data
     at_once = trainings_at_once(place) if asked == "auto" else asked
     if at_once > 1:
         train_ahead(folds, at_once, progress)
@@ -62,6 +70,18 @@ def run(
     fill_folder(folder, lambda unfinished: write_run(unfinished, recipe, about, environment(place.type), finished))
     scores = [score for fold in finished for score in fold.scores]
     return Results(folder, scores, about["classes"], about)
+
+
+def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Results]) -> Results:
+    """Does the work between the hooks that begin and end a run; whoever heard of the beginning hears of the end."""
+    hooks().run_started(recipe=recipe, name=name, runs_dir=runs)
+    try:
+        results = work()
+    except BaseException as error:
+        hooks().run_finished(recipe=recipe, results=None, error=error)
+        raise
+    hooks().run_finished(recipe=recipe, results=results, error=None)
+    return results
 
 
 def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> list[FoldRun]:
@@ -109,6 +129,7 @@ def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
         "folds": [fold.index for fold in data.folds],
         "seeds": recipe.seeds,
         "classes": list(data.classes.values()),
+        "units": {metric.name: metric.build("metric").unit for metric in recipe.metrics},
     }
 
 

@@ -1,7 +1,6 @@
 """Stage keys and the folders that hold finished stages, so that recipes share what they have in common."""
 
 import hashlib
-import inspect
 import os
 import platform
 import shutil
@@ -63,7 +62,7 @@ def component_identity(kind: str, name: str, options: dict[str, Any]) -> dict[st
         "name": name,
         "options": options,
         "distribution": [component.distribution, component.version],
-        "source": _digest(Path(inspect.getfile(component.load())).parent.glob("*.py")),
+        "source": _digest(component.sources()),
     }
 
 

@@ -164,7 +164,7 @@ def measure_speeds(fold: FoldRun) -> Speeds:
     scan, device = made_up_scan(size), fold.device
     sampler = EpisodeSampler([scan], EpisodeTable(min_pixels=1, min_slice_pixels=0))
 
-    under_way = fold.begin(training, sampler)
+    under_way = fold.begin(training, sampler, told=False)
     backbone, images = under_way.backbone, scan.images.to(device)
     plain = PLAIN_RUNS + 1 if under_way.speed.capture else 1
     step = _time(under_way.advance, device, plain)

@@ -1,6 +1,7 @@
 """Training: episodes of supervoxels, SGD, and the running averages that published thresholds rest on."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,8 @@ class Training:
         log: Losses so far.
     """
 
+    # `tell` hears of each record of the log one record late: reading the latest would have the host wait for the GPU.
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -103,6 +106,7 @@ class Training:
         mode: str,
         device: torch.device,
         speed: SpeedTable | None = None,
+        tell: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.options, self.step = options, 0
         self.speed = choose_speed(speed or SpeedTable(), device, backbone, prototypes, sampler)
@@ -122,7 +126,7 @@ class Training:
             fused=self.speed.fused,
         )
         self._losses = torch.zeros(3, device=device)
-        self.log = TrainingLog()
+        self.log, self._tell = TrainingLog(), tell
         self._stream = new_stream(device)
         self._parts: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
@@ -139,6 +143,8 @@ class Training:
             else:
                 self._update(self._sampler.make(draw, self._device))
             self.log.add(self.step, self._losses, self.head.score, rate)
+            if self._tell is not None:
+                self._tell_of(self.log.new_records(behind=1))
         self.step += 1
 
     def finish(self) -> None:
@@ -146,11 +152,17 @@ class Training:
         join_stream(self._stream)
         self.backbone.eval()
         self.head.eval()
+        if self._tell is not None:
+            self._tell_of(self.log.new_records())
 
     @property
     def problem(self) -> str | None:
         """Why steps could not be recorded, if that was tried."""
         return self._recorded.problem
+
+    def _tell_of(self, records: list[dict[str, Any]]) -> None:
+        for record in records:
+            self._tell(record)
 
     def _set_rate(self, rate: float) -> None:
         if self._rate is not None:
@@ -270,11 +282,12 @@ def update_averages(
 
 
 class TrainingLog:
-    """Collects losses on the device and reads them off in the end, so that steps do not wait for the host."""
+    """Collects losses on the device and reads them off later, so that steps do not wait for the host."""
 
     def __init__(self) -> None:
         self._pending: list[Tensor] = []
         self._rows: list[tuple[int, float, Tensor]] = []
+        self._read: list[dict[str, Any]] = []
 
     def add(self, step: int, losses: Float[Tensor, "3"], score: Score | None, rate: float) -> None:
         """Adds a step; every 25th makes a record."""
@@ -287,11 +300,20 @@ class TrainingLog:
             values = torch.cat([values, torch.stack([score.threshold.detach(), score.average_distance])])
         self._rows.append((step + 1, rate, values))
 
-    def records(self) -> list[dict[str, Any]]:
-        """The records so far."""
+    def new_records(self, behind: int = 0) -> list[dict[str, Any]]:
+        """The records that were not read yet, but for so many of the latest."""
+        count = max(0, len(self._rows) - behind)
+        rows, self._rows = self._rows[:count], self._rows[count:]
         names = ("query", "alignment", "t_loss", "score_threshold", "average_distance")
-        rows = torch.stack([values for *_, values in self._rows]).tolist() if self._rows else []
-        return [
-            {"step": step, "learning_rate": rate} | dict(zip(names, values))
-            for (step, rate, _), values in zip(self._rows, rows)
+        values = torch.stack([values for *_, values in rows]).tolist() if rows else []
+        new = [
+            {"step": step, "learning_rate": rate} | dict(zip(names, of_row))
+            for (step, rate, _), of_row in zip(rows, values)
         ]
+        self._read += new
+        return new
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records so far."""
+        self.new_records()
+        return list(self._read)

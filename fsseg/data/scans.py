@@ -25,6 +25,7 @@ class EvaluationScan:
         labels: Class values on the working grid, for the support and for oracles.
         truth: Class values on the scan's own grid, where predictions are scored.
         working: The way from one grid to the other.
+        spacing: Voxel size of the scan's own grid in mm along (slice, height, width).
     """
 
     case: str
@@ -33,6 +34,7 @@ class EvaluationScan:
     labels: UInt8[Tensor, "slice height width"]
     truth: UInt8[Tensor, "slice own_height own_width"]
     working: WorkingGrid
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> Evaluation
         torch.from_numpy(volume.labels),
         torch.from_numpy(own.labels),
         volume.working or WorkingGrid(size, size, size),
+        own.spacing,
     )
 
 
