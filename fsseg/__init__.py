@@ -6,7 +6,7 @@ The names below are the public API. They are imported when first used, so that `
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fsseg.errors import FssegError
+from fsseg.errors import DataError, FssegError
 
 if TYPE_CHECKING:
     from fsseg.backbones.deeplab import DeepLabResNet101
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fsseg.grids import FileGrid
     from fsseg.heads import AdNet, AdNetPp, Tpm
     from fsseg.hookspecs import hookimpl
-    from fsseg.plugins import registry
+    from fsseg.plugins import choose_plugins, registry
+    from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
     from fsseg.results import Results, load_results
@@ -34,7 +35,8 @@ _HOMES = {
     "fsseg.grids": ["FileGrid"],
     "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
     "fsseg.hookspecs": ["hookimpl"],
-    "fsseg.plugins": ["registry"],
+    "fsseg.plugins": ["choose_plugins", "registry"],
+    "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],
     "fsseg.results": ["Results", "load_results"],
@@ -46,7 +48,7 @@ _HOMES = {
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["FssegError", *sorted(_MODULE_OF)]
+__all__ = ["DataError", "FssegError", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,11 @@ class FileGrid:
     flipped: tuple[bool, bool, bool] = (False, False, False)
     size: tuple[int, int, int] | None = None
 
+    @classmethod
+    def of_spacing(cls, spacing: tuple[float, float, float]) -> "FileGrid":
+        """The grid of a volume that comes from no file, with this voxel size in mm along (slice, height, width)."""
+        return cls(np.diag([*reversed(spacing), 1.0]))
+
     def from_file(self, voxels: np.ndarray) -> np.ndarray:
         """The file's voxels, slices first."""
         return np.ascontiguousarray(np.flip(voxels.transpose(self.axes), self._flips))
