@@ -73,6 +73,7 @@ def ideal_prior(margins: Float[Tensor, "query height width"], counts: Int[Tensor
     (or one unit below the smallest).
     """
     values = margins.flatten(1)
+    values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
     total = values.shape[1]
     rank = counts.clamp(min=1)
     above = nth_largest(values, rank)

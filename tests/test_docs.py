@@ -16,7 +16,7 @@ import typer
 import fsseg
 from fsseg import registry
 from fsseg.cli import app
-from fsseg.pages import components_page
+from fsseg.pages import components_page, contract_page
 from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
 from fsseg.recipe import TABLES, EpisodeTable, ProtocolTable
 
@@ -28,6 +28,11 @@ def test_the_page_of_components_is_current():
     """Made by `uv run fsseg list --markdown > docs/components.md`."""
     page = components_page(c for c in registry() if c.distribution in ("fsseg", "fsseg-otsu"))
     assert (ROOT / "docs" / "components.md").read_text().strip() == page.strip()
+
+
+def test_the_page_of_contracts_is_current():
+    """Made by `uv run python -c "from fsseg.pages import contract_page; print(contract_page(), end='')" > docs/contract.md`."""
+    assert (ROOT / "docs" / "contract.md").read_text() == contract_page()
 
 
 def test_the_first_snippet_of_the_readme_runs():

@@ -23,7 +23,7 @@ class Otsu:
         self.bins = bins
 
     def __call__(self, evidence: Evidence) -> Float[Tensor, "query"]:
-        return torch.stack([-self._split(values) for values in evidence.margin.flatten(1)])
+        return torch.stack([-self._split(values) for values in evidence.margin.float().flatten(1)])
 
     def _split(self, values: Float[Tensor, "pixel"]) -> Float[Tensor, ""]:
         """The upper edge of the last bin below the split; for equal values, that value."""

@@ -3,6 +3,12 @@ import pytest
 import torch
 
 from fsseg import Evidence, registry
+from fsseg.testing import parametrize_with_checks
+
+
+@parametrize_with_checks("threshold/otsu")
+def test_contract(check):
+    check()
 
 
 def evidence(margins):

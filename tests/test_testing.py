@@ -1,0 +1,470 @@
+"""The contract checks: each fails a component that is broken on purpose, and all built-ins pass all of them."""
+
+import copy
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fsseg import CeT, FssegError, Map, Tpm, hookimpl, registry
+from fsseg.components import KINDS
+from fsseg.data.phantom import AbdomenPhantom
+from fsseg.measures import Iou
+from fsseg.testing import (
+    ContractError,
+    NotApplicable,
+    check_functions,
+    checks_for,
+    general,
+    parametrize_with_checks,
+    run_checks,
+)
+
+PHANTOM = {"count": 4, "size": 64}
+
+
+class Backbone(nn.Module):
+    """A small one that keeps the contract."""
+
+    stride, channels, intensity = 4, 6, "zscore"
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, 1))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Phantom(AbdomenPhantom):
+    """A dataset that keeps the contract."""
+
+    def __init__(self) -> None:
+        super().__init__(**PHANTOM)
+
+
+class Blocks:
+    """Supervoxels that keep the contract."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, volume, dataset):
+        columns = np.arange(volume.image.shape[2]) // 8
+        return np.broadcast_to(columns, volume.image.shape).astype(np.int32)
+
+
+class Tracker:
+    """A tracker that keeps the contract."""
+
+    def __init__(self) -> None:
+        pass
+
+    @hookimpl
+    def step_logged(self, values):
+        pass
+
+
+SOUND = {
+    "backbone": Backbone, "prototypes": Map, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
+    "metric": Iou, "tracker": Tracker,
+}  # fmt: skip
+
+
+def broken(kind, **methods):
+    """The sound component of a kind with some methods or attributes replaced."""
+    return type("Broken", (SOUND[kind],), {"__doc__": "Broken.", **methods})
+
+
+def changed(kind, change):
+    """The sound component of a kind, with its output changed."""
+    name = "forward" if kind in ("backbone", "head") else "__call__"
+    inner = getattr(SOUND[kind], name)
+    return broken(kind, **{name: lambda self, *inputs: change(inner(self, *inputs), *inputs)})
+
+
+class Fitted(CeT):
+    """A fitted policy that keeps the contract: the mean of the ideal priors."""
+
+    def __init__(self) -> None:
+        self.mean = None
+
+    def __call__(self, evidence):
+        if self.mean is None:
+            raise FssegError("not fitted")
+        return torch.full_like(evidence.query_location, self.mean)
+
+    def describe(self, evidence):
+        return evidence.query_location[:, None]
+
+    def fit(self, described, ideal):
+        self.mean = float(ideal.together.mean())
+
+    def state(self):
+        return {"mean": self.mean}
+
+    def load_state(self, state):
+        self.mean = state["mean"]
+
+
+def fitted(**methods):
+    return type("Broken", (Fitted,), {"__doc__": "Broken.", **methods})
+
+
+class Background(Map):
+    """Map, with a background it makes or does not make."""
+
+    background = True
+
+
+class Unannotated(CeT):
+    """Broken."""
+
+    def __init__(self, *, width=1):
+        pass
+
+
+class Untold(CeT):
+    def __init__(self) -> None:
+        pass
+
+
+class Picky(CeT):
+    """Broken."""
+
+    def __init__(self, *, limits: list[float | None] = [None]) -> None:  # noqa: B006
+        pass
+
+
+class Loose(Tpm):
+    """Broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = torch.zeros(1)
+
+
+class FromGlobalGenerator(Backbone):
+    """Broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Conv2d(3, 6, 4, 4)
+
+
+def bend(value, **parts):
+    """A dataclass with parts that its own type hints would not let in, which tests run."""
+    bent = copy.copy(value)
+    for key, part in parts.items():
+        object.__setattr__(bent, key, part)
+    return bent
+
+
+def counting(change):
+    """An output changed by how often it was asked for, which is kept."""
+    calls = []
+
+    def apply(output, *inputs):
+        calls.append(1)
+        return change(output, len(calls))
+
+    return apply
+
+
+def in_place(output, *inputs):
+    inputs[0].mul_(2)
+    return output
+
+
+def look_at_target(self, evidence, target):
+    return evidence.query_location * 0
+
+
+def near_the_first(output, features, masks, sigma=None):
+    """The prototype and the first shot's first cell."""
+    return replace(output, foreground=output.foreground + features[:, :1, :, 0, 0])
+
+
+def only_inner_pixels(output, features, masks, sigma=None):
+    """NaN where a mask misses the middle of every cell."""
+    seen = masks[..., ::4, ::4].flatten(1).any(dim=1)
+    return replace(output, foreground=output.foreground / seen[:, None, None])
+
+
+def nan_where_there_is_no_background(output, features, masks, sigma=None):
+    return replace(output, foreground=output.foreground / (~masks).sum().clamp(max=1))
+
+
+def keep_the_largest(self, evidence):
+    """The largest support so far decides."""
+    self.largest = max(getattr(self, "largest", 0.0), float(evidence.support_size.max()))
+    return evidence.query_location * 0 + self.largest
+
+
+def scans_differ(self, case):
+    volume = AbdomenPhantom.load(self, case)
+    self.loads = getattr(self, "loads", 0) + 1
+    return replace(volume, image=volume.image + self.loads)
+
+
+def with_volume(**parts):
+    def load(self, case):
+        volume = AbdomenPhantom.load(self, case)
+        return bend(volume, **{key: change(volume) for key, change in parts.items()})
+
+    return broken("dataset", load=load)
+
+
+def fail_at_results(self, results):
+    return results.path / "x"
+
+
+def late(self, values):
+    pass
+
+
+BROKEN = {
+    # of all kinds
+    "check_constructor": [
+        ("threshold", Unannotated, "argument 'width' is unannotated"),
+        ("threshold", Untold, "expected a docstring"),
+    ],
+    "check_options_round_trip": [("threshold", Picky, "expected options that TOML can hold")],
+    "check_same_seed_same_output": [
+        ("backbone", FromGlobalGenerator, "expected the same output from two instances"),
+        ("metric", changed("metric", lambda value, *_: value * random.random()), "expected the same output"),
+    ],
+    "check_ambient_randomness_untouched": [
+        ("backbone", FromGlobalGenerator, "a move in torch"),
+        ("prototypes", changed("prototypes", lambda made, *_: (np.random.rand(), made)[1]), "a move in numpy.random"),
+    ],
+    "check_inputs_not_modified": [("head", changed("head", in_place), "expected its inputs unchanged")],
+    "check_float32_and_bfloat16": [
+        ("threshold", changed("threshold", lambda prior, e: prior + e.margin.numpy().mean()), None),
+        ("head", changed("head", lambda logits, *_: logits * (torch.nan if logits.dtype == torch.bfloat16 else 1)), "not in bfloat16"),
+    ],
+    "check_cpu_and_gpu_agree": [("threshold", changed("threshold", counting(lambda prior, n: prior + n)), "the CPU and on the GPU")],
+    "check_state_without_pickle": [
+        ("head", Loose, "got extra, which is neither saved nor moved"),
+        ("threshold", fitted(state=lambda self: {"mean": np.float32(self.mean)}), "expected state\\(\\) to be plain"),
+        ("threshold", fitted(load_state=lambda self, state: setattr(self, "mean", 0.0)), "expected the same output after its state"),
+    ],
+    # backbones
+    "check_channels_and_stride": [
+        ("backbone", broken("backbone", channels=7), "expected features of shape \\(1, 7, 8, 8\\)"),
+        ("backbone", broken("backbone", stride=8), "got \\(1, 6, 16, 16\\)"),
+        ("backbone", broken("backbone", stride=4.0), "expected whole numbers"),
+    ],
+    "check_odd_sizes": [
+        ("backbone", changed("backbone", lambda f, images: f / (images.shape[-1] % 4 == 0)), "expected finite features"),
+        ("backbone", changed("backbone", lambda f, images: f[..., : f.shape[-1] // 2]), "cells from a 29 x 21 slice"),
+    ],
+    "check_slices_are_encoded_by_themselves": [
+        ("backbone", changed("backbone", lambda features, images: features - features.mean()), "in a batch and alone"),
+    ],
+    "check_intensity_rule": [("backbone", broken("backbone", intensity="hounsfield"), "one of zscore, percentile, got 'hounsfield'")],
+    # heads
+    "check_a_logit_per_class": [
+        ("head", changed("head", lambda logits, *_: logits[:, 1:]), "expected logits of shape \\(5, 2, 8, 8\\)"),
+    ],
+    "check_likeness_is_foreground": [("head", changed("head", lambda logits, *_: logits.flip(1)), "background's logit comes first")],
+    "check_order_of_ways": [
+        ("head", changed("head", lambda logits, *_: logits + torch.arange(logits.shape[1])[:, None, None]), "ways in another order"),
+        ("prototypes", changed("prototypes", lambda made, *_: replace(made, foreground=made.foreground * (1 + torch.arange(len(made.foreground)))[:, None, None])), "every way to keep"),
+    ],
+    "check_slices_are_scored_by_themselves": [("head", changed("head", lambda logits, *_: logits - logits.mean()), "slice's logits")],
+    "check_finite": [
+        ("head", changed("head", lambda logits, f, _: logits / f.norm(dim=1, keepdim=True)), "finite logits for features of zeros"),
+        ("head", changed("head", lambda logits, f, p: logits / p.foreground.norm()), "finite logits for prototypes of zeros"),
+    ],
+    "check_differentiable": [
+        ("head", changed("head", lambda logits, *_: logits.detach()), "expected logits with a gradient"),
+        ("head", broken("head", forward=lambda self, f, p: Tpm.forward(self, f.detach(), p)), "the features, got none"),
+    ],
+    "check_padding": [
+        ("head", broken("head", forward=lambda self, f, p: Tpm.forward(self, f, replace(p, weights=torch.full_like(p.weights, 1 / p.weights.shape[1])))), "prototypes of weight 0 to change nothing"),
+    ],
+    # prototype extractors
+    "check_shapes": [
+        ("prototypes", changed("prototypes", lambda made, *_: bend(made, foreground=made.foreground[:1])), "expected 2 ways x"),
+        ("prototypes", changed("prototypes", lambda made, *_: bend(made, weights=made.weights[:, 0])), "as many weights"),
+        ("prototypes", Background, "if and only if it has `background = True`, got background = True and none"),
+        ("prototypes", changed("prototypes", lambda made, *_: replace(made, background=made.foreground[0])), "background = False and some"),
+    ],
+    "check_weights_sum_to_one": [("prototypes", changed("prototypes", lambda made, *_: replace(made, weights=made.weights / 2)), "sums \\[0.5\\]")],
+    "check_order_of_shots": [("prototypes", changed("prototypes", near_the_first), "whatever the order of the shots")],
+    "check_order_of_pixels": [("prototypes", changed("prototypes", near_the_first), "whatever the order of the cells")],
+    "check_outside_the_mask": [("prototypes", changed("prototypes", near_the_first), "features outside the mask to change nothing")],
+    "check_one_pixel_mask": [("prototypes", changed("prototypes", only_inner_pixels), "a mask of one pixel")],
+    "check_empty_mask": [
+        ("prototypes", changed("prototypes", lambda made, f, masks, s=None: replace(made, foreground=made.foreground / made.weights[..., None])), "for an empty mask"),
+    ],
+    "check_full_mask": [("prototypes", changed("prototypes", nan_where_there_is_no_background), "a mask that fills the slice")],
+    # threshold policies
+    "check_oracle_is_declared": [
+        ("threshold", broken("threshold", oracle=None), "expected a class attribute `oracle = False`"),
+        ("threshold", broken("threshold", __call__=look_at_target), "if it needs the target, say oracle = True"),
+    ],
+    "check_a_prior_per_slice": [
+        ("threshold", changed("threshold", lambda prior, e: prior[:1]), "expected finite log-odds of shape \\(5,\\) or \\(5, 1\\), got \\(1,\\)"),
+        ("threshold", changed("threshold", lambda prior, e: prior.log() * torch.inf), "expected finite log-odds"),
+    ],
+    "check_order_of_slices": [
+        ("threshold", changed("threshold", lambda prior, e: prior + torch.arange(len(prior))), "slices in another order"),
+    ],
+    "check_common_offset": [("threshold", changed("threshold", lambda prior, e: prior + e.logits.mean()), "all larger by 3")],
+    "check_support_foreground": [
+        ("threshold", broken("threshold", __call__=keep_the_largest), "keep nothing"),
+        ("threshold", changed("threshold", lambda prior, e: prior + (1 - e.support_size).log()), "for a support of 1024 pixels"),
+    ],
+    "check_fit_comes_first": [
+        ("threshold", fitted(__call__=lambda self, e: torch.full_like(e.query_location, self.mean)), "expected an FssegError before it is fitted, got TypeError"),
+        ("threshold", fitted(fit=lambda self, described, ideal: None), "expected an answer after fit"),
+    ],
+    "check_larger_prior_never_loses_foreground": [
+        ("threshold", changed("threshold", counting(lambda prior, n: prior - n)), "expected all foreground to stay"),
+    ],
+    # datasets
+    "check_cases": [
+        ("dataset", broken("dataset", cases=["a", "a"]), "names of their own"),
+        ("dataset", broken("dataset", load=lambda self, case: {}[case]), "expected a DataError for a case that is not there, got KeyError"),
+        ("dataset", broken("dataset", load=lambda self, case: AbdomenPhantom.load(self, self.cases[0])), "is not there, got a volume"),
+    ],
+    "check_facts": [
+        ("dataset", broken("dataset", name=""), "expected a name for tables"),
+        ("dataset", broken("dataset", classes={0: "air", 1: "liver"}), "without the background 0"),
+        ("dataset", broken("dataset", folds="disjoint5"), "expected folds to be a FoldScheme"),
+        ("dataset", broken("dataset", statistics="scan"), "'volume' or 'training'"),
+        ("dataset", broken("dataset", supervoxel_min_size=-1), "None or a positive number"),
+    ],
+    "check_volumes": [
+        ("dataset", with_volume(case=lambda v: "x"), "expected the Volume of phantom_01, got x"),
+        ("dataset", with_volume(image=lambda v: v.image.astype(int)), "finite floating-point intensities"),
+        ("dataset", with_volume(image=lambda v: v.image * np.nan), "finite floating-point intensities"),
+        ("dataset", with_volume(labels=lambda v: v.labels[:1]), "expected uint8 labels of shape"),
+        ("dataset", with_volume(labels=lambda v: v.labels + np.uint8(3)), "expected labels within 0 and"),
+        ("dataset", with_volume(spacing=lambda v: (0.0, 1.0, 1.0)), "expected a positive spacing"),
+    ],
+    "check_deterministic": [("dataset", broken("dataset", load=scans_differ), "the same each time it is loaded")],
+    # supervoxels
+    "check_region_ids": [
+        ("supervoxels", changed("supervoxels", lambda regions, *_: regions.astype(np.int64)), "expected int32"),
+        ("supervoxels", changed("supervoxels", lambda regions, *_: regions[1:]), "expected int32 of shape"),
+        ("supervoxels", changed("supervoxels", lambda regions, *_: regions - 1), "ids from 1"),
+        ("supervoxels", changed("supervoxels", lambda regions, *_: np.ones_like(regions)), "at least two regions"),
+    ],
+    # metrics
+    "check_facts_of_metric": [
+        ("metric", broken("metric", best=2.0), "expected best within range"),
+        ("metric", broken("metric", unit=None), "expected unit to be a string"),
+    ],
+    "check_bounds": [("metric", changed("metric", lambda value, *_: 2 * value), "expected a value from 0.0 to 1.0")],
+    "check_best_for_a_perfect_prediction": [("metric", changed("metric", lambda value, *_: value / 2), "expected 1.0 for a perfect")],
+    "check_symmetry": [
+        ("metric", changed("metric", lambda value, predicted, actual, _: value * (1 if predicted.sum() >= actual.sum() else 0.5)), "changed over"),
+    ],
+    "check_nan_rule": [
+        ("metric", changed("metric", lambda value, *_: np.nan_to_num(value)), "expected NaN where the class is in neither"),
+        ("metric", changed("metric", lambda value, *_: np.nan), "expected a number where the class is in both"),
+    ],
+    # trackers
+    "check_hooks_of_a_run": [
+        ("tracker", broken("tracker", step_logged=late), "got: .*the hook step_logged|expected a method such as step_logged"),
+        ("tracker", broken("tracker", step_logged=hookimpl(lambda self, valeus: None)), "has no argument 'valeus'"),
+    ],
+    "check_follows_a_run": [("tracker", broken("tracker", run_finished=hookimpl(fail_at_results)), None)],
+}  # fmt: skip
+
+CASES = [(name, *case) for name, cases in BROKEN.items() for case in cases]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name, kind, component, sentence", CASES, ids=[f"{c[0]}-{c[1]}-{n}" for n, c in enumerate(CASES)]
+)
+def test_a_broken_component_fails_its_check(name, kind, component, sentence, monkeypatch):
+    if name == "check_cpu_and_gpu_agree":  # as if the CPU were a GPU
+        monkeypatch.setattr(general, "is_accelerator", lambda device: True)
+    check = next(check for check in checks_for(component, kind) if check.name == name)
+    if sentence is None:  # the component's own exception, or whatever the check says
+        with pytest.raises(Exception):  # noqa: B017
+            check()
+        return
+    with pytest.raises(ContractError, match=sentence):
+        check()
+
+
+def test_every_check_has_a_broken_component():
+    assert {function.__name__ for kind in KINDS for function in check_functions(kind)} == set(BROKEN)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_sound_components_pass(kind):
+    failed = [result for result in run_checks(SOUND[kind], kind) if result.status == "failed"]
+    assert not failed
+
+
+@pytest.mark.parametrize("policy", [Fitted])
+def test_a_sound_fitted_policy_passes(policy):
+    assert not [result for result in run_checks(policy, "threshold") if result.status == "failed"]
+
+
+OPTIONS = {
+    "threshold/fixed": {"prior": 0.2},
+    "backbone/timm": {"model": "resnet10t", "strides": [8], "channels": 16},
+    "dataset/abdomen_phantom": PHANTOM,
+}
+NEED_FILES = {"dataset/chaos_t2", "dataset/sabs", "dataset/cmr", "dataset/nifti", "supervoxels/stored"}
+BUILT_IN = [f"{c.kind}/{c.name}" for c in registry() if c.distribution == "fsseg"]
+
+
+@pytest.mark.parametrize("label", [label for label in BUILT_IN if label not in NEED_FILES])
+def test_the_built_in_components_keep_their_contracts(label):
+    failed = [result for result in run_checks(label, options=OPTIONS.get(label)) if result.status == "failed"]
+    assert not failed
+
+
+@parametrize_with_checks("threshold/lin_est", options={"location": "none"})
+def test_the_checks_as_plugin_authors_run_them(check):
+    check()
+
+
+@parametrize_with_checks(
+    broken("threshold", oracle=None), kind="threshold", expected_failures={"check_oracle_is_declared": "on purpose"}
+)
+def test_an_expected_failure(check):
+    check()
+
+
+def test_an_expected_failure_of_no_check():
+    with pytest.raises(FssegError, match="no check 'check_order_of_slicse'.*did you mean 'check_order_of_slices'"):
+        parametrize_with_checks("threshold/ce_t", expected_failures={"check_order_of_slicse": "typo"})
+
+
+def test_results_say_what_became_of_every_check():
+    policy = changed("threshold", lambda prior, evidence: prior + evidence.logits.mean())
+    results = {result.name: (result.status, result.sentence) for result in run_checks(policy, "threshold")}
+    status, sentence = results["check_common_offset"]
+    assert status == "failed" and sentence.startswith("expected the same priors for logits that are all larger by 3")
+    assert results["check_constructor"] == ("passed", "")
+    assert results["check_fit_comes_first"] == ("skipped", "it is not fitted")
+
+
+def test_a_components_own_exception_is_a_failure():
+    def fails(self, evidence):
+        raise ZeroDivisionError("made up")
+
+    result = run_checks(broken("threshold", __call__=fails), "threshold")[-1]
+    assert (result.status, result.sentence) == ("failed", "ZeroDivisionError: made up")
+
+
+def test_nothing_to_check():
+    with pytest.raises(FssegError, match="there is no kind of component 'treshold'; did you mean 'threshold'"):
+        run_checks("treshold/ce_t")
+    with pytest.raises(NotApplicable):
+        next(check for check in checks_for("threshold/ce_t") if check.name == "check_fit_comes_first")()
