@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsseg.interfaces import Head
+from fsseg.interfaces import Head, PrototypeExtractor
 from fsseg.ops import resize
 from fsseg.types import Prototypes, Score, Support, margin
 
 LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
 """Probabilities are clamped to [eps, 1 - eps] before the logarithm in the reference mode, as published."""
+
+IGNORED = 255
+"""The target of pixels that do not count."""
 
 
 def log_probabilities(
@@ -72,3 +75,36 @@ def alignment_loss(
     size = tuple(support.masks.shape[-2:])
     loss = weighted_nll(log_probabilities(support_logits, size, mode), target, background_weight=1.0)
     return torch.where(found.any(), loss, torch.zeros_like(loss))
+
+
+def exchange_loss(
+    prototypes: PrototypeExtractor,
+    head: Head,
+    logits: Float[Tensor, "query class h w"],
+    query_features: Float[Tensor, "query channel h w"],
+    support_features: Float[Tensor, "slice channel h w"],
+    support: Support,
+    mode: str,
+) -> Float[Tensor, ""]:
+    """The prototype alignment loss for extractors that make background prototypes (Wang et al., PANet, 2019).
+
+    Query and support change places: the extractor makes prototypes of the query under its predicted masks, at feature
+    resolution and without gradient, and with them the head segments the support, each way against the background by
+    itself. Pixels of other ways do not count. Ways for which the extractor gives weights 0 are left out; the loss is
+    the mean over the others, and zero where there are none.
+    """
+    predicted = predicted_masks(logits).transpose(0, 1) > 0
+    ways = len(predicted)
+    made = prototypes(query_features.expand(ways, *query_features.shape), predicted, head.sigma)
+    there = (made.weights > 0).any(dim=1)
+    shown, size = support.masks.any(dim=0), tuple(support.masks.shape[-2:])
+    losses = []
+    for way, features in enumerate(support.spread(support_features)):
+        alone = Prototypes(made.foreground[way][None], made.weights[way][None], made.background)
+        mask = support.masks[way]
+        other = shown & ~mask if support.shared else torch.zeros_like(mask)
+        target = mask.long().masked_fill(other, IGNORED)
+        log_probability = log_probabilities(head(features, alone), size, mode)
+        losses.append(torch.nn.functional.nll_loss(log_probability, target, ignore_index=IGNORED))
+    kept = torch.where(there, torch.stack(losses), 0.0)
+    return kept.sum() / there.sum().clamp(min=1)

@@ -98,17 +98,18 @@ def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:
         for seed in recipe.seeds:
             data.check_assignments(fold, seed)
         data.check_hidden(fold)
+    channels = recipe.backbone.build("backbone").channels
     ways = len(data.classes) if data.protocol.together else 1
     for training, rows in rows_by_training(recipe):
         state = training.head.build("head").state_dict()
         for row in rows:
-            _try_out(row, load_head(row, state, training), ways, data.protocol.shots)
+            _try_out(row, load_head(row, state, training), ways, data.protocol.shots, channels)
 
 
 @torch.no_grad()
-def _try_out(row: VariantTable, head: torch.nn.Module, ways: int, shots: int) -> None:
-    """A head may refuse the row's number of prototypes, or the protocol's number of classes."""
-    features = torch.randn(ways, shots, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+def _try_out(row: VariantTable, head: torch.nn.Module, ways: int, shots: int, channels: int) -> None:
+    """A head may refuse the row's number of prototypes, the protocol's of classes, or the backbone's of channels."""
+    features = torch.randn(ways, shots, channels, 4, 4, generator=torch.Generator().manual_seed(0))
     masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)
     try:
         head(features[:1, 0], row.prototypes.build("prototypes")(features, masks, head.sigma))

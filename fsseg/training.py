@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from fsseg.devices import Recorded, gains_from_bfloat16, is_accelerator, join_stream, new_stream, on_stream
 from fsseg.episodes import EpisodeSampler, Ingredients
 from fsseg.interfaces import PrototypeExtractor
-from fsseg.losses import alignment_loss, log_probabilities, t_loss, weighted_nll
+from fsseg.losses import alignment_loss, exchange_loss, log_probabilities, t_loss, weighted_nll
 from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
 from fsseg.recipe import SpeedTable, TrainingTable
@@ -252,12 +253,14 @@ def episode_losses(
     support_features, query_features = features[: len(slices)], features[len(slices) :]
     logits = head(query_features, prototypes(support.spread(support_features), support.masks, head.sigma))
     size = tuple(query.images.shape[-2:])
+    both_sides = getattr(prototypes, "background", False)
+    align = partial(exchange_loss, prototypes, head) if both_sides else partial(alignment_loss, head)
     score = head.score
     if score is not None:
         update_averages(score, logits, episode.target, options.average_rate)
     return Losses(
         query=weighted_nll(log_probabilities(logits, size, mode), episode.target, options.background_weight),
-        alignment=alignment_loss(head, logits, query_features, support_features, support, mode)
+        alignment=align(logits, query_features, support_features, support, mode)
         if options.alignment
         else logits.new_zeros(()),
         t_loss=t_loss(score) if score is not None else logits.new_zeros(()),

@@ -73,7 +73,7 @@ def check_order_of_pixels(subject: Subject) -> None:
 @check("prototypes")
 def check_order_of_ways(subject: Subject) -> None:
     """Ways in another order give the same prototypes in that order."""
-    features, masks, order = samples.support_features(3), samples.masks(3), [2, 0, 1]
+    features, masks, order = samples.support_features(3), samples.masks(3), [2, 0, 1]  # all of one slice
     first, second = _extract(subject, features, masks), _extract(subject, features[order], masks[order])
     for way, there in enumerate(order):
         _compare(
@@ -103,7 +103,7 @@ def check_outside_the_mask(subject: Subject) -> None:
 def check_one_pixel_mask(subject: Subject) -> None:
     """A mask of one pixel gives finite prototypes, whose weights sum to one."""
     masks = torch.zeros(1, 1, samples.SIZE, samples.SIZE, dtype=torch.bool)
-    masks[0, 0, 13, 13] = True  # not in the middle of a cell: the pixels that a coarse mask looks at may all be empty
+    masks[0, 0, 12, 12] = True  # the corner of a cell: a mask that is resized coarsely does not see it
     made = _extract(subject, samples.support_features(), masks)
     if not _finite(made) or not same(made.weights.sum(dim=1), torch.ones(1), TOLERANCE):
         subject.fail("expected finite prototypes with weights that sum to one for a mask of one pixel, got others")
@@ -145,13 +145,18 @@ def _finite(made: Prototypes) -> bool:
 
 def _compare(subject: Subject, first: Prototypes, second: Prototypes, expected: str) -> None:
     """Compares prototypes as sets of weighted vectors, those of weight 0 left out."""
-    one, other = _rows(first), _rows(second)
-    near = one.shape == other.shape and all(
+    if not _near(_rows(first), _rows(second)):
+        subject.fail(f"{expected}, got others")
+    if first.background is not None and not _near(first.background, second.background):
+        subject.fail(f"{expected}, got others for the background")
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Whether each row of either has one like it in the other."""
+    return one.shape == other.shape and all(
         float(torch.cdist(a, b).amin(dim=1).max()) <= TOLERANCE * float(1 + a.abs().max())
         for a, b in ((one, other), (other, one))
     )
-    if not near:
-        subject.fail(f"{expected}, got others")
 
 
 def _rows(made: Prototypes) -> Tensor:
