@@ -1,0 +1,9 @@
+"""The tracker `tensorboard`. The hook lives here, apart from the code, so that listing components imports none of it."""
+
+from fsseg import hookimpl
+
+
+@hookimpl
+def register_trackers(register):
+    """Registers the tracker."""
+    register("tensorboard", "fsseg_tensorboard.tracker:Tracker")
