@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsseg import AdNet, Map, Prototypes, Support, Tpm
-from fsseg.losses import alignment_loss, log_probabilities, predicted_masks, t_loss, weighted_nll
+from fsseg.losses import alignment_loss, exchange_loss, log_probabilities, predicted_masks, t_loss, weighted_nll
 from fsseg.training import update_averages
 
 
@@ -118,3 +118,62 @@ def test_running_averages_follow_the_ideal_distance():
     before = head.score_threshold.average_distance.item()
     update_averages(head.score, logits, target, rate=1.0)
     assert head.score_threshold.average_distance.item() == pytest.approx(math.sqrt(2 - 2 * 0.525), abs=1e-5) != before
+
+
+class TwoSides:
+    """Mean features of each way and of what no way covers, for masks at the features' own size."""
+
+    background = True
+
+    def __call__(self, features, masks, sigma=None):
+        sums = (features * masks[:, :, None]).sum(dim=(1, 3, 4))
+        foreground = sums / masks.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
+        rest = features[0].movedim(1, -1)[~masks.any(dim=0)].mean(dim=0)
+        return Prototypes(foreground[:, None], masks.flatten(1).any(dim=1)[:, None].float(), rest[None])
+
+
+class Cosines(torch.nn.Module):
+    score = sigma = None
+
+    def forward(self, features, prototypes):
+        rows = torch.cat([prototypes.background, prototypes.foreground[:, 0]])
+        return 20 * torch.nn.functional.cosine_similarity(features[:, None], rows[None, :, :, None, None], dim=2)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_exchanged_sides_step_by_step(shared):
+    """Three ways, the second not predicted: the others are segmented one by one, pixels of other ways left out."""
+    generator = torch.Generator().manual_seed(4)
+    query = torch.randn(1, 6, 4, 4, generator=generator)
+    logits = torch.randn(1, 4, 4, 4, generator=generator)
+    logits[:, 2] = -50
+    winner = logits[0].argmax(dim=0)
+    regions = torch.randint(0, 4, (1, 16, 16), generator=generator)
+    masks = torch.stack([regions == way for way in (1, 2, 3)])
+    slices = torch.randn(1 if shared else 3, 6, 4, 4, generator=generator)
+    rest = query[0][:, winner == 0].mean(dim=1)
+    expected = []
+    for way in (1, 3):
+        row = query[0][:, winner == way].mean(dim=1)
+        features = slices[0 if shared else way - 1]
+        cosine = [torch.nn.functional.cosine_similarity(features, side[:, None, None], dim=0) for side in (rest, row)]
+        back = log_probabilities(20 * torch.stack(cosine)[None], (16, 16), "default")[0]
+        pixels = [
+            -back[int(masks[way - 1, 0, y, x]), y, x]
+            for y in range(16)
+            for x in range(16)
+            if masks[way - 1, 0, y, x] or not shared or regions[0, y, x] == 0
+        ]
+        expected.append(torch.stack(pixels).mean())
+    support = marked_support(masks, shared)
+    got = exchange_loss(TwoSides(), Cosines(), logits, query, slices, support, "default")
+    assert got.item() == pytest.approx(sum(expected).item() / 2, rel=1e-5)
+
+
+def test_exchanged_sides_without_a_prediction():
+    features = torch.randn(1, 6, 4, 4, requires_grad=True)
+    nothing = torch.stack([torch.ones(1, 4, 4), -torch.ones(1, 4, 4)], dim=1)
+    support = marked_support(torch.ones(1, 1, 16, 16, dtype=torch.bool))
+    loss = exchange_loss(TwoSides(), Cosines(), nothing, features, features, support, "default")
+    loss.backward()
+    assert loss.item() == 0 and features.grad.isfinite().all()
