@@ -53,6 +53,10 @@ class QueryInformed(nn.Module):
             float,
             Field(ge=0, le=1, description="share of the fine scale; published: 0.9 in setting 1, 0.6 in setting 2"),
         ] = 0.9,
+        initial_threshold: Annotated[
+            float,
+            Field(description="the score threshold before training; published: near 0; ADNet's -10 trains sooner"),
+        ] = 0.0,
         refine: Annotated[
             Literal["none", "qnet", "mse"],
             Field(description="of prototypes in evaluation: none, as published, or towards the query's own mean"),
@@ -65,9 +69,9 @@ class QueryInformed(nn.Module):
         self.refine, self.steps, self.rate = refine, steps, rate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.threshold = nn.Linear(channels, 1)  # of the score; near 0 before training, as published
+            self.threshold = nn.Linear(channels, 1)
             nn.init.normal_(self.threshold.weight, std=0.01)
-            nn.init.zeros_(self.threshold.bias)
+            nn.init.constant_(self.threshold.bias, initial_threshold)
 
     def forward(
         self, features: Float[Tensor, "query both h w"], prototypes: Prototypes
