@@ -67,7 +67,7 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
 @pytest.mark.parametrize("command", re.findall(r"uv run (fsseg .+)", README + (ROOT / "docs/data.md").read_text()))
 def test_the_commands_of_the_docs_are_ones(command):
     """Every option exists, what has to be given is, and every recipe is there and valid with what the command changes."""
-    words = shlex.split(command.split("`")[0])[1:]
+    words = shlex.split(command.split("`")[0], comments=True)[1:]
     found = typer.main.get_command(app)
     while hasattr(found, "commands"):
         found = found.commands[words.pop(0)]
