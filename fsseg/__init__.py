@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fsseg.backbones.deeplab import DeepLabResNet101
     from fsseg.backbones.timm import TimmBackbone
     from fsseg.calibration import calibrate
+    from fsseg.comparison import Comparison, compare
     from fsseg.data.folders import find_dataset
     from fsseg.grids import FileGrid
     from fsseg.heads import AdNet, AdNetPp, Tpm
@@ -31,6 +32,7 @@ _HOMES = {
     "fsseg.backbones.deeplab": ["DeepLabResNet101"],
     "fsseg.backbones.timm": ["TimmBackbone"],
     "fsseg.calibration": ["calibrate"],
+    "fsseg.comparison": ["Comparison", "compare"],
     "fsseg.data.folders": ["find_dataset"],
     "fsseg.grids": ["FileGrid"],
     "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],

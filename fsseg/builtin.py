@@ -51,3 +51,6 @@ def register_thresholds(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     register("iou", "fsseg.measures:Iou")
     register("volume_error", "fsseg.measures:VolumeError")
+    register("hd95", "fsseg.distances:Hd95")
+    register("assd", "fsseg.distances:Assd")
+    register("nsd", "fsseg.distances:Nsd")

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fsseg.cli_compare import compare_command
 from fsseg.cli_data import check_command, supervoxels_command
 from fsseg.cli_plugins import list_command, plugin_app
 from fsseg.cli_prepare import prepare_app
@@ -168,6 +169,7 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
     return {f"dataset.{key}": value for key, value in found.items()}
 
 
+app.command("compare")(compare_command)
 app.command("list")(list_command)
 app.command("explain")(explain_command)
 app.command("schema")(schema_command)

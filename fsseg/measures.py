@@ -1,10 +1,19 @@
 """The built-in metrics: what a recipe may measure besides Dice, on a scan's own grid."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool
+
+from fsseg.interfaces import Metric
+
+
+def facts_of(metric: Metric) -> dict[str, Any]:
+    """What a run keeps of a metric for those who read its scores: unit, best value, and in which direction that lies."""
+    low, high = metric.range
+    better = "higher" if metric.best == high else "lower" if metric.best == low else "nearer"
+    return {"unit": metric.unit, "best": metric.best, "better": better}
 
 
 class Iou:

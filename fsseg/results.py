@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
 
 
+FACTS_OF_DICE = {"unit": "%", "best": 1.0, "better": "higher"}
+
 SPREADS = {"case": "sd_cases", "fold": "sd_folds", "seed": "sd_seeds"}
 """The table's columns of standard deviations, by what they are taken over."""
 
@@ -76,7 +78,11 @@ class Results:
 
     def unit(self, metric: str) -> str:
         """The unit of a metric, for example "%" (whose values are shares) or "mm"."""
-        return self.about.get("units", {}).get(metric, "%" if metric == "dice" else "")
+        return self.facts(metric)["unit"]
+
+    def facts(self, metric: str) -> dict[str, Any]:
+        """What is known of a metric: its `unit`, its `best` value, and whether "higher", "lower" or "nearer" to it is better."""
+        return FACTS_OF_DICE if metric == "dice" else self.about["metrics"][metric]
 
     def compare(self, row: str, against: str) -> "pandas.DataFrame":
         """Whether a row's Dice differs from another's, by class and for the mean over classes.
@@ -145,8 +151,10 @@ class Results:
 
 
 def load_results(path: str | Path) -> Results:
-    """The results in a run directory."""
+    """The results in a run directory; raises FssegError if it is none."""
     path = Path(path)
+    if not (path / "run.json").is_file() or not (path / SCORES).is_file():
+        raise FssegError(f"{path}: there is no run, expected a run directory such as those below runs/")
     about = json.loads((path / "run.json").read_text(encoding="utf-8"))
     return Results(path, read_scores(path / SCORES), about["classes"], about)
 

@@ -10,10 +10,11 @@ import torch
 from fsseg.devices import pick_device, trainings_at_once
 from fsseg.errors import FssegError
 from fsseg.fold_run import FoldRun, load_head, rows_by_training, train_ahead
+from fsseg.measures import facts_of
 from fsseg.plugins import hooks, listening
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
-from fsseg.recipe import Recipe, VariantTable
+from fsseg.recipe import Recipe, VariantTable, fingerprint
 from fsseg.results import Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
@@ -130,7 +131,8 @@ def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
         "folds": [fold.index for fold in data.folds],
         "seeds": recipe.seeds,
         "classes": list(data.classes.values()),
-        "units": {metric.name: metric.build("metric").unit for metric in recipe.metrics},
+        "metrics": {metric.name: facts_of(metric.build("metric")) for metric in recipe.metrics},
+        "data": {str(fold.index): fingerprint(data.evaluation_content(fold))[:16] for fold in data.folds},
     }
 
 

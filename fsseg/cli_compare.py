@@ -1,0 +1,85 @@
+"""The shell's command that compares runs: `fsseg compare`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from fsseg.console import plain, wide_console
+
+if TYPE_CHECKING:
+    import pandas
+
+    from fsseg.comparison import Comparison
+
+
+def compare_command(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, such as runs/table1-20261123-120000.", metavar="RUN...")
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The variant to compare with [default: the first].")
+    ] = None,
+    metric: Annotated[str, typer.Option(metavar="NAME", help="dice, or a metric that all runs measured.")] = "dice",
+    format: Annotated[
+        Literal["text", "md", "latex", "csv", "json"],
+        typer.Option("--format", help="A table as text, Markdown or LaTeX; every score as CSV; all tests as JSON."),
+    ] = "text",
+    by_class: Annotated[
+        bool, typer.Option("--by-class", help="The tests of every class, not only of the mean.")
+    ] = False,
+    across_protocols: Annotated[
+        bool, typer.Option("--across-protocols", help="Show runs side by side that were not evaluated alike.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw every scan as a dot, into a PNG or PDF.")
+    ] = None,
+) -> None:
+    """Compare the rows of runs with one of them: differences with their intervals, and paired tests.
+
+    The unit is the scan, averaged over folds, seeds and supports. Intervals are of the paired bootstrap; p-values are of
+    Wilcoxon's signed-rank test, corrected by Holm over all tests. Nothing is called better without a test.
+    """
+    from fsseg.comparison import compare
+
+    found = compare(runs, baseline, metric=metric, across_protocols=across_protocols)
+    if plot is not None:
+        found.plot().savefig(plot, dpi=150)
+    if format == "json":
+        print(json.dumps(found.dumps(), indent=2))
+    elif format == "csv":
+        print(found.to_csv(), end="")
+    elif format == "md":
+        print(found.to_markdown())
+    elif format == "latex":
+        print(found.to_latex(), end="")
+    else:
+        _print(found, by_class)
+
+
+def _print(found: "Comparison", by_class: bool) -> None:
+    console = wide_console()
+    for run in found.runs:
+        about = run.about
+        told = f"{about['dataset']}, protocol {about['protocol']} {about['protocol_hash']}, {run.cases} cases"
+        console.print(f"{run.path}: {told}", soft_wrap=True)
+    unit = " in percent" if found.unit == "%" else f", {found.unit}" if found.unit else ""
+    console.print(f"\n{found.metric}{unit}; differences of the mean over classes with 95 % intervals\n", soft_wrap=True)
+    console.print(_table(found.shown()))
+    if by_class:
+        console.print("\nby class\n")
+        console.print(_table(found.shown_tests()))
+    if any(run.oracles for run in found.runs):
+        console.print("\n* uses the ground truth of the query")
+
+
+def _table(frame: "pandas.DataFrame") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(frame.index.name or "")
+    for column in frame.columns:
+        table.add_column(plain(column), justify="right")
+    for name, row in frame.iterrows():
+        table.add_row(plain(name), *[plain(cell) for cell in row])
+    return table

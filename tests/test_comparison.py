@@ -1,0 +1,252 @@
+"""Comparisons of runs: pairs, intervals and corrections against plain references, and what is refused."""
+
+import io
+import json
+import math
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from scipy.stats import rankdata
+
+import fsseg
+from fsseg import FssegError
+from fsseg.comparison import _holm
+from fsseg.distances import Assd, Hd95, Nsd
+from fsseg.records import CaseScore, write_json, write_lines
+from fsseg.results import Results
+
+ABOUT = {"dataset": "made up", "protocol": "ep2", "protocol_hash": "aa", "data": {"0": "d"}}
+
+
+def score(variant, case, dice, *, fold=0, seed=0, support="s", name="x", oracle=False, **measures):
+    return CaseScore(variant, oracle, fold, seed, str(case), name, support, (3,), dice, 100, 100, measures)
+
+
+def run_of(path, scores, **about):
+    classes = list(dict.fromkeys(one.class_name for one in scores))
+    return Results(Path(path), scores, classes, ABOUT | {"classes": classes} | about)
+
+
+A = [30, 22, 41, 35, 28, 50, 33]
+B = [25, 24, 30, 21, 27, 33, 30]
+
+
+@pytest.fixture
+def two():
+    scores = [score("TPM", case, dice) for case, dice in enumerate(A)]
+    return run_of("run", scores + [score("ADNet", case, dice) for case, dice in enumerate(B)])
+
+
+def test_the_test_is_wilcoxons_by_enumerating_all_signs(two):
+    line = fsseg.compare([two], baseline="ADNet").tests().loc["TPM", "mean"]
+    differences = np.subtract(A, B)
+    assert line["pairs"] == 7 and line["higher"] == 6 and line["difference"] == pytest.approx(differences.mean())
+    ranks = rankdata(abs(differences))
+    seen = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
+    signs = np.array(list(product([0, 1], repeat=7)))
+    smaller = np.minimum(signs @ ranks, (1 - signs) @ ranks)
+    assert line["p_raw"] == pytest.approx((smaller <= seen).mean())
+
+
+def test_the_interval_is_that_of_the_resampled_means(two):
+    """Against another generator, to what ten thousand resamples can tell."""
+    line = fsseg.compare([two], baseline="ADNet").tests().loc["TPM", "mean"]
+    differences, random = np.subtract(A, B), np.random.default_rng(7)
+    means = [random.choice(differences, len(differences)).mean() for _ in range(20_000)]
+    assert [line["low"], line["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.25)
+    assert line["low"] < line["difference"] < line["high"]
+
+
+def test_holm_by_hand():
+    """0.01 x 4, 0.02 x 3, 0.03 x 2 (no less than the one before), 0.04 x 1 (likewise); what is no test does not count."""
+    assert _holm(np.array([0.03, math.nan, 0.01, 0.04, 0.02])) == pytest.approx(
+        [0.06, math.nan, 0.04, 0.06, 0.06], nan_ok=True
+    )
+    assert _holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
+
+
+def test_all_tests_of_a_table_are_corrected_together():
+    scores = [
+        score(variant, case, 40 + shift + case % 3, name=name)
+        for variant, shift in (("base", 0), ("far", 20), ("near", 5))
+        for case in range(8)
+        for name in ("x", "y")
+    ]
+    tests = fsseg.compare([run_of("r", scores)], baseline="base").tests()
+    assert len(tests) == 6 and tests["p"].tolist() == pytest.approx((6 * tests["p_raw"]).tolist())
+    assert set(tests["verdict"]) == {"better"}
+
+
+def test_a_scan_counts_once_whatever_its_folds_seeds_and_supports():
+    """40 and 60 in two folds, two seeds, two supports are 50."""
+    scores = []
+    for variant in ("a", "b"):
+        for case in range(6):
+            for fold, seed, support, dice in [(0, 0, "s", 40), (1, 0, "s", 60), (0, 1, "t", 40), (0, 0, "t", 60)]:
+                scores.append(score(variant, case, dice, fold=fold, seed=seed, support=support))
+    cases = fsseg.compare([run_of("r", scores)]).cases
+    assert cases.shape == (12, 2) and (cases == 50).all(axis=None)
+
+
+def test_too_few_scans_are_not_tested_and_nothing_is_called_better():
+    scores = [score(v, case, dice) for v, dice in (("a", 20), ("b", 90)) for case in range(5)]
+    comparison = fsseg.compare([run_of("r", scores)])
+    line = comparison.table().loc["b"]
+    assert line["verdict"] == "too few for a test" and np.isnan(line["p"]) and line["difference"] == 70
+    assert "better" not in comparison.to_markdown() and "too few for a test" in comparison.to_markdown()
+
+
+def test_equal_rows_show_no_difference(two):
+    scores = [score(v, case, dice) for v in "ab" for case, dice in enumerate(A)]
+    line = fsseg.compare([run_of("r", scores)]).tests().loc["b", "x"]
+    assert (line["p"], line["verdict"], line["low"], line["high"]) == (1.0, "no difference shown", 0.0, 0.0)
+
+
+def test_scans_without_the_class_in_one_row_are_left_out(two):
+    """And from the mean over classes of both."""
+    scores = two.scores + [
+        CaseScore("TPM", False, 0, 0, "8", "x", "s", (3,), 0, 0, 0),
+        CaseScore("ADNet", False, 0, 0, "8", "x", "s", (3,), 0, 5, 0),
+    ]
+    assert fsseg.compare([run_of("r", scores)], baseline="ADNet").tests().loc["TPM", "x"]["pairs"] == 7
+
+
+METRICS = {
+    "hd95": {"unit": "mm", "best": 0.0, "better": "lower"},
+    "volume_error": {"unit": "ml", "best": 0.0, "better": "nearer"},
+}
+
+
+def test_of_a_distance_less_is_better_and_of_a_signed_error_what_is_nearer():
+    scores = [score("base", c, 50, hd95=9.0 + c, volume_error=-20.0) for c in range(6)]
+    scores += [score("new", c, 50, hd95=4.0 + c, volume_error=5.0) for c in range(6)]
+    run = run_of("r", scores, metrics=METRICS)
+    line = fsseg.compare([run], metric="hd95").tests().loc["new", "mean"]
+    assert line["difference"] == -5.0 and line["verdict"] == "no difference shown"  # 1/32 twice, corrected
+    many = [
+        score(v, c, 50, hd95=s + c, volume_error=e)
+        for v, s, e in (("base", 9.0, -20.0), ("new", 4.0, 5.0))
+        for c in range(12)
+    ]
+    run = run_of("r", many, metrics=METRICS)
+    assert fsseg.compare([run], metric="hd95").table().loc["new", "verdict"] == "better"
+    line = fsseg.compare([run], metric="volume_error").tests().loc["new", "mean"]
+    assert line["difference"] == -15.0 and line["verdict"] == "better"
+
+
+def test_rows_of_several_runs_are_told_apart_and_paired():
+    first = run_of("first", [score(v, c, d) for v, values in (("TPM", A), ("OCP", A)) for c, d in enumerate(values)])
+    second = run_of("second", [score("TPM", c, d) for c, d in enumerate(B)])
+    comparison = fsseg.compare([first, second], baseline="TPM (second)")
+    assert comparison.variants == ["TPM (first)", "OCP", "TPM (second)"]
+    assert comparison.table().loc["OCP", "difference"] == pytest.approx(np.subtract(A, B).mean())
+    assert set(comparison.frame["run"]) == {"first", "second"} and len(comparison.frame) == 21
+
+
+@pytest.mark.parametrize(
+    "about, what",
+    [
+        ({"protocol_hash": "bb"}, r"different protocols, folds or classes \(aa and bb\)"),
+        ({"data": {"0": "e"}}, "different scans or a different grid in fold 0"),
+        ({"data": {"1": "d"}}, r"different folds \(0 and 1\)"),
+    ],
+)
+def test_runs_that_were_not_evaluated_alike_are_refused(two, about, what):
+    other = run_of("other", [score("OCP", 0, 50)], **about)
+    with pytest.raises(FssegError, match=f"run and other were evaluated with {what}.*--across-protocols"):
+        fsseg.compare([two, other])
+    assert fsseg.compare([two, other], across_protocols=True).variants == ["TPM", "ADNet", "OCP"]
+
+
+def test_what_there_is_nothing_to_compare_with(two):
+    with pytest.raises(FssegError, match="there is no row 'ADNt' to compare with; did you mean 'ADNet'"):
+        fsseg.compare([two], baseline="ADNt")
+    with pytest.raises(FssegError, match="there is no metric 'hd95' in run; valid are dice|did you mean"):
+        fsseg.compare([two], metric="hd95")
+    with pytest.raises(FssegError, match="got no runs"):
+        fsseg.compare([])
+    with pytest.raises(FssegError, match="nowhere: there is no run"):
+        fsseg.compare(["nowhere"])
+
+
+@pytest.fixture
+def kept(tmp_path):
+    scores = [score("TPM", c, d, oracle=True) for c, d in enumerate(A)] + [
+        score("AD_Net", c, d) for c, d in enumerate(B)
+    ]
+    folder = tmp_path / "run_1"
+    folder.mkdir()
+    write_json(folder / "run.json", ABOUT | {"classes": ["x"]})
+    write_lines(folder / "scores.jsonl", scores)
+    return folder
+
+
+def test_tables_in_every_form(kept):
+    comparison = fsseg.compare([kept], baseline="AD_Net")
+    markdown = comparison.to_markdown().splitlines()
+    assert [cell.strip() for cell in markdown[2].split("|")[1:3]] == ["TPM *", f"{np.mean(A):.1f}"]
+    difference = np.subtract(A, B).mean()
+    assert f"{difference:+.1f} [" in markdown[2] and "no difference shown (p = 0." in markdown[2]
+    latex = comparison.to_latex()
+    assert r"\toprule" in latex and r"AD\_Net" in latex
+    back = pandas.read_csv(io.StringIO(comparison.to_csv()))
+    assert len(back) == 14 and back["dice"].tolist() == pytest.approx([d / 100 for d in A + B])
+    plain = comparison.dumps()
+    assert json.loads(json.dumps(plain))["tests"][0]["pairs"] == 7
+    figure = comparison.plot()
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["TPM", "AD_Net"]
+    assert len(figure.axes[0].lines[0].get_ydata()) == 7
+
+
+def test_a_recipe_is_run_and_then_compared(monkeypatch, two):
+    seen = []
+    monkeypatch.setattr("fsseg.runs.run", lambda recipe, **how: seen.append((recipe, how)) or two)
+    recipe = Path(__file__).parents[1] / "recipes" / "table1.toml"
+    fsseg.compare([recipe], baseline="ADNet", runs_dir="elsewhere")
+    assert seen[0][0].variants[0].name == "ADNet" and seen[0][1] == {"name": "table1", "runs_dir": "elsewhere"}
+
+
+def box(shape, corner, size):
+    filled = np.zeros(shape, bool)
+    filled[tuple(slice(c, c + s) for c, s in zip(corner, size))] = True
+    return filled
+
+
+def test_distances_of_boxes_that_are_moved():
+    """Two boxes, one moved by two voxels of 1.5 mm along a side that is long: the ends are 3 mm apart, the sides 0."""
+    one, other = box((8, 40, 40), (2, 5, 5), (4, 6, 20)), box((8, 40, 40), (2, 5, 7), (4, 6, 20))
+    spacing = (3.0, 1.0, 1.5)
+    assert Hd95(percent=100)(one, other, spacing) == pytest.approx(3.0)
+    assert 0 < Assd()(one, other, spacing) < 1.0
+    assert Nsd(tolerance=3.0)(one, other, spacing) == 1.0
+    assert 0.5 < Nsd(tolerance=0.5)(one, other, spacing) < 1.0
+
+
+def test_distances_where_one_is_missing():
+    nothing, something = np.zeros((4, 8, 8), bool), box((4, 8, 8), (1, 2, 2), (2, 3, 3))
+    for metric in (Hd95(), Assd()):
+        assert math.isnan(metric(nothing, something, (1.0, 1.0, 1.0)))
+    assert Nsd()(something, nothing, (1.0, 1.0, 1.0)) == 0.0
+
+
+def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):
+    from fsseg.cli import main
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["fsseg", "compare", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capfd.readouterr()
+        return exit.value.code, out, err
+
+    code, out, _ = call(kept, "--baseline", "AD_Net", "--by-class", "--plot", tmp_path / "plot.png")
+    assert code == 0 and "TPM *" in out and "by class" in out and "* uses the ground truth" in out
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+    for form, start in (("md", "|"), ("latex", r"\begin{tabular}"), ("csv", "dataset,run,"), ("json", "{")):
+        code, out, _ = call(kept, "--format", form)
+        assert code == 0 and out.startswith(start)
+    code, _, err = call(tmp_path / "nothing")
+    assert code == 2 and "there is no run" in err
