@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fsseg.errors import DataError, FssegError
 
 if TYPE_CHECKING:
+    from fsseg.ablation import Sweep, sweep
     from fsseg.backbones.deeplab import DeepLabResNet101
     from fsseg.backbones.timm import TimmBackbone
     from fsseg.calibration import calibrate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fsseg.volumes import Volume
 
 _HOMES = {
+    "fsseg.ablation": ["Sweep", "sweep"],
     "fsseg.backbones.deeplab": ["DeepLabResNet101"],
     "fsseg.backbones.timm": ["TimmBackbone"],
     "fsseg.calibration": ["calibrate"],

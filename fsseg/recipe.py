@@ -189,6 +189,10 @@ class Recipe(Table):
     protocol: ProtocolTable = ProtocolTable()
     variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
     metrics: list[ComponentField] = Field([], description="what is measured besides Dice")
+    sweep: dict[str, list[Any]] = Field(
+        {},
+        description='values by key of a row, such as "prototypes.count" = [1, 3, 5]: every combination becomes a row',
+    )
     trackers: list[ComponentField] = Field([], description="who else is told how the run goes")
 
     def check(self) -> None:

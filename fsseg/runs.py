@@ -19,6 +19,7 @@ from fsseg.results import Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
 from fsseg.stages import environment, fill_folder
+from fsseg.sweeps import expand
 from fsseg.timing import estimate, steps_left
 
 WORTH_AN_ESTIMATE = 200
@@ -52,6 +53,7 @@ def run(
     """
     runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
     folds = plan(recipe, runs, place, progress)
+    recipe = folds[0].recipe
     if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
         progress.note(str(estimate(folds)))
     with listening([tracker.build("tracker") for tracker in recipe.trackers]):
@@ -86,7 +88,8 @@ def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Resul
 
 
 def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> list[FoldRun]:
-    """What a recipe asks for, by seed and fold; raises FssegError if it cannot be run."""
+    """What a recipe asks for, by seed and fold, its sweep written out; raises FssegError if it cannot be run."""
+    recipe = expand(recipe)
     recipe.check()
     data = RunData(recipe, progress)
     _check_what_comes_last(recipe, data)

@@ -18,7 +18,8 @@ from fsseg import registry
 from fsseg.cli import app
 from fsseg.pages import components_page, contract_page
 from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
-from fsseg.recipe import TABLES, EpisodeTable, ProtocolTable
+from fsseg.recipe import TABLES, EpisodeTable, ProtocolTable, parse_recipe
+from fsseg.sweeps import expand
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,11 +55,12 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
         def table(self):
             return None
 
-        def compare(self, row, against):
-            rows = [variant.name for variant in seen[0].variants]
-            assert row in rows and against in rows
+    def compare(runs, baseline):
+        assert isinstance(runs[0], Nothing) and baseline in [variant.name for variant in seen[0].variants]
+        return Nothing()
 
     monkeypatch.setattr("fsseg.runs.run", lambda recipe: seen.append(recipe) or Nothing())
+    monkeypatch.setattr("fsseg.comparison.compare", compare)
     exec(re.findall(r"```python\n(.*?)```", README, flags=re.S)[1], {})  # noqa: S102
     assert seen[0].training.steps == 500 and seen[0].variants[0].prototypes.options == {"count": 3}
     seen[0].check()
@@ -80,6 +82,25 @@ def test_the_commands_of_the_docs_are_ones(command):
         if "--data" in words:
             changes |= {"dataset.name": "nifti", "dataset.root": "DIR"}
         fsseg.load_recipe(ROOT / words[0], changes)
+
+
+def test_the_page_about_comparing(monkeypatch):
+    """Its snippets, with the runs replaced, and its tables of recipes."""
+    page = (ROOT / "docs" / "comparing.md").read_text()
+    seen = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("fsseg.comparison.compare", lambda sources, **how: seen.append((sources, how)))
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, flags=re.S):
+        exec(code, names)  # noqa: S102 (our own documentation)
+    assert all((ROOT / source).is_file() for source in seen[0][0])
+    tables = tomllib.loads((ROOT / "recipes" / "tpm_mp5_linest.toml").read_text())
+    for block in re.findall(r"```toml\n(.*?)```", page, flags=re.S):
+        tables |= tomllib.loads(block)
+    recipe = parse_recipe(tables)
+    assert len(recipe.metrics) == 5 and len(expand(recipe).variants) == 9 * len(recipe.variants)
+    recipe.sweep = names["grid"]
+    assert len(expand(recipe).variants) == 6 * len(recipe.variants)
 
 
 def test_the_components_of_the_readme_are_all_there():
