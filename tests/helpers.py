@@ -139,3 +139,24 @@ def write_recipe(folder: Path, root: Path, steps=2) -> Path:
     path = folder / "tiny.toml"
     path.write_text(RECIPE.format(root=root, steps=steps))
     return path
+
+
+def pretend_to_install(folder, distribution, module):
+    """What an installation leaves beside a package: its name, its version and its entry points."""
+    info = folder / f"{distribution.replace('-', '_')}-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[fsseg]\n{module.removeprefix('fsseg_')} = {module}\n")
+
+
+def dummy_plugins(folder, count):
+    """So many distributions, each with a head whose module must not be imported."""
+    for number in range(count):
+        package = folder / f"fsseg_dummy_{number}"
+        package.mkdir()
+        (package / "__init__.py").write_text(
+            "from fsseg import hookimpl\n\n\n@hookimpl\ndef register_heads(register):\n"
+            f'    register("dummy_{number}", "fsseg_dummy_{number}.heavy:Head")\n'
+        )
+        (package / "heavy.py").write_text("raise SystemExit('imported')\n")
+        pretend_to_install(folder, f"fsseg-dummy-{number}", f"fsseg_dummy_{number}")

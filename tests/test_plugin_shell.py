@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from helpers import make_folder, write_recipe
+from helpers import dummy_plugins, make_folder, pretend_to_install, write_recipe
 
 from fsseg import FssegError, choose_plugins, load_recipe, registry
 from fsseg.components import KINDS
@@ -26,14 +26,6 @@ def shell(*arguments, **environment):
         [sys.executable, "-m", "fsseg", *map(str, arguments)],
         capture_output=True, text=True, env=os.environ | environment,
     )  # fmt: skip
-
-
-def pretend_to_install(folder, distribution, module):
-    """What an installation leaves beside a package: its name, its version and its entry points."""
-    info = folder / f"{distribution.replace('-', '_')}-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[fsseg]\n{module.removeprefix('fsseg_')} = {module}\n")
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +131,7 @@ def test_checks_in_the_shell(one_of_each):
 
 
 def test_fifty_plugins_are_listed_without_importing_their_components(tmp_path):
-    for number in range(50):
-        package = tmp_path / f"fsseg_dummy_{number}"
-        package.mkdir()
-        (package / "__init__.py").write_text(
-            "from fsseg import hookimpl\n\n\n@hookimpl\ndef register_heads(register):\n"
-            f'    register("dummy_{number}", "fsseg_dummy_{number}.heavy:Head")\n'
-        )
-        (package / "heavy.py").write_text("raise SystemExit('imported')\n")
-        pretend_to_install(tmp_path, f"fsseg-dummy-{number}", f"fsseg_dummy_{number}")
+    dummy_plugins(tmp_path, 50)
     done = shell("list", "head", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0 and done.stdout.count("fsseg-dummy-") == 50
     listed = shell("plugin", "list", "--json", PYTHONPATH=str(tmp_path))
