@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fsseg.heads import AdNet, AdNetPp, Tpm
     from fsseg.hookspecs import hookimpl
     from fsseg.plugins import choose_plugins, registry
+    from fsseg.prediction import Predictor, load_predictor
     from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
@@ -40,6 +41,7 @@ _HOMES = {
     "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
     "fsseg.hookspecs": ["hookimpl"],
     "fsseg.plugins": ["choose_plugins", "registry"],
+    "fsseg.prediction": ["Predictor", "load_predictor"],
     "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],

@@ -13,9 +13,10 @@ from rich.table import Table
 from fsseg.cli_compare import compare_command
 from fsseg.cli_data import check_command, supervoxels_command
 from fsseg.cli_plugins import list_command, plugin_app
+from fsseg.cli_predict import predict_command
 from fsseg.cli_prepare import prepare_app
 from fsseg.cli_recipe import Changes, RecipeFile, explain_command, schema_command
-from fsseg.console import Bars, LeftOut, PluginFiles, parse_change, plain, wide_console
+from fsseg.console import Bars, Device, LeftOut, PluginFiles, parse_change, plain, wide_console
 from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ Seeds = Annotated[
     str | None, typer.Option("--seed", metavar="N[,N...]", help="The run's seed, or several to run with each (seed).")
 ]
 RunsFolder = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs are kept.")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -170,6 +170,7 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
 
 
 app.command("compare")(compare_command)
+app.command("predict")(predict_command)
 app.command("list")(list_command)
 app.command("explain")(explain_command)
 app.command("schema")(schema_command)

@@ -27,6 +27,8 @@ def _choose_left_out(names: list[str] | None) -> list[str] | None:
     return names
 
 
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
+
 PluginFiles = Annotated[
     list[Path] | None,
     typer.Option(

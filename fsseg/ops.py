@@ -1,5 +1,6 @@
 """Tensor arithmetic that several kinds of components share: resizing, pooling, cosines, the ideal prior, the decision."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -163,11 +164,16 @@ def restore_labels(
     scores: Float[Tensor, "slice class h w"], working: WorkingGrid
 ) -> UInt8[Tensor, "slice height width"]:
     """The class of the largest score on the scan's own grid, bilinear; background where the working grid ends."""
-    y, x = (torch.from_numpy(working.positions(axis)).to(scores) for axis in (0, 1))
+    restored, inside = restore(scores, working)
+    return (torch.stack([one.argmax(dim=0) for one in restored]) * inside).to(torch.uint8)
+
+
+def restore(
+    values: Float[Tensor, "slice channel h w"], working: WorkingGrid
+) -> tuple[Iterator[Float[Tensor, "channel height width"]], Bool[Tensor, "height width"]]:
+    """Values on the scan's own grid, bilinear, slice by slice (it may be large), and where the working grid covers it."""
+    y, x = (torch.from_numpy(working.positions(axis)).to(values) for axis in (0, 1))
     centres = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)[None]
     inside = ((y > 0) & (y < 1))[:, None] & ((x > 0) & (x < 1))
-    restored = [
-        F.grid_sample(one[None], centres, padding_mode="border", align_corners=False)[0].argmax(dim=0)
-        for one in scores  # slice by slice: a scan's own grid may be large
-    ]
-    return (torch.stack(restored) * inside).to(torch.uint8)
+    own = (F.grid_sample(one[None], centres, padding_mode="border", align_corners=False)[0] for one in values)
+    return own, inside

@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
 
 
+FORMAT = 1
+"""Of a run directory; another number means that its files are laid out otherwise."""
+
 FACTS_OF_DICE = {"unit": "%", "best": 1.0, "better": "higher"}
 
 SPREADS = {"case": "sd_cases", "fold": "sd_folds", "seed": "sd_seeds"}
@@ -156,6 +159,10 @@ def load_results(path: str | Path) -> Results:
     if not (path / "run.json").is_file() or not (path / SCORES).is_file():
         raise FssegError(f"{path}: there is no run, expected a run directory such as those below runs/")
     about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    if about.get("format", FORMAT) != FORMAT:
+        raise FssegError(
+            f"{path / 'run.json'}: has format {about['format']}, expected {FORMAT}; read it with the fsseg that wrote it"
+        )
     return Results(path, read_scores(path / SCORES), about["classes"], about)
 
 

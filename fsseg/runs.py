@@ -1,6 +1,7 @@
 """Runs: a recipe from data to results, for every fold and seed it asks for."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fsseg.plugins import hooks, listening
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
 from fsseg.recipe import Recipe, VariantTable, fingerprint
-from fsseg.results import Results
+from fsseg.results import FORMAT, Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
 from fsseg.stages import environment, fill_folder
@@ -122,7 +123,9 @@ def _try_out(row: VariantTable, head: torch.nn.Module, ways: int, shots: int, ch
 
 
 def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
+    rule = recipe.backbone.build("backbone").intensity
     return {
+        "format": FORMAT,
         "dataset": data.dataset.name,
         "protocol": data.protocol.name,
         "uses_truth": data.protocol.uses_truth,
@@ -135,6 +138,11 @@ def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
         "seeds": recipe.seeds,
         "classes": list(data.classes.values()),
         "metrics": {metric.name: facts_of(metric.build("metric")) for metric in recipe.metrics},
+        "scaling": {
+            str(fold.index): asdict(data.scaling(fold.queries[0], fold, rule))
+            for fold in data.folds
+            if data.dataset.statistics == "training"
+        },
         "data": {str(fold.index): fingerprint(data.evaluation_content(fold))[:16] for fold in data.folds},
     }
 

@@ -1,0 +1,117 @@
+"""Predictions from files to files, each on its scan's own grid."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from fsseg.data.files import ScanFile, image_problems, pair_problems, read_nifti
+from fsseg.errors import DataError
+from fsseg.grids import find_grid
+from fsseg.prediction import Fitted, Prediction, Predictor
+from fsseg.progress import Progress, Silent
+from fsseg.records import replacing
+from fsseg.volumes import Volume
+
+
+def read_volume(image: Path, labels: Path | None = None) -> Volume:
+    """A scan from NIfTI files, slices first along its most anisotropic axis; raises DataError if it cannot be used."""
+    scan, marked = read_nifti(image), read_nifti(labels) if labels else None
+    problems = [*image_problems(scan), *(pair_problems(scan, marked) if marked else [])]
+    if marked is not None and (marked.voxels != marked.voxels.round()).any():
+        problems.append(f"{labels}: has values between whole numbers, expected label values; round or resample it")
+    if problems:
+        raise DataError("\n".join(problems))
+    grid = find_grid(scan.affine, scan.voxel_sizes)
+    spacing = tuple(scan.voxel_sizes[axis] for axis in grid.axes)
+    values = None if marked is None else grid.from_file(_whole(marked))
+    return Volume(_stem(image), grid.from_file(scan.voxels.astype(np.float32)), values, spacing, grid)
+
+
+def predict_files(
+    predictor: Predictor,
+    support: Path,
+    support_labels: Path,
+    scans: Sequence[Path],
+    out: Path,
+    *,
+    slices: Sequence[int] | None = None,
+    probabilities: bool = False,
+    progress: Progress | None = None,
+) -> list[tuple[Path, dict[str, int]]]:
+    """Segments scans and writes their label maps as `<scan>_labels.nii.gz`.
+
+    Args:
+        predictor: The predictor.
+        support: A scan with labelled slices.
+        support_labels: Its labels.
+        scans: The scans to segment.
+        out: The folder to write to.
+        slices: Which slices of the support to use; the fullest when omitted.
+        probabilities: Whether to write `<scan>_probability_<class>.nii.gz` as well, in float32.
+        progress: Follows the scans.
+
+    Returns:
+        The files of labels, each with the number of voxels by class.
+
+    Raises:
+        DataError: A file cannot be used; all files are looked at before any is written.
+    """
+    progress = progress or Silent()
+    names = [_stem(path) for path in scans]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"predict: two scans are called {twice[0]}, expected names of their own; rename one")
+    shown = read_volume(support, support_labels)
+    fitted = predictor.fit(shown, slices=slices)
+    for path in scans:
+        _warn_of_range(read_volume(path), shown, path, progress)
+    written = []
+    for path in progress.track(scans, "scans", len(scans)):
+        volume = read_volume(path)
+        written.append(_write(fitted, volume, fitted.predict(volume), out, probabilities))
+    return written
+
+
+def _write(
+    fitted: Fitted, volume: Volume, found: Prediction, out: Path, probabilities: bool
+) -> tuple[Path, dict[str, int]]:
+    target = out / f"{volume.case}_labels.nii.gz"
+    _save(target, volume, found.labels)
+    if probabilities:
+        for value, name in fitted.classes.items():
+            _save(out / f"{volume.case}_probability_{name}.nii.gz", volume, found.probability(value))
+    return target, {name: int((found.labels == value).sum()) for value, name in fitted.classes.items()}
+
+
+def _save(path: Path, volume: Volume, voxels: np.ndarray) -> None:
+    image = nibabel.Nifti1Image(volume.grid.to_file(voxels), volume.grid.affine)
+    image.header.set_xyzt_units("mm")
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(b"")
+        whole = unfinished.with_name(f"{unfinished.name}.nii.gz")
+        nibabel.save(image, whole)
+        whole.replace(unfinished)
+
+
+def _warn_of_range(query: Volume, support: Volume, path: Path, progress: Progress) -> None:
+    """Intensities that have little in common suggest another modality, or other units."""
+    (low, high), (first, last) = (np.percentile(volume.image, [1, 99]) for volume in (query, support))
+    shared = min(high, last) - max(low, first)
+    if shared < 0.1 * min(high - low, last - first) or not 0.1 < (high - low) / max(last - first, 1e-12) < 10:
+        progress.note(
+            f"warning: {path}: its intensities go from {low:g} to {high:g}, those of the support from {first:g} to {last:g}; "
+            "is it the same modality?"
+        )
+
+
+def _whole(file: ScanFile) -> np.ndarray:
+    """Label values as whole numbers of the smallest type that holds them, if the file has others."""
+    if np.issubdtype(file.voxels.dtype, np.integer):
+        return file.voxels
+    return file.voxels.astype(np.min_scalar_type(int(file.voxels.max(initial=0))))
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")

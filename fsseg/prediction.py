@@ -1,0 +1,260 @@
+"""Segmenting new scans with a finished run: from labelled slices of one scan to label maps of others."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from fsseg.checkpoints import load_trained
+from fsseg.data.intensity import Scaling, measure
+from fsseg.data.working import on_working_grid
+from fsseg.devices import pick_device
+from fsseg.errors import DataError, FssegError
+from fsseg.fold_run import load_head, rows_by_training
+from fsseg.ops import restore
+from fsseg.options import nearest, schema
+from fsseg.plugins import registry
+from fsseg.protocols import find_protocol
+from fsseg.recipe import Recipe, VariantTable, parse_recipe, read_tables
+from fsseg.results import load_results
+from fsseg.segmenter import Segmenter, encode_in_parts, encode_support
+from fsseg.types import Prototypes, Query, Support
+from fsseg.volumes import Volume
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A row of a finished run, ready to be shown an organ.
+
+    Attributes:
+        segmenter: Backbone, prototypes, head and threshold as trained and calibrated.
+        recipe: The run's recipe.
+        scaling: How intensities are scaled where that was measured over training scans; None for each scan by itself.
+        device: Where to compute.
+    """
+
+    segmenter: Segmenter
+    recipe: Recipe
+    scaling: Scaling | None
+    device: torch.device
+
+    @property
+    def together(self) -> bool:
+        """Whether all classes are segmented from the same slices at once, as the run's protocol did."""
+        return find_protocol(self.recipe.protocol.name).together
+
+    def fit(
+        self,
+        support: Volume,
+        *,
+        slices: Sequence[int] | None = None,
+        classes: dict[int, str] | None = None,
+    ) -> "Fitted":
+        """Learns what to segment from labelled slices of a scan; nothing is trained.
+
+        Args:
+            support: A scan with labels, of which only the slices that are used have to be labelled.
+            slices: Numbers of the slices to use, from 0; the one with most of the class when omitted, for each class by
+                itself (or for all together, that with most of the class that is smallest there).
+            classes: Names of the label values; all values that are there when omitted.
+
+        Raises:
+            DataError: There are no labels, or a slice does not show the class.
+        """
+        if support.labels is None:
+            raise DataError(f"support {support.case}: it has no labels, expected at least one labelled slice")
+        values = sorted(set(np.unique(support.labels).tolist()) - {0})
+        named = {value: str(value) for value in values} if classes is None else classes
+        missing = [value for value in named if value not in values]
+        if missing or not named:
+            raise DataError(
+                f"support {support.case}: its labels have no {missing[0] if missing else 'foreground'}, expected voxels of "
+                f"every class; there are {values or 'none'}"
+            )
+        working = on_working_grid(support, self.recipe.grid.model_dump())
+        groups = [tuple(named)] if self.together else [(value,) for value in named]
+        parts = [self._part(working, group, slices) for group in groups]
+        return Fitted(self, parts, named, support.labels.dtype)
+
+    def _part(self, volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None) -> "Part":
+        """The prototypes of classes that are segmented at once."""
+        shown = np.stack([(volume.labels == value).sum(axis=(1, 2)) for value in values]).min(axis=0)
+        chosen = [int(shown.argmax())] if slices is None else list(slices)
+        for number in chosen:
+            if not 0 <= number < len(shown) or not shown[number]:
+                raise DataError(
+                    f"support {volume.case}: slice {number} does not show {' and '.join(map(str, values))}, expected a slice "
+                    f"that does, such as {int(shown.argmax())} (they count from 0)"
+                    if shown.any()
+                    else f"support {volume.case}: no slice shows {' and '.join(map(str, values))} on the working grid"
+                )
+        images = torch.from_numpy(self._scale(volume)[chosen])
+        location = torch.tensor(chosen) / max(len(volume.image) - 1, 1)
+        masks = torch.stack([torch.from_numpy(volume.labels[chosen] == value) for value in values])
+        ways = len(values)
+        support = Support(
+            images.expand(ways, *images.shape).contiguous(), masks, location.expand(ways, -1), shared=True
+        ).to(self.device)
+        with torch.no_grad():
+            features = encode_support(self.segmenter.backbone, support)
+            made = self.segmenter.prototypes(features, support.masks, self.segmenter.head.sigma)
+        return Part(values, support, made, tuple(chosen))
+
+    def _scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
+        scaling = self.scaling or measure(self.segmenter.backbone.intensity, [volume.image])
+        return scaling.apply(volume.image)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Classes that are segmented at once: their label values, support, prototypes, and the slices that were used."""
+
+    values: tuple[int, ...]
+    support: Support
+    prototypes: Prototypes
+    slices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in a scan, on the scan's own grid, slices first.
+
+    Attributes:
+        labels: Label values as in the support, 0 for the background.
+        margins: By label value, the log-odds of the class against the background under the threshold's prior.
+    """
+
+    labels: Integer[np.ndarray, "slice height width"]
+    margins: dict[int, Float[np.ndarray, "slice height width"]]
+
+    def probability(self, value: int) -> Float[np.ndarray, "slice height width"]:
+        """The probability of a class against the background."""
+        return (1 / (1 + np.exp(-self.margins[value].astype(np.float64)))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A predictor that knows what to look for.
+
+    Attributes:
+        predictor: The predictor.
+        parts: What it learned.
+        classes: Names of the label values.
+        dtype: The type of the support's labels, which predictions have too.
+    """
+
+    predictor: Predictor
+    parts: list[Part]
+    classes: dict[int, str]
+    dtype: np.dtype
+
+    @torch.no_grad()
+    def predict(self, volume: Volume) -> Prediction:
+        """Segments every slice of a scan; where several classes claim a voxel, the likeliest has it."""
+        predictor = self.predictor
+        working = on_working_grid(volume, predictor.recipe.grid.model_dump())
+        images = torch.from_numpy(predictor._scale(working))
+        count = len(images)
+        query = Query(images, torch.arange(count) / max(count - 1, 1)).to(predictor.device)
+        features = encode_in_parts(predictor.segmenter.backbone, query.images)
+        margins: dict[int, np.ndarray] = {}
+        for part in self.parts:
+            found = predictor.segmenter.segment(part.support, part.prototypes, query, features)
+            own = _on_own_grid(found.scores[:, 1:] - found.scores[:, :1], working)
+            margins |= {value: own[:, way] for way, value in enumerate(part.values)}
+        stacked = np.stack(list(margins.values()))
+        values = np.array([0, *margins], dtype=self.dtype)
+        winner = np.where(stacked.max(axis=0) > 0, stacked.argmax(axis=0) + 1, 0)
+        return Prediction(values[winner], margins)
+
+
+def _on_own_grid(margins: Tensor, volume: Volume) -> Float[np.ndarray, "slice way height width"]:
+    """Margins on the scan's own grid; nothing is foreground where the working grid ends."""
+    if volume.working is None:
+        return margins.cpu().numpy()
+    own, inside = restore(margins, volume.working)
+    return np.stack([torch.where(inside, one, -torch.inf).cpu().numpy() for one in own])
+
+
+def load_predictor(
+    run: str | Path,
+    *,
+    variant: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+) -> Predictor:
+    """A row of a finished run as a predictor.
+
+    Args:
+        run: The run directory.
+        variant: The row; the first that is no oracle when omitted.
+        fold: Which fold's training to take; the first when omitted.
+        seed: Likewise.
+        device: As of `fsseg.run`.
+
+    Raises:
+        FssegError: There is no such run, row, fold or seed, a file of it is missing, or the row's threshold is an oracle.
+    """
+    results, place = load_results(run), pick_device(device)
+    recipe = parse_recipe(read_tables(results.path / "recipe.toml"), str(results.path / "recipe.toml"))
+    row = _find_row(recipe, variant)
+    fold = _one_of("fold", fold, results.about["folds"], results.path)
+    seed = _one_of("seed", seed, results.about["seeds"], results.path)
+    number, training = next(
+        (number, training) for number, (training, rows) in enumerate(rows_by_training(recipe)) if row in rows
+    )
+    home = results.path if len(results.about["seeds"]) == 1 else results.path / f"seed{seed}"
+    folder = home / f"fold{fold}" / f"training{number}"
+    checkpoint, calibration = folder / "checkpoint.safetensors", folder / "calibration.json"
+    for file in (checkpoint, calibration):
+        if not file.is_file():
+            raise FssegError(f"{file}: it is not there any more, expected what training left; run the recipe again")
+    state = load_trained(checkpoint)
+    backbone = _backbone(recipe)
+    backbone.load_state_dict(state["backbone"])
+    threshold = row.threshold.build("threshold")
+    fitted = json.loads(calibration.read_text(encoding="utf-8"))["states"]
+    if row.name in fitted:
+        threshold.load_state(fitted[row.name])
+    head = load_head(row, state["head"], training)
+    segmenter = Segmenter(backbone, row.prototypes.build("prototypes"), head, threshold, mode=recipe.mode)
+    scaling = results.about.get("scaling", {}).get(str(fold))
+    return Predictor(segmenter.to(place).eval(), recipe, Scaling(**scaling) if scaling else None, place)
+
+
+def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:
+    usable = [row for row in recipe.variants if not registry().find("threshold", row.threshold.name).load().oracle]
+    names = [row.name for row in recipe.variants]
+    if variant is not None and variant not in names:
+        raise FssegError(f"predict: there is no row {variant!r} in the run; {nearest(variant, names)}")
+    found = usable if variant is None else [row for row in usable if row.name == variant]
+    if not found:
+        told = f"row {variant!r} decides" if variant else "all rows decide"
+        raise FssegError(
+            f"predict: {told} with an oracle, which needs the ground truth of the scan that is to be segmented; "
+            f"expected another row{', one of ' + ', '.join(row.name for row in usable) if usable else ''}"
+        )
+    return found[0]
+
+
+def _one_of(what: str, asked: int | None, there: list[int], run: Path) -> int:
+    if asked is not None and asked not in there:
+        raise FssegError(f"predict: there is no {what} {asked} in {run}, expected one of {', '.join(map(str, there))}")
+    return there[0] if asked is None else asked
+
+
+def _backbone(recipe: Recipe) -> torch.nn.Module:
+    """The backbone without the weights it began with: those that were trained follow."""
+    table = recipe.backbone.model_dump()
+    component = registry().find("backbone", recipe.backbone.name).load()
+    if "weights" in schema(component).model_fields:
+        table["weights"] = "none"
+    options: dict[str, Any] = {key: value for key, value in table.items() if key != "name"}
+    return registry().build("backbone", recipe.backbone.name, options)

@@ -1,0 +1,204 @@
+"""Predictions of new scans: what a run found in its own queries, grids of any orientation, and what is refused."""
+
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from helpers import make_folder, write_nifti, write_recipe
+
+import fsseg
+from fsseg import FssegError, load_predictor, load_recipe
+from fsseg.predicted_files import predict_files, read_volume
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A finished run, and its folder of scans."""
+    folder = tmp_path_factory.mktemp("prediction")
+    root = make_folder(folder / "scans")
+    recipe = load_recipe(write_recipe(folder, root), {"metrics": []})
+    return fsseg.run(recipe, runs_dir=folder / "runs"), root, recipe
+
+
+def voxels(path):
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+def test_a_runs_own_queries_are_segmented_as_the_run_did(work, tmp_path):
+    """Every row that is no oracle, bit for bit, from the same support slices."""
+    results, root, recipe = work
+    for row in recipe.variants:
+        if row.threshold.name == "ocp":
+            continue
+        predictor = load_predictor(results.path, variant=row.name)
+        for score in [score for score in results.scores if score.variant == row.name]:
+            case, support, name = score.case, score.support_case, score.class_name
+            shown = read_volume(root / f"image_{support}.nii.gz", root / f"label_{support}.nii.gz")
+            value = {"bright": 1, "dark": 2}[name]
+            fitted = predictor.fit(shown, slices=score.support_slices, classes={value: name})
+            found = fitted.predict(read_volume(root / f"image_{case}.nii.gz"))
+            slug = "".join(c if c.isalnum() else "_" for c in row.name).strip("_")
+            kept = voxels(results.path / "fold0" / "labels" / slug / f"{case}_{name}.nii.gz")
+            grid = read_volume(root / f"image_{case}.nii.gz").grid
+            assert np.array_equal(grid.to_file((found.labels == value).astype(np.uint8)), kept)
+
+
+def oblique(path, source, target):
+    """The same scan in another order of axes, one of them turned round, under a rotated affine."""
+    file = nibabel.load(source)
+    data, affine = np.asanyarray(file.dataobj), file.affine
+    turned, order = np.flip(data.transpose(1, 2, 0), axis=0), [1, 2, 0]
+    moved = affine[:, [*order, 3]].copy()
+    moved[:3, 3] += moved[:3, 0] * (turned.shape[0] - 1)
+    moved[:3, 0] *= -1
+    angle = 0.2
+    rotation = np.eye(4)
+    rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    nibabel.save(nibabel.Nifti1Image(turned, rotation @ moved), path / target)
+    return path / target
+
+
+def test_a_scan_in_oblique_orientation_is_overlaid_exactly(work, tmp_path):
+    """Its labels are those of the plain scan, voxel by voxel, on its own grid."""
+    results, root, _ = work
+    turned = oblique(tmp_path, root / "image_3.nii.gz", "turned.nii.gz")
+    plain = shutil.copy(root / "image_3.nii.gz", tmp_path / "plain.nii.gz")
+    predictor = load_predictor(results.path)
+    support = root / "image_10.nii.gz", root / "label_10.nii.gz"
+    written = predict_files(predictor, *support, [turned, tmp_path / "plain.nii.gz"], tmp_path / "out")
+    found, expected = (nibabel.load(path) for path, _ in written)
+    image = nibabel.load(turned)
+    assert found.shape == image.shape and np.allclose(found.affine, image.affine)
+    assert found.get_data_dtype() == nibabel.load(support[1]).get_data_dtype()
+    back = np.flip(np.asanyarray(found.dataobj), axis=0).transpose(2, 0, 1)
+    assert np.array_equal(back, np.asanyarray(expected.dataobj)) and back.any() and plain
+
+
+def test_probabilities_and_counts(work, tmp_path):
+    results, root, _ = work
+    predictor = load_predictor(results.path, variant="CE-T")
+    ((path, counts),) = predict_files(
+        predictor, root / "image_10.nii.gz", root / "label_10.nii.gz", [root / "image_2.nii.gz"], tmp_path, probabilities=True
+    )  # fmt: skip
+    labels = voxels(path)
+    assert counts == {"1": int((labels == 1).sum()), "2": int((labels == 2).sum())}
+    shares = {value: voxels(tmp_path / f"image_2_probability_{value}.nii.gz") for value in (1, 2)}
+    assert all(share.dtype == np.float32 and 0 <= share.min() <= share.max() <= 1 for share in shares.values())
+    assert np.array_equal(labels > 0, np.maximum(shares[1], shares[2]) > 0.5)
+    assert (shares[1] >= shares[2])[labels == 1].all() and (shares[2] >= shares[1])[labels == 2].all()
+
+
+def test_the_fullest_slice_is_taken_and_unlabelled_slices_do_not_matter(work):
+    results, root, _ = work
+    predictor = load_predictor(results.path)
+    shown = read_volume(root / "image_10.nii.gz", root / "label_10.nii.gz")
+    fitted = predictor.fit(shown)
+    areas = [(shown.labels == value).sum(axis=(1, 2)) for value in (1, 2)]
+    assert [part.slices for part in fitted.parts] == [(int(area.argmax()),) for area in areas]
+    only = np.zeros_like(shown.labels)
+    only[2] = shown.labels[2]
+    query = read_volume(root / "image_2.nii.gz")
+    from dataclasses import replace
+
+    both = [
+        predictor.fit(replace(shown, labels=labels), slices=[2]).predict(query).labels
+        for labels in (only, shown.labels)
+    ]
+    assert np.array_equal(*both)
+
+
+@pytest.mark.parametrize(
+    "how, sentence",
+    [
+        ({"variant": "OCP"}, "row 'OCP' decides with an oracle, which needs the ground truth .* expected another row"),
+        ({"variant": "CET"}, "there is no row 'CET' in the run; did you mean 'CE-T'"),
+        ({"fold": 4}, "there is no fold 4 in .*, expected one of 0"),
+        ({"seed": 0}, "there is no seed 0 in .*, expected one of 3"),
+    ],
+)
+def test_what_a_run_does_not_have(work, how, sentence):
+    with pytest.raises(FssegError, match=sentence):
+        load_predictor(work[0].path, **how)
+
+
+def test_a_run_without_its_checkpoint_or_of_another_format(work, tmp_path):
+    copy = shutil.copytree(work[0].path, tmp_path / "run")
+    (copy / "fold0" / "training0" / "checkpoint.safetensors").unlink()
+    with pytest.raises(FssegError, match="checkpoint.safetensors: it is not there any more"):
+        load_predictor(copy)
+    with pytest.raises(FssegError, match="nowhere: there is no run"):
+        load_predictor("nowhere")
+    about = (copy / "run.json").read_text()
+    (copy / "run.json").write_text(about.replace('"format": 1', '"format": 99'))
+    with pytest.raises(FssegError, match="run.json: has format 99, expected 1"):
+        load_predictor(copy)
+
+
+def test_supports_and_scans_that_cannot_be_used(work, tmp_path):
+    results, root, _ = work
+    predictor = load_predictor(results.path)
+    image, labels = root / "image_10.nii.gz", root / "label_10.nii.gz"
+    write_nifti(tmp_path / "empty.nii.gz", np.zeros((5, 64, 64), np.uint8))
+    write_nifti(tmp_path / "small.nii.gz", np.zeros((5, 32, 32), np.uint8))
+
+    def call(labels=labels, scans=(root / "image_2.nii.gz",), **how):
+        predict_files(predictor, image, labels, list(scans), tmp_path / "out", **how)
+
+    with pytest.raises(FssegError, match="its labels have no foreground"):
+        call(tmp_path / "empty.nii.gz")
+    with pytest.raises(FssegError, match="small.nii.gz: has shape"):
+        call(tmp_path / "small.nii.gz")
+    with pytest.raises(FssegError, match="slice 0 does not show 2, expected a slice that does"):
+        call(slices=[0])
+    with pytest.raises(FssegError, match="slice 9 does not show 1"):
+        call(slices=[9])
+    with pytest.raises(FssegError, match="there is no such file"):
+        call(scans=[root / "image_2.nii.gz", root / "no.nii.gz"])
+    with pytest.raises(FssegError, match="two scans are called image_2"):
+        call(scans=[root / "image_2.nii.gz", root / "image_2.nii.gz"])
+    assert not (tmp_path / "out").exists()  # nothing is written before all files were looked at
+
+
+def test_another_range_of_intensities_is_told_of(work, tmp_path):
+    results, root, _ = work
+    scan = nibabel.load(root / "image_2.nii.gz")
+    far = nibabel.Nifti1Image(np.asanyarray(scan.dataobj).astype(np.float32) * 100 + 9000, scan.affine)
+    nibabel.save(far, tmp_path / "far.nii.gz")
+    notes = []
+
+    class Listening(fsseg.progress.Silent):
+        def note(self, text):
+            notes.append(text)
+
+    support = root / "image_10.nii.gz", root / "label_10.nii.gz"
+    for scans in ([root / "image_2.nii.gz"], [tmp_path / "far.nii.gz"]):
+        predict_files(load_predictor(results.path), *support, scans, tmp_path / "out", progress=Listening())
+    assert len(notes) == 1 and "far.nii.gz: its intensities go from" in notes[0]
+
+
+def test_in_the_shell(work, tmp_path, capfd, monkeypatch):
+    from fsseg.cli import main
+
+    results, root, _ = work
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["fsseg", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capfd.readouterr()
+        return exit.value.code, out, err
+
+    support = ("--support", root / "image_10.nii.gz", "--support-labels", root / "label_10.nii.gz")
+    scans = ("--query", root / "image_2.nii.gz", root / "image_3.nii.gz")
+    code, out, err = call(results.path, *support, *scans, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "image_2_labels.nii.gz",
+        "image_3_labels.nii.gz",
+    ]
+    assert out.count("voxels") == 4
+    code, _, err = call(results.path, *support, "--out", tmp_path / "out")
+    assert code == 2 and "got no scan to segment" in err
+    code, _, err = call(results.path, *support, *scans, "--out", tmp_path / "o", "--variant", "OCP")
+    assert code == 2 and "oracle" in err and not (tmp_path / "o").exists()
