@@ -1,6 +1,7 @@
 """Shapes are executed: every jaxtyping annotation of fsseg is checked by beartype while the tests run."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ MODULES = [
     # would stand for all modules in it.
     if path.name not in {"__init__.py", "supervoxel_kernels.py", "cli.py"}
 ]
-install_import_hook(MODULES, "typecheck.typecheck")
+# Benchmarks measure what users run, which is not checked.
+if not any("bench_" in argument for argument in sys.argv):
+    install_import_hook(MODULES, "typecheck.typecheck")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
