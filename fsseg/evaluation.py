@@ -14,7 +14,7 @@ from fsseg.assignments import Assignment
 from fsseg.data.scans import EvaluationScan
 from fsseg.interfaces import Metric
 from fsseg.metrics import Counts, count_overlaps
-from fsseg.ops import restore_labels
+from fsseg.ops import per_way, restore_labels
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import Fold
 from fsseg.records import CaseScore
@@ -24,16 +24,43 @@ from fsseg.variants import Variant, by_scoring
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """What decided the slices of a scan, so that they can be decided again under other priors.
+
+    Attributes:
+        scoring: Which prototypes and head scored; variants that share it have the same margins.
+        slices: The numbers of the slices.
+        margins: Each way's logit minus the background's, at feature resolution and an even prior.
+        priors: Log-odds of the prior that the threshold chose.
+    """
+
+    scoring: str
+    slices: Int[np.ndarray, "slice"]
+    margins: Float[np.ndarray, "slice way h w"]
+    priors: Float[np.ndarray, "slice way"]
+
+
+@dataclass(frozen=True)
 class CaseResult:
     """A scan as one variant segmented it from one support, on the scan's own grid.
 
     Attributes:
         scores: The counts, one record per class.
         labels: 0 is background; a single class is 1, several have their values in the dataset.
+        decisions: What decided it.
     """
 
     scores: list[CaseScore]
     labels: UInt8[np.ndarray, "slice height width"]
+    decisions: Decisions
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """A scan as all variants segmented it from one support: labels by variant, and what decided them."""
+
+    labels: dict[str, UInt8[Tensor, "slice own_height own_width"]]
+    decisions: dict[str, Decisions]
 
 
 @torch.no_grad()
@@ -65,15 +92,15 @@ def evaluate(
         labels, truth = scan.labels.to(device), scan.truth.to(device)
         for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes)):
             parts = list(parts)
-            made = _segment_parts(
-                variants, parts, prototypes, query, encoded, row, _number_ways(labels, parts[0]), scan
-            )
-            counts = _count(list(made.values()), parts, truth)
+            target = _number_ways(labels, parts[0])
+            made = _segment_parts(variants, parts, prototypes, query, encoded, row, target, scan)
+            counts = _count(list(made.labels.values()), parts, truth)
             for variant, counted in zip(variants, counts):
                 scores = _score(variant, parts, counted, fold, seed)
                 if metrics:
-                    scores = _measure(metrics, scores, made[variant.name], truth, parts, scan.spacing)
-                yield CaseResult(scores, _with_values(made[variant.name], parts[0]).cpu().numpy())
+                    scores = _measure(metrics, scores, made.labels[variant.name], truth, parts, scan.spacing)
+                labelled = _with_values(made.labels[variant.name], parts[0]).cpu().numpy()
+                yield CaseResult(scores, labelled, made.decisions[variant.name])
 
 
 class SliceFeatures:
@@ -157,12 +184,14 @@ def _segment_parts(
     row: dict[int, int],
     target: Int[Tensor, "slice height width"],
     scan: EvaluationScan,
-) -> dict[str, UInt8[Tensor, "slice own_height own_width"]]:
+) -> _Segmented:
     """The labels by variant on the scan's own grid, background where no part is segmented.
 
     `row` is where the features have each slice.
     """
     labels = {v.name: torch.zeros(scan.truth.shape, dtype=torch.uint8, device=target.device) for v in variants}
+    margins: dict[str, list[Tensor]] = {v.scoring: [] for v in variants}
+    priors: dict[str, list[Tensor]] = {v.name: [] for v in variants}
     for part in parts:
         support = part.support.to(target.device)
         everything, numbers = part.query_slices is None, list(part.query_slices or ())
@@ -171,10 +200,31 @@ def _segment_parts(
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
             scored = segmenter.score(support, prototypes[id(part.support), scoring], piece, features[rows])
+            margins[scoring].append(scored.coarse[:, 1:] - scored.coarse[:, :1])
             for variant in group:
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
-                labels[variant.name][at] = _on_own_grid(variant.segmenter.settle(scored, target[at]), scan)
-    return labels
+                settled = variant.segmenter.settle(scored, target[at])
+                labels[variant.name][at] = _on_own_grid(settled, scan)
+                priors[variant.name].append(per_way(settled.prior, len(part.classes)))
+    return _Segmented(labels, _decisions(variants, parts, len(scan.images), margins, priors))
+
+
+def _decisions(
+    variants: list[Variant],
+    parts: list[Assignment],
+    slices: int,
+    margins: dict[str, list[Tensor]],
+    priors: dict[str, list[Tensor]],
+) -> dict[str, Decisions]:
+    """By variant, what decided the slices of all parts."""
+    numbers = np.concatenate([np.arange(slices) if p.query_slices is None else p.query_slices for p in parts])
+    joined = {scoring: torch.cat(pieces).detach().float().cpu().numpy() for scoring, pieces in margins.items()}
+    return {
+        v.name: Decisions(
+            v.scoring, numbers, joined[v.scoring], torch.cat(priors[v.name]).detach().float().cpu().numpy()
+        )
+        for v in variants
+    }
 
 
 def _number_ways(

@@ -12,6 +12,7 @@ from torch import nn
 
 from fsseg.calibration import calibrate
 from fsseg.checkpoints import load_trained, save_trained
+from fsseg.decisions import PRIORS, write_margins
 from fsseg.devices import has_bfloat16
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
@@ -214,13 +215,14 @@ class FoldRun:
         return FinishedStage(identity, folder)
 
     def _evaluate(self, calibrated: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:
-        save_labels = self.recipe.protocol.save_labels
+        asked = self.recipe.protocol
         identity = {
             "stage": "evaluate",
             "calibrated": calibrated.identity,
             "variants": self._row_identities(variants),
             "evaluation": self.data.evaluation_content(self.fold),
-            "save_labels": save_labels,
+            "save_labels": asked.save_labels,
+            "save_margins": asked.save_margins,
             "metrics": [_identity("metric", metric) for metric in self.recipe.metrics],
         }
 
@@ -228,16 +230,20 @@ class FoldRun:
             scans = self.data.scans(self.fold, backbone.intensity)
             assignments = self.data.assignments(self.fold, scans, self.seed)
             metrics = {metric.name: metric.build("metric") for metric in self.recipe.metrics}
-            scores = []
+            scores, priors, in_turn = [], [], self.data.support == "each"
             for result in evaluate(
                 backbone, variants, assignments, scans, self.fold,
                 seed=self.seed, device=self.device, metrics=metrics, progress=self.progress,
             ):  # fmt: skip
                 scores += result.scores
-                if save_labels:  # at once: all rows' labels of a fold would fill the memory
+                if asked.save_labels:  # at once: all rows' labels of a fold would fill the memory
                     grid = self.data.volumes[result.scores[0].case].grid
-                    write_labels(folder / LABELS, result, grid, in_turn=self.data.support == "each")
+                    write_labels(folder / LABELS, result, grid, in_turn=in_turn)
+                if asked.save_margins:
+                    priors.append(write_margins(folder, result, in_turn=in_turn))
             write_lines(folder / SCORES, scores)
+            if asked.save_margins:
+                write_lines(folder / PRIORS, priors)
 
         folder, _ = stage_folder(self.runs, "evaluate", identity, make)
         return FinishedStage(identity, folder)

@@ -149,6 +149,9 @@ class ProtocolTable(Table):
         None, min_length=1, description="which of the dataset's classes are evaluated; all when omitted"
     )
     save_labels: bool = Field(True, description="write the predicted label maps")
+    save_margins: bool = Field(
+        True, description="write what decided each slice, at feature resolution, which a report lets one explore"
+    )
 
 
 class VariantTable(Table):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fsseg.decisions import MARGINS, PRIORS
 from fsseg.fold_run import LABELS, FinishedFold
 from fsseg.recipe import Recipe
 from fsseg.records import SCORES, write_json, write_lines, write_text
@@ -20,9 +21,13 @@ def write_run(
     for fold in finished:
         home = (folder if len(recipe.seeds) == 1 else folder / f"seed{fold.seed}") / f"fold{fold.fold.index}"
         for number, stages in enumerate(fold.stages):
+            own = home / f"training{number}"
             for stage in ("train", "calibrate"):
-                _link_all(stages[stage], home / f"training{number}")
+                _link_all(stages[stage], own)
             _link_all(stages["evaluate"] / LABELS, home / LABELS)
+            _link_all(stages["evaluate"] / MARGINS, own / MARGINS)
+            if (stages["evaluate"] / PRIORS).is_file():
+                link_or_copy(stages["evaluate"] / PRIORS, own / PRIORS)
 
 
 def _link_all(source: Path, target: Path) -> None:

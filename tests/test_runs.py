@@ -66,6 +66,8 @@ def test_a_run_leaves_what_it_says(finished):
         "checkpoint.safetensors",
         "train.jsonl",
         "calibration.json",
+        "priors.jsonl",
+        "margins",
     }
     assert fsseg.load_recipe(results.path / "recipe.toml") == recipe
     calibration = json.loads((fold / "training0" / "calibration.json").read_text())
@@ -184,7 +186,7 @@ def test_several_seeds(root, tmp_path):
     one = {}
     for seed in (0, 3):
         files = {p.name for p in (results.path / f"seed{seed}" / "fold0" / "training0").iterdir()}
-        assert files == {"train.jsonl", "checkpoint.safetensors", "calibration.json"}
+        assert files == {"train.jsonl", "checkpoint.safetensors", "calibration.json", "priors.jsonl", "margins"}
         alone = fsseg.load_recipe(write_recipe(tmp_path, root, steps=2), changes | {"seed": seed})
         one[seed] = fsseg.run(alone, runs_dir=tmp_path / "alone").frame
         of_seed = results.frame[results.frame["seed"] == seed].reset_index(drop=True)
