@@ -27,7 +27,7 @@ def results(request, tmp_path_factory):
 
 def slices_first(path):
     file = nibabel.load(path)
-    grid = find_grid(file.affine, file.header.get_zooms())
+    grid = find_grid(file.affine, tuple(map(float, file.header.get_zooms())))
     return grid.from_file(np.asanyarray(file.dataobj))
 
 
