@@ -46,7 +46,7 @@ def test_margins_and_priors_give_the_label_maps(results):
         row = "".join(letter if letter.isalnum() else "_" for letter in one.variant)
         kept = slices_first(results.path / "fold0" / "labels" / row / name)
         # An oracle decides between two neighbouring pixels, which rounding may swap.
-            assert (labels != kept).sum() <= 0.001 * labels.size
+        assert (labels != kept).sum() <= 0.001 * labels.size
     assert {one.variant for one in found} == set(results.variants)
     scored = {(s.variant, s.case, s.support_case, s.class_name) for s in results.scores}
     assert {(o.variant, o.case, o.support_case, name) for o in found for name in o.classes} == scored
