@@ -185,8 +185,7 @@ class FoldRun:
             head = load_head(row, state, training).to(self.device).eval()
             prototypes, threshold = row.prototypes.build("prototypes"), row.threshold.build("threshold")
             segmenter = Segmenter(backbone, prototypes, head, threshold, mode=self.recipe.mode)
-            scoring = fingerprint([row.prototypes.model_dump(), row.head.model_dump()])[:16]
-            variants.append(Variant(row.name, segmenter, scoring))
+            variants.append(Variant(row.name, segmenter, row.scoring))
         return variants
 
     def _calibrate(self, trained: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:

@@ -21,7 +21,7 @@ from fsseg.ops import restore
 from fsseg.options import nearest, schema
 from fsseg.plugins import registry
 from fsseg.protocols import find_protocol
-from fsseg.recipe import Recipe, VariantTable, parse_recipe, read_tables
+from fsseg.recipe import Recipe, VariantTable
 from fsseg.results import load_results
 from fsseg.segmenter import Segmenter, encode_in_parts, encode_support
 from fsseg.types import Prototypes, Query, Support
@@ -203,7 +203,7 @@ def load_predictor(
         FssegError: There is no such run, row, fold or seed, a file of it is missing, or the row's threshold is an oracle.
     """
     results, place = load_results(run), pick_device(device)
-    recipe = parse_recipe(read_tables(results.path / "recipe.toml"), str(results.path / "recipe.toml"))
+    recipe = results.recipe
     row = _find_row(recipe, variant)
     fold = _one_of("fold", fold, results.about["folds"], results.path)
     seed = _one_of("seed", seed, results.about["seeds"], results.path)

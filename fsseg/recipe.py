@@ -34,6 +34,12 @@ class ComponentTable(BaseModel):
         """The component's options as written."""
         return dict(self.model_extra or {})
 
+    @property
+    def label(self) -> str:
+        """The name, with the options as written."""
+        told = ", ".join(f"{key} {value}" for key, value in self.options.items())
+        return f"{self.name} ({told})" if told else self.name
+
     def build(self, kind: str) -> Any:
         """The component, of this kind, with these options."""
         return registry().build(kind, self.name, self.options)
@@ -162,6 +168,11 @@ class VariantTable(Table):
     head: ComponentField = Field(ComponentTable(name="tpm"), description="the head; it takes the trained state")
     threshold: ComponentField = Field(description="the threshold policy")
     training: dict[str, Any] = Field({}, description="what differs from [training]: a training of this row's own")
+
+    @property
+    def scoring(self) -> str:
+        """Equal for rows with the same prototypes and head, whose logits are the same after the same training."""
+        return fingerprint([self.prototypes.model_dump(), self.head.model_dump()])[:16]
 
 
 def _check_seeds(value: Any) -> Any:

@@ -13,6 +13,7 @@ from fsseg.records import SCORES, CaseScore, read_scores
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
 
+    from fsseg.recipe import Recipe
 
 FORMAT = 1
 """Of a run directory; another number means that its files are laid out otherwise."""
@@ -124,6 +125,14 @@ class Results:
                 "p": wilcoxon(pairs).pvalue if pairs.any() else 1.0,
             }
         return pandas.DataFrame.from_dict(lines, orient="index")
+
+    @cached_property
+    def recipe(self) -> "Recipe":
+        """The recipe as it was run, read from the run directory."""
+        from fsseg.recipe import parse_recipe, read_tables
+
+        path = self.path / "recipe.toml"
+        return parse_recipe(read_tables(path), str(path))
 
     @property
     def variants(self) -> list[str]:
