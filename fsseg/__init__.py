@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
+    from fsseg.report import write_report
     from fsseg.results import Results, load_results
     from fsseg.runs import run
     from fsseg.segmenter import Segmenter
@@ -45,6 +46,7 @@ _HOMES = {
     "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],
+    "fsseg.report": ["write_report"],
     "fsseg.results": ["Results", "load_results"],
     "fsseg.runs": ["run"],
     "fsseg.segmenter": ["Segmenter"],

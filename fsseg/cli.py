@@ -16,6 +16,7 @@ from fsseg.cli_plugins import list_command, plugin_app
 from fsseg.cli_predict import predict_command
 from fsseg.cli_prepare import prepare_app
 from fsseg.cli_recipe import Changes, RecipeFile, explain_command, schema_command
+from fsseg.cli_report import report_command
 from fsseg.console import Bars, Device, LeftOut, PluginFiles, parse_change, plain, wide_console
 from fsseg.errors import FssegError
 
@@ -170,6 +171,7 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
 
 
 app.command("compare")(compare_command)
+app.command("report")(report_command)
 app.command("predict")(predict_command)
 app.command("list")(list_command)
 app.command("explain")(explain_command)
