@@ -22,6 +22,7 @@ from fsseg.options import nearest
 from fsseg.priors import log_odds
 from fsseg.records import read_lines
 from fsseg.results import Results
+from fsseg.training import LOG_EVERY
 from fsseg.types import Prototypes, margin
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ def training_curves(results: Results) -> "Figure":
     logs = [(name, read_lines(folder / LOG)) for name, folder in _trainings(results)]
     logs = [(name, records) for name, records in logs if records]
     if not logs:
-        raise FssegError(f"{results.path}: there is no log of a training, expected {LOG} below its folds")
+        raise FssegError(
+            f"{results.path}: there is no log of a training, expected {LOG} below its folds with a line at least; a training "
+            f"of less than {LOG_EVERY} steps leaves none"
+        )
     figure, (left, right) = _panels(6.8, 3.0, 2)
     for number, (name, records) in enumerate(logs):
         colour = COLOURS[number % len(COLOURS)]

@@ -14,6 +14,7 @@ from markupsafe import escape
 from fsseg import plots
 from fsseg.comparison import Comparison, compare
 from fsseg.errors import FssegError
+from fsseg.fold_run import LOG
 from fsseg.progress import Progress
 from fsseg.records import write_text
 from fsseg.results import Results, load_results
@@ -80,15 +81,19 @@ def _page(results: Results, compared: Comparison, viewer: dict[str, Any] | None,
         about=_about(results),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "viewer.js").read_text(encoding="utf-8"),
-        means=[_means(results, metric) for metric in ["dice", *results.metrics]],
-        comparison=_table(compared.shown(), f"Against {compared.baseline}, with 95 % intervals") if several else None,
+        means=[_means(results, metric) for metric in ([] if several else ["dice"]) + results.metrics],
+        comparison=_table(
+            compared.shown(), f"3-D Dice, percent: means, and differences from {compared.baseline} with 95 % intervals"
+        )
+        if several
+        else None,
         tests=_table(compared.shown_tests(), f"Every class against {compared.baseline}") if several else None,
         notes=notes,
         viewer=as_json(viewer) if viewer else None,
         scores=[_svg(plots.scores(results, name), f"Dice, {name or 'mean'}") for name in [None, *results.classes]],
         in_turn=results.frame["support_case"].nunique() > results.frame["fold"].nunique(),
         seeds=len(results.about["seeds"]),
-        training=_svg(plots.training_curves(results), "Losses and score threshold by step"),
+        training=_training(results),
         calibrations=[
             (name, _svg(figure, f"Calibration, {name}")) for name, figure in plots.calibrations(results).items()
         ],
@@ -111,6 +116,13 @@ def _about(results: Results) -> str:
     return ", ".join(parts)
 
 
+def _training(results: Results) -> str | None:
+    """The figure of the training, if it was long enough to leave a log."""
+    if not any(path.stat().st_size for path in results.path.rglob(LOG)):
+        return None
+    return _svg(plots.training_curves(results), "Losses and score threshold by step")
+
+
 def _environment(results: Results) -> str:
     path = results.path / "environment.json"
     return path.read_text(encoding="utf-8") if path.is_file() else json.dumps({})
@@ -128,7 +140,8 @@ def _means(results: Results, metric: str) -> dict[str, Any]:
 
 def _table(frame: "pandas.DataFrame", caption: str) -> dict[str, Any]:
     rows: Iterable[tuple[Any, ...]] = frame.itertuples(name=None)
-    return {"caption": caption, "columns": [frame.index.name or "", *frame.columns], "rows": list(rows)}
+    columns = [str(name).replace("_", " ") for name in frame.columns]
+    return {"caption": caption, "columns": [frame.index.name or "", *columns], "rows": list(rows)}
 
 
 def _svg(figure: "Figure", title: str) -> str:

@@ -340,7 +340,7 @@
   function chooseExhibit(place) {
     state.exhibit = place;
     const title = view() ? view().title : null;
-    options(at("view"), exhibit().views.map((one) => one.title), 0);
+    options(at("view"), exhibit().views.map((one) => one.title.replaceAll("_", " ")), 0);
     chooseView(Math.max(0, exhibit().views.findIndex((one) => one.title === title)));
   }
 
@@ -399,5 +399,7 @@
   at("slice").addEventListener("input", (event) => chooseSlice(Number(event.target.value)));
   at("prior").addEventListener("input", (event) => { state.prior = Number(event.target.value); draw(); });
   at("filled").addEventListener("change", draw);
+  const rows = view().scorings.map((one) => one.rows.length);
+  state.scoring = rows.indexOf(Math.max(...rows)); // the first that most rows share
   chooseExhibit(0);
 })();
