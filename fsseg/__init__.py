@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fsseg.heads import AdNet, AdNetPp, Tpm
     from fsseg.hookspecs import hookimpl
     from fsseg.plugins import choose_plugins, registry
-    from fsseg.prediction import Predictor, load_predictor
+    from fsseg.prediction import Predictor, export_onnx, export_predictor, load_predictor
     from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
@@ -42,7 +42,7 @@ _HOMES = {
     "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
     "fsseg.hookspecs": ["hookimpl"],
     "fsseg.plugins": ["choose_plugins", "registry"],
-    "fsseg.prediction": ["Predictor", "load_predictor"],
+    "fsseg.prediction": ["Predictor", "export_onnx", "export_predictor", "load_predictor"],
     "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],

@@ -2,26 +2,41 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from fsseg.errors import FssegError
 
 PARTS = ("backbone", "head")
 
 
 def save_trained(path: Path, backbone: nn.Module, head: nn.Module) -> None:
     """Writes the states of both, from whatever device they are on."""
+    save_states(path, {part: module.state_dict() for part, module in zip(PARTS, (backbone, head), strict=True)})
+
+
+def save_states(path: Path, states: dict[str, dict[str, Tensor]], metadata: dict[str, str] | None = None) -> None:
+    """Writes the state dictionaries of "backbone" and "head", with words beside them."""
     tensors = {
-        f"{part}.{name}": value.contiguous().cpu()
-        for part, module in zip(PARTS, (backbone, head), strict=True)
-        for name, value in module.state_dict().items()
+        f"{part}.{name}": value.contiguous().cpu() for part, state in states.items() for name, value in state.items()
     }
-    save_file(tensors, path)
+    save_file(tensors, path, metadata)
 
 
 def load_trained(path: Path) -> dict[str, dict[str, Tensor]]:
     """The state dictionaries of "backbone" and "head", on the CPU."""
+    return load_states(path)[0]
+
+
+def load_states(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """The same, and the words beside them; raises FssegError for a file that is no safetensors."""
     states: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, value in load_file(path).items():
-        part, _, rest = name.partition(".")
-        states[part][rest] = value
-    return states
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dictionary
+                part, _, rest = name.partition(".")
+                states.setdefault(part, {})[rest] = file.get_tensor(name)
+            return states, file.metadata() or {}
+    except SafetensorError as error:
+        raise FssegError(f"{path}: cannot be read ({error}), expected safetensors; make the file again") from None

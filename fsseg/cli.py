@@ -13,7 +13,7 @@ from rich.table import Table
 from fsseg.cli_compare import compare_command
 from fsseg.cli_data import check_command, supervoxels_command
 from fsseg.cli_plugins import list_command, plugin_app
-from fsseg.cli_predict import predict_command
+from fsseg.cli_predict import export_command, predict_command
 from fsseg.cli_prepare import prepare_app
 from fsseg.cli_recipe import Changes, RecipeFile, explain_command, schema_command
 from fsseg.cli_report import report_command
@@ -173,6 +173,7 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("predict")(predict_command)
+app.command("export")(export_command)
 app.command("list")(list_command)
 app.command("explain")(explain_command)
 app.command("schema")(schema_command)

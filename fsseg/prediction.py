@@ -1,6 +1,7 @@
 """Segmenting new scans with a finished run: from labelled slices of one scan to label maps of others."""
 
 import json
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from fsseg.checkpoints import load_trained
+from fsseg.checkpoints import load_states, load_trained, save_states
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.working import on_working_grid
 from fsseg.devices import pick_device
@@ -21,8 +22,9 @@ from fsseg.ops import restore
 from fsseg.options import nearest, schema
 from fsseg.plugins import registry
 from fsseg.protocols import find_protocol
-from fsseg.recipe import Recipe, VariantTable
-from fsseg.results import load_results
+from fsseg.recipe import Recipe, VariantTable, parse_recipe
+from fsseg.records import replacing
+from fsseg.results import FORMAT, load_results
 from fsseg.segmenter import Segmenter, encode_in_parts, encode_support
 from fsseg.types import Prototypes, Query, Support
 from fsseg.volumes import Volume
@@ -182,6 +184,38 @@ def _on_own_grid(margins: Tensor, volume: Volume) -> Float[np.ndarray, "slice wa
     return np.stack([torch.where(inside, one, -torch.inf).cpu().numpy() for one in own])
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """All that a predictor is made of, wherever it was kept.
+
+    Attributes:
+        recipe: The run's recipe.
+        row: The row of it.
+        state: The state dictionaries of "backbone" and "head".
+        threshold: What calibration left in the row's threshold; None for one that is not fitted.
+        scaling: As of Predictor.
+    """
+
+    recipe: Recipe
+    row: VariantTable
+    state: dict[str, dict[str, Tensor]]
+    threshold: dict[str, Any] | None
+    scaling: dict[str, Any] | None
+
+    def build(self, device: torch.device) -> Predictor:
+        """The predictor."""
+        backbone = _backbone(self.recipe)
+        backbone.load_state_dict(self.state["backbone"])
+        threshold = self.row.threshold.build("threshold")
+        if self.threshold is not None:
+            threshold.load_state(self.threshold)
+        head = load_head(self.row, self.state["head"], self.recipe.training_of(self.row))
+        prototypes = self.row.prototypes.build("prototypes")
+        segmenter = Segmenter(backbone, prototypes, head, threshold, mode=self.recipe.mode)
+        scaling = Scaling(**self.scaling) if self.scaling else None
+        return Predictor(segmenter.to(device).eval(), self.recipe, scaling, device)
+
+
 def load_predictor(
     run: str | Path,
     *,
@@ -193,40 +227,104 @@ def load_predictor(
     """A row of a finished run as a predictor.
 
     Args:
-        run: The run directory.
+        run: The run directory, or a file that `export_predictor` wrote, which holds one row, fold and seed.
         variant: The row; the first that is no oracle when omitted.
         fold: Which fold's training to take; the first when omitted.
         seed: Likewise.
         device: As of `fsseg.run`.
 
     Raises:
-        FssegError: There is no such run, row, fold or seed, a file of it is missing, or the row's threshold is an oracle.
+        FssegError: There is no such run, file, row, fold or seed, a file of it is missing, or the row's threshold is an oracle.
     """
-    results, place = load_results(run), pick_device(device)
+    place = pick_device(device)
+    if Path(run).is_file():
+        return _read_file(Path(run), {"variant": variant, "fold": fold, "seed": seed}).build(place)
+    return _read_run(run, variant, fold, seed).build(place)
+
+
+def export_predictor(
+    run: str | Path,
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Writes everything that prediction needs into one safetensors file, which is read without the run; no pickle.
+
+    The arguments are those of `load_predictor`, which also reads the file. Returns its path.
+    """
+    trained, target = _read_run(run, variant, fold, seed), Path(path)
+    metadata = {
+        "fsseg_format": str(FORMAT),
+        "recipe": trained.recipe.toml(),
+        "variant": trained.row.name,
+        "threshold": json.dumps(trained.threshold),
+        "scaling": json.dumps(trained.scaling),
+    }
+    with replacing(target) as unfinished:
+        save_states(unfinished, trained.state, metadata)
+    return target
+
+
+def export_onnx(run: str | Path, path: str | Path, *, fold: int | None = None, seed: int | None = None) -> Path:
+    """Writes the trained backbone as ONNX: "images" `slice 3 height width` to "features" `slice channel h w`.
+
+    Images are those after the backbone's intensity rule. The number of slices is free, their size is the working grid's or,
+    where that follows from the scan, 256 x 256.
+
+    Raises:
+        FssegError: As of `load_predictor`, or onnx and onnxscript are not installed.
+    """
+    predictor, target = load_predictor(run, fold=fold, seed=seed, device="cpu"), Path(path)
+    size = predictor.recipe.grid.size or 256
+    images = torch.zeros(2, 3, size, size)
+    try:
+        program = torch.onnx.export(
+            predictor.segmenter.backbone, (images,), dynamo=True, verbose=False,
+            input_names=["images"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("slice")},),
+        )  # fmt: skip
+    except ImportError:
+        raise FssegError("export: ONNX needs onnx and onnxscript; install fsseg[onnx]") from None
+    with replacing(target) as unfinished:
+        unfinished.write_bytes(program.model_proto.SerializeToString())
+    return target
+
+
+def _read_run(run: str | Path, variant: str | None, fold: int | None, seed: int | None) -> _Trained:
+    results = load_results(run)
     recipe = results.recipe
     row = _find_row(recipe, variant)
     fold = _one_of("fold", fold, results.about["folds"], results.path)
     seed = _one_of("seed", seed, results.about["seeds"], results.path)
-    number, training = next(
-        (number, training) for number, (training, rows) in enumerate(rows_by_training(recipe)) if row in rows
-    )
+    number = next(number for number, (_, rows) in enumerate(rows_by_training(recipe)) if row in rows)
     home = results.path if len(results.about["seeds"]) == 1 else results.path / f"seed{seed}"
     folder = home / f"fold{fold}" / f"training{number}"
     checkpoint, calibration = folder / "checkpoint.safetensors", folder / "calibration.json"
     for file in (checkpoint, calibration):
         if not file.is_file():
             raise FssegError(f"{file}: it is not there any more, expected what training left; run the recipe again")
-    state = load_trained(checkpoint)
-    backbone = _backbone(recipe)
-    backbone.load_state_dict(state["backbone"])
-    threshold = row.threshold.build("threshold")
     fitted = json.loads(calibration.read_text(encoding="utf-8"))["states"]
-    if row.name in fitted:
-        threshold.load_state(fitted[row.name])
-    head = load_head(row, state["head"], training)
-    segmenter = Segmenter(backbone, row.prototypes.build("prototypes"), head, threshold, mode=recipe.mode)
     scaling = results.about.get("scaling", {}).get(str(fold))
-    return Predictor(segmenter.to(place).eval(), recipe, Scaling(**scaling) if scaling else None, place)
+    return _Trained(recipe, row, load_trained(checkpoint), fitted.get(row.name), scaling)
+
+
+def _read_file(path: Path, asked: dict[str, Any]) -> _Trained:
+    state, metadata = load_states(path)
+    if metadata.get("fsseg_format") != str(FORMAT):
+        raise FssegError(
+            f"{path}: has format {metadata.get('fsseg_format', 'unknown')}, expected {FORMAT}, as fsseg export writes it; "
+            "a checkpoint alone is not enough"
+        )
+    for what, value in asked.items():
+        if value is not None and (what != "variant" or value != metadata["variant"]):
+            raise FssegError(
+                f"predict: got {what} {value!r}, but {path} holds one training of the row {metadata['variant']!r} alone, expected "
+                f"no choice of {what}; export another file, or give the run directory"
+            )
+    recipe = parse_recipe(tomllib.loads(metadata["recipe"]), str(path))
+    row = next(row for row in recipe.variants if row.name == metadata["variant"])
+    return _Trained(recipe, row, state, json.loads(metadata["threshold"]), json.loads(metadata["scaling"]))
 
 
 def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:

@@ -1,7 +1,7 @@
 """The main path: support and query in, labels out."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,11 @@ from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Threshold
 from fsseg.ops import decide, decide_alike, raise_foreground, resize
 from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsseg.prediction import Predictor
 
 SLICES_AT_ONCE = 16
 """Slices that a head scores together."""
@@ -55,6 +60,16 @@ class Segmenter(nn.Module):
         super().__init__()
         self.backbone, self.prototypes, self.head, self.threshold = backbone, prototypes, head, threshold
         self.mode = mode
+
+    @staticmethod
+    def load(run: "str | Path", **choice: Any) -> "Predictor":
+        """A row of a finished run, ready to be shown an organ: `Segmenter.load(run).fit(support).predict(volume)`.
+
+        The arguments are those of `fsseg.load_predictor`; the segmenter itself is the predictor's `segmenter`.
+        """
+        from fsseg.prediction import load_predictor  # the way in for users; nothing else here knows of runs
+
+        return load_predictor(run, **choice)
 
     def forward(
         self, support: Support, query: Query, target: Int[Tensor, "query height width"] | None = None

@@ -5,6 +5,7 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
+import torch
 from helpers import make_folder, write_nifti, write_recipe
 
 import fsseg
@@ -202,3 +203,64 @@ def test_in_the_shell(work, tmp_path, capfd, monkeypatch):
     assert code == 2 and "got no scan to segment" in err
     code, _, err = call(results.path, *support, *scans, "--out", tmp_path / "o", "--variant", "OCP")
     assert code == 2 and "oracle" in err and not (tmp_path / "o").exists()
+
+
+def test_an_exported_file_predicts_without_the_run(work, tmp_path):
+    """The same labels and margins, bit for bit, from a copy of one file; LinEst keeps its calibration."""
+    results, root, _ = work
+    support = read_volume(root / "image_10.nii.gz", root / "label_10.nii.gz")
+    query = read_volume(root / "image_2.nii.gz")
+    for row in ("CE-T", "LinEst"):
+        file = fsseg.export_predictor(results.path, tmp_path / f"{row}.safetensors", variant=row)
+        alone = fsseg.Segmenter.load(file).fit(support).predict(query)
+        run = load_predictor(results.path, variant=row).fit(support).predict(query)
+        assert np.array_equal(alone.labels, run.labels)
+        assert all(np.array_equal(alone.margins[value], run.margins[value]) for value in (1, 2))
+
+
+def test_files_that_cannot_be_loaded_or_chosen_from(work, tmp_path):
+    results, _, _ = work
+    file = fsseg.export_predictor(results.path, tmp_path / "model.safetensors", variant="CE-T")
+    with pytest.raises(FssegError, match="holds one training of the row 'CE-T' alone"):
+        load_predictor(file, variant="LinEst")
+    with pytest.raises(FssegError, match="got fold 1, but"):
+        load_predictor(file, fold=1)
+    with pytest.raises(FssegError, match="has format unknown, expected 1, as fsseg export writes it"):
+        load_predictor(results.path / "fold0" / "training0" / "checkpoint.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(FssegError, match="broken.safetensors: cannot be read"):
+        load_predictor(tmp_path / "broken.safetensors")
+    with pytest.raises(FssegError, match="oracle"):
+        fsseg.export_predictor(results.path, tmp_path / "ocp.safetensors", variant="OCP")
+    assert not (tmp_path / "ocp.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("default")  # the exporter's own notices
+def test_the_backbone_as_onnx_gives_the_same_features(work, tmp_path):
+    """In another runtime, for another number of slices than it was traced with."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    results, _, _ = work
+    path = fsseg.export_onnx(results.path, tmp_path / "backbone.onnx")
+    images = np.random.default_rng(0).normal(size=(3, 3, 256, 256)).astype(np.float32)
+    (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": images})
+    backbone = load_predictor(results.path).segmenter.backbone
+    with torch.no_grad():
+        expected = backbone(torch.from_numpy(images).to(next(backbone.parameters()).device)).cpu().numpy()
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_export_in_the_shell(work, tmp_path, capfd, monkeypatch):
+    from fsseg.cli import main
+
+    results, _, _ = work
+    for name, code, sentence in [
+        ("m.safetensors", 0, "MB"),
+        ("m.pt", 2, "expected a name that ends with .safetensors or .onnx"),
+    ]:
+        monkeypatch.setattr("sys.argv", ["fsseg", "export", str(results.path), str(tmp_path / name)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capfd.readouterr()
+        assert exit.value.code == code and sentence in " ".join((out + err).split())
+        assert (tmp_path / name).exists() == (code == 0)
