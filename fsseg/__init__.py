@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fsseg.results import Results, load_results
     from fsseg.runs import run
     from fsseg.segmenter import Segmenter
+    from fsseg.sensitivity import Sensitivity, support_sensitivity
     from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp
     from fsseg.types import Episode, Evidence, Prototypes, Query, Score, Segmentation, Support
     from fsseg.volumes import Volume
@@ -50,6 +51,7 @@ _HOMES = {
     "fsseg.results": ["Results", "load_results"],
     "fsseg.runs": ["run"],
     "fsseg.segmenter": ["Segmenter"],
+    "fsseg.sensitivity": ["Sensitivity", "support_sensitivity"],
     "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp"],
     "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "Score", "Segmentation", "Support"],
     "fsseg.volumes": ["Volume"],

@@ -1,7 +1,7 @@
 """Which support segments which slices of which scan: what a protocol makes of a fold."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class Choice:
         support_slices: Its labelled slices.
         query_case: The case to segment.
         query_slices: The slices to segment and score; None for all of them.
+        turn: Choices of one query, support case, classes and turn are parts of one segmentation.
     """
 
     classes: tuple[tuple[int, str], ...]
@@ -36,6 +37,7 @@ class Choice:
     support_slices: tuple[int, ...]
     query_case: str
     query_slices: tuple[int, ...] | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,44 @@ def assign(
     """
     if shown is None:
         shown = {case: _shown_by(scans[case], classes) for case in (fold.support, *fold.queries)}
+    return with_supports(choose(protocol, fold, shown, classes, seed), scans)
+
+
+def with_supports(choices: list[Choice], scans: Mapping[str, EvaluationScan]) -> list[Assignment]:
+    """The choices with the supports that they mean; choices of the same support share it."""
     supports: dict[tuple, Support] = {}
     assigned = []
-    for choice in choose(protocol, fold, shown, classes, seed):
+    for choice in choices:
         key = choice.support_case, choice.support_slices, choice.classes
         if key not in supports:
             supports[key] = _make_support(scans[choice.support_case], choice)
         assigned.append(Assignment(**vars(choice), support=supports[key]))
     return assigned
+
+
+def choose_every_support(
+    protocol: Protocol, fold: Fold, shown: Mapping[str, Shown], classes: dict[int, str]
+) -> list[Choice]:
+    """Every single slice of the fold's cases that could be the support, each for all other cases.
+
+    It segments what the protocol scores of a query, all parts of it. Where classes are segmented together, its ways are
+    those that the slice shows. The support's slice number is the turn.
+    """
+    cases, whole = (*fold.queries, fold.support), replace(protocol, support_parts=1)
+    found = []
+    for query in cases:
+        for support in cases:
+            if support == query:
+                continue
+            for number, values in enumerate(shown[support]):
+                there = tuple(of for of in classes.items() if of[0] in values)
+                for ways in ([there] if there else []) if protocol.together else [(of,) for of in there]:
+                    slices = None
+                    if not protocol.together:
+                        (slices,) = divide_query(whole, _slices_with(shown[query], ways[0][0]))
+                    if slices is None or slices:
+                        found.append(Choice(ways, support, (number,), query, slices, turn=number))
+    return found
 
 
 def _supports_and_queries(protocol: Protocol, fold: Fold) -> list[tuple[str, tuple[str, ...]]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from fsseg.console import plain, wide_console
+from fsseg.console import Bars, Device, plain, wide_console
 
 if TYPE_CHECKING:
     import pandas
@@ -33,6 +33,11 @@ def compare_command(
     across_protocols: Annotated[
         bool, typer.Option("--across-protocols", help="Show runs side by side that were not evaluated alike.")
     ] = False,
+    supports: Annotated[
+        Literal["as-run", "all"],
+        typer.Option(help="all: segment again from every slice that could be the support, and show how Dice spreads."),
+    ] = "as-run",
+    device: Device = "auto",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw every scan as a dot, into a PNG or PDF.")
     ] = None,
@@ -42,6 +47,9 @@ def compare_command(
     The unit is the scan, averaged over folds, seeds and supports. Intervals are of the paired bootstrap; p-values are of
     Wilcoxon's signed-rank test, corrected by Holm over all tests. Nothing is called better without a test.
     """
+    if supports == "all":
+        _compare_supports(runs, format, device)
+        return
     from fsseg.comparison import compare
 
     found = compare(runs, baseline, metric=metric, across_protocols=across_protocols)
@@ -57,6 +65,36 @@ def compare_command(
         print(found.to_latex(), end="")
     else:
         _print(found, by_class)
+
+
+def _compare_supports(runs: list[Path], format: str, device: str) -> None:
+    """Prints how the Dice of each run depends on its support."""
+    import pandas
+
+    from fsseg.comparison import as_latex
+    from fsseg.sensitivity import support_sensitivity
+
+    with Bars() as bars:
+        found = [support_sensitivity(run, device=device, progress=bars) for run in runs]
+    if format == "csv":
+        print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")
+        return
+    if format == "json":
+        rows = [json.loads(one.table().reset_index().to_json(orient="records")) for one in found]
+        print(json.dumps([{"run": str(one.results.path), "rows": each} for one, each in zip(found, rows)], indent=2))
+        return
+    console = wide_console()
+    for one in found:
+        shown = one.shown()
+        if format == "md":
+            print(shown.to_markdown(disable_numparse=True, stralign="right"))
+        elif format == "latex":
+            print(as_latex(shown), end="")
+        else:
+            console.print(
+                f"{one.results.path}: Dice in percent, from every slice that could be the support\n", soft_wrap=True
+            )
+            console.print(_table(shown))
 
 
 def _print(found: "Comparison", by_class: bool) -> None:

@@ -148,10 +148,7 @@ class Comparison:
 
     def to_latex(self) -> str:
         """The table in LaTeX (booktabs), as people read it."""
-        from pandas.io.formats.style import Styler
-
-        shown = self.shown().reset_index()
-        return Styler(shown).format(escape="latex").hide(axis="index").to_latex(hrules=True)
+        return as_latex(self.shown())
 
     def dumps(self) -> dict[str, Any]:
         """The table and all tests as plain values."""
@@ -245,6 +242,13 @@ def compare(
     if found not in names:
         raise FssegError(f"compare: there is no row {found!r} to compare with; {nearest(found, names)}")
     return Comparison(runs, found, metric)
+
+
+def as_latex(shown: "pandas.DataFrame") -> str:
+    """A table of text in LaTeX (booktabs)."""
+    from pandas.io.formats.style import Styler
+
+    return Styler(shown.reset_index()).format(escape="latex").hide(axis="index").to_latex(hrules=True)
 
 
 def _results(source: Any, how: dict[str, Any]) -> Results:

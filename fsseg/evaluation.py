@@ -90,7 +90,7 @@ def evaluate(
         needed = _needed(assigned, len(scan.images))
         encoded, row = features.of_query(case, query.images, needed), {number: row for row, number in enumerate(needed)}
         labels, truth = scan.labels.to(device), scan.truth.to(device)
-        for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes)):
+        for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes, a.turn)):
             parts = list(parts)
             target = _number_ways(labels, parts[0])
             made = _segment_parts(variants, parts, prototypes, query, encoded, row, target, scan)

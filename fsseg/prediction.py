@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from fsseg.plugins import registry
 from fsseg.protocols import find_protocol
 from fsseg.recipe import Recipe, VariantTable, parse_recipe
 from fsseg.records import replacing
-from fsseg.results import FORMAT, load_results
+from fsseg.results import FORMAT, Results, load_results
 from fsseg.segmenter import Segmenter, encode_in_parts, encode_support
 from fsseg.types import Prototypes, Query, Support
+from fsseg.variants import Variant
 from fsseg.volumes import Volume
 
 
@@ -202,10 +203,11 @@ class _Trained:
     threshold: dict[str, Any] | None
     scaling: dict[str, Any] | None
 
-    def build(self, device: torch.device) -> Predictor:
-        """The predictor."""
-        backbone = _backbone(self.recipe)
-        backbone.load_state_dict(self.state["backbone"])
+    def build(self, device: torch.device, backbone: torch.nn.Module | None = None) -> Predictor:
+        """The predictor, with a backbone of its own or one that has this state already."""
+        if backbone is None:
+            backbone = _backbone(self.recipe)
+            backbone.load_state_dict(self.state["backbone"])
         threshold = self.row.threshold.build("threshold")
         if self.threshold is not None:
             threshold.load_state(self.threshold)
@@ -240,6 +242,20 @@ def load_predictor(
     if Path(run).is_file():
         return _read_file(Path(run), {"variant": variant, "fold": fold, "seed": seed}).build(place)
     return _read_run(run, variant, fold, seed).build(place)
+
+
+def load_rows(results: Results, fold: int, seed: int, device: torch.device) -> Iterator[list[Variant]]:
+    """The rows of a finished run, by training: the rows of one share its backbone. Rows with an oracle are left out."""
+    usable = {row.name for row in _usable(results.recipe)}
+    for _, rows in rows_by_training(results.recipe):
+        variants: list[Variant] = []
+        for row in rows:
+            if row.name in usable:
+                backbone = variants[0].segmenter.backbone if variants else None
+                built = _read_run(results.path, row.name, fold, seed).build(device, backbone)
+                variants.append(Variant(row.name, built.segmenter, row.scoring))
+        if variants:
+            yield variants
 
 
 def export_predictor(
@@ -328,7 +344,7 @@ def _read_file(path: Path, asked: dict[str, Any]) -> _Trained:
 
 
 def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:
-    usable = [row for row in recipe.variants if not registry().find("threshold", row.threshold.name).load().oracle]
+    usable = _usable(recipe)
     names = [row.name for row in recipe.variants]
     if variant is not None and variant not in names:
         raise FssegError(f"predict: there is no row {variant!r} in the run; {nearest(variant, names)}")
@@ -340,6 +356,11 @@ def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:
             f"expected another row{', one of ' + ', '.join(row.name for row in usable) if usable else ''}"
         )
     return found[0]
+
+
+def _usable(recipe: Recipe) -> list[VariantTable]:
+    """The rows that need no ground truth."""
+    return [row for row in recipe.variants if not registry().find("threshold", row.threshold.name).load().oracle]
 
 
 def _one_of(what: str, asked: int | None, there: list[int], run: Path) -> int:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fsseg.assignments import Assignment, Shown, assign, choose
+from fsseg.assignments import Assignment, Shown, assign, choose, choose_every_support, with_supports
 from fsseg.data.cache import cached, content_key
 from fsseg.data.facts import Facts, kept_facts, require_labels, require_same, slices_showing
 from fsseg.data.intensity import Scaling, measure
@@ -22,7 +23,7 @@ from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
 from fsseg.progress import Progress
 from fsseg.protocols import Fold, SupportChoice, choose_classes, find_protocol, find_scheme, make_fold
-from fsseg.recipe import Recipe
+from fsseg.recipe import Recipe, fingerprint
 from fsseg.stages import reading_identity, supervoxel_identity
 from fsseg.volumes import Dataset, Volume
 
@@ -126,6 +127,24 @@ class RunData:
     def support(self) -> SupportChoice:
         """Which case gives the support."""
         return self.protocol.support or self.scheme.support
+
+    def require_evaluated(self, kept: Mapping[str, str], run: Path) -> None:
+        """Raises FssegError unless the folds' scans are those of which a finished run kept these keys by fold."""
+        for fold in self.folds:
+            key = self.evaluation_key(fold)
+            if kept.get(str(fold.index)) != key:
+                raise FssegError(
+                    f"{run}: the scans of fold {fold.index} are not those that were evaluated ({key}, not "
+                    f"{kept.get(str(fold.index))}); put the scans back, or run the recipe again with these"
+                )
+
+    def evaluation_key(self, fold: Fold) -> str:
+        """What stands for all that the fold's scores depend on besides the method."""
+        return fingerprint(self.evaluation_content(fold))[:16]
+
+    def every_support(self, fold: Fold, scans: Mapping[str, EvaluationScan]) -> list[Assignment]:
+        """Every slice of the fold that could be the support, for all other cases."""
+        return with_supports(choose_every_support(self.protocol, fold, self._shown(fold), self.classes), scans)
 
     def check_hidden(self, fold: Fold) -> None:
         """Raises FssegError where no training scan has two slices left; supervoxels may still find them too small."""

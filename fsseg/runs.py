@@ -15,7 +15,7 @@ from fsseg.measures import facts_of
 from fsseg.plugins import hooks, listening
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
-from fsseg.recipe import Recipe, VariantTable, fingerprint
+from fsseg.recipe import Recipe, VariantTable
 from fsseg.results import FORMAT, Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
@@ -143,7 +143,7 @@ def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
             for fold in data.folds
             if data.dataset.statistics == "training"
         },
-        "data": {str(fold.index): fingerprint(data.evaluation_content(fold))[:16] for fold in data.folds},
+        "data": {str(fold.index): data.evaluation_key(fold) for fold in data.folds},
     }
 
 

@@ -6,7 +6,6 @@ The page decides every slice again, from the margins that the run kept and the p
 import base64
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,7 @@ from fsseg.decisions import PRIORS, Decided, read_decisions
 from fsseg.errors import FssegError
 from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
-from fsseg.recipe import Recipe, fingerprint
+from fsseg.recipe import Recipe
 from fsseg.results import Results
 from fsseg.run_data import RunData
 
@@ -79,19 +78,9 @@ def show(results: Results, exhibits: list[Exhibit], progress: Progress | None = 
     progress = progress or Silent()
     recipe = results.recipe
     data = RunData(recipe, progress)
-    _check_scans(results, data)
+    data.require_evaluated(results.about["data"], results.path)
     shown = [_exhibit(results, data, recipe, one) for one in progress.track(exhibits, "report", len(exhibits))]
     return {"reference": recipe.mode == "reference", "exhibits": shown}
-
-
-def _check_scans(results: Results, data: RunData) -> None:
-    for fold in data.folds:
-        kept, now = results.about["data"].get(str(fold.index)), fingerprint(data.evaluation_content(fold))[:16]
-        if kept != now:
-            raise FssegError(
-                f"{results.path}: the scans of fold {fold.index} are not those that were evaluated ({now}, not {kept}), so "
-                "that pictures would not show what the table tells; put the scans back, or leave pictures out with --no-scans"
-            )
 
 
 def keeps_margins(results: Results) -> bool:
@@ -216,15 +205,3 @@ def run_lengths(mask: Bool[np.ndarray, "height width"]) -> list[int]:
 def as_json(data: Any) -> str:
     """JSON that may stand in a script element."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def variants_of(data: dict[str, Any]) -> Iterable[str]:
-    """The rows that the viewer's data knows, in order."""
-    rows = (
-        row["name"]
-        for exhibit in data["exhibits"]
-        for view in exhibit["views"]
-        for scoring in view["scorings"]
-        for row in scoring["rows"]
-    )
-    return dict.fromkeys(rows)

@@ -119,7 +119,7 @@ def test_what_cannot_be_shown_is_one_sentence(finished, tmp_path, root):
     copy = shutil.copytree(results.path, tmp_path / "run")
     recipe = (copy / "recipe.toml").read_text().replace(str(root), str(other))
     (copy / "recipe.toml").write_text(recipe)
-    with pytest.raises(FssegError, match="the scans of fold 0 are not those that were evaluated.*--no-scans"):
+    with pytest.raises(FssegError, match="the scans of fold 0 are not those that were evaluated.*put the scans back"):
         fsseg.write_report(copy, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 

@@ -1,0 +1,76 @@
+"""Every slice that could be the support: which ones there are, and that the run's own support gives the run's numbers."""
+
+import nibabel
+import numpy as np
+import pytest
+from helpers import make_folder, write_recipe
+
+import fsseg
+
+CHANGES = {"ep2": {}, "ep1": {"protocol.name": "ep1"}, "ep2_multi": {"protocol.name": "ep2_multi"}}
+
+
+@pytest.fixture(scope="module", params=CHANGES)
+def found(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sensitivity")
+    root = make_folder(folder / "scans", cases=6)
+    changes = CHANGES[request.param] | {"protocol.folds": "disjoint2"}
+    results = fsseg.run(fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs")
+    return results, fsseg.support_sensitivity(results.path), root, request.param
+
+
+def test_every_slice_of_every_case_is_a_support_of_all_others(found):
+    """`bright` is in slices 0 to 4 and `dark` in 1 to 3; the fold has three cases; the oracle's row is not there."""
+    results, sensitivity, root, _ = found
+    cases = {score.case for score in results.scores} | {score.support_case for score in results.scores}
+    expected = set()
+    for name, value in {"bright": 1, "dark": 2}.items():
+        for support in cases:
+            labels = np.asanyarray(nibabel.load(root / f"label_{support}.nii.gz").dataobj)
+            slices = np.flatnonzero((labels == value).any(axis=(0, 1)))
+            expected |= {(name, support, int(z), case) for z in slices for case in cases if case != support}
+    frame = sensitivity.frame
+    for row in ("CE-T", "LinEst"):
+        own = frame[frame["variant"] == row]
+        keys = list(zip(own["class_name"], own["support_case"], own["support_slice"], own["case"]))
+        assert set(keys) == expected and len(keys) == len(expected)
+    assert set(frame["variant"]) == {"CE-T", "LinEst"}
+
+
+def test_the_runs_own_support_gives_the_runs_numbers(found):
+    """Count by count, where the run too segmented from a single slice."""
+    results, sensitivity, _, protocol = found
+    if protocol == "ep1":
+        assert {len(score.support_slices) for score in results.scores} == {3}
+        return
+    counts = lambda score: (score.intersection, score.predicted, score.actual)  # noqa: E731
+    key = lambda score: (score.variant, score.class_name, score.case, score.support_case, score.support_slices)  # noqa: E731
+    every = {key(score): counts(score) for score in sensitivity.scores}
+    own = [score for score in results.scores if not score.oracle]
+    assert own and all(every[key(score)] == counts(score) for score in own)
+
+
+def test_the_table_is_of_supports(found):
+    """A support counts by its mean over the scans that it segments."""
+    results, sensitivity, _, _ = found
+    frame, table = sensitivity.frame, sensitivity.table()
+    own = frame[(frame["variant"] == "LinEst") & (frame["class_name"] == "dark")]
+    means = 100 * own.groupby(["support_case", "support_slice"])["dice"].mean()
+    line = table.loc[("LinEst", "dark")]
+    assert line["supports"] == len(means) == 9
+    assert line[["min", "median", "max"]].tolist() == pytest.approx([means.min(), means.median(), means.max()])
+    assert line["as run"] == pytest.approx(results.table().loc["LinEst", "dark"])
+
+
+def test_in_the_shell(found, capfd, monkeypatch):
+    from fsseg.cli import main
+
+    results, sensitivity, _, _ = found
+    for form in ("text", "md", "csv", "json", "latex"):
+        monkeypatch.setattr("sys.argv", ["fsseg", "compare", str(results.path), "--supports", "all", "--format", form])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, _ = capfd.readouterr()
+        assert exit.value.code == 0 and "LinEst" in out and "OCP" not in out
+        if form == "csv":
+            assert len(out.splitlines()) == len(sensitivity.frame) + 1
