@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
     from fsseg.report import write_report
+    from fsseg.reproduction import Reproduction, reproduce
     from fsseg.results import Results, load_results
     from fsseg.runs import run
     from fsseg.segmenter import Segmenter
@@ -48,6 +49,7 @@ _HOMES = {
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],
     "fsseg.report": ["write_report"],
+    "fsseg.reproduction": ["Reproduction", "reproduce"],
     "fsseg.results": ["Results", "load_results"],
     "fsseg.runs": ["run"],
     "fsseg.segmenter": ["Segmenter"],

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fsseg.errors import FssegError
+from fsseg.records import replacing
 
 PARTS = ("backbone", "head")
 
@@ -21,7 +22,16 @@ def save_states(path: Path, states: dict[str, dict[str, Tensor]], metadata: dict
     tensors = {
         f"{part}.{name}": value.contiguous().cpu() for part, state in states.items() for name, value in state.items()
     }
-    save_file(tensors, path, metadata)
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes contiguous tensors of the CPU; the file is on the disk, and whole, before it has its name.
+
+    Raises FssegError for a disk that is full: the library's own writer says that in an error of its own.
+    """
+    with replacing(path, durable=True) as unfinished:
+        unfinished.write_bytes(save(tensors, metadata))
 
 
 def load_trained(path: Path) -> dict[str, dict[str, Tensor]]:

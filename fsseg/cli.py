@@ -12,13 +12,16 @@ from rich.table import Table
 
 from fsseg.cli_compare import compare_command
 from fsseg.cli_data import check_command, supervoxels_command
+from fsseg.cli_jobs import Launch, change_launcher, job_command, status_command
 from fsseg.cli_plugins import list_command, plugin_app
 from fsseg.cli_predict import export_command, predict_command
 from fsseg.cli_prepare import prepare_app
 from fsseg.cli_recipe import Changes, RecipeFile, explain_command, schema_command
 from fsseg.cli_report import report_command
-from fsseg.console import Bars, Device, LeftOut, PluginFiles, parse_change, plain, wide_console
+from fsseg.cli_reproduce import reproduce_command
+from fsseg.console import Device, JobTable, LeftOut, PluginFiles, Said, follow, parse_change, plain, wide_console
 from fsseg.errors import FssegError
+from fsseg.interruptions import Stopped
 
 if TYPE_CHECKING:
     from fsseg.recipe import Recipe
@@ -52,6 +55,9 @@ def main() -> None:
     except FssegError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {plain(error)}")
         sys.exit(2)
+    except Stopped as stop:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(plain(stop))
+        sys.exit(128 + stop.number)
 
 
 def _show_version(wanted: bool) -> None:
@@ -80,6 +86,21 @@ def run_command(
     device: Device = "auto",
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", min=1, help="So many seeds, from the recipe's own upwards.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", metavar="N", min=1, help="Trainings at a time, each in a process of its own."),
+    ] = None,
+    launcher: Annotated[
+        str | None, typer.Option("--launcher", metavar="local|slurm", help="Where these run (launcher.name).")
+    ] = None,
+    launch: Launch = None,
+    part: Annotated[Path | None, typer.Option("--part", hidden=True)] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over: take nothing from earlier runs of this recipe.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the table as JSON; progress goes to standard error.")
     ] = False,
@@ -89,12 +110,31 @@ def run_command(
     Nothing is needed besides the recipe: recipes/tpm_mp5_linest.toml trains on a synthetic dataset that is made on
     the spot. Point it at real scans with --data DIR: a folder with a dataset.toml, one of a published layout, or what
     fsseg prepare made.
+
+    A run that was stopped or killed goes on where it was when the same command is given again. Several folds and seeds
+    run side by side with --jobs N, or on a cluster with --launcher slurm; see docs/scaling.md.
     """
     loaded = _load(recipe, changes, data, fold, seed)
-    from fsseg.runs import run
+    if seeds is not None:
+        loaded.seed = [loaded.seeds[0] + number for number in range(seeds)] if seeds > 1 else loaded.seeds[0]
+    change_launcher(loaded.launcher, launcher, jobs, launch)
+    asked = {"name": recipe.stem, "runs_dir": runs_dir, "device": device, "fresh": fresh}
+    if part is not None:
+        from fsseg.runs import run_part
 
-    with Bars() as bars:
-        results = run(loaded, name=recipe.stem, runs_dir=runs_dir, device=device, progress=bars, estimated=True)
+        with follow() as bars:
+            run_part(loaded, part, **asked, progress=bars)
+        return
+    if loaded.launcher.name == "slurm" or (loaded.launcher.jobs or 1) > 1:
+        from fsseg.run_jobs import run_as_jobs
+
+        with JobTable() as table:
+            results = run_as_jobs(loaded, **asked, progress=Said(), show=table.show)
+    else:
+        from fsseg.runs import run
+
+        with follow() as bars:
+            results = run(loaded, **asked, progress=bars, estimated=True)
     if as_json:
         print(json.dumps(results.dumps(), indent=2))
     else:
@@ -124,7 +164,7 @@ def bench_command(
     from fsseg.runs import plan
     from fsseg.timing import estimate
 
-    with Bars() as bars:
+    with follow() as bars:
         found = estimate(plan(loaded, runs_dir, pick_device(device), bars))
     if as_json:
         print(json.dumps(found.dumps(), indent=2))
@@ -170,6 +210,9 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
     return {f"dataset.{key}": value for key, value in found.items()}
 
 
+app.command("status")(status_command)
+app.command("job", hidden=True)(job_command)
+app.command("reproduce")(reproduce_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.command("predict")(predict_command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from fsseg.console import Bars, Device, plain, wide_console
+from fsseg.console import Device, follow, plain, wide_console
 
 if TYPE_CHECKING:
     import pandas
@@ -74,7 +74,7 @@ def _compare_supports(runs: list[Path], format: str, device: str) -> None:
     from fsseg.comparison import as_latex
     from fsseg.sensitivity import support_sensitivity
 
-    with Bars() as bars:
+    with follow() as bars:
         found = [support_sensitivity(run, device=device, progress=bars) for run in runs]
     if format == "csv":
         print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")

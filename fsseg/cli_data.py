@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from fsseg.console import Bars, parse_change, plain, wide_console
+from fsseg.cli_jobs import Launch, Launcher, launch_this
+from fsseg.console import follow, parse_change, plain, wide_console
 
 if TYPE_CHECKING:
     from fsseg.data.check import Checked
@@ -29,7 +30,7 @@ def check_command(
     from fsseg.data.check import check_folder
     from fsseg.data.contact_sheet import write_contact_sheet
 
-    with Bars() as bars:
+    with follow() as bars:
         checked = check_folder(folder, bars)
     drawn = None if no_sheet or not checked.cases else sheet or Path(f"check-{checked.name}.png")
     if drawn is not None:
@@ -86,12 +87,20 @@ def supervoxels_command(
     jobs: Annotated[
         int | None, typer.Option(metavar="N", help="Scans at a time; one per processor when omitted.")
     ] = None,
+    launcher: Launcher = None,
+    launch: Launch = None,
+    parts: Annotated[int, typer.Option(metavar="N", min=1, help="With --launcher: how many jobs.")] = 8,
+    part: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Compute the supervoxels of a dataset ahead of a run, several scans at a time.
 
     They are kept by content in the user's cache, where runs with the same options find them. A run computes what it
-    lacks by itself; this is for large datasets, and for looking at what an option does.
+    lacks by itself; this is for large datasets, and for looking at what an option does. On a cluster, the cache must lie
+    where all machines see it: set FSSEG_CACHE.
     """
+    if launcher is not None:
+        launch_this("supervoxels", launcher, launch, parts)
+        return
     from fsseg.precompute import compute_supervoxels
     from fsseg.recipe import ComponentTable, GridTable, load_recipe
 
@@ -102,8 +111,10 @@ def supervoxels_command(
     options = table.model_dump() | dict(parse_change(change) for change in changes or [])
     if min_size is not None:
         options["min_size"] = min_size
-    with Bars() as bars:
-        computed = compute_supervoxels(folder, ComponentTable(**options), grid=grid, jobs=jobs, progress=bars)
+    with follow() as bars:
+        computed = compute_supervoxels(
+            folder, ComponentTable(**options), grid=grid, jobs=jobs, part=part, progress=bars
+        )
     shown = Table("case", box=None, pad_edge=False, header_style="bold")
     for column in ("regions", "median size", "seconds"):
         shown.add_column(column, justify="right")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fsseg.console import Bars, Device, LeftOut, PluginFiles, wide_console
+from fsseg.console import Device, LeftOut, PluginFiles, follow, wide_console
 from fsseg.errors import FssegError
 
 
@@ -46,7 +46,7 @@ def predict_command(
     from fsseg.prediction import load_predictor
 
     predictor = load_predictor(run, variant=variant, fold=fold, seed=seed, device=device)
-    with Bars() as bars:
+    with follow() as bars:
         written = predict_files(
             predictor, support, support_labels, scans, out,
             slices=slices, probabilities=probabilities, progress=bars,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
-from fsseg.console import Bars, plain, wide_console
+from fsseg.cli_jobs import Launch, Launcher, launch_this
+from fsseg.console import follow, plain, wide_console
 
 if TYPE_CHECKING:
     from fsseg.data.prepare.engine import Outcome
@@ -29,7 +30,14 @@ AsPublished = Annotated[
 
 
 @prepare_app.command()
-def chaos(source: Source, out: Out, as_published: AsPublished = False, jobs: Jobs = None) -> None:
+def chaos(
+    source: Source,
+    out: Out,
+    as_published: AsPublished = False,
+    jobs: Jobs = None,
+    launcher: Launcher = None,
+    launch: Launch = None,
+) -> None:
     """CHAOS (abdominal T2-SPIR MR): DICOM series and PNG ground truth to the dataset chaos_t2.
 
     Clipped at the 99.5th percentile, 1.25 x 1.25 x 7.7 mm, 256 x 256. Organs are told by the ranges of their grey
@@ -39,11 +47,18 @@ def chaos(source: Source, out: Out, as_published: AsPublished = False, jobs: Job
     """
     from fsseg.data.prepare.chaos import plan
 
-    _prepare(lambda: plan(source, as_published), out, jobs)
+    _prepare(lambda: plan(source, as_published), out, jobs, launcher, launch)
 
 
 @prepare_app.command()
-def btcv(source: Source, out: Out, as_published: AsPublished = False, jobs: Jobs = None) -> None:
+def btcv(
+    source: Source,
+    out: Out,
+    as_published: AsPublished = False,
+    jobs: Jobs = None,
+    launcher: Launcher = None,
+    launch: Launch = None,
+) -> None:
     """BTCV / Synapse (abdominal CT): img and label folders to the dataset sabs.
 
     Window -125 to 275 HU, 256 x 256; slices stay as they are. Cases are numbered anew from 0, as published.
@@ -52,11 +67,11 @@ def btcv(source: Source, out: Out, as_published: AsPublished = False, jobs: Jobs
     """
     from fsseg.data.prepare.btcv import plan
 
-    _prepare(lambda: plan(source, as_published), out, jobs)
+    _prepare(lambda: plan(source, as_published), out, jobs, launcher, launch)
 
 
 @prepare_app.command()
-def cmr(source: Source, out: Out, jobs: Jobs = None) -> None:
+def cmr(source: Source, out: Out, jobs: Jobs = None, launcher: Launcher = None, launch: Launch = None) -> None:
     """MS-CMRSeg (cardiac bSSFP MR): patientK_C0 and its manual labels to the dataset cmr.
 
     Clipped at the 99.5th percentile, 1.25 x 1.25 mm, 256 x 256; slices stay as they are. This is our choice: the
@@ -66,7 +81,7 @@ def cmr(source: Source, out: Out, jobs: Jobs = None) -> None:
     """
     from fsseg.data.prepare.cmr import plan
 
-    _prepare(lambda: plan(source), out, jobs)
+    _prepare(lambda: plan(source), out, jobs, launcher, launch)
 
 
 @prepare_app.command()
@@ -75,6 +90,8 @@ def msd(
     out: Out,
     channel: Annotated[str | None, typer.Option(metavar="NAME|N", help="Of several channels, the one to take.")] = None,
     jobs: Jobs = None,
+    launcher: Launcher = None,
+    launch: Launch = None,
 ) -> None:
     """Medical Segmentation Decathlon or nnU-Net: what dataset.json describes, on the scans' own grids.
 
@@ -82,7 +99,7 @@ def msd(
     """
     from fsseg.data.prepare.msd import plan
 
-    _prepare(lambda: plan(source, channel), out, jobs)
+    _prepare(lambda: plan(source, channel), out, jobs, launcher, launch)
 
 
 @prepare_app.command()
@@ -103,6 +120,8 @@ def nifti(
         typer.Option(help="Decides how intensities are clipped when scans are read; not at all when omitted."),
     ] = None,
     jobs: Jobs = None,
+    launcher: Launcher = None,
+    launch: Launch = None,
 ) -> None:
     """Any pairs of images and labels that two patterns find: NIfTI, NRRD or MetaImage, on their own grids.
 
@@ -112,13 +131,20 @@ def nifti(
     """
     from fsseg.data.prepare.nifti import parse_classes, plan
 
-    _prepare(lambda: plan(source, image, label, parse_classes(classes or []), name, modality), out, jobs)
+    _prepare(
+        lambda: plan(source, image, label, parse_classes(classes or []), name, modality), out, jobs, launcher, launch
+    )
 
 
-def _prepare(make_plan: Callable[[], "Plan"], out: Path, jobs: int | None) -> None:
+def _prepare(
+    make_plan: Callable[[], "Plan"], out: Path, jobs: int | None, launcher: str | None, launch: list[str] | None
+) -> None:
+    if launcher is not None:
+        launch_this("prepare", launcher, launch)
+        return
     from fsseg.data.prepare.engine import prepare
 
-    with Bars() as bars:
+    with follow() as bars:
         outcome = prepare(make_plan(), out, jobs=jobs, progress=bars)
     print_outcome(outcome)
     outcome.raise_problems()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fsseg.console import Bars, LeftOut, PluginFiles, wide_console
+from fsseg.console import LeftOut, PluginFiles, follow, wide_console
 
 
 def report_command(
@@ -29,6 +29,6 @@ def report_command(
     """
     from fsseg.report import write_report
 
-    with Bars() as bars:
+    with follow() as bars:
         path = write_report(run, out, baseline=baseline, cases=cases, scans=not no_scans, progress=bars)
     wide_console().print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

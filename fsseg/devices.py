@@ -1,8 +1,10 @@
 """Which device computes, and what is particular about it. The only module that names a kind of accelerator."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,67 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def threads_for(asked: int | Literal["auto"]) -> int:
+    """The threads that a CPU computes with, where a recipe may leave it open."""
+    return torch.get_num_threads() if asked == "auto" else asked
+
+
+@contextmanager
+def computing(device: torch.device, threads: int, deterministic: bool) -> Iterator[None]:
+    """In this block a CPU computes with so many threads, and only with operations whose digits never change if asked.
+
+    What the device cannot do there is told as FssegError: memory that is full, and operations without fixed digits.
+    """
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    torch.set_num_threads(threads)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products refuse
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FssegError(
+            f"{name_device(device)}: its memory is full ({str(error).splitlines()[0]}); expected room for the network and "
+            "its slices: lower speed.together or grid.max_size, take a smaller backbone, or stop what else is on the "
+            "device. The same command goes on from what was saved"
+        ) from None
+    except RuntimeError as error:
+        if "deterministic" not in str(error) or not deterministic:
+            raise
+        raise FssegError(
+            f'speed.determinism: is "deterministic", but a component needs what the device cannot do so '
+            f'({str(error).splitlines()[0]}); take another component, or set it to "fast"'
+        ) from None
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+        torch.backends.cudnn.deterministic = before[2]
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """What digits may depend on in the device, for the record."""
+    found: dict[str, Any] = {"name": name_device(device)}
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        found |= {
+            "capability": f"{major}.{minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver(),
+        }
+    return found
+
+
+def _driver() -> str | None:
+    """The version of the graphics driver, where it tells."""
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8") as file:
+            return file.readline().strip()
+    except OSError:
+        return None
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
@@ -81,6 +144,27 @@ def trainings_at_once(device: torch.device) -> int:
     return max(1, min(MOST_TRAININGS, torch.cuda.mem_get_info(device)[0] // ROOM_FOR_TRAINING))
 
 
+def places_for_trainings(name: str) -> list[dict[str, str]]:
+    """For each training that the accelerators of this machine have room for, the environment of its process, in turns.
+
+    One empty environment on a machine without, or where a CPU was asked for. The driver's tool is asked, since asking
+    torch would take memory on every device.
+    """
+    if name == "cpu":
+        return [{}]
+    question = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(question, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return [{}]
+    free = dict(line.split(", ") for line in told.splitlines() if line.count(", ") == 1)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = list(free) if seen is None else [index for index in seen.split(",") if index in free]
+    rooms = {i: max(1, min(MOST_TRAININGS, int(free[i]) * 2**20 // ROOM_FOR_TRAINING)) for i in chosen}
+    turns = range(max(rooms.values(), default=0))
+    return [{"CUDA_VISIBLE_DEVICES": i} for turn in turns for i in chosen if turn < rooms[i]] or [{}]
+
+
 def new_stream(device: torch.device) -> Any:
     """A queue of work of its own, which goes on from what the device has been given so far; None on a CPU."""
     if device.type != "cuda":
@@ -105,6 +189,17 @@ def finish_work(device: torch.device) -> None:
     """Waits until the device has done all that it was given; for clocks."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def random_state(device: torch.device) -> Tensor | None:
+    """The state of the device's own generator; None for a CPU, which has torch's."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(state: Tensor | None, device: torch.device) -> None:
+    """Puts it back, where the device has one."""
+    if state is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
 
 
 def name_device(device: torch.device) -> str:

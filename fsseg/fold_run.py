@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch import nn
 from fsseg.calibration import calibrate
 from fsseg.checkpoints import load_trained, save_trained
 from fsseg.decisions import PRIORS, write_margins
-from fsseg.devices import has_bfloat16
+from fsseg.devices import has_bfloat16, threads_for
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
 from fsseg.evaluation import evaluate
+from fsseg.generators import seeded
 from fsseg.interfaces import FittedThreshold
 from fsseg.label_maps import write_labels
 from fsseg.plugins import hooks
@@ -26,8 +28,9 @@ from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fi
 from fsseg.records import SCORES, CaseScore, read_lines, read_scores, write_json, write_lines
 from fsseg.run_data import RunData
 from fsseg.segmenter import Segmenter
-from fsseg.stages import component_identity, environment, stage_folder, stage_path
-from fsseg.training import Training, train_together
+from fsseg.snapshots import Snapshots
+from fsseg.stages import Stages, component_identity, environment
+from fsseg.training import CALIBRATION_STREAM, TRAINING_STREAM, Training, train_together
 from fsseg.variants import Variant
 
 LOG = "train.jsonl"
@@ -57,6 +60,25 @@ class FinishedFold:
     stages: list[dict[str, Path]]
     scores: list[CaseScore]
 
+    def dumps(self) -> dict[str, Any]:
+        """As plain values, without the scores, which are in the stages."""
+        stages = [{stage: folder.name for stage, folder in one.items()} for one in self.stages]
+        return {"fold": self.fold.index, "seed": self.seed, "stages": stages}
+
+
+def load_finished(recipe: Recipe, folds: list[Fold], values: dict[str, Any], stages: Path) -> FinishedFold:
+    """What `FinishedFold.dumps` told, with its scores read from the folder of all stages."""
+    [fold] = [fold for fold in folds if fold.index == values["fold"]]
+    folders = [{stage: stages / name for stage, name in one.items()} for one in values["stages"]]
+    scores = [score for one in folders for score in read_scores(one["evaluate"] / SCORES)]
+    return FinishedFold(fold, values["seed"], folders, in_order(recipe, scores))
+
+
+def in_order(recipe: Recipe, scores: list[CaseScore]) -> list[CaseScore]:
+    """The scores of several trainings in the order of the recipe's rows."""
+    order = [row.name for row in recipe.variants]
+    return sorted(scores, key=lambda score: order.index(score.variant))
+
 
 @dataclass(frozen=True)
 class FoldRun:
@@ -67,7 +89,7 @@ class FoldRun:
         data: Its data.
         fold: The fold.
         seed: The seed.
-        runs: Where finished stages are kept.
+        stages: Where finished stages are kept.
         device: Where to compute.
         progress: Follows the stages.
         told: Fingerprints of the trainings whose steps hooks were told of.
@@ -77,7 +99,7 @@ class FoldRun:
     data: RunData
     fold: Fold
     seed: int
-    runs: Path
+    stages: Stages
     device: torch.device
     progress: Progress
     told: set[str] = field(default_factory=set)
@@ -95,8 +117,7 @@ class FoldRun:
             found = read_scores(evaluated.folder / SCORES)
             self._tell_of_scores(rows, found)
             scores += found
-        order = [row.name for row in self.recipe.variants]
-        return FinishedFold(self.fold, self.seed, stages, sorted(scores, key=lambda score: order.index(score.variant)))
+        return FinishedFold(self.fold, self.seed, stages, in_order(self.recipe, scores))
 
     def _tell_of_scores(self, rows: list[VariantTable], scores: list[CaseScore]) -> None:
         for row in rows:
@@ -108,15 +129,26 @@ class FoldRun:
         """Classes of a calibration episode: as many as training may have where all are segmented together."""
         return self.recipe.calibration.classes or (MANY_CLASSES if self.data.protocol.together else 1)
 
-    def begin(self, training: TrainingTable, sampler: EpisodeSampler | None = None, *, told: bool = True) -> Training:
-        """A training at its first step, on the fold's own episodes unless others are given; hooks are told of it."""
-        backbone, head = self._build_trainable(training)
-        return Training(
-            backbone, training.prototypes.build("prototypes"), head,
-            sampler or self.data.sampler(self.fold, backbone.intensity), training,
-            seed=self.seed, mode=self.recipe.mode, device=self.device, speed=self.recipe.speed,
-            tell=partial(self._tell, training) if told else None,
-        )  # fmt: skip
+    def begin(
+        self,
+        training: TrainingTable,
+        sampler: EpisodeSampler | None = None,
+        *,
+        saver: Snapshots | None = None,
+        told: bool = True,
+    ) -> Training:
+        """A training at its first step or where it was saved last; hooks are told of it.
+
+        Episodes are the fold's own unless others are given.
+        """
+        with seeded(self.device, self.seed, TRAINING_STREAM, 0):
+            backbone, head = self._build_trainable(training)
+            return Training(
+                backbone, training.prototypes.build("prototypes"), head,
+                sampler or self.data.sampler(self.fold, backbone.intensity), training,
+                seed=self.seed, mode=self.recipe.mode, device=self.device, speed=self.recipe.speed,
+                tell=partial(self._tell, training) if told else None, saver=saver,
+            )  # fmt: skip
 
     def _tell(self, training: TrainingTable, record: dict[str, Any]) -> None:
         rows = next(rows for other, rows in rows_by_training(self.recipe) if other == training)
@@ -124,9 +156,25 @@ class FoldRun:
         self.told.add(fingerprint(training.model_dump()))
         hooks().step_logged(variants=variants, fold=self.fold.index, seed=self.seed, values=record)
 
+    def training_folder(self, training: TrainingTable) -> Path:
+        """Where this training is once it is finished."""
+        return self.stages.path("train", self._training_identity(training))
+
     def is_trained(self, training: TrainingTable) -> bool:
         """Whether this training is finished."""
-        return stage_path(self.runs, "train", self._training_identity(training)).is_dir()
+        return self.stages.is_finished(self.training_folder(training))
+
+    def snapshots(self, training: TrainingTable) -> Snapshots:
+        """Where this training keeps its state until it is finished."""
+        folder = self.stages.checkpoints(self.training_folder(training))
+        return Snapshots(folder, self.recipe.speed.checkpoint_every, self.progress)
+
+    def resume(self, training: TrainingTable) -> Training:
+        """This training where it was saved last; who calls it holds the stage's lock."""
+        saver = self.snapshots(training)
+        if self.stages.fresh:
+            saver.clear()
+        return self.begin(training, saver=saver)
 
     def keep(self, training: TrainingTable, finish: Callable[[], Training]) -> FinishedStage:
         """The stage of a training, which is finished first if it is not there yet."""
@@ -137,7 +185,8 @@ class FoldRun:
             save_trained(folder / "checkpoint.safetensors", done.backbone, done.head)
 
         identity = self._training_identity(training)
-        folder, reused = stage_folder(self.runs, "train", identity, fill)
+        folder, reused = self.stages.finish("train", identity, fill)
+        self.snapshots(training).clear()
         if reused:
             self.progress.note(f"training of fold {self.fold.index}: taken from {folder}")
             if fingerprint(training.model_dump()) not in self.told:
@@ -146,7 +195,7 @@ class FoldRun:
         return FinishedStage(identity, folder)
 
     def _train(self, training: TrainingTable) -> FinishedStage:
-        return self.keep(training, lambda: train_together([self.begin(training)], self.progress)[0])
+        return self.keep(training, lambda: train_together([self.resume(training)], self.progress)[0])
 
     def _training_identity(self, training: TrainingTable) -> dict[str, Any]:
         recipe = self.recipe
@@ -160,10 +209,11 @@ class FoldRun:
             "episodes": recipe.episodes.model_dump(),
             "seed": self.seed,
             "mode": recipe.mode,
-            "speed": recipe.speed.model_dump(exclude={"together"}) | {"bfloat16": has_bfloat16(self.device)},
+            "speed": recipe.speed.model_dump(exclude={"together", "checkpoint_every", "threads"})
+            | {"bfloat16": has_bfloat16(self.device)},
             "statistics": self.data.dataset.statistics,
             "data": self.data.training_content(self.fold),
-            "environment": environment(self.device.type),
+            "environment": environment(self.device.type) | {"threads": threads_for(recipe.speed.threads)},
         }
 
     def _load(
@@ -200,13 +250,14 @@ class FoldRun:
         }
 
         def make(folder: Path) -> None:
-            calibration = calibrate(
-                backbone, variants, self.data.sampler(self.fold, backbone.intensity), asked.episodes,
-                seed=self.seed, device=self.device, classes=classes, progress=self.progress,
-            )  # fmt: skip
+            with seeded(self.device, self.seed, CALIBRATION_STREAM):
+                calibration = calibrate(
+                    backbone, variants, self.data.sampler(self.fold, backbone.intensity), asked.episodes,
+                    seed=self.seed, device=self.device, classes=classes, progress=self.progress,
+                )  # fmt: skip
             write_json(folder / "calibration.json", calibration.dumps())
 
-        folder, _ = stage_folder(self.runs, "calibrate", identity, make)
+        folder, _ = self.stages.finish("calibrate", identity, make)
         states = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["states"]
         for variant in variants:
             if variant.name in states:
@@ -244,7 +295,7 @@ class FoldRun:
             if asked.save_margins:
                 write_lines(folder / PRIORS, priors)
 
-        folder, _ = stage_folder(self.runs, "evaluate", identity, make)
+        folder, _ = self.stages.finish("evaluate", identity, make)
         return FinishedStage(identity, folder)
 
     def _row_identities(self, variants: list[Variant]) -> list[list[Any]]:
@@ -263,17 +314,25 @@ class FoldRun:
 
 def train_ahead(folds: list[FoldRun], at_once: int, progress: Progress) -> None:
     """Trains what folds and seeds lack, so many at a time; each is kept as if it had been trained by itself."""
-    waiting = [
-        (fold, training)
+    waiting = {
+        fold.training_folder(training): (fold, training)
         for fold in folds
         for training, _ in rows_by_training(fold.recipe)
         if not fold.is_trained(training)
-    ]
-    for start in range(0, len(waiting), at_once):
-        group = waiting[start : start + at_once]
-        finished = train_together([fold.begin(training) for fold, training in group], progress)
-        for (fold, training), done in zip(group, finished):
-            fold.keep(training, lambda done=done: done)
+    }
+    folders = sorted(waiting)  # processes that take several locks take them in one order, or they might wait in a ring
+    for start in range(0, len(folders), at_once):
+        with ExitStack() as locks:
+            group = []
+            for folder in folders[start : start + at_once]:
+                fold, training = waiting[folder]
+                locks.enter_context(fold.stages.holding(folder))
+                if not fold.is_trained(training):
+                    group.append((fold, training))
+            if group:
+                finished = train_together([fold.resume(training) for fold, training in group], progress)
+                for (fold, training), done in zip(group, finished):
+                    fold.keep(training, lambda done=done: done)
 
 
 def rows_by_training(recipe: Recipe) -> list[tuple[TrainingTable, list[VariantTable]]]:

@@ -54,6 +54,12 @@ def choose_plugins(files: Iterable[Path | str] | None = None, without: Iterable[
         loaded.cache_clear()
 
 
+def plugin_arguments() -> list[str]:
+    """The command line's words that have another process load the plugins that this one does."""
+    files = [word for file in _choice.files for word in ("--plugin", str(file.absolute()))]
+    return files + [word for name in _choice.without for word in ("--no-plugin", name)]
+
+
 def registry() -> Registry:
     """The components of fsseg and of every plugin; raises PluginError for a plugin that cannot be used."""
     return loaded().registry

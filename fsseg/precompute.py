@@ -13,6 +13,7 @@ from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.folders import find_dataset
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.errors import FssegError
+from fsseg.processes import processors
 from fsseg.progress import Progress, Silent
 from fsseg.recipe import ComponentTable, GridTable
 from fsseg.stages import reading_identity, supervoxel_identity
@@ -50,15 +51,17 @@ def compute_supervoxels(
     *,
     grid: GridTable | None = None,
     jobs: int | None = None,
+    part: str | None = None,
     progress: Progress | None = None,
 ) -> list[Computed]:
-    """Computes and keeps the supervoxels of every scan of a folder.
+    """Computes and keeps the supervoxels of every scan of a folder, or of a part of them.
 
     Args:
         folder: A dataset's folder.
         supervoxels: The method and its options, as in a recipe.
         grid: The working grid, as in a recipe.
         jobs: Worker processes; as many as there are processors when omitted.
+        part: Such as "2/8": of eight parts the second.
         progress: Follows the scans; silent when omitted.
 
     Returns:
@@ -71,7 +74,7 @@ def compute_supervoxels(
         raise FssegError("supervoxels stored: they come with the dataset, expected a method that computes them")
     supervoxels.build("supervoxels")  # explains wrong options at once
     dataset = ComponentTable(**find_dataset(folder))
-    cases = dataset.build("dataset").cases
+    cases = _part_of(dataset.build("dataset").cases, part)
     todo = [_Job(dataset, grid or GridTable(), supervoxels, case) for case in cases]
     done, problems = {}, []
     for case, outcome in (progress or Silent()).track(_work(todo, jobs), "supervoxels", len(todo)):
@@ -84,10 +87,19 @@ def compute_supervoxels(
     return [done[case] for case in cases]
 
 
+def _part_of(cases: list[str], part: str | None) -> list[str]:
+    if part is None:
+        return cases
+    number, _, count = part.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise FssegError(f"--part {part}: expected a number and a count, such as 2/8")
+    return cases[int(number) - 1 :: int(count)]
+
+
 def _work(todo: list[_Job], jobs: int | None) -> Iterator[tuple[str, Computed | FssegError]]:
     """What came of each scan, as they are finished."""
-    workers = min(jobs or multiprocessing.cpu_count(), len(todo))
-    if workers == 1:
+    workers = min(jobs or processors(), len(todo))
+    if workers <= 1:
         yield from ((job.case, _attempt(job)) for job in todo)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:

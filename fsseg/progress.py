@@ -27,3 +27,10 @@ class Silent:
 
     def note(self, text: str) -> None:
         pass
+
+
+def told_time(seconds: float) -> str:
+    """A time as a person reads it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -111,7 +111,16 @@ class TrainingTable(Table):
 
 
 class SpeedTable(Table):
-    """How training is made fast. Results differ by round-off only, except for the precision."""
+    """How a run is made fast. Results differ by round-off only, except for the precision."""
+
+    determinism: Literal["fast", "deterministic"] = Field(
+        "fast",
+        description="deterministic: a GPU uses only operations whose digits are the same each time; those of a CPU always "
+        "are",
+    )
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="threads that a CPU computes with, on which digits depend; auto: one for each core"
+    )
 
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the network in training; auto: bfloat16 where the device is faster with it"
@@ -124,6 +133,33 @@ class SpeedTable(Table):
     together: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1"
     )
+    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="steps after which training saves its state, from which it goes on should it be killed; "
+        "auto: every half minute, less often where writing takes more than a fiftieth of the time",
+    )
+
+
+class LauncherTable(Table):
+    """Where the trainings of several folds and seeds run. No result depends on it."""
+
+    name: Literal["local", "slurm"] = Field(
+        "local", description="processes of this machine, or jobs of a Slurm cluster"
+    )
+    jobs: int | None = Field(
+        None, ge=1, description="local: jobs at a time; one after the other in this process when omitted"
+    )
+    time: int = Field(
+        1440, ge=1, description="slurm: minutes of a job; one that needs more is queued again and goes on"
+    )
+    gpus: int = Field(1, ge=0, description="slurm: GPUs of a job")
+    cpus: int = Field(4, ge=1, description="slurm: processors of a job, and its threads where speed.threads is auto")
+    memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="slurm: memory of a job")
+    parallelism: int = Field(256, ge=1, description="slurm: jobs at a time")
+    partition: str | None = Field(None, description="slurm: the partition; the cluster's own when omitted")
+    account: str | None = Field(None, description="slurm: the account that pays")
+    qos: str | None = Field(None, description="slurm: the quality of service")
+    extra: dict[str, Any] = Field({}, description='slurm: other options of sbatch, such as exclude = "node7"')
 
 
 class CalibrationTable(Table):
@@ -208,6 +244,7 @@ class Recipe(Table):
         description='values by key of a row, such as "prototypes.count" = [1, 3, 5]: every combination becomes a row',
     )
     trackers: list[ComponentField] = Field([], description="who else is told how the run goes")
+    launcher: LauncherTable = LauncherTable()
 
     def check(self) -> None:
         """Raises RecipeError listing every component, option or name that cannot be run."""
@@ -238,6 +275,7 @@ TABLES = {
     "episodes": EpisodeTable,
     "training": TrainingTable,
     "speed": SpeedTable,
+    "launcher": LauncherTable,
     "calibration": CalibrationTable,
     "protocol": ProtocolTable,
     "variants": VariantTable,

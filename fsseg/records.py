@@ -93,8 +93,10 @@ MISPLACED = {errno.ENOTDIR, errno.EEXIST}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place at the end, or is removed on any exception.
+
+    With `durable`, it is on the disk before it does, so that not even a power failure leaves half of it.
 
     Raises FssegError for a folder that cannot be written and for a full disk.
     """
@@ -107,11 +109,27 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary = Path(name)
             yield temporary
             temporary.chmod(0o666 & ~_umask())
+            if durable:
+                force_to_disk(temporary)
             os.replace(temporary, path)
+            if durable:
+                force_to_disk(path.parent)
         finally:
             if temporary is not None:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
+
+
+def force_to_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems have nothing to wait for
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager

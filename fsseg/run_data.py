@@ -1,6 +1,5 @@
 """The data of a run: its scans, folds and what is made of them, shared by all trainings, seeds and rows."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -21,6 +20,7 @@ from fsseg.data.stored import Stored
 from fsseg.data.working import cached_supervoxels, on_working_grid
 from fsseg.episodes import EpisodeSampler
 from fsseg.errors import FssegError
+from fsseg.processes import processors
 from fsseg.progress import Progress
 from fsseg.protocols import Fold, SupportChoice, choose_classes, find_protocol, find_scheme, make_fold
 from fsseg.recipe import Recipe, fingerprint
@@ -243,5 +243,8 @@ class RunData:
 
 def at_once(make: Callable[[str], Made], cases: Sequence[str], progress: Progress, what: str) -> Iterator[Made]:
     """What is made of each case, some at a time. Threads are enough: compiled loops let go of the interpreter."""
-    with ThreadPoolExecutor(min(SCANS_AT_ONCE, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(SCANS_AT_ONCE, processors()))
+    try:
         yield from progress.track(pool.map(make, cases), what, len(cases))
+    finally:
+        pool.shutdown(cancel_futures=True)  # what was not begun is not waited for after an error or a signal

@@ -1,5 +1,6 @@
 """Runs: a recipe from data to results, for every fold and seed it asks for."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -8,18 +9,20 @@ from typing import Any
 
 import torch
 
-from fsseg.devices import pick_device, trainings_at_once
+from fsseg.devices import computing, describe_device, pick_device, threads_for, trainings_at_once
 from fsseg.errors import FssegError
-from fsseg.fold_run import FoldRun, load_head, rows_by_training, train_ahead
+from fsseg.fold_run import FinishedFold, FoldRun, load_finished, load_head, rows_by_training, train_ahead
+from fsseg.interruptions import stoppable
 from fsseg.measures import facts_of
 from fsseg.plugins import hooks, listening
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
 from fsseg.recipe import Recipe, VariantTable
+from fsseg.records import write_json
 from fsseg.results import FORMAT, Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
-from fsseg.stages import environment, fill_folder
+from fsseg.stages import Stages, environment, fill_folder, git_state
 from fsseg.sweeps import expand
 from fsseg.timing import estimate, steps_left
 
@@ -35,8 +38,12 @@ def run(
     device: str = "auto",
     progress: Progress | None = None,
     estimated: bool = False,
+    fresh: bool = False,
 ) -> Results:
     """Runs a recipe: train, calibrate, evaluate, for every fold and seed it asks for.
+
+    What an earlier run finished is taken from there, and a training that was killed goes on from where it was saved
+    last. In the main thread, a first SIGINT or SIGTERM saves a training before the run stops, a second one stops at once.
 
     Args:
         recipe: The recipe.
@@ -45,35 +52,112 @@ def run(
         device: "auto", "cpu" or "cuda".
         progress: Follows the stages; silent when omitted.
         estimated: Whether to tell `progress` beforehand how long it will take, which takes seconds to find out.
+        fresh: Whether to make everything again that is there already.
 
     Returns:
         The results, which are also in the run directory.
 
     Raises:
         FssegError: The recipe, the data or the combination cannot be run. Nothing is left half-written.
+        Stopped: A signal asked the run to stop.
     """
     runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
-    folds = plan(recipe, runs, place, progress)
-    recipe = folds[0].recipe
-    if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
-        progress.note(str(estimate(folds)))
-    with listening([tracker.build("tracker") for tracker in recipe.trackers]):
-        return _tell_of_run(recipe, name, runs, lambda: _finish(recipe, name, runs, place, folds, progress))
+
+    def keep(folds: list[FoldRun], finished: list[FinishedFold]) -> Results:
+        recipe = folds[0].recipe
+        return write_results(recipe, folds[0].data, name, runs, describe_environment(folds[0]), finished)
+
+    return _run(recipe, name, runs, place, progress, keep, estimated=estimated, fresh=fresh)
 
 
-def _finish(
-    recipe: Recipe, name: str, runs: Path, place: torch.device, folds: list[FoldRun], progress: Progress
+def run_part(
+    recipe: Recipe,
+    out: Path,
+    *,
+    name: str = "run",
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    progress: Progress | None = None,
+    fresh: bool = False,
+) -> None:
+    """Runs a recipe as `run` does, but writes no run directory: what its folds and seeds left goes to a file for `join`."""
+    runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
+
+    def keep(folds: list[FoldRun], finished: list[FinishedFold]) -> Results:
+        write_json(out, {"environment": describe_environment(folds[0]), "folds": [fold.dumps() for fold in finished]})
+        about = _about(folds[0].recipe, folds[0].data)
+        return Results(out.parent, [score for fold in finished for score in fold.scores], about["classes"], about)
+
+    _run(recipe, name, runs, place, progress, keep, fresh=fresh)
+
+
+def join(recipe: Recipe, parts: list[Path], *, name: str, runs_dir: Path, progress: Progress) -> Results:
+    """The results of a recipe whose folds and seeds were run in parts; writes the run directory.
+
+    Nothing is trained or evaluated, so no device is needed. Raises FssegError if a part is missing.
+    """
+    recipe = expand(recipe)
+    data, told = RunData(recipe, progress), [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+    loaded = [
+        load_finished(recipe, data.folds, values, runs_dir / "stages") for part in told for values in part["folds"]
+    ]
+    by_place = {(fold.seed, fold.fold.index): fold for fold in loaded}
+    try:
+        finished = [by_place[seed, fold.index] for seed in recipe.seeds for fold in data.folds]
+    except KeyError as error:
+        raise FssegError(
+            f"{runs_dir}: (seed, fold) {error} was not run, expected all that the recipe asks for"
+        ) from None
+    return write_results(recipe, data, name, runs_dir, told[0]["environment"], finished)
+
+
+def _run(
+    recipe: Recipe,
+    name: str,
+    runs: Path,
+    place: torch.device,
+    progress: Progress,
+    keep: Callable[[list[FoldRun], list[FinishedFold]], Results],
+    *,
+    estimated: bool = False,
+    fresh: bool = False,
 ) -> Results:
-    asked, data = recipe.speed.together, folds[0].data
+    with stoppable(), computing(place, threads_for(recipe.speed.threads), recipe.speed.determinism == "deterministic"):
+        folds = plan(recipe, runs, place, progress, fresh=fresh)
+        recipe = folds[0].recipe
+        if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
+            progress.note(str(estimate(folds)))
+        with listening([tracker.build("tracker") for tracker in recipe.trackers]):
+            return _tell_of_run(recipe, name, runs, lambda: keep(folds, _finish(recipe, place, folds, progress)))
+
+
+def _finish(recipe: Recipe, place: torch.device, folds: list[FoldRun], progress: Progress) -> list[FinishedFold]:
+    asked = recipe.speed.together
     at_once = trainings_at_once(place) if asked == "auto" else asked
     if at_once > 1:
         train_ahead(folds, at_once, progress)
-    finished = [fold.finish() for fold in folds]
+    return [fold.finish() for fold in folds]
+
+
+def write_results(
+    recipe: Recipe, data: RunData, name: str, runs: Path, found: dict[str, Any], finished: list[FinishedFold]
+) -> Results:
+    """Writes the run directory."""
     about = _about(recipe, data)
     folder = _free_name(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    fill_folder(folder, lambda unfinished: write_run(unfinished, recipe, about, environment(place.type), finished))
+    fill_folder(folder, lambda unfinished: write_run(unfinished, recipe, about, found, finished))
     scores = [score for fold in finished for score in fold.scores]
     return Results(folder, scores, about["classes"], about)
+
+
+def describe_environment(fold: FoldRun) -> dict[str, Any]:
+    """What the bits of a result may depend on, and what else helps to find out why others differ."""
+    return environment(fold.device.type) | {
+        "determinism": fold.recipe.speed.determinism,
+        "hardware": describe_device(fold.device),
+        "git": git_state(Path(__file__).parent),
+        "data": {case: facts.scan for case, facts in fold.data.facts.items()},
+    }
 
 
 def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Results]) -> Results:
@@ -88,13 +172,14 @@ def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Resul
     return results
 
 
-def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress) -> list[FoldRun]:
+def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress, *, fresh: bool = False) -> list[FoldRun]:
     """What a recipe asks for, by seed and fold, its sweep written out; raises FssegError if it cannot be run."""
     recipe = expand(recipe)
     recipe.check()
     data = RunData(recipe, progress)
     _check_what_comes_last(recipe, data)
-    return [FoldRun(recipe, data, fold, seed, runs, device, progress) for seed in recipe.seeds for fold in data.folds]
+    stages = Stages(runs, progress, fresh)
+    return [FoldRun(recipe, data, fold, seed, stages, device, progress) for seed in recipe.seeds for fold in data.folds]
 
 
 def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:

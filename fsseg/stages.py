@@ -4,17 +4,21 @@ import hashlib
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fsseg.locks import Lock, holding
 from fsseg.options import schema
 from fsseg.plugins import registry
+from fsseg.progress import Progress
 from fsseg.recipe import fingerprint
-from fsseg.records import UNFINISHED, writing
+from fsseg.records import UNFINISHED, force_to_disk, writing
 
 LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba", "scikit-image")
 
@@ -32,6 +36,17 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **_versions(LIBRARIES),
     }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of a checkout and whether files differ from it; None for what is none, or without git."""
+    try:
+        ask = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _versions(libraries: Iterable[str]) -> dict[str, str]:
@@ -85,43 +100,91 @@ def supervoxel_identity(name: str, options: dict[str, Any]) -> str:
     return fingerprint([component_identity("supervoxels", name, defaults), libraries])
 
 
-def stage_folder(runs: Path, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
-    """The folder of a finished stage, made if it is not there yet.
+@dataclass(frozen=True)
+class Stages:
+    """Finished stages of all recipes, and who is at work on the others.
 
-    Args:
+    Attributes:
         runs: Where runs are kept; stages are shared below it.
-        stage: The stage's name.
-        identity: All that the stage depends on.
-        make: Fills an empty folder with the stage's files.
-
-    Returns:
-        The folder, and whether it was there already.
+        progress: Hears of locks.
+        fresh: Whether stages that are there are made again. What is there stays until it is made.
+        remade: Those that were.
     """
-    folder = stage_path(runs, stage, identity)
-    if folder.is_dir():
-        return folder, True
-    fill_folder(folder, make)
-    return folder, False
+
+    runs: Path
+    progress: Progress
+    fresh: bool = False
+    remade: set[Path] = field(default_factory=set)
+
+    def path(self, stage: str, identity: dict[str, Any]) -> Path:
+        """Where a stage is once it is finished."""
+        return self.runs / "stages" / f"{stage}-{fingerprint(identity)[:16]}"
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether the stage need not be made."""
+        return folder.is_dir() and (not self.fresh or folder in self.remade)
+
+    def checkpoints(self, folder: Path) -> Path:
+        """Where a training that is not finished keeps its state."""
+        return self.runs / "checkpoints" / folder.name
+
+    def holding(self, folder: Path) -> AbstractContextManager[Lock]:
+        """In this block no other process makes this stage."""
+        return holding(folder.with_name(f"{folder.name}.lock"), self.progress.note)
+
+    def finish(self, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
+        """The folder of a finished stage, made if it is not there yet; if another process makes it, waits for that.
+
+        Args:
+            stage: The stage's name.
+            identity: All that the stage depends on.
+            make: Fills an empty folder with the stage's files.
+
+        Returns:
+            The folder, and whether it was there already.
+        """
+        folder = self.path(stage, identity)
+        if self.is_finished(folder):
+            return folder, True
+        with self.holding(folder) as lock:
+            if self.is_finished(folder):
+                return folder, True
+            sweep(folder)
+            fill_folder(folder, make, lock.require)
+            self.remade.add(folder)
+        return folder, False
 
 
-def stage_path(runs: Path, stage: str, identity: dict[str, Any]) -> Path:
-    """Where a stage is once it is finished."""
-    return runs / "stages" / f"{stage}-{fingerprint(identity)[:16]}"
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed left of this folder."""
+    for left in folder.parent.glob(f".{folder.name}.*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
-def fill_folder(folder: Path, make: Callable[[Path], None]) -> None:
-    """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name."""
+def fill_folder(folder: Path, make: Callable[[Path], None], check: Callable[[], None] = lambda: None) -> None:
+    """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name.
+
+    A folder that is there already is replaced at the end. `check` has the last word before that.
+    """
     unfinished = None
     with writing(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED))
             unfinished.chmod(0o755)
-            make(unfinished)
-            os.rename(unfinished, folder)
+            made = unfinished / "made"
+            made.mkdir()
+            make(made)
+            for path in (*made.rglob("*"), made):
+                force_to_disk(path)
+            check()
+            if folder.is_dir():
+                os.rename(folder, unfinished / "old")
+            os.rename(made, folder)
+            force_to_disk(folder.parent)
         finally:
             if unfinished is not None:
-                shutil.rmtree(unfinished, ignore_errors=True)  # it is there no more when all went well
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from fsseg.evaluation import evaluate
 from fsseg.fold_run import FoldRun, rows_by_training
 from fsseg.grids import WorkingGrid
 from fsseg.interfaces import Backbone
+from fsseg.progress import told_time
 from fsseg.protocols import PROTOCOLS, Fold
 from fsseg.recipe import EpisodeTable, TrainingTable
 from fsseg.segmenter import encode, encode_in_parts
@@ -110,10 +111,10 @@ class Estimate:
             ("slice, network", f"{1000 * speeds.slice:.1f} ms, {1 / speeds.slice:.1f} a second"),
             ("slice, labels of all rows", f"{1000 * speeds.decision:.1f} ms for each support"),
             ("calibration episode, all rows", f"{1000 * speeds.episode:.1f} ms"),
-            ("this recipe", f"{told(self.total)}, without supervoxels that are not kept yet"),
-            ("  training", f"{told(self.training)}, {self.steps} steps"),
-            ("  calibration", told(self.calibration)),
-            ("  evaluation", told(self.evaluation)),
+            ("this recipe", f"{told_time(self.total)}, without supervoxels that are not kept yet"),
+            ("  training", f"{told_time(self.training)}, {self.steps} steps"),
+            ("  calibration", told_time(self.calibration)),
+            ("  evaluation", told_time(self.evaluation)),
         ]
 
     def dumps(self) -> dict[str, Any]:
@@ -123,9 +124,9 @@ class Estimate:
     def __str__(self) -> str:
         speeds = self.speeds
         return (
-            f"estimate for {speeds.device}: {told(self.total)}, of which training {told(self.training)} ({self.steps} steps, "
+            f"estimate for {speeds.device}: {told_time(self.total)}, of which training {told_time(self.training)} ({self.steps} steps, "
             f"{1 / speeds.step:.1f} a second, {speeds.fraction:.0%} of the bare network), calibration "
-            f"{told(self.calibration)}, evaluation {told(self.evaluation)}; supervoxels that are not kept yet come on top"
+            f"{told_time(self.calibration)}, evaluation {told_time(self.evaluation)}; supervoxels that are not kept yet come on top"
         )
 
 
@@ -266,10 +267,3 @@ def _time(function: Callable[[], object], device: torch.device, warm_up: int = 1
         if enough and time.perf_counter() - began > SECONDS:
             break
     return float(np.median(taken[warm_up:] or taken))
-
-
-def told(seconds: float) -> str:
-    """A time as a person reads it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

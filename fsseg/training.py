@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from fsseg.devices import Recorded, gains_from_bfloat16, is_accelerator, join_stream, new_stream, on_stream
 from fsseg.episodes import EpisodeSampler, Ingredients
+from fsseg.generators import Generators, preserved
 from fsseg.interfaces import PrototypeExtractor
+from fsseg.interruptions import Stopped, saving_first
 from fsseg.losses import alignment_loss, exchange_loss, log_probabilities, t_loss, weighted_nll
 from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
@@ -78,6 +80,38 @@ def choose_speed(
     return Speed(precision, can_capture and wants, asked.channels_last, asked.fused)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a training is at one moment.
+
+    Attributes:
+        step: The number of steps done.
+        tensors: States of backbone, head and optimiser, and the losses since the log's last record.
+        values: The log's records, and the states of the generators that components may draw from.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+@runtime_checkable
+class Saver(Protocol):
+    """Keeps a training's state where it survives the process."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after so many steps."""
+        ...
+
+    def save(self, training: "Training") -> None:
+        """Saves the training as it is."""
+        ...
+
+    def resume(self, training: "Training") -> None:
+        """Brings the training to where it was saved last, if it was."""
+        ...
+
+
 class Training:
     """A training under way: each `advance` is one episode and one update of backbone and head, in place.
 
@@ -89,8 +123,10 @@ class Training:
         head: Likewise.
         options: The recipe's.
         speed: What was decided about speed.
+        device: Where it computes.
         step: The number of steps done.
         log: Losses so far.
+        saver: Keeps its state; the training begins where it was saved last.
     """
 
     # `tell` hears of each record of the log one record late: reading the latest would have the host wait for the GPU.
@@ -108,11 +144,12 @@ class Training:
         device: torch.device,
         speed: SpeedTable | None = None,
         tell: Callable[[dict[str, Any]], None] | None = None,
+        saver: Saver | None = None,
     ) -> None:
         self.options, self.step = options, 0
         self.speed = choose_speed(speed or SpeedTable(), device, backbone, prototypes, sampler)
         self.backbone, self.head, self._prototypes = backbone, head, prototypes
-        self._sampler, self._seed, self._mode, self._device = sampler.resident(device), seed, mode, device
+        self._sampler, self._seed, self._mode, self.device = sampler.resident(device), seed, mode, device
         backbone.to(memory_format=torch.channels_last if self.speed.channels_last else torch.contiguous_format)
         backbone.train()
         head.train()
@@ -131,21 +168,27 @@ class Training:
         self._stream = new_stream(device)
         self._parts: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
+        self._generators = Generators.seeded(device, seed, TRAINING_STREAM)
+        self.saver = saver
+        if saver is not None:
+            saver.resume(self)
 
     def advance(self) -> None:
-        """Does the next step."""
+        """Does the next step; components draw from where this training stood last, whatever was done in between."""
+        self._generators.take_over(self.device)
         rate = self.options.learning_rate * self.options.decay ** (self.step // self.options.decay_every)
         draw = self._sampler.draw(episode_rng(self._seed, TRAINING_STREAM, self.step), self.options.classes)
         with on_stream(self._stream):
             self._set_rate(rate)
             if self.speed.capture:
-                self._place(self._sampler.ingredients(draw, ways=self.options.classes).to(self._device))
+                self._place(self._sampler.ingredients(draw, ways=self.options.classes).to(self.device))
                 self._recorded()
             else:
-                self._update(self._sampler.make(draw, self._device))
+                self._update(self._sampler.make(draw, self.device))
             self.log.add(self.step, self._losses, self.head.score, rate)
             if self._tell is not None:
                 self._tell_of(self.log.new_records(behind=1))
+        self._generators = Generators.now(self.device)
         self.step += 1
 
     def finish(self) -> None:
@@ -155,6 +198,49 @@ class Training:
         self.head.eval()
         if self._tell is not None:
             self._tell_of(self.log.new_records())
+
+    def snapshot(self) -> Snapshot:
+        """All of its state; the host waits for the device."""
+        join_stream(self._stream)
+        if self._tell is not None:  # of all records so far: those that are read for the snapshot are not told later
+            self._tell_of(self.log.new_records())
+        tensors = {f"{part}.{name}": value for part, state in self._states for name, value in state.items()}
+        for number, parameter in enumerate(self._parameters):
+            for name, value in self._optimiser.state[parameter].items():
+                if value is not None:
+                    tensors[f"optimiser.{number}.{name}"] = value
+        values = {"log": self.log.records(), "generators": self._generators.dumps()}
+        return Snapshot(self.step, tensors | self.log.pending(), values)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Takes over a state; raises ValueError, before anything is changed, for one of another training."""
+        wanted = {f"{part}.{name}": value for part, state in self._states for name, value in state.items()}
+        for number, parameter in enumerate(self._parameters):
+            wanted[f"optimiser.{number}.momentum_buffer"] = parameter
+        for name, value in snapshot.tensors.items():
+            if name != "log.pending" and (name not in wanted or value.shape != wanted[name].shape):
+                raise ValueError(f"{name} is not what this training has")
+        if any(name not in snapshot.tensors for name in wanted if not name.startswith("optimiser.")):
+            raise ValueError("a part is missing")
+        try:
+            generators, records = Generators.loads(snapshot.values["generators"]), snapshot.values["log"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its plain values are others: {error!r}") from None
+        for name, value in snapshot.tensors.items():
+            if name.startswith("optimiser."):
+                _, number, key = name.split(".")
+                parameter = self._parameters[int(number)]
+                self._optimiser.state[parameter][key] = torch.empty_like(parameter).detach().copy_(value)
+            elif name != "log.pending":
+                wanted[name].copy_(value)
+        self._generators, self.step = generators, snapshot.step
+        self.log.restore(records, snapshot.tensors, self.device)
+        if self._tell is not None:
+            self._tell_of(self.log.records())
+
+    @property
+    def _states(self) -> list[tuple[str, dict[str, Tensor]]]:
+        return [("backbone", self.backbone.state_dict()), ("head", self.head.state_dict())]
 
     @property
     def problem(self) -> str | None:
@@ -218,20 +304,33 @@ def train(
 def train_together(trainings: list[Training], progress: Progress | None = None) -> list[Training]:
     """Finishes several trainings in turns, a step each, and returns them: a GPU works on them at the same time.
 
-    They share nothing that changes, so each ends as it would by itself.
+    They share nothing that changes, so each ends as it would by itself. Raises Stopped when a signal asks to stop, after
+    their state is saved.
     """
     progress = progress or Silent()
-    most = max(training.options.steps for training in trainings)
-    for step in progress.track(range(most), "training", most):
-        for training in trainings:
-            if step < training.options.steps:
-                training.advance()
+    most = max(training.options.steps - training.step for training in trainings)
+    with preserved(trainings[0].device), saving_first() as asked:
+        for _ in progress.track(range(most), "training", most):
+            for training in trainings:
+                if training.step < training.options.steps:
+                    training.advance()
+            _save(trainings, now=asked.number is not None)
+            if asked.number is not None:
+                done = ", ".join(f"{training.step} of {training.options.steps}" for training in trainings)
+                raise Stopped(asked.number, f"after training step {done}")
     for training in trainings:
         training.finish()
     problems = {training.problem for training in trainings} - {None}
     for problem in problems:
         progress.note(f"training: its steps could not be recorded and ran plain, which is slower ({problem})")
     return trainings
+
+
+def _save(trainings: list[Training], *, now: bool) -> None:
+    for training in trainings:
+        saver, left = training.saver, training.step < training.options.steps
+        if saver is not None and left and (now or saver.is_due(training.step)):
+            saver.save(training)
 
 
 def episode_losses(
@@ -315,6 +414,15 @@ class TrainingLog:
         ]
         self._read += new
         return new
+
+    def pending(self) -> dict[str, Tensor]:
+        """The losses since the last record, for a snapshot."""
+        return {"log.pending": torch.stack(self._pending)} if self._pending else {}
+
+    def restore(self, records: list[dict[str, Any]], tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Takes over the records and pending losses of a snapshot."""
+        self._read, self._rows = list(records), []
+        self._pending = list(tensors["log.pending"].to(device)) if "log.pending" in tensors else []
 
     def records(self) -> list[dict[str, Any]]:
         """All records so far."""

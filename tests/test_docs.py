@@ -66,7 +66,11 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
     seen[0].check()
 
 
-@pytest.mark.parametrize("command", re.findall(r"uv run (fsseg .+)", README + (ROOT / "docs/data.md").read_text()))
+COMMANDS = re.findall(r"uv run (fsseg .+)", README + (ROOT / "docs/data.md").read_text())
+COMMANDS += re.findall(r"^ +(?:uv run )?(fsseg .+)", (ROOT / "docs/scaling.md").read_text(), flags=re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_docs_are_ones(command):
     """Every option exists, what has to be given is, and every recipe is there and valid with what the command changes."""
     words = shlex.split(command.split("`")[0], comments=True)[1:]
@@ -173,7 +177,11 @@ def test_the_numbers_of_the_theory_are_those_of_the_figure():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{name}.md" for name in ("data", "protocols", "results", "theory", "tour", "design"))]
+    "page",
+    [
+        "README.md",
+        *(f"docs/{name}.md" for name in ("data", "protocols", "results", "scaling", "theory", "tour", "design")),
+    ],
 )
 def test_paths_exist(page):
     text = (ROOT / page).read_text()

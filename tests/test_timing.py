@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 import fsseg
 from fsseg import timing
 from fsseg.cli import app
-from fsseg.progress import Silent
+from fsseg.progress import Silent, told_time
 from fsseg.runs import plan
-from fsseg.timing import Speeds, bare_step, estimate, made_up_scan, steps_left, told
+from fsseg.timing import Speeds, bare_step, estimate, made_up_scan, steps_left
 from fsseg.training import Speed
 
 
@@ -115,4 +115,4 @@ def test_a_run_tells_how_long_it_will_take(tmp_path, root):
 
 @pytest.mark.parametrize(("seconds", "words"), [(3.2, "3 s"), (89, "89 s"), (100, "2 min"), (7200, "2.0 h")])
 def test_times_as_people_read_them(seconds, words):
-    assert told(seconds) == words
+    assert told_time(seconds) == words

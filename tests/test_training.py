@@ -17,6 +17,7 @@ from fsseg.heads import AdNet, Tpm
 from fsseg.progress import Silent
 from fsseg.prototypes import EmGmm, Map
 from fsseg.recipe import SpeedTable, TrainingTable
+from fsseg.snapshots import read_snapshot, write_snapshot
 from fsseg.training import Training, choose_speed, train_together
 
 CPU = torch.device("cpu")
@@ -232,3 +233,32 @@ def test_gpu_trainings_at_a_time_are_those_one_by_one():
     together = train_together([training(speed, seed=seed, device=device) for seed in (0, 1)])
     for one, other in zip(alone, together):
         assert (weights(one) - weights(other)).abs().max() < 1e-3
+
+
+@needs_gpu
+def test_a_gpu_training_goes_on_where_it_was_saved(tmp_path):
+    """The same episodes, and losses within half a percent: a GPU may add in another order."""
+    device = pick_device("cuda")
+    speed = SpeedTable(precision="float32")
+    whole = train_together([training(speed, steps=50, device=device)])[0]
+    first = training(speed, steps=50, device=device)
+    for _ in range(20):
+        first.advance()
+    write_snapshot(tmp_path / "saved.safetensors", first.snapshot())
+    second = training(speed, steps=50, device=device)
+    second.restore(read_snapshot(tmp_path / "saved.safetensors"))
+    assert second.step == 20
+    assert losses(train_together([second])[0]) == pytest.approx(losses(whole), rel=5e-3)
+
+
+def test_a_training_of_fixed_shapes_goes_on_where_it_was_saved(tmp_path):
+    """The path that a GPU takes, on the CPU: the same bits."""
+    speed = SpeedTable(precision="float32", capture="on")
+    whole = train_together([training(speed, steps=30)])[0]
+    first = training(speed, steps=30)
+    for _ in range(12):
+        first.advance()
+    write_snapshot(tmp_path / "saved.safetensors", first.snapshot())
+    second = training(speed, steps=30)
+    second.restore(read_snapshot(tmp_path / "saved.safetensors"))
+    assert torch.equal(weights(train_together([second])[0]), weights(whole)) and second.speed.capture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsseg.locks import holding
 from fsseg.records import replacing
 
 
@@ -30,12 +31,24 @@ def content_key(*parts: object) -> str:
 
 
 def cached(kind: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of this kind and key, computed if it is not there yet (or cannot be read)."""
+    """The array of this kind and key, computed if it is not there yet (or cannot be read).
+
+    Processes that need the same wait for the first of them.
+    """
     path = cache_folder() / kind / f"{key}.npy"
     try:
-        return np.load(path, allow_pickle=False)
+        return _read(path)
     except (OSError, ValueError, EOFError):
-        array = compute()
-        with replacing(path) as unfinished, unfinished.open("wb") as file:  # a name would get the suffix .npy
-            np.save(file, array)
-        return array
+        pass
+    with holding(path.with_suffix(".lock")):
+        try:
+            return _read(path)
+        except (OSError, ValueError, EOFError):
+            array = compute()
+            with replacing(path) as unfinished, unfinished.open("wb") as file:  # a name would get the suffix .npy
+                np.save(file, array)
+            return array
+
+
+def _read(path: Path) -> np.ndarray:
+    return np.load(path, allow_pickle=False)

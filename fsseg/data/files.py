@@ -35,6 +35,17 @@ class ScanFile:
     voxel_sizes: tuple[float, float, float]
 
 
+UNREADABLE = (
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+    EOFError,
+    OSError,
+    zlib.error,
+    ValueError,
+)
+"""What reading a damaged file raises."""
+
+
 def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
     """Reads a file; scaled integers come as float32.
 
@@ -50,7 +61,7 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
         voxels = np.asanyarray(file.dataobj)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
-    except (nibabel.filebasedimages.ImageFileError, EOFError, OSError, zlib.error, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again") from None
     if voxels.dtype.fields is not None or np.iscomplexobj(voxels):
         raise DataError(

@@ -19,6 +19,8 @@ from fsseg.data.prepare.manifest import FILE_NAME, Manifest, Record, is_current,
 from fsseg.data.prepare.plan import CasePlan, Plan, Prepared
 from fsseg.data.prepare.save import checksum, remove_unfinished, write_nifti
 from fsseg.errors import DataError, FssegError
+from fsseg.locks import holding, is_held, read_holder
+from fsseg.processes import processors
 from fsseg.progress import Progress, Silent
 from fsseg.records import replacing, write_text, writing
 
@@ -112,11 +114,6 @@ def prepare(plan: Plan, out: Path, *, jobs: int | None = None, progress: Progres
         _describe(plan, outcome, progress)
         outcome.manifest.save()
     return outcome
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_case(task: Task) -> Done:
@@ -260,23 +257,11 @@ def _refuse_sources_in(plan: Plan, out: Path) -> None:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keeps two runs out of one folder, where the system can; the lock ends with the process, however that ends."""
-    try:
-        import fcntl
-
-        handle = os.open(out, os.O_RDONLY)
-    except (ImportError, OSError):  # not on Windows
+    """Keeps two runs out of one folder."""
+    lock = out / ".prepare.lock"
+    if is_held(lock):
+        raise DataError(
+            f"{out}: another fsseg prepare is writing into it, {read_holder(lock)}; wait for it, or choose another --out"
+        )
+    with holding(lock):
         yield
-        return
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{out}: another fsseg prepare is writing into it; wait for it, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)

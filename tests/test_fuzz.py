@@ -1,0 +1,344 @@
+"""Whatever is in the files that people give: a valid run or an FssegError, never a traceback, a hang or a leftover.
+
+Mutated recipes, dataset descriptions and NIfTI headers go through what reads them in a run. Reading is where the variety is,
+so thousands of inputs stop before the training; some go all the way.
+"""
+
+import copy
+import gzip
+import random
+import string
+import time
+import tomllib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tomli_w
+from helpers import make_folder, write_recipe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import fsseg
+from fsseg import FssegError
+from fsseg.plugins import registry
+from fsseg.progress import Silent
+from fsseg.recipe import load_recipe, parse_recipe
+from fsseg.run_data import RunData
+
+ROOT = Path(__file__).parents[1]
+RECIPES = [path.read_text() for path in sorted((ROOT / "recipes").glob("*.toml"))]
+SLOWEST = 20.0
+"""Seconds after which an input counts as a hang; generous, for machines that are busy."""
+
+
+def many(examples):
+    return settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    )  # fmt: skip
+
+
+# Values that people and programs put where others belong.
+VALUES = st.one_of(
+    st.none().map(lambda _: ""),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.integers(-3, 5),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["tpm", "map", "cuda", "../x", "/etc/passwd", "os.system", "fsseg.heads:Tpm", "a" * 300, "\x00", "nan"]
+    ),
+    st.lists(st.one_of(st.integers(-2, 3), st.text(max_size=3)), max_size=3),
+    st.dictionaries(st.sampled_from(["name", "count", "steps", "x"]), st.integers(-1, 3), max_size=2),
+)
+
+
+def paths_of(value, prefix=()):
+    """Where every table, list and value of a recipe is."""
+    yield prefix
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths_of(inner, (*prefix, key))
+
+
+@st.composite
+def mutated_tables(draw, tables):
+    """A few values replaced, removed, doubled or put under another name."""
+    tables = tomllib.loads(tables) if isinstance(tables, str) else copy.deepcopy(tables)
+    for _ in range(draw(st.integers(1, 4))):
+        where = draw(st.sampled_from([path for path in paths_of(tables) if path]))
+        parent = tables
+        for key in where[:-1]:
+            parent = parent[key]
+        action = draw(st.sampled_from(["replace", "replace", "remove", "rename", "wrap"]))
+        if action == "replace":
+            parent[where[-1]] = draw(VALUES)
+        elif action == "wrap":
+            parent[where[-1]] = [parent[where[-1]]]
+        elif action == "remove" or isinstance(parent, list):
+            del parent[where[-1]]
+        else:
+            parent[draw(st.text(string.ascii_letters + "_.", min_size=1, max_size=6))] = parent.pop(where[-1])
+    return tables
+
+
+@st.composite
+def mutated_text(draw, text):
+    """Characters removed, doubled or put in."""
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, len(text)))
+        action = draw(st.sampled_from(["cut", "insert", "double"]))
+        if action == "cut":
+            text = text[:at] + text[at + draw(st.integers(1, 30)) :]
+        elif action == "insert":
+            text = text[:at] + draw(st.text(max_size=4)) + text[at:]
+        else:
+            text = text[:at] + text[max(0, at - 20) : at] + text[at:]
+    return text
+
+
+def quickly(call):
+    """The call's result, or the sentence of an FssegError; anything else is a failure."""
+    started = time.monotonic()
+    try:
+        return call()
+    except FssegError as error:
+        assert str(error).strip()
+        return None
+    finally:
+        assert time.monotonic() - started < SLOWEST
+
+
+@many(1500)
+@given(st.sampled_from(RECIPES).flatmap(mutated_tables))
+def test_recipes_with_other_values(tables):
+    recipe = quickly(lambda: parse_recipe(tables))
+    if recipe is not None:
+        assert parse_recipe(tomllib.loads(recipe.toml())) == recipe  # what was accepted can be kept and run again
+
+
+@many(800)
+@given(st.sampled_from(RECIPES).flatmap(mutated_text))
+def test_recipes_with_other_characters(tmp_path, text):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    quickly(lambda: load_recipe(path))
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+@many(200)
+@given(st.binary(max_size=200))
+def test_recipes_that_are_no_text(tmp_path, content):
+    (tmp_path / "recipe.toml").write_bytes(content)
+    quickly(lambda: load_recipe(tmp_path / "recipe.toml"))
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("fuzz") / "scans", cases=4, size=32, slices=3)
+
+
+DESCRIPTION = {
+    "name": "x",
+    "supervoxel_min_size": 300,
+    "modality": "MR",
+    "classes": {"bright": 1, "dark": [2, 3]},
+    "folds": [["1", "2"], ["3", "4"]],
+}
+
+
+def read_all(root):
+    """What a run reads of a dataset before it trains."""
+    text = f'[dataset]\nname = "nifti"\nroot = {str(root)!r}\n[backbone]\nname = "timm"\n[[variants]]\nname = "a"\nthreshold = "ce_t"\n'
+    data = RunData(parse_recipe(tomllib.loads(text)), Silent())
+    for fold in data.folds:
+        data.check_assignments(fold, 0)
+    return data
+
+
+@many(500)
+@given(mutated_tables(DESCRIPTION))
+def test_descriptions_with_other_values(scans, tables):
+    try:
+        text = tomli_w.dumps(tables)
+    except (TypeError, ValueError):
+        return
+    before = sorted(scans.iterdir())
+    (scans / "dataset.toml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    quickly(lambda: read_all(scans))
+    assert sorted(scans.iterdir()) == before
+
+
+@many(200)
+@given(mutated_text(tomli_w.dumps(DESCRIPTION)))
+def test_descriptions_with_other_characters(scans, text):
+    (scans / "dataset.toml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    quickly(lambda: read_all(scans))
+
+
+def nifti_bytes(seed=0):
+    rng = np.random.default_rng(seed)
+    image = nibabel.Nifti1Image(rng.integers(0, 400, (32, 32, 3)).astype(np.int16), np.diag([1.5, 1.5, 6.0, 1.0]))
+    return image.to_bytes()
+
+
+SCAN = nifti_bytes()
+HEADER = 352
+
+
+@many(1000)
+@given(
+    st.sampled_from(["image_1.nii.gz", "label_1.nii.gz"]),
+    st.lists(st.tuples(st.integers(0, HEADER - 1), st.integers(0, 255)), min_size=1, max_size=12),
+    st.one_of(st.just(len(SCAN)), st.integers(0, len(SCAN))),
+    st.booleans(),
+)
+def test_scans_with_other_headers(scans, name, changes, length, zipped):
+    """Dimensions, types, offsets, scaling and matrices that say anything; files cut short; files that are not zipped."""
+    content = bytearray(SCAN)
+    for at, value in changes:
+        content[at] = value
+    content = bytes(content[:length])
+    kept, before = (scans / name).read_bytes(), sorted(scans.iterdir())
+    (scans / "dataset.toml").write_text("supervoxel_min_size = 300\n\n[classes]\nbright = 1\n")
+    try:
+        (scans / name).write_bytes(gzip.compress(content, 1) if zipped else content)
+        quickly(lambda: read_all(scans))
+        assert sorted(scans.iterdir()) == before
+    finally:
+        (scans / name).write_bytes(kept)
+
+
+def test_runs_of_mutated_recipes_end_well_or_with_a_sentence(tmp_path):
+    """All the way: what a run says yes to ends, and what it refuses leaves nothing."""
+    dice, ended = random.Random(3), {"ran": 0, "refused": 0}
+    base = tomllib.loads(write_recipe(tmp_path, make_folder(tmp_path / "scans", cases=4, size=48), steps=1).read_text())
+    base["protocol"]["folds"] = "disjoint2"
+    small = {
+        "training.steps": [0, 1], "training.classes": [1, 3], "calibration.episodes": [2, 3, 9], "grid.max_size": [16, 40],
+        "grid.spacing": [2.5, 90.0], "protocol.name": ["ep1", "ep2", "ep2_multi", "nonsense"], "protocol.shots": [1, 3, 9],
+        "episodes.setting": [1, 2], "episodes.min_pixels": [1, 10**6], "training.head": ["tpm", "adnet"],
+        "variants.0.threshold": ["otsu", "fixed", "ocp"], "supervoxels.min_size": [1, 50, 10**6], "mode": ["reference"],
+        "protocol.support": ["each", "last"], "training.learning_rate": [1e30, 1e-30], "speed.threads": [1, 3],
+    }  # fmt: skip
+    path = tmp_path / "recipe.toml"
+    path.write_text(tomli_w.dumps(base))
+    for number in range(25):
+        chosen = {key: dice.choice(small[key]) for key in dice.sample(sorted(small), 3)}
+        runs = tmp_path / f"runs{number}"
+        try:
+            fsseg.run(load_recipe(path, chosen), runs_dir=runs, device="cpu")
+            ended["ran"] += 1
+        except FssegError as error:
+            assert str(error).strip(), chosen
+            ended["refused"] += 1
+            assert not runs.exists() or not list(runs.glob("run-*")), chosen
+        except Exception as error:
+            raise AssertionError(f"{chosen}: {error!r}") from error
+        left = list(runs.rglob("*.unfinished")) + list(runs.rglob("*.lock")) if runs.exists() else []
+        assert left == [], chosen
+    assert min(ended.values()) >= 3, ended
+
+
+# Files that want to run code.
+
+EVIL = "import os; os.system('touch {}')"
+
+
+class Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_pickle_in_place_of_any_file_runs_nothing(tmp_path):
+    """Every file that fsseg reads back from a run or from its cache, replaced by a pickle that would make a file."""
+    import os
+    import pickle
+
+    evil = tmp_path / "evil"
+    content = pickle.dumps(Bomb(evil))
+    pickle.loads(content)
+    assert evil.exists()  # it would
+    evil.unlink()
+
+    recipe = load_recipe(
+        write_recipe(tmp_path, make_folder(tmp_path / "scans", cases=4, size=48)), {"protocol.folds": "disjoint2"}
+    )
+    recipe.speed.checkpoint_every = 1
+    cache = tmp_path / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSSEG_CACHE", str(cache))
+        results = fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")
+        kinds = {path.suffix for path in [*cache.rglob("*.*"), *(tmp_path / "runs").rglob("*.*")] if path.is_file()}
+        assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".npz"}
+        for path in cache.rglob("*"):
+            if path.is_file():
+                path.write_bytes(content)
+        again = fsseg.run(recipe, runs_dir=tmp_path / "runs2", device="cpu")
+        assert again.table().equals(results.table())  # what was damaged was computed again
+        state = next((tmp_path / "runs" / "stages").glob("train-*")).name
+        snapshots = tmp_path / "runs3" / "checkpoints" / state
+        snapshots.mkdir(parents=True)
+        (snapshots / "step-000000001.safetensors").write_bytes(content)
+        assert fsseg.run(recipe, runs_dir=tmp_path / "runs3", device="cpu").table().equals(results.table())
+        for path in sorted(file for file in results.path.rglob("*") if file.is_file()):
+            kept = path.read_bytes()
+            os.unlink(path)  # it may be shared with a stage
+            path.write_bytes(content)
+            for read in (fsseg.load_results, fsseg.load_predictor, fsseg.Segmenter.load):
+                quickly_or_bug(lambda read=read: read(results.path))
+            path.write_bytes(kept)
+        for name in ("image_1.nii.gz", "label_1.nii.gz", "dataset.toml"):
+            kept = (tmp_path / "scans" / name).read_bytes()
+            (tmp_path / "scans" / name).write_bytes(content)
+            assert quickly(lambda: read_all(tmp_path / "scans")) is None
+            (tmp_path / "scans" / name).write_bytes(kept)
+    assert not evil.exists()
+
+
+def quickly_or_bug(call):
+    """Whatever it says, nothing ran; what it says is tested elsewhere."""
+    import contextlib
+
+    with contextlib.suppress(Exception):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("backbone", "os.system"),
+        ("backbone", "os:system"),
+        ("training.head", "subprocess:run"),
+        ("variants.0.threshold", "builtins:eval"),
+        ("supervoxels", "__import__"),
+        ("dataset", "fsseg.data.folders:Nifti"),
+        ("metrics", ["tests.helpers:TinyBackbone"]),
+        ("trackers", ["runpy:run_path"]),
+    ],
+)
+def test_a_recipe_cannot_name_code(tmp_path, key, value):
+    """Components are found by registered names alone, however much a name looks like a place in a module."""
+    path = write_recipe(tmp_path, tmp_path)
+    with pytest.raises(FssegError, match="unknown|there is no|expected"):
+        load_recipe(path, {key: value}).check()
+
+
+def test_a_registered_name_with_a_path_in_it_is_no_door(tmp_path):
+    (tmp_path / "evil.py").write_text(EVIL.format(tmp_path / "evil"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for name in ("evil", "evil:Head", "./evil.py", str(tmp_path / "evil.py")):
+            with pytest.raises(FssegError):
+                registry().build("head", name, {})
+    assert not (tmp_path / "evil").exists()
