@@ -48,6 +48,15 @@ def register_thresholds(register: Register) -> None:
 
 
 @hookimpl
+def register_refiners(register: Register) -> None:
+    register("none", "fsseg.refiners:Unrefined")
+    register("component_3d", "fsseg.refiners:Component3d")
+    register("smooth_3d", "fsseg.refiners:Smooth3d")
+    register("position", "fsseg.refiners:Position")
+    register("query_informed", "fsseg.refiners:QueryInformed")
+
+
+@hookimpl
 def register_metrics(register: Register) -> None:
     register("iou", "fsseg.measures:Iou")
     register("volume_error", "fsseg.measures:VolumeError")

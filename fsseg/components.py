@@ -19,6 +19,7 @@ KINDS = {
     "prototypes": "register_prototypes",
     "head": "register_heads",
     "threshold": "register_thresholds",
+    "refiner": "register_refiners",
     "metric": "register_metrics",
     "tracker": "register_trackers",
 }

@@ -28,10 +28,11 @@ class Decisions:
     """What decided the slices of a scan, so that they can be decided again under other priors.
 
     Attributes:
-        scoring: Which prototypes and head scored; variants that share it have the same margins.
+        scoring: What made the margins: prototypes and head, which variants share; or a variant's own refiners.
         slices: The numbers of the slices.
-        margins: Each way's logit minus the background's, at feature resolution and an even prior.
-        priors: Log-odds of the prior that the threshold chose.
+        margins: Each way's logit minus the background's, at feature resolution and an even prior; refined ones are what
+            refiners made of those under the threshold's prior.
+        priors: Log-odds of the prior that the threshold chose; 0 where the margins are refined.
     """
 
     scoring: str
@@ -86,7 +87,7 @@ def evaluate(
     by_query = [(case, list(group)) for case, group in groupby(assignments, lambda a: a.query_case)]
     for case, assigned in (progress or Silent()).track(by_query, "evaluation", len(by_query)):
         scan = scans[case]
-        query = Query(scan.images, scan.location).to(device)
+        query = scan.query.to(device)
         needed = _needed(assigned, len(scan.images))
         encoded, row = features.of_query(case, query.images, needed), {number: row for row, number in enumerate(needed)}
         labels, truth = scan.labels.to(device), scan.truth.to(device)
@@ -190,22 +191,25 @@ def _segment_parts(
     `row` is where the features have each slice.
     """
     labels = {v.name: torch.zeros(scan.truth.shape, dtype=torch.uint8, device=target.device) for v in variants}
-    margins: dict[str, list[Tensor]] = {v.scoring: [] for v in variants}
+    margins: dict[str, list[Tensor]] = {v.name: [] for v in variants}
     priors: dict[str, list[Tensor]] = {v.name: [] for v in variants}
     for part in parts:
         support = part.support.to(target.device)
         everything, numbers = part.query_slices is None, list(part.query_slices or ())
         at, rows = (slice(None), slice(None)) if everything else (numbers, [row[number] for number in numbers])
-        piece = Query(query.images[at], query.location[at])
+        piece = query.part(at)
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
             scored = segmenter.score(support, prototypes[id(part.support), scoring], piece, features[rows])
-            margins[scoring].append(scored.coarse[:, 1:] - scored.coarse[:, :1])
+            even = scored.coarse[:, 1:] - scored.coarse[:, :1]
             for variant in group:
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
                 settled = variant.segmenter.settle(scored, target[at])
                 labels[variant.name][at] = _on_own_grid(settled, scan)
-                priors[variant.name].append(per_way(settled.prior, len(part.classes)))
+                prior = per_way(settled.prior, len(part.classes))
+                refined = settled.refined is not None
+                margins[variant.name].append(settled.refined if refined else even)
+                priors[variant.name].append(torch.zeros_like(prior) if refined else prior)
     return _Segmented(labels, _decisions(variants, parts, len(scan.images), margins, priors))
 
 
@@ -218,10 +222,11 @@ def _decisions(
 ) -> dict[str, Decisions]:
     """By variant, what decided the slices of all parts."""
     numbers = np.concatenate([np.arange(slices) if p.query_slices is None else p.query_slices for p in parts])
-    joined = {scoring: torch.cat(pieces).detach().float().cpu().numpy() for scoring, pieces in margins.items()}
+    made = {v.margins: v.name for v in variants}  # variants of one scoring share them
+    joined = {key: torch.cat(margins[name]).detach().float().cpu().numpy() for key, name in made.items()}
     return {
         v.name: Decisions(
-            v.scoring, numbers, joined[v.scoring], torch.cat(priors[v.name]).detach().float().cpu().numpy()
+            v.margins, numbers, joined[v.margins], torch.cat(priors[v.name]).detach().float().cpu().numpy()
         )
         for v in variants
     }

@@ -8,7 +8,16 @@ from pydantic import BaseModel
 
 from fsseg.options import schema
 from fsseg.plugins import registry
-from fsseg.recipe import COMPONENTS, LISTS, ComponentTable, Recipe, TrainingTable, VariantTable, change_tables
+from fsseg.recipe import (
+    COMPONENTS,
+    LISTS,
+    ROW_LISTS,
+    ComponentTable,
+    Recipe,
+    TrainingTable,
+    VariantTable,
+    change_tables,
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,9 @@ def _of_table(kind: str, table: BaseModel, where: str, sources: _Sources) -> Ite
         value, place = getattr(table, key), f"{where}.{key}" if where else key
         if key in COMPONENTS.get(kind, ()):
             inner.append(_of_component(key, value, place, sources))
-        elif isinstance(value, list) and key in LISTS:
-            inner += [_of_component(LISTS[key], one, f"{place}.{n}", sources) for n, one in enumerate(value)]
+        elif isinstance(value, list) and key in LISTS | ROW_LISTS:
+            of = (LISTS | ROW_LISTS)[key]
+            inner += [_of_component(of, one, f"{place}.{n}", sources) for n, one in enumerate(value)]
         elif isinstance(value, list) and value and isinstance(value[0], VariantTable):
             inner += [_of_table("variants", row, f"{place}.{n}", sources) for n, row in enumerate(value)]
         elif isinstance(value, BaseModel):
@@ -117,7 +127,7 @@ def recipe_schema() -> dict[str, Any]:
     made = Recipe.model_json_schema(ref_template="#/definitions/{model}")
     definitions = made.pop("$defs")
     definitions.pop("ComponentTable", None)
-    for kind in (*COMPONENTS[""], *COMPONENTS["training"], *COMPONENTS["variants"], *LISTS.values()):
+    for kind in (*COMPONENTS[""], *COMPONENTS["training"], *COMPONENTS["variants"], *(LISTS | ROW_LISTS).values()):
         definitions[kind] = _component_schema(kind, definitions)
     tables = {"": made, "training": definitions["TrainingTable"], "variants": definitions["VariantTable"]}
     for of, keys in COMPONENTS.items():
@@ -125,6 +135,10 @@ def recipe_schema() -> dict[str, Any]:
             tables[of]["properties"][key] = _refer(key, tables[of]["properties"][key])
     for key, kind in LISTS.items():
         made["properties"][key]["items"] = {"$ref": f"#/definitions/{kind}"}
+    for key, kind in ROW_LISTS.items():
+        one = {"$ref": f"#/definitions/{kind}"}
+        described = {"description": tables["variants"]["properties"][key]["description"]}
+        tables["variants"]["properties"][key] = {"anyOf": [one, {"type": "array", "items": one}], **described}
     definitions["VariantTable"]["properties"]["training"] = {"$ref": "#/definitions/TrainingTable"}
     about = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "fsseg recipe"}
     return about | {key: value for key, value in made.items() if key != "title"} | {"definitions": definitions}

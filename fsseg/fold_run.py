@@ -234,7 +234,8 @@ class FoldRun:
         for row in rows:
             head = load_head(row, state, training).to(self.device).eval()
             prototypes, threshold = row.prototypes.build("prototypes"), row.threshold.build("threshold")
-            segmenter = Segmenter(backbone, prototypes, head, threshold, mode=self.recipe.mode)
+            refiners = [refiner.build("refiner") for refiner in row.refiners]
+            segmenter = Segmenter(backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode)
             variants.append(Variant(row.name, segmenter, row.scoring))
         return variants
 
@@ -270,6 +271,7 @@ class FoldRun:
             "stage": "evaluate",
             "calibrated": calibrated.identity,
             "variants": self._row_identities(variants),
+            "refiners": self._refiner_identities(variants),
             "evaluation": self.data.evaluation_content(self.fold),
             "save_labels": asked.save_labels,
             "save_margins": asked.save_margins,
@@ -299,9 +301,14 @@ class FoldRun:
         return FinishedStage(identity, folder)
 
     def _row_identities(self, variants: list[Variant]) -> list[list[Any]]:
+        """What the rows are made of; calibration does not depend on their refiners, which come later."""
         rows = {row.name: row for row in self.recipe.variants}
         kinds = ("prototypes", "head", "threshold")
         return [[v.name, *[_identity(kind, getattr(rows[v.name], kind)) for kind in kinds]] for v in variants]
+
+    def _refiner_identities(self, variants: list[Variant]) -> list[list[Any]]:
+        rows = {row.name: row for row in self.recipe.variants}
+        return [[_identity("refiner", refiner) for refiner in rows[v.name].refiners] for v in variants]
 
     def _backbone_table(self) -> ComponentTable:
         """The backbone's table; weights that are not loaded start from the run's seed unless it says otherwise."""

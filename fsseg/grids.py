@@ -115,6 +115,11 @@ class WorkingGrid:
         """Pixels of the working grid for one of the scan's own."""
         return self.resized[0] * self.resized[1] / (self.own[0] * self.own[1])
 
+    def pixel(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Distance of neighbouring slices, rows and columns of the working grid, for the scan's own, mm."""
+        height, width = (mm * old / new for mm, old, new in zip(spacing[1:], self.own, self.resized))
+        return spacing[0], height, width
+
     def image(self, image: Float[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice h w"]:
         """Intensities on the working grid; what is padded has the volume's smallest value."""
         if self.is_own:

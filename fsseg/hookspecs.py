@@ -59,6 +59,11 @@ def register_thresholds(register: Register) -> None:
 
 
 @hookspec
+def register_refiners(register: Register) -> None:
+    """Register refiners (`fsseg.interfaces.Refiner`)."""
+
+
+@hookspec
 def register_metrics(register: Register) -> None:
     """Register metrics (`fsseg.interfaces.Metric`)."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fsseg.types import Evidence, IdealPriors, Prototypes, Score
+from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, Score
 
 
 @runtime_checkable
@@ -111,6 +111,23 @@ class FittedThreshold(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes what `fit` learned."""
+        ...
+
+
+@runtime_checkable
+class Refiner(Protocol):
+    """Decides again which places of a query are foreground, looking at all its slices together.
+
+    A threshold says how much foreground a slice has, slice by slice; a refiner sees the volume. There is no ground truth
+    in what it is handed.
+    """
+
+    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+        """Margins under the prior in, other margins out.
+
+        A margin is a way's logit minus the background's, the prior included, on the grid of the features. Foreground is
+        where one is positive, and the largest decides which.
+        """
         ...
 
 

@@ -164,7 +164,7 @@ class Fitted:
         working = on_working_grid(volume, predictor.recipe.grid.model_dump())
         images = torch.from_numpy(predictor._scale(working))
         count = len(images)
-        query = Query(images, torch.arange(count) / max(count - 1, 1)).to(predictor.device)
+        query = Query(images, torch.arange(count) / max(count - 1, 1), working.spacing).to(predictor.device)
         features = encode_in_parts(predictor.segmenter.backbone, query.images)
         margins: dict[int, np.ndarray] = {}
         for part in self.parts:
@@ -213,7 +213,8 @@ class _Trained:
             threshold.load_state(self.threshold)
         head = load_head(self.row, self.state["head"], self.recipe.training_of(self.row))
         prototypes = self.row.prototypes.build("prototypes")
-        segmenter = Segmenter(backbone, prototypes, head, threshold, mode=self.recipe.mode)
+        refiners = [refiner.build("refiner") for refiner in self.row.refiners]
+        segmenter = Segmenter(backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode)
         scaling = Scaling(**self.scaling) if self.scaling else None
         return Predictor(segmenter.to(device).eval(), self.recipe, scaling, device)
 

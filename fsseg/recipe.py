@@ -53,6 +53,11 @@ ComponentField = Annotated[ComponentTable, BeforeValidator(_named)]
 """A component's table, or just its name."""
 
 
+def _listed(value: Any) -> Any:
+    """Refiners as a list, also where there is one; "none" is no refiner."""
+    return [one for one in (value if isinstance(value, list) else [value]) if one not in ("none", {"name": "none"})]
+
+
 class GridTable(Table):
     """The working grid: the pixels on which slices are segmented. Predictions return to the scan's own grid."""
 
@@ -203,6 +208,9 @@ class VariantTable(Table):
     prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor")
     head: ComponentField = Field(ComponentTable(name="tpm"), description="the head; it takes the trained state")
     threshold: ComponentField = Field(description="the threshold policy")
+    refiners: Annotated[list[ComponentField], BeforeValidator(_listed)] = Field(
+        [], description="what decides again over the whole volume, one after the other; one name or table, or a list"
+    )
     training: dict[str, Any] = Field({}, description="what differs from [training]: a training of this row's own")
 
     @property
@@ -292,6 +300,9 @@ COMPONENTS = {
 
 LISTS = {"metrics": "metric", "trackers": "tracker"}
 """Keys of a recipe that hold a list of components, and their kind."""
+
+ROW_LISTS = {"refiners": "refiner"}
+"""The same of a row."""
 
 DEFAULT_COMPONENTS = {"supervoxels": "felzenszwalb", "prototypes": "map", "head": "tpm"}
 """The components of tables that a recipe leaves out."""
@@ -432,11 +443,15 @@ def _components(tables: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, An
             named = _named(table.get(kind)) if isinstance(table, dict) else None
             if isinstance(named, dict) and isinstance(named.get("name"), str):
                 yield where + kind, kind, named
-    for key, kind in LISTS.items():
-        for number, value in enumerate(tables.get(key) if isinstance(tables.get(key), list) else []):
-            named = _named(value)
-            if isinstance(named, dict) and isinstance(named.get("name"), str):
-                yield f"{key}.{number}", kind, named
+    lists = [("", tables, LISTS)] + [
+        (f"variants.{number}.", row, ROW_LISTS) for number, row in enumerate(_rows(tables))
+    ]
+    for where, table, keys in lists:
+        for key, kind in keys.items():
+            for number, value in enumerate(_listed(table.get(key, []))):
+                named = _named(value)
+                if isinstance(named, dict) and isinstance(named.get("name"), str):
+                    yield f"{where}{key}.{number}", kind, named
 
 
 def _rows(tables: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The main path: support and query in, labels out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,9 +10,9 @@ from torch import Tensor, nn
 
 from fsseg.devices import working_memory
 from fsseg.errors import DataError, FssegError
-from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Threshold
-from fsseg.ops import decide, decide_alike, raise_foreground, resize
-from fsseg.types import Evidence, Prototypes, Query, Segmentation, Support
+from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
+from fsseg.ops import decide, decide_alike, per_way, raise_foreground, resize
+from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Segmentation, Support
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +35,12 @@ class Scored:
     Attributes:
         coarse: The logits at feature resolution.
         evidence: What a threshold policy may look at, with the logits at image size.
+        volume: What a refiner may look at.
     """
 
     coarse: Float[Tensor, "query class h w"]
     evidence: Evidence
+    volume: QueryVolume
 
 
 class Segmenter(nn.Module):
@@ -46,6 +49,9 @@ class Segmenter(nn.Module):
     In the `default` mode logits are resized to the image, then the prior is added, then the largest wins. The
     `reference` mode does as the published TPM code: the prior is added at feature resolution and the probabilities
     are resized, with aligned corners. An oracle decides on resized logits in both modes, or it would miss its counts.
+
+    Refiners, if there are any, see the margins of all query slices under the prior, at feature resolution, one refiner
+    after the other; what they return is resized and decides.
     """
 
     def __init__(
@@ -55,11 +61,12 @@ class Segmenter(nn.Module):
         head: Head,
         threshold: Threshold | OracleThreshold,
         *,
+        refiners: Sequence[Refiner] = (),
         mode: Mode = "default",
     ) -> None:
         super().__init__()
         self.backbone, self.prototypes, self.head, self.threshold = backbone, prototypes, head, threshold
-        self.mode = mode
+        self.refiners, self.mode = tuple(refiners), mode
 
     @staticmethod
     def load(run: "str | Path", **choice: Any) -> "Predictor":
@@ -107,12 +114,14 @@ class Segmenter(nn.Module):
         coarse = torch.cat([self.head(part, prototypes) for part in query_features.split(SLICES_AT_ONCE)])
         logits = resize(coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference")
         evidence = Evidence(logits, query_features, support.masks, support.location, query.location, self.head.score)
-        return Scored(coarse, evidence)
+        return Scored(coarse, evidence, QueryVolume(support, prototypes, query, query_features))
 
     def settle(self, scored: Scored, target: Int[Tensor, "query height width"] | None = None) -> Segmentation:
-        """Asks the threshold policy for the prior, and decides under it."""
+        """Asks the threshold policy for the prior, and decides under it; refiners have the last word."""
         evidence, logits = scored.evidence, scored.evidence.logits
         prior = self._decide_prior(evidence, target)
+        if self.refiners:
+            return self._refine(scored, prior)
         if self.mode == "default" or self.threshold.oracle:
             shared = prior.ndim == 1
             labels = decide_alike(evidence.margin, evidence.winner, prior) if shared else decide(logits, prior)
@@ -120,6 +129,17 @@ class Segmenter(nn.Module):
         raised = raise_foreground(scored.coarse, prior).softmax(dim=1)
         probabilities = resize(raised, tuple(logits.shape[-2:]), align_corners=True)
         return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log)
+
+    def _refine(self, scored: Scored, prior: Float[Tensor, "query"] | Float[Tensor, "query way"]) -> Segmentation:
+        """The decision where the refined margins are positive."""
+        margins = scored.coarse[:, 1:] - scored.coarse[:, :1]
+        margins = margins + per_way(prior, margins.shape[1])[:, :, None, None]
+        for refiner in self.refiners:
+            margins = refiner(margins, scored.volume)
+        size = tuple(scored.evidence.logits.shape[-2:])
+        logits = resize(margins, size, align_corners=self.mode == "reference")
+        logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+        return Segmentation(decide(logits, torch.zeros_like(prior)), prior, lambda: logits, margins)
 
     def _decide_prior(
         self, evidence: Evidence, target: Int[Tensor, "query height width"] | None

@@ -6,7 +6,7 @@ from typing import Any
 from fsseg.errors import RecipeError
 from fsseg.recipe import Recipe, change_tables, parse_recipe
 
-OF_A_ROW = ("prototypes", "head", "threshold", "training")
+OF_A_ROW = ("prototypes", "head", "threshold", "refiners", "training")
 """Tables of a row, in which its settings lie."""
 
 
@@ -36,8 +36,15 @@ def combinations(grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 def row_name(chosen: dict[str, Any], base: str | None = None) -> str:
     """What the row of a combination is called: the last words of its keys with their values."""
-    told = ", ".join(f"{_short(key)}={value}" for key, value in chosen.items())
+    told = ", ".join(f"{_short(key)}={_told(value)}" for key, value in chosen.items())
     return f"{base}: {told}" if base else told
+
+
+def _told(value: Any) -> Any:
+    """A value in a row's name: of components in a list, their names."""
+    if not isinstance(value, list):
+        return value
+    return "+".join(one["name"] if isinstance(one, dict) else str(one) for one in value) or "none"
 
 
 def _short(key: str) -> str:
@@ -54,7 +61,7 @@ def change_row(row: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
 
 def _check(grid: dict[str, list[Any]]) -> None:
     for key, values in grid.items():
-        if key.split(".")[0] not in OF_A_ROW or "." not in key:
+        if key.split(".")[0] not in OF_A_ROW or ("." not in key and key != "refiners"):
             raise RecipeError(
                 f"[sweep]: {key}: expected a setting of a row, in {', '.join(OF_A_ROW)}, such as prototypes.count; "
                 "for others use fsseg.sweep from Python, which makes a run for each value"

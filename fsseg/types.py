@@ -62,14 +62,20 @@ class Query:
     Attributes:
         images: The slices.
         location: Position of each slice in its scan, 0 is the first slice and 1 the last.
+        spacing: Distance of neighbouring slices, rows and columns in mm; refiners that look at distances need it.
     """
 
     images: Float[Tensor, "query height width"]
     location: Float[Tensor, "query"]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def to(self, device: torch.device) -> "Query":
         """The same query on another device."""
-        return Query(self.images.to(device), self.location.to(device))
+        return replace(self, images=self.images.to(device), location=self.location.to(device))
+
+    def part(self, at: slice | list[int]) -> "Query":
+        """Some of its slices."""
+        return replace(self, images=self.images[at], location=self.location[at])
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,30 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class QueryVolume:
+    """All that a refiner may look at: the slices that one support segments, as a volume. The target is not here.
+
+    Attributes:
+        support: The labelled slices.
+        prototypes: What the extractor made of them.
+        query: The slices that are segmented, in the order of the scan.
+        features: Their features.
+    """
+
+    support: Support
+    prototypes: Prototypes
+    query: Query
+    features: Float[Tensor, "slice channel h w"]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of neighbouring slices, and of rows and columns of the features, in mm."""
+        between, row, column = self.query.spacing
+        (height, width), (h, w) = self.query.images.shape[-2:], self.features.shape[-2:]
+        return between, row * height / h, column * width / w
+
+
+@dataclass(frozen=True)
 class IdealPriors:
     """The ideal priors of calibration episodes in log-odds, unclipped.
 
@@ -208,11 +238,14 @@ class Segmentation:
         labels: The decision, 0 is background and way k of the support is k + 1.
         prior: Log-odds of the foreground prior that decided, one per slice (or per slice and way).
         make_scores: Works out `scores`, which not everybody needs.
+        refined: Where refiners had the last word: each way's logit minus the background's at feature resolution, the
+            prior included, so that foreground is where it is positive.
     """
 
     labels: UInt8[Tensor, "query height width"]
     prior: Float[Tensor, "query"] | Float[Tensor, "query way"]
     make_scores: Callable[[], Float[Tensor, "query class height width"]]
+    refined: Float[Tensor, "query way h w"] | None = None
 
     @cached_property
     def scores(self) -> Float[Tensor, "query class height width"]:

@@ -13,11 +13,16 @@ class Variant:
         name: The row's name.
         segmenter: The trained backbone and head with the row's own prototypes and threshold.
         scoring: Equal for variants with the same prototypes and head, whose logits are therefore the same.
+        margins: Equal for variants that decide on the same margins: those of one scoring that nothing refines.
     """
 
     name: str
     segmenter: Segmenter
     scoring: str
+
+    @property
+    def margins(self) -> str:
+        return f"{self.scoring} {self.name}" if self.segmenter.refiners else self.scoring
 
 
 def by_scoring(variants: list[Variant]) -> dict[str, list[Variant]]:

@@ -11,6 +11,7 @@ from fsseg.data.facts import no_labels
 from fsseg.data.intensity import Scaling
 from fsseg.data.regions import RegionTable, count_regions
 from fsseg.grids import WorkingGrid
+from fsseg.types import Query
 from fsseg.volumes import Volume
 
 
@@ -35,6 +36,11 @@ class EvaluationScan:
     truth: UInt8[Tensor, "slice own_height own_width"]
     working: WorkingGrid
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @property
+    def query(self) -> Query:
+        """The slices to segment, without the ground truth."""
+        return Query(self.images, self.location, self.working.pixel(self.spacing))
 
 
 @dataclass(frozen=True)

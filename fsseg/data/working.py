@@ -16,12 +16,12 @@ from fsseg.volumes import Dataset, Supervoxels, Volume
 
 def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
     """The volume with its slices on the working grid (`fsseg.grids.working_grid`); itself where nothing changes."""
-    (height, width), (thickness, *pixel) = volume.image.shape[1:], volume.spacing
+    (height, width), (_, *pixel) = volume.image.shape[1:], volume.spacing
     working = working_grid((height, width), tuple(pixel), **options)
     if working.is_own:
         return volume
     labels = None if volume.labels is None else working.labels(volume.labels)
-    spacing = (thickness, *(mm * own / new for mm, own, new in zip(pixel, working.own, working.resized)))
+    spacing = working.pixel(volume.spacing)
     return replace(volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working)
 
 
