@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
+    from fsseg.refiners import Component3d, Position, QueryInformed, Smooth3d
     from fsseg.report import write_report
     from fsseg.reproduction import Reproduction, reproduce
     from fsseg.results import Results, load_results
     from fsseg.runs import run
     from fsseg.segmenter import Segmenter
     from fsseg.sensitivity import Sensitivity, support_sensitivity
-    from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp
-    from fsseg.types import Episode, Evidence, Prototypes, Query, Score, Segmentation, Support
+    from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp, Profile
+    from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Score, Segmentation, Support
     from fsseg.volumes import Volume
 
 _HOMES = {
@@ -48,14 +49,15 @@ _HOMES = {
     "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],
+    "fsseg.refiners": ["Component3d", "Position", "QueryInformed", "Smooth3d"],
     "fsseg.report": ["write_report"],
     "fsseg.reproduction": ["Reproduction", "reproduce"],
     "fsseg.results": ["Results", "load_results"],
     "fsseg.runs": ["run"],
     "fsseg.segmenter": ["Segmenter"],
     "fsseg.sensitivity": ["Sensitivity", "support_sensitivity"],
-    "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp"],
-    "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "Score", "Segmentation", "Support"],
+    "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
+    "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "QueryVolume", "Score", "Segmentation", "Support"],
     "fsseg.volumes": ["Volume"],
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -44,6 +44,7 @@ def register_thresholds(register: Register) -> None:
     register("ce_t", "fsseg.thresholds:CeT")
     register("avg_est", "fsseg.thresholds:AvgEst")
     register("lin_est", "fsseg.thresholds:LinEst")
+    register("profile", "fsseg.thresholds:Profile")
     register("ocp", "fsseg.thresholds:Ocp")
 
 

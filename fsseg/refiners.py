@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
 
-from fsseg.ops import ideal_prior, pooling_weights
+from fsseg.ops import ideal_prior, nth_largest, pooling_weights
 from fsseg.types import QueryVolume, Support
 
 Connectivity = Annotated[
@@ -182,11 +182,12 @@ class QueryInformed:
         return margins
 
     def _confident(self, margins: Float[Tensor, "slice way h w"]) -> Bool[Tensor, "slice way h w"]:
-        """The cells to learn from; the largest margin alone where nothing is foreground."""
+        """The cells to learn from, all that tie included; those of the largest margin where nothing is foreground."""
         component = heaviest_components(margins)
         counts = (component.sum(dim=(0, 2, 3)) * self.share).ceil().long().clamp(min=1)
         ranked = torch.where(component, margins, margins - (margins.max() - margins.min() + 1))
-        return raise_to_amount(ranked, counts) > 0
+        lowest = nth_largest(ranked.movedim(1, 0).flatten(1).float(), counts)
+        return ranked >= lowest[:, None, None]
 
     def _learn(self, cells: "_Cells", chosen: Bool[Tensor, "slice h w"]) -> Float[Tensor, "cell"]:
         mean = cells.mean_of(chosen.flatten())
@@ -197,7 +198,7 @@ class _Cells:
     """The features of all cells of a query with unit length, about their mean; they are never written out."""
 
     def __init__(self, features: Float[Tensor, "slice channel h w"], ridge: float) -> None:
-        self._vectors = features.movedim(1, -1).flatten(0, 2)
+        self._vectors = features.movedim(1, -1).flatten(0, 2).float()
         self._shares = 1 / self._vectors.norm(dim=1).clamp(min=1e-12)
         self._mean, self._ridge = self._vectors.T @ self._shares / len(self._vectors), ridge
 
@@ -240,22 +241,15 @@ def keep_amount(
     ranked: Float[Tensor, "slice way h w"], before: Float[Tensor, "slice way h w"]
 ) -> Float[Tensor, "slice way h w"]:
     """Other margins, raised so that as many cells of each way are positive in the volume as before."""
-    return raise_to_amount(ranked, (before > 0).sum(dim=(0, 2, 3)))
-
-
-def raise_to_amount(
-    ranked: Float[Tensor, "slice way h w"], counts: Int[Tensor, "way"]
-) -> Float[Tensor, "slice way h w"]:
-    """Each way's margins plus the log-odds under which so many cells of the volume are positive."""
     by_way = ranked.movedim(1, 0).flatten(1, 2)  # way x rows of all slices x w
-    return ranked + ideal_prior(by_way, counts)[:, None, None]
+    return ranked + ideal_prior(by_way, (before > 0).sum(dim=(0, 2, 3)))[:, None, None]
 
 
 def body_extent(
     images: Float[Tensor, "slice height width"], size: tuple[int, int]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Where the body begins and ends along rows and columns, in cells: the median over slices that show it."""
-    cells = F.adaptive_avg_pool2d(images[:, None], size)[:, 0]
+    cells = F.adaptive_avg_pool2d(images[:, None].float(), size)[:, 0]
     darkest = cells.min()
     bright = cells > darkest + BODY * (cells.flatten().quantile(0.99) - darkest)
     rows, columns = _extent(bright.any(dim=2)), _extent(bright.any(dim=1))

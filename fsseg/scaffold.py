@@ -27,6 +27,7 @@ USAGE = {
     "head": 'In a recipe, for training and in the rows to evaluate with it:\n\n    [training]\n    head = "$name"\n\n'
     '    [[variants]]\n    name = "My row"\n    head = "$name"\n    threshold = "ce_t"',
     "threshold": 'In a recipe, as one more row:\n\n    [[variants]]\n    name = "My row"\n    threshold = "$name"',
+    "refiner": 'In a recipe, in one more row:\n\n    [[variants]]\n    name = "My row"\n    threshold = "lin_est"\n    refiners = "$name"',
     "metric": 'In a recipe, at the top:\n\n    metrics = ["$name"]',
     "tracker": 'In a recipe, at the top:\n\n    trackers = ["$name"]',
 }  # fmt: skip

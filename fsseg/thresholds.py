@@ -198,6 +198,59 @@ class LinEst:
         self.coefficients, self.background = list(state["coefficients"]), state.get("background")
 
 
+class Profile:
+    """LinEst, moved between the slices of the query by where its margins are high along the scan.
+
+    LinEst tells the prior from the support's size and the slice's position, whatever the query shows. Here a slice whose
+    largest margins are higher than in other slices gets a larger prior, and the others a smaller one; the number of
+    foreground pixels in the query stays. Of a query of one slice it is LinEst, so that is what is fitted.
+    """
+
+    oracle: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        strength: Annotated[
+            float, Field(ge=0, description="log-odds for each unit by which the slices' largest margins differ")
+        ] = 1.0,
+        share: Annotated[
+            float, Field(gt=0, le=1, description="of a slice's pixels, those whose margins are its largest")
+        ] = 1 / 64,
+        location: Annotated[
+            Literal["query", "support", "none"], Field(description="LinEst's: whose slice position is a regressor")
+        ] = "query",
+    ) -> None:
+        self.strength, self.share = strength, share
+        self.estimate = LinEst(location=location)
+
+    def __call__(self, evidence: Evidence) -> Float[Tensor, "query"]:
+        """Raises FssegError where it was not calibrated."""
+        prior = self.estimate(evidence)
+        margins = evidence.margin.flatten(1)
+        largest = margins.topk(max(1, round(self.share * margins.shape[1])), dim=1).values.mean(dim=1)
+        moved = prior + self.strength * (largest - largest.max())
+        count = (margins > -prior[:, None]).sum()
+        # The same amount in the query: its slices, moved, as one that has so many foreground pixels.
+        return moved + ideal_prior((margins + moved[:, None])[None], count[None])
+
+    def describe(self, evidence: Evidence) -> Float[Tensor, "query way regressor"]:
+        """LinEst's regressors."""
+        return self.estimate.describe(evidence)
+
+    def fit(self, described: list[Float[np.ndarray, "_way regressor"]], ideal: IdealPriors) -> None:
+        """Fits LinEst."""
+        self.estimate.fit(described, ideal)
+
+    def state(self) -> dict[str, list[float]]:
+        """LinEst's."""
+        return self.estimate.state()
+
+    def load_state(self, state: dict[str, list[float]]) -> None:
+        """LinEst's."""
+        self.estimate.load_state(state)
+
+
 class Ocp:
     """OCP, the oracle: the prior under which each slice gets exactly its true number of foreground pixels.
 

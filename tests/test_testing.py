@@ -13,6 +13,7 @@ from fsseg import CeT, FssegError, Map, Tpm, hookimpl, registry
 from fsseg.components import KINDS
 from fsseg.data.phantom import AbdomenPhantom
 from fsseg.measures import Iou
+from fsseg.refiners import Component3d
 from fsseg.testing import (
     ContractError,
     NotApplicable,
@@ -72,7 +73,7 @@ class Tracker:
 
 SOUND = {
     "backbone": Backbone, "prototypes": Map, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
-    "metric": Iou, "tracker": Tracker,
+    "refiner": Component3d, "metric": Iou, "tracker": Tracker,
 }  # fmt: skip
 
 
@@ -224,6 +225,12 @@ def fail_at_results(self, results):
     return results.path / "x"
 
 
+def remember(self, margins, volume):
+    """Adds what it saw of the scan before."""
+    before, self.seen = getattr(self, "seen", 0.0), margins.mean()
+    return margins + before
+
+
 def late(self, values):
     pass
 
@@ -329,6 +336,19 @@ BROKEN = {
     "check_larger_prior_never_loses_foreground": [
         ("threshold", changed("threshold", counting(lambda prior, n: prior - n)), "expected all foreground to stay"),
     ],
+    # refiners
+    "check_margins_for_margins": [
+        ("refiner", changed("refiner", lambda refined, *_: refined[:, :1]), "of shape \\(5, 3, 8, 8\\), got \\(5, 1, 8, 8\\)"),
+        ("refiner", changed("refiner", lambda refined, m, v: refined / (len(m) - 1)), "of shape \\(1, 1, 8, 8\\), got .*some not finite"),
+    ],
+    "check_ways_in_another_order": [
+        ("refiner", changed("refiner", lambda refined, *_: refined + torch.arange(refined.shape[1])[:, None, None]), "ways in another order"),
+    ],
+    "check_nothing_is_foreground": [
+        ("refiner", changed("refiner", lambda refined, m, v: refined / (m > 0).any()), "where nothing is foreground"),
+        ("refiner", changed("refiner", lambda refined, m, v: refined / (m <= 0).any()), "where everything is foreground"),
+    ],
+    "check_keeps_nothing_of_a_scan": [("refiner", broken("refiner", __call__=remember), "keep nothing")],
     # datasets
     "check_cases": [
         ("dataset", broken("dataset", cases=["a", "a"]), "names of their own"),

@@ -1,11 +1,13 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from fsseg import AdNet, AvgEst, CeT, Evidence, Fixed, FssegError, LinEst, Ocp
+from fsseg import AdNet, AvgEst, CeT, Evidence, Fixed, FssegError, LinEst, Ocp, Profile
 from fsseg.ops import decide
+from fsseg.testing import samples
 from fsseg.types import IdealPriors
 
 
@@ -182,3 +184,34 @@ def test_ocp_counts_per_slice():
 def test_an_estimate_needs_calibration(policy):
     with pytest.raises(FssegError, match="it was not calibrated"):
         policy(evidence())
+
+
+def profile_of(**options):
+    """A policy that was fitted, and LinEst with what it learned."""
+    policy, plain = Profile(**options), LinEst()
+    for one in (policy, plain):
+        one.load_state({"coefficients": [1.0, 2.0, -1.5]})
+    return policy, plain, samples.evidence()
+
+
+def test_the_profile_of_one_slice_is_linest():
+    policy, plain, evidence = profile_of()
+    for number in range(len(evidence.query_location)):
+        one = replace(
+            evidence, logits=evidence.logits[number : number + 1], features=evidence.features[number : number + 1],
+            query_location=evidence.query_location[number : number + 1],
+        )  # fmt: skip
+        assert torch.equal(one.margin > -policy(one)[:, None, None], one.margin > -plain(one)[:, None, None])
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_the_profile_moves_foreground_to_slices_with_high_margins(strength):
+    """The amount in the query stays; the slices' differences are the strength times those of their largest margins."""
+    policy, plain, evidence = profile_of(strength=strength, share=0.1)
+    evidence = replace(evidence, logits=evidence.logits * torch.tensor([0.5, 1, 1.5, 1, 0.7])[:, None, None, None])
+    moved, prior = policy(evidence), plain(evidence)
+    found, before = (evidence.margin > -p[:, None, None] for p in (moved, prior))
+    assert found.sum() == before.sum()
+    largest = evidence.margin.flatten(1).sort(dim=1, descending=True).values[:, :102].mean(dim=1)
+    expected = strength * (largest - largest[0])
+    assert torch.allclose((moved - prior) - (moved - prior)[0], expected, atol=1e-4)

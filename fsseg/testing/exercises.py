@@ -15,7 +15,7 @@ from fsseg.testing import samples
 from fsseg.testing.contract import Subject
 from fsseg.types import IdealPriors
 
-TENSOR_KINDS = ("backbone", "prototypes", "head", "threshold")
+TENSOR_KINDS = ("backbone", "prototypes", "head", "threshold", "refiner")
 """Kinds whose components work on tensors."""
 
 COMPUTING_KINDS = (*TENSOR_KINDS, "dataset", "supervoxels", "metric")
@@ -32,6 +32,8 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
         return samples.query_features(), samples.prototypes()
     if kind == "threshold":
         return samples.evidence(), samples.target()
+    if kind == "refiner":
+        return samples.margins(), samples.volume()
     if kind == "supervoxels":
         dataset = AbdomenPhantom(count=4, size=64)
         return dataset.load(dataset.cases[0]), dataset

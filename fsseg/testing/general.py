@@ -76,7 +76,7 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
         subject.fail(f"expected the ambient random state untouched, got a move in {', '.join(moved)}; use a generator")
 
 
-@check("backbone", "prototypes", "head", "threshold", "supervoxels", "metric")
+@check(*TENSOR_KINDS, "supervoxels", "metric")
 def check_inputs_not_modified(subject: Subject) -> None:
     """It leaves its inputs as they were."""
     inputs = inputs_of(subject.kind)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fsseg.heads import AdNet
-from fsseg.types import Evidence, Prototypes
+from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Support
 
 SIZE, CELLS, CHANNELS, SLICES = 32, 8, 16, 5
 
@@ -64,6 +64,24 @@ def evidence(ways: int = 1, shots: int = 1) -> Evidence:
         torch.linspace(0, 1, SLICES),
         score,
     )
+
+
+def margins(ways: int = 1) -> Tensor:
+    """slice x way x h x w: positive in a disc per way in most slices, with noise."""
+    discs = masks(ways, size=CELLS)[:, 0].float()
+    height = torch.tensor([-1.0, 4.0, 6.0, 5.0, 2.0])[:, None, None, None]
+    return height * discs - 2 + 0.3 * random(SLICES, ways, CELLS, CELLS, seed=6)
+
+
+def volume(ways: int = 1, shots: int = 1) -> QueryVolume:
+    """Five slices of noise before a darker margin, and a support of the same kind."""
+    body = 2 * disc((0.5, 0.5), 0.45).float()
+    images = body + 0.1 * random(ways + SLICES, SIZE, SIZE, seed=8)
+    support = Support(
+        images[:ways, None].expand(-1, shots, -1, -1).contiguous(), masks(ways, shots), torch.full((ways, shots), 0.5)
+    )
+    query = Query(images[ways:], torch.linspace(0, 1, SLICES), (6.0, 1.5, 1.5))
+    return QueryVolume(support, prototypes(ways), query, query_features())
 
 
 def target(ways: int = 1) -> Tensor:
