@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from fsseg.interruptions import Stopped
 from fsseg.jobs import JobProgress, JobSet, State, job_progress, work
 from fsseg.launchers import SlurmJob, _parameters, run_here
 from fsseg.locks import holding
-from fsseg.recipe import LauncherTable
-from fsseg.run_jobs import run_as_jobs
+from fsseg.progress import Silent
+from fsseg.recipe import LauncherTable, parse_recipe
+from fsseg.run_data import RunData
+from fsseg.run_jobs import make_jobs, run_as_jobs
 
 MORE = {"protocol.folds": "disjoint2", "protocol.fold": "all", "seed": [3, 4], "speed.threads": 1}
 
@@ -205,9 +208,47 @@ def test_options_of_the_launcher():
         (["tme=3"], "there is no such key in .launcher., expected one of name"),
         (["time=soon"], "launcher.time: got 'soon'; input should be a valid integer"),
         (["name=cloud"], "launcher.name: got 'cloud'; input should be 'local' or 'slurm'"),
+        (["partition=a b"], "launcher.partition: got 'a b'; a word of letters"),
     ]:
         with pytest.raises(FssegError, match=expected):
             change_launcher(table, None, None, wrong)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"partition": "main\ntouch evil"},
+        {"account": "$(touch evil)"},
+        {"qos": "a'b"},
+        {"memory": "1G\ntouch evil"},
+        {"extra": {"comment": "x\ntouch evil\n"}},
+        {"extra": {"comment\ntouch evil": "x"}},
+        {"extra": {"wrap": "touch"}},
+        {"extra": {"export": "ALL,LD_PRELOAD=evil.so"}},
+        {"extra": {"output": "evil"}},
+        {"name": "touch evil"},
+    ],
+)
+def test_a_recipe_cannot_write_into_the_script_of_a_job(path, table):
+    """What sbatch reads is a shell script with these values in it."""
+    tables = tomllib.loads(path.read_text()) | {"launcher": table}
+    with pytest.raises(FssegError, match=r"\[launcher"):
+        parse_recipe(tables)
+
+
+def test_a_job_script_has_no_line_that_a_recipe_wrote(path, tmp_path):
+    """The name of a recipe's file is the only free text that is left; it reaches the script as a word."""
+    pytest.importorskip("submitit")
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    extra = {"exclude": "n[1-3]", "gres": "gpu:h100:2", "exclusive": True, "nice": 5}
+    recipe = jobs_recipe(path, **{"launcher.extra": extra, "launcher.partition": "gpu,cpu"})
+    data = RunData(recipe, Silent())
+    jobs = make_jobs(recipe, data.folds, "a\ntouch evil", tmp_path, "cpu", 1, fresh=False, content=[])
+    script = _make_sbatch_string("the command", jobs.folder, **_parameters(jobs, recipe.launcher))
+    lines = [line for line in script.splitlines() if line and not line.startswith("#")]
+    assert all(re.match("export SUBMITIT|srun .*the command", line) for line in lines), lines
+    assert "#SBATCH --exclusive\n" in script and "#SBATCH --partition=gpu,cpu\n" in script
 
 
 def test_without_slurm_it_is_a_sentence(path, tmp_path, monkeypatch):
