@@ -20,6 +20,7 @@ import fsseg
 from fsseg import FssegError
 from fsseg.cli import app
 from fsseg.cli_jobs import _without, change_launcher
+from fsseg.console import JobTable
 from fsseg.devices import places_for_trainings
 from fsseg.interruptions import Stopped
 from fsseg.jobs import JobProgress, JobSet, State, job_progress, work
@@ -189,6 +190,50 @@ def test_what_a_job_tells(tmp_path, monkeypatch):
     told = job.told()
     assert (told.stage, told.done, told.total, told.rate) == ("training", 10, 10, 0.5)
     assert replace(told, done=6).seconds_left == 8.0 and replace(told, status="done").seconds_left is None
+
+
+def test_one_live_table_for_all_jobs(tmp_path, monkeypatch, capsys):
+    """On a terminal the same lines are drawn again; in a file there is a line for every change."""
+    jobs = JobSet.make(tmp_path / "set", "a test", {"fold 0": [], "fold 1": []})
+    running = State("running", "training", 30, 100, 2.0, where="node7, process 5")
+    states = [State(), running], [replace(running, done=90), replace(running, stage="evaluation")]
+    for terminal in (True, False):
+        monkeypatch.setenv("TTY_COMPATIBLE", str(int(terminal)))
+        monkeypatch.setenv("FORCE_COLOR", "1" if terminal else "")
+        monkeypatch.setenv("COLUMNS", "100")
+        with JobTable() as table:
+            for now in states:
+                table.show(jobs, now)
+        drawn = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+        if terminal:
+            assert "\x1b[" in drawn  # the cursor goes back
+            assert re.search(r"job +status +stage +step +per second +left +where", drawn)
+            assert re.search(r"fold 0 +queued *\r?\n", drawn)
+            assert re.search(r"fold 1 +running +training +30/100 +2 +35 s +node7, process 5", drawn)
+            assert re.search(r"fold 0 +running +training +90/100 +2 +5 s", drawn)
+        else:
+            assert drawn.splitlines() == [
+                "fold 1: running training",
+                "fold 0: running training",
+                "fold 1: running evaluation",
+            ]
+
+
+@pytest.mark.slow
+def test_table_1_two_at_a_time(tmp_path):
+    """All folds of the recipe on the synthetic dataset: the same table with --jobs 2 as with --jobs 1, to the bit."""
+    recipe = Path(__file__).parents[1] / "recipes" / "table1.toml"
+    small = ["training.steps=20", "calibration.episodes=12", "protocol.save_margins=false", "speed.threads=1"]
+    found = {}
+    for jobs in ("1", "2"):
+        command = [sys.executable, "-m", "fsseg", "run", recipe, "--fold", "all", "--jobs", jobs, "--device", "cpu"]
+        command += ["--runs-dir", tmp_path / jobs, *(word for one in small for word in ("--set", one))]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        table, _, run = done.stdout.partition("\nRun directory: ")
+        found[jobs] = table, contents(Path(run.strip()))
+    assert len(list((tmp_path / "2" / "jobs").glob("*/*/finished.json"))) == 5
+    assert found["1"] == found["2"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"title": 1}', "[1]", '{"title": "x", "jobs": ["../../etc"]}'])
