@@ -154,6 +154,13 @@ def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     assert job.state().status == "done"
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"status": 5}', '{"rate": "x"}', '{"done": null}', '{"other": 1}'])
+def test_a_damaged_state_is_none(tmp_path, content):
+    [job] = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]}).jobs
+    (job.folder / "state.json").write_text(content)
+    assert job.state() == State() and "queued" in CliRunner().invoke(app, ["status", str(tmp_path / "set")]).output
+
+
 def test_a_job_that_another_process_is_at_is_left_to_it(tmp_path, capsys):
     jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
     [job] = jobs.jobs
