@@ -378,3 +378,20 @@ def test_supervoxels_in_parts(tmp_path):
     assert len(list((tmp_path / "cache" / "supervoxels").glob("*.npy"))) == 5
     rows = [line.split()[0] for line in done.stdout.splitlines() if re.match(r"\d+ +\d+ ", line)]
     assert sorted(rows) == ["1", "2", "3", "4", "5"]
+
+
+def test_preparing_data_as_a_job(tmp_path):
+    """The same dataset as without a launcher; asked again, nothing is made again."""
+    folder = make_folder(tmp_path / "scans", cases=3)
+    words = ["prepare", "nifti", "--source", folder, "--image", "image_{case}.nii.gz", "--label", "label_{case}.nii.gz"]
+    more = {"plain": [], "job": ["--launcher", "local", "--launch", "jobs=1"]}
+    said = {}
+    for name in ("plain", "job", "job"):
+        command = [sys.executable, "-m", "fsseg", *words, "--out", tmp_path / name, "--jobs", "1", *more[name]]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert "0 cases prepared, 3 there already, 0 failed" in said["job"]
+    files = {name: {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.nii.gz")} for name in more}
+    assert len(files["job"]) == 6 and files["job"] == files["plain"]
+    assert (tmp_path / "job" / "dataset.toml").is_file()

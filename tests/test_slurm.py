@@ -142,3 +142,17 @@ def test_what_slurm_refuses_is_a_sentence(slurm, recipe, tmp_path):
     done = subprocess.run(command(recipe, tmp_path / "runs", *wrong), env=slurm, capture_output=True, text=True)
     assert done.returncode == 2 and "launcher slurm: " in done.stderr and "nvalid partition" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_supervoxels_as_jobs(slurm, tmp_path):
+    """Two jobs share the scans of a dataset."""
+    folder = make_folder(tmp_path / "scans", cases=5)
+    words = ["supervoxels", folder, "--parts", "2", "--jobs", "1", *SLURM]
+    done = subprocess.run(
+        [str(word) for word in [sys.executable, "-m", "fsseg", *words]],
+        env=slurm | {"FSSEG_CACHE": str(tmp_path / "cache")},
+        capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs submitted" in done.stderr
+    assert len(list((tmp_path / "cache" / "supervoxels").glob("*.npy"))) == 5
