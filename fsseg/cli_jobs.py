@@ -38,7 +38,7 @@ def change_launcher(
         try:
             setattr(table, key, value)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"]
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise FssegError(f"launcher.{key}: got {value!r}; {reason[0].lower()}{reason[1:]}") from None
 
 

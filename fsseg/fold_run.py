@@ -1,6 +1,5 @@
 """One fold with one seed: training, calibration and evaluation, each taken from what is finished where it is."""
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from fsseg.plugins import hooks
 from fsseg.progress import Progress
 from fsseg.protocols import Fold
 from fsseg.recipe import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
-from fsseg.records import SCORES, CaseScore, read_lines, read_scores, write_json, write_lines
+from fsseg.records import SCORES, CaseScore, read_json, read_lines, read_scores, reading, write_json, write_lines
 from fsseg.run_data import RunData
 from fsseg.segmenter import Segmenter
 from fsseg.snapshots import Snapshots
@@ -259,7 +258,8 @@ class FoldRun:
             write_json(folder / "calibration.json", calibration.dumps())
 
         folder, _ = self.stages.finish("calibrate", identity, make)
-        states = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["states"]
+        with reading(folder / "calibration.json"):
+            states = dict(read_json(folder / "calibration.json")["states"])
         for variant in variants:
             if variant.name in states:
                 variant.segmenter.threshold.load_state(states[variant.name])

@@ -95,7 +95,11 @@ class Job:
     def told(self) -> State:
         """What it said last."""
         with suppress(OSError, ValueError, TypeError):
-            return State(**json.loads((self.folder / STATE).read_text(encoding="utf-8")))
+            values = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            found = State(**values)
+            kinds = {key: str if isinstance(usual, str) else (int, float) for key, usual in asdict(State()).items()}
+            if all(isinstance(value, kinds[key]) for key, value in asdict(found).items()):
+                return found
         return State()
 
     def tell(self, state: State) -> None:

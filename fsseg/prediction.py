@@ -23,7 +23,7 @@ from fsseg.options import nearest, schema
 from fsseg.plugins import registry
 from fsseg.protocols import find_protocol
 from fsseg.recipe import Recipe, VariantTable, parse_recipe
-from fsseg.records import replacing
+from fsseg.records import read_json, reading, replacing
 from fsseg.results import FORMAT, Results, load_results
 from fsseg.segmenter import Segmenter, encode_in_parts, encode_support
 from fsseg.types import Prototypes, Query, Support
@@ -321,7 +321,8 @@ def _read_run(run: str | Path, variant: str | None, fold: int | None, seed: int 
     for file in (checkpoint, calibration):
         if not file.is_file():
             raise FssegError(f"{file}: it is not there any more, expected what training left; run the recipe again")
-    fitted = json.loads(calibration.read_text(encoding="utf-8"))["states"]
+    with reading(calibration):
+        fitted = dict(read_json(calibration)["states"])
     scaling = results.about.get("scaling", {}).get(str(fold))
     return _Trained(recipe, row, load_trained(checkpoint), fitted.get(row.name), scaling)
 

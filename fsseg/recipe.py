@@ -3,13 +3,14 @@
 import copy
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fsseg.errors import RecipeError
 from fsseg.options import explain
@@ -145,6 +146,32 @@ class SpeedTable(Table):
     )
 
 
+SLURM_OPTIONS = {
+    "begin", "clusters", "comment", "constraint", "contiguous", "core-spec", "cores-per-socket", "cpu-freq",
+    "cpus-per-gpu", "deadline", "dependency", "exclude", "exclusive", "extra-node-info", "gpu-freq", "gpus",
+    "gpus-per-task", "gres", "hint", "licenses", "mail-type", "mail-user", "mem-per-cpu", "mem-per-gpu", "mincpus",
+    "nice", "nodelist", "power", "prefer", "priority", "reservation", "sockets-per-node", "spread-job", "switches",
+    "threads-per-core", "time-min", "tmp", "use-min-nodes", "wckey",
+}  # fmt: skip
+"""What `launcher.extra` may say to sbatch: where and when a job runs, nothing that names files, variables or commands."""
+
+
+def _check_slurm_word(value: str) -> str:
+    """It will stand in the script that sbatch reads: with a line break in it, a recipe could add commands of its own."""
+    if not re.fullmatch(r"[\w.,:;=@%+*&|()\[\]/-]+", value, flags=re.ASCII):
+        raise ValueError("a word of letters, digits and .,:;=@%+*&|()[]/-_ without spaces or line breaks")
+    return value
+
+
+def _check_slurm_options(options: dict[str, Any]) -> dict[str, Any]:
+    if not SLURM_OPTIONS.issuperset(key.replace("_", "-") for key in options):
+        raise ValueError(f"of sbatch's options only {', '.join(sorted(SLURM_OPTIONS))}")
+    return options
+
+
+SlurmWord = Annotated[str, AfterValidator(_check_slurm_word)]
+
+
 class LauncherTable(Table):
     """Where the trainings of several folds and seeds run. No result depends on it."""
 
@@ -161,10 +188,12 @@ class LauncherTable(Table):
     cpus: int = Field(4, ge=1, description="slurm: processors of a job, and its threads where speed.threads is auto")
     memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="slurm: memory of a job")
     parallelism: int = Field(256, ge=1, description="slurm: jobs at a time")
-    partition: str | None = Field(None, description="slurm: the partition; the cluster's own when omitted")
-    account: str | None = Field(None, description="slurm: the account that pays")
-    qos: str | None = Field(None, description="slurm: the quality of service")
-    extra: dict[str, Any] = Field({}, description='slurm: other options of sbatch, such as exclude = "node7"')
+    partition: SlurmWord | None = Field(None, description="slurm: the partition; the cluster's own when omitted")
+    account: SlurmWord | None = Field(None, description="slurm: the account that pays")
+    qos: SlurmWord | None = Field(None, description="slurm: the quality of service")
+    extra: Annotated[dict[str, bool | int | SlurmWord], AfterValidator(_check_slurm_options)] = Field(
+        {}, description='slurm: other options of sbatch about where and when a job runs, such as exclude = "node7"'
+    )
 
 
 class CalibrationTable(Table):

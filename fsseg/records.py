@@ -59,9 +59,27 @@ def write_lines(path: Path, records: Iterable[Any]) -> None:
     write_text(path, "".join(line + "\n" for line in lines))
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what is wrong with the content of a file that fsseg wrote into one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FssegError(
+            f"{path}: damaged ({str(error) or 'no JSON'}), expected what fsseg wrote; run the recipe again with --fresh"
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; raises FssegError for a damaged one."""
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Reads JSON lines; raises FssegError for a damaged file."""
+    with reading(path):
+        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 SCORES = "scores.jsonl"
@@ -69,8 +87,9 @@ SCORES = "scores.jsonl"
 
 
 def read_scores(path: Path) -> list[CaseScore]:
-    """Reads scores that `write_lines` wrote."""
-    return [CaseScore(**{**line, "support_slices": tuple(line["support_slices"])}) for line in read_lines(path)]
+    """Reads scores that `write_lines` wrote; raises FssegError for a damaged file."""
+    with reading(path):
+        return [CaseScore(**{**line, "support_slices": tuple(line["support_slices"])}) for line in read_lines(path)]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,5 @@
 """Results of a run: scores as a data frame, and the table of means that people read."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import FssegError
 from fsseg.options import nearest
-from fsseg.records import SCORES, CaseScore, read_scores
+from fsseg.records import SCORES, CaseScore, read_json, read_scores, reading
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
@@ -167,12 +166,14 @@ def load_results(path: str | Path) -> Results:
     path = Path(path)
     if not (path / "run.json").is_file() or not (path / SCORES).is_file():
         raise FssegError(f"{path}: there is no run, expected a run directory such as those below runs/")
-    about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    if about.get("format", FORMAT) != FORMAT:
+    about = read_json(path / "run.json")
+    with reading(path / "run.json"):
+        found, classes = about.get("format", FORMAT), about["classes"]
+    if found != FORMAT:
         raise FssegError(
-            f"{path / 'run.json'}: has format {about['format']}, expected {FORMAT}; read it with the fsseg that wrote it"
+            f"{path / 'run.json'}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
         )
-    return Results(path, read_scores(path / SCORES), about["classes"], about)
+    return Results(path, read_scores(path / SCORES), classes, about)
 
 
 def _plain(value: float) -> float | None:

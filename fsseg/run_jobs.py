@@ -1,5 +1,6 @@
 """A run whose folds and seeds are jobs: side by side on this machine, or on a cluster."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def make_jobs(
     told = own.dumps()
     told.pop("launcher")
     key = fingerprint([told, device, source_digest(), [str(one) for one in content]])[:10]
-    folder = runs / "jobs" / f"{name}-{key}"
+    # The folder's name reaches the script that sbatch reads, and a recipe's file may have any name.
+    plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
+    folder = runs / "jobs" / f"{plain}-{key}"
     write_text(folder / "recipe.toml", own.toml())
     commands = {}
     for seed in recipe.seeds:

@@ -1,6 +1,5 @@
 """Runs: a recipe from data to results, for every fold and seed it asks for."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -18,7 +17,7 @@ from fsseg.plugins import hooks, listening
 from fsseg.progress import Progress, Silent
 from fsseg.protocols import protocol_hash
 from fsseg.recipe import Recipe, VariantTable
-from fsseg.records import write_json
+from fsseg.records import read_json, write_json
 from fsseg.results import FORMAT, Results
 from fsseg.run_data import RunData
 from fsseg.run_folder import write_run
@@ -97,7 +96,7 @@ def join(recipe: Recipe, parts: list[Path], *, name: str, runs_dir: Path, progre
     Nothing is trained or evaluated, so no device is needed. Raises FssegError if a part is missing.
     """
     recipe = expand(recipe)
-    data, told = RunData(recipe, progress), [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+    data, told = RunData(recipe, progress), [read_json(part) for part in parts]
     loaded = [
         load_finished(recipe, data.folds, values, runs_dir / "stages") for part in told for values in part["folds"]
     ]

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,16 @@ import fsseg
 from fsseg import FssegError
 from fsseg.cli import app
 from fsseg.cli_jobs import _without, change_launcher
+from fsseg.console import JobTable
 from fsseg.devices import places_for_trainings
 from fsseg.interruptions import Stopped
 from fsseg.jobs import JobProgress, JobSet, State, job_progress, work
 from fsseg.launchers import SlurmJob, _parameters, run_here
 from fsseg.locks import holding
-from fsseg.recipe import LauncherTable
-from fsseg.run_jobs import run_as_jobs
+from fsseg.progress import Silent
+from fsseg.recipe import LauncherTable, parse_recipe
+from fsseg.run_data import RunData
+from fsseg.run_jobs import make_jobs, run_as_jobs
 
 MORE = {"protocol.folds": "disjoint2", "protocol.fold": "all", "seed": [3, 4], "speed.threads": 1}
 
@@ -150,6 +154,13 @@ def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     assert job.state().status == "done"
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"status": 5}', '{"rate": "x"}', '{"done": null}', '{"other": 1}'])
+def test_a_damaged_state_is_none(tmp_path, content):
+    [job] = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]}).jobs
+    (job.folder / "state.json").write_text(content)
+    assert job.state() == State() and "queued" in CliRunner().invoke(app, ["status", str(tmp_path / "set")]).output
+
+
 def test_a_job_that_another_process_is_at_is_left_to_it(tmp_path, capsys):
     jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
     [job] = jobs.jobs
@@ -188,6 +199,50 @@ def test_what_a_job_tells(tmp_path, monkeypatch):
     assert replace(told, done=6).seconds_left == 8.0 and replace(told, status="done").seconds_left is None
 
 
+def test_one_live_table_for_all_jobs(tmp_path, monkeypatch, capsys):
+    """On a terminal the same lines are drawn again; in a file there is a line for every change."""
+    jobs = JobSet.make(tmp_path / "set", "a test", {"fold 0": [], "fold 1": []})
+    running = State("running", "training", 30, 100, 2.0, where="node7, process 5")
+    states = [State(), running], [replace(running, done=90), replace(running, stage="evaluation")]
+    for terminal in (True, False):
+        monkeypatch.setenv("TTY_COMPATIBLE", str(int(terminal)))
+        monkeypatch.setenv("FORCE_COLOR", "1" if terminal else "")
+        monkeypatch.setenv("COLUMNS", "100")
+        with JobTable() as table:
+            for now in states:
+                table.show(jobs, now)
+        drawn = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+        if terminal:
+            assert "\x1b[" in drawn  # the cursor goes back
+            assert re.search(r"job +status +stage +step +per second +left +where", drawn)
+            assert re.search(r"fold 0 +queued *\r?\n", drawn)
+            assert re.search(r"fold 1 +running +training +30/100 +2 +35 s +node7, process 5", drawn)
+            assert re.search(r"fold 0 +running +training +90/100 +2 +5 s", drawn)
+        else:
+            assert drawn.splitlines() == [
+                "fold 1: running training",
+                "fold 0: running training",
+                "fold 1: running evaluation",
+            ]
+
+
+@pytest.mark.slow
+def test_table_1_two_at_a_time(tmp_path):
+    """All folds of the recipe on the synthetic dataset: the same table with --jobs 2 as with --jobs 1, to the bit."""
+    recipe = Path(__file__).parents[1] / "recipes" / "table1.toml"
+    small = ["training.steps=20", "calibration.episodes=12", "protocol.save_margins=false", "speed.threads=1"]
+    found = {}
+    for jobs in ("1", "2"):
+        command = [sys.executable, "-m", "fsseg", "run", recipe, "--fold", "all", "--jobs", jobs, "--device", "cpu"]
+        command += ["--runs-dir", tmp_path / jobs, *(word for one in small for word in ("--set", one))]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        table, _, run = done.stdout.partition("\nRun directory: ")
+        found[jobs] = table, contents(Path(run.strip()))
+    assert len(list((tmp_path / "2" / "jobs").glob("*/*/finished.json"))) == 5
+    assert found["1"] == found["2"]
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"title": 1}', "[1]", '{"title": "x", "jobs": ["../../etc"]}'])
 def test_folders_of_something_else(tmp_path, content):
     (tmp_path / "jobs.json").write_text(content)
@@ -205,9 +260,47 @@ def test_options_of_the_launcher():
         (["tme=3"], "there is no such key in .launcher., expected one of name"),
         (["time=soon"], "launcher.time: got 'soon'; input should be a valid integer"),
         (["name=cloud"], "launcher.name: got 'cloud'; input should be 'local' or 'slurm'"),
+        (["partition=a b"], "launcher.partition: got 'a b'; a word of letters"),
     ]:
         with pytest.raises(FssegError, match=expected):
             change_launcher(table, None, None, wrong)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"partition": "main\ntouch evil"},
+        {"account": "$(touch evil)"},
+        {"qos": "a'b"},
+        {"memory": "1G\ntouch evil"},
+        {"extra": {"comment": "x\ntouch evil\n"}},
+        {"extra": {"comment\ntouch evil": "x"}},
+        {"extra": {"wrap": "touch"}},
+        {"extra": {"export": "ALL,LD_PRELOAD=evil.so"}},
+        {"extra": {"output": "evil"}},
+        {"name": "touch evil"},
+    ],
+)
+def test_a_recipe_cannot_write_into_the_script_of_a_job(path, table):
+    """What sbatch reads is a shell script with these values in it."""
+    tables = tomllib.loads(path.read_text()) | {"launcher": table}
+    with pytest.raises(FssegError, match=r"\[launcher"):
+        parse_recipe(tables)
+
+
+def test_a_job_script_has_no_line_that_a_recipe_wrote(path, tmp_path):
+    """The name of a recipe's file is the only free text that is left; it reaches the script as a word."""
+    pytest.importorskip("submitit")
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    extra = {"exclude": "n[1-3]", "gres": "gpu:h100:2", "exclusive": True, "nice": 5}
+    recipe = jobs_recipe(path, **{"launcher.extra": extra, "launcher.partition": "gpu,cpu"})
+    data = RunData(recipe, Silent())
+    jobs = make_jobs(recipe, data.folds, "a\ntouch evil", tmp_path, "cpu", 1, fresh=False, content=[])
+    script = _make_sbatch_string("the command", jobs.folder, **_parameters(jobs, recipe.launcher))
+    lines = [line for line in script.splitlines() if line and not line.startswith("#")]
+    assert all(re.match("export SUBMITIT|srun .*the command", line) for line in lines), lines
+    assert "#SBATCH --exclusive\n" in script and "#SBATCH --partition=gpu,cpu\n" in script
 
 
 def test_without_slurm_it_is_a_sentence(path, tmp_path, monkeypatch):
@@ -285,3 +378,20 @@ def test_supervoxels_in_parts(tmp_path):
     assert len(list((tmp_path / "cache" / "supervoxels").glob("*.npy"))) == 5
     rows = [line.split()[0] for line in done.stdout.splitlines() if re.match(r"\d+ +\d+ ", line)]
     assert sorted(rows) == ["1", "2", "3", "4", "5"]
+
+
+def test_preparing_data_as_a_job(tmp_path):
+    """The same dataset as without a launcher; asked again, nothing is made again."""
+    folder = make_folder(tmp_path / "scans", cases=3)
+    words = ["prepare", "nifti", "--source", folder, "--image", "image_{case}.nii.gz", "--label", "label_{case}.nii.gz"]
+    more = {"plain": [], "job": ["--launcher", "local", "--launch", "jobs=1"]}
+    said = {}
+    for name in ("plain", "job", "job"):
+        command = [sys.executable, "-m", "fsseg", *words, "--out", tmp_path / name, "--jobs", "1", *more[name]]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert "0 cases prepared, 3 there already, 0 failed" in said["job"]
+    files = {name: {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.nii.gz")} for name in more}
+    assert len(files["job"]) == 6 and files["job"] == files["plain"]
+    assert (tmp_path / "job" / "dataset.toml").is_file()

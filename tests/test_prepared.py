@@ -1,5 +1,6 @@
 """What runs keep of scans: nothing is read twice, nothing stale is used, and damage is repaired."""
 
+import io
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ from helpers import NoScans, block_scan, make_folder, write_nifti, write_recipe
 import fsseg
 from fsseg import FssegError, Volume
 from fsseg.assignments import assign
+from fsseg.data.cache import cached
 from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.folders import NiftiFolder
 from fsseg.data.prepared import kept_training_scan, map_array
@@ -219,6 +221,24 @@ def test_a_damaged_entry_is_made_again(tmp_path, cache, name, damage):
         path.write_text(json.dumps({"image": "?"}) if damage == "cut" else "{")
     _, again = sampler_of(recipe)
     assert torch.equal(again.scans[0].images, expected[0]) and torch.equal(again.scans[0].supervoxels, expected[1])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
+def test_a_damaged_array_is_computed_again(cache, damage):
+    """Also one that would still be read, with a few other numbers in it."""
+    array, asked = np.arange(40, dtype=np.int32).reshape(5, 8), []
+    compute = lambda: (asked.append(1), array)[1]  # noqa: E731
+    assert (cached("test", "a", compute) == array).all() and (cached("test", "a", compute) == array).all()
+    [path] = cache.glob("test/*.npy")
+    whole = path.read_bytes()
+    assert len(asked) == 1 and (np.load(path) == array).all()
+    flipped = bytearray(whole)
+    flipped[150] ^= 1
+    other = io.BytesIO()
+    np.save(other, array + 1)
+    path.write_bytes({"cut": whole[:-9], "flip": bytes(flipped), "empty": b"", "other": other.getvalue()}[damage])
+    assert (cached("test", "a", compute) == array).all() and len(asked) == 2
+    assert path.read_bytes() == whole and [file.name for file in cache.rglob("test/*")] == ["a.npy"]
 
 
 class Bare:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fsseg import FssegError
-from fsseg.records import replacing, write_text
+from fsseg.records import read_scores, replacing, write_text
 from fsseg.stages import fill_folder
 
 FULL_DISK = """
@@ -65,6 +65,16 @@ def test_what_the_system_says_is_explained(tmp_path, monkeypatch, code):
     ):
         write_text(tmp_path / "kept.txt", "after")
     assert (tmp_path / "kept.txt").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]\n", '{"variant": 1}\n', '"x"\n', "\x80"])
+def test_a_damaged_file_is_a_sentence(tmp_path, content):
+    (tmp_path / "scores.jsonl").write_bytes(content.encode("latin-1"))
+    if not content:
+        assert read_scores(tmp_path / "scores.jsonl") == []
+        return
+    with pytest.raises(FssegError, match="scores.jsonl: damaged .*; run the recipe again with --fresh"):
+        read_scores(tmp_path / "scores.jsonl")
 
 
 def test_what_is_no_fault_of_the_disk_stays_what_it_is(tmp_path):

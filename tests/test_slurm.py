@@ -43,7 +43,7 @@ def slurm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
-    return write_recipe(folder, make_folder(folder / "scans"), steps=700)
+    return write_recipe(folder, make_folder(folder / "scans"), steps=300)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def under_way(jobs, at_least=10):
     """A job that has done some steps of its training, but not most."""
     for job in jobs.jobs:
         state = job.state()
-        if state.status == "running" and state.stage == "training" and at_least <= state.done < 300:
+        if state.status == "running" and state.stage == "training" and at_least <= state.done < 200:
             return job
     return None
 
@@ -109,7 +109,7 @@ def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, lo
     assert process.returncode == 0, err
     assert table_of(subprocess.CompletedProcess([], 0, out)) == local
     log = (job.folder / "log.txt").read_text()
-    assert re.search(r"training: goes on from step \d+ of 700", log)
+    assert re.search(r"training: goes on from step \d+ of 300", log)
     restarts = ask(slurm, "scontrol", "show", "job", number)
     assert "Restarts=1" in restarts, restarts
     assert [state.status for state in jobs.states()] == ["done"] * 4
@@ -142,3 +142,17 @@ def test_what_slurm_refuses_is_a_sentence(slurm, recipe, tmp_path):
     done = subprocess.run(command(recipe, tmp_path / "runs", *wrong), env=slurm, capture_output=True, text=True)
     assert done.returncode == 2 and "launcher slurm: " in done.stderr and "nvalid partition" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_supervoxels_as_jobs(slurm, tmp_path):
+    """Two jobs share the scans of a dataset."""
+    folder = make_folder(tmp_path / "scans", cases=5)
+    words = ["supervoxels", folder, "--parts", "2", "--jobs", "1", *SLURM]
+    done = subprocess.run(
+        [str(word) for word in [sys.executable, "-m", "fsseg", *words]],
+        env=slurm | {"FSSEG_CACHE": str(tmp_path / "cache")},
+        capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs submitted" in done.stderr
+    assert len(list((tmp_path / "cache" / "supervoxels").glob("*.npy"))) == 5

@@ -1,6 +1,10 @@
-"""Arrays that are computed once and kept by content in the user's cache folder."""
+"""Arrays that are computed once and kept by content in the user's cache folder.
+
+A file ends with a checksum of what is before it, which numpy does not look at: a damaged entry is computed again.
+"""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +13,9 @@ import numpy as np
 
 from fsseg.locks import holding
 from fsseg.records import replacing
+
+CHECKSUM = hashlib.sha256().digest_size
+"""Bytes of the checksum at the end of a file."""
 
 
 def cache_folder() -> Path:
@@ -46,9 +53,21 @@ def cached(kind: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray
         except (OSError, ValueError, EOFError):
             array = compute()
             with replacing(path) as unfinished, unfinished.open("wb") as file:  # a name would get the suffix .npy
-                np.save(file, array)
+                file.write(_dump(array))
             return array
 
 
+def _dump(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    content = buffer.getvalue()
+    return content + hashlib.sha256(content).digest()
+
+
 def _read(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
+    """Raises ValueError for a file that is not as it was written."""
+    whole = path.read_bytes()
+    content, checksum = whole[:-CHECKSUM], whole[-CHECKSUM:]
+    if hashlib.sha256(content).digest() != checksum:
+        raise ValueError(f"{path}: its checksum is another")
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -1,15 +1,15 @@
 """A training on 10 and on 1,000 different cases: how long it takes to start, and that its memory does not grow with them.
 
 Run by name: `uv run pytest tests/benchmarks/bench_many_cases.py`; it writes some gigabytes for a while. The figures of
-docs/scaling.md come from here. Times are printed, memory is asserted: what a process holds for itself (files that are
-mapped into memory are not counted, the system takes them back when it likes), after the start and after 150 steps.
+docs/scaling.md come from here. Times are printed, on the clock and of the processor, since a machine may have other work;
+that a later start takes less than 10 s of the processor is asserted, and memory: what a process holds for itself (files
+that are mapped into memory are not counted, the system takes them back when it likes), after the start and after 150 steps.
 """
 
 import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -35,16 +35,13 @@ recipe = fsseg.load_recipe(sys.argv[1])
 [fold] = plan(recipe, sys.argv[2], torch.device("cpu"), Silent())
 training = fold.begin(rows_by_training(fold.recipe)[0][0])
 training.advance()
-told = {"start": time.perf_counter() - began, "held": [held()]}
-times = []
+told = {"start": time.perf_counter() - began, "start_work": time.process_time(), "held": [held()]}
+before = time.process_time()
 for _ in range(3):
     for _ in range(50):
-        before = time.perf_counter()
         training.advance()
-        times.append(time.perf_counter() - before)
     told["held"].append(held())
-times.sort()
-print(json.dumps(told | {"step": times[len(times) // 2]}))
+print(json.dumps(told | {"step": (time.process_time() - before) / 150}))
 """
 
 
@@ -52,7 +49,8 @@ print(json.dumps(told | {"step": times[len(times) // 2]}))
 def table(request):
     return print_at_end(
         request,
-        "cases    first start (a case)    later start    step     memory at the start, after 50, 100, 150 steps    cache",
+        "cases    first start: clock, processor (a case)    later start: clock, processor    step: processor    memory at the "
+        "start, after 50, 100, 150 steps    cache",
     )
 
 
@@ -82,22 +80,21 @@ def start(recipe, folder):
 
 
 def test_memory_does_not_grow_with_the_cases(benchmark, table, tmp_path):
-    held = {}
+    held, begun = {}, {}
     for cases in (10, 1000):
         folder = tmp_path / str(cases)
         make_scans(folder / "scans", cases)
         recipe = write_recipe(folder, folder / "scans", steps=1000)
-        before = time.perf_counter()
         first = start(recipe, folder)
-        whole = time.perf_counter() - before
-        later = start(recipe, folder)
+        later = benchmark.pedantic(start, (recipe, folder), rounds=1) if cases == 1000 else start(recipe, folder)
         kept = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
-        held[cases] = later["held"]
+        held[cases], begun[cases] = later["held"], later["start_work"]
+        a_case = (first["start_work"] - later["start_work"]) / cases
         table.rows.append(
-            f"{cases:5}   {first['start']:6.1f} s ({(whole - later['start']) / cases:.2f} s)   {later['start']:6.1f} s   "
-            f"{1000 * later['step']:.0f} ms   {', '.join(f'{value:.0f}' for value in later['held'])} MiB   "
-            f"{kept / 2**20 / cases:.2f} MiB a case"
+            f"{cases:5}   {first['start']:6.1f} s, {first['start_work']:6.1f} s ({a_case:.2f} s)   {later['start']:6.1f} s, "
+            f"{later['start_work']:6.1f} s   {1000 * later['step']:.0f} ms   "
+            f"{', '.join(f'{value:.0f}' for value in later['held'])} MiB   {kept / 2**20 / cases:.2f} MiB a case"
         )
     assert max(held[1000]) - held[1000][0] < 50  # nothing is held longer than a step
     assert held[1000][-1] - held[10][-1] < 50
-    benchmark.pedantic(start, (recipe, folder), rounds=1)
+    assert begun[1000] < 10
