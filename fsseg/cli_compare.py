@@ -1,6 +1,8 @@
 """The shell's command that compares runs: `fsseg compare`."""
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
 
 def compare_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run directories, such as runs/table1-20261123-120000.", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="Run directories, such as runs/table1-20261123-120000, or recipes, which are run.", metavar="RUN..."
+        ),
     ],
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="The variant to compare with [default: the first].")
     ] = None,
-    metric: Annotated[str, typer.Option(metavar="NAME", help="dice, or a metric that all runs measured.")] = "dice",
+    metric: Annotated[str, typer.Option(metavar="NAME", help="dice, or a metric.")] = "dice",
     format: Annotated[
         Literal["text", "md", "latex", "csv", "json"],
         typer.Option("--format", help="A table as text, Markdown or LaTeX; every score as CSV; all tests as JSON."),
@@ -52,19 +57,33 @@ def compare_command(
         return
     from fsseg.comparison import compare
 
-    found = compare(runs, baseline, metric=metric, across_protocols=across_protocols)
+    with follow() as bars:
+        found = compare(
+            runs, baseline, metric=metric, across_protocols=across_protocols, progress=bars, device=device
+        )  # fmt: skip
+        scores = _every_score(found, bars.note) if format == "csv" else None
     if plot is not None:
         found.plot().savefig(plot, dpi=150)
     if format == "json":
         print(json.dumps(found.dumps(), indent=2))
-    elif format == "csv":
-        print(found.to_csv(), end="")
+    elif scores is not None:
+        print(scores, end="")
     elif format == "md":
         print(found.to_markdown())
     elif format == "latex":
         print(found.to_latex(), end="")
     else:
         _print(found, by_class)
+
+
+def _every_score(found: "Comparison", note: Callable[[str], None]) -> str:
+    """The scores as CSV; what could not be measured is told of in a line, as everything else on standard error."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        scores = found.to_csv()
+    for warning in told:
+        note(f"warning: {warning.message}")
+    return scores
 
 
 def _compare_supports(runs: list[Path], format: str, device: str) -> None:
@@ -109,6 +128,8 @@ def _print(found: "Comparison", by_class: bool) -> None:
     if by_class:
         console.print("\nby class\n")
         console.print(_table(found.shown_tests()))
+    for note in found.notes:
+        console.print(f"\n{note}", soft_wrap=True)
     if any(run.oracles for run in found.runs):
         console.print("\n* uses the ground truth of the query")
 
