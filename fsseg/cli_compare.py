@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fsseg.console import Device, follow, plain, wide_console
+from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
     import pandas
@@ -44,7 +45,7 @@ def compare_command(
     ] = "as-run",
     device: Device = "auto",
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw every scan as a dot, into a PNG or PDF.")
+        Path | None, typer.Option(metavar="FILE", help="Draw every scan (or support) as a dot, into a PNG or PDF.")
     ] = None,
 ) -> None:
     """Compare the rows of runs with one of them: differences with their intervals, and paired tests.
@@ -53,7 +54,12 @@ def compare_command(
     Wilcoxon's signed-rank test, corrected by Holm over all tests. Nothing is called better without a test.
     """
     if supports == "all":
-        _compare_supports(runs, format, device)
+        if baseline or metric != "dice" or by_class or (plot and len(runs) > 1):
+            raise FssegError(
+                "compare: --supports all shows the Dice of every row by itself, expected no --baseline, --metric or --by-class, "
+                "and a single run with --plot"
+            )
+        _compare_supports(runs, format, device, plot)
         return
     from fsseg.comparison import compare
 
@@ -86,7 +92,7 @@ def _every_score(found: "Comparison", note: Callable[[str], None]) -> str:
     return scores
 
 
-def _compare_supports(runs: list[Path], format: str, device: str) -> None:
+def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | None) -> None:
     """Prints how the Dice of each run depends on its support."""
     import pandas
 
@@ -95,6 +101,8 @@ def _compare_supports(runs: list[Path], format: str, device: str) -> None:
 
     with follow() as bars:
         found = [support_sensitivity(run, device=device, progress=bars) for run in runs]
+    if plot is not None:
+        found[0].plot().savefig(plot, dpi=150)
     if format == "csv":
         print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsseg.errors import FssegError
+from fsseg.figures import panels
 from fsseg.options import nearest
 from fsseg.progress import Progress, Silent
 from fsseg.records import CaseScore
@@ -204,10 +205,14 @@ class Comparison:
             "–" if own else line["verdict"] + (f" (p {_p(line['p'])})" if line["pairs"] >= FEWEST else "")
             for own, (_, line) in zip(against, table.iterrows())
         ]
-        oracles = set().union(*({names[o] for o in run.oracles} for run, names in zip(self.runs, _distinct(self.runs))))
-        shown.index = [f"{name} *" if name in oracles else name for name in shown.index]
+        shown.index = self._marked(shown.index)
         shown.index.name = "variant"
         return shown
+
+    def _marked(self, variants: Iterable[str]) -> list[str]:
+        """Names of rows, those that used the ground truth with an asterisk."""
+        oracles = {names[name] for run, names in zip(self.runs, _distinct(self.runs)) for name in run.oracles}
+        return [f"{name} *" if name in oracles else name for name in variants]
 
     def shown_tests(self) -> "pandas.DataFrame":
         """The tests as text, a line per variant and class."""
@@ -221,10 +226,7 @@ class Comparison:
 
     def plot(self) -> Any:
         """A figure: every scan's mean over classes as a dot, by variant, with the mean as a bar; needs matplotlib."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(1.5 + 1.1 * len(self.variants), 4.2), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = panels(1.5 + 1.1 * len(self.variants), 4.2)
         for place, variant in enumerate(self.variants):
             values = self.cases.loc[variant]["mean"].dropna().to_numpy()
             beside = place + np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [place]
@@ -232,9 +234,8 @@ class Comparison:
                 beside, values, "o", color="tab:blue" if variant != self.baseline else "tab:gray", alpha=0.6, ms=4
             )
             axes.hlines(values.mean() if len(values) else math.nan, place - 0.3, place + 0.3, color="black")
-        axes.set_xticks(range(len(self.variants)), self.variants, rotation=30, ha="right")
+        axes.set_xticks(range(len(self.variants)), self._marked(self.variants), rotation=30, ha="right")
         axes.set_ylabel(f"{self.metric}{f', {self.unit}' if self.unit else ''}, mean over classes")
-        axes.spines[["top", "right"]].set_visible(False)
         return figure
 
 

@@ -21,9 +21,10 @@ PLACE = (
 """The fields of a NIfTI header that say where its voxels are."""
 
 
-def read_volume(image: Path, labels: Path | None = None) -> Volume:
+def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     """A scan from NIfTI files, slices first along its most anisotropic axis; raises DataError if it cannot be used."""
-    scan, marked = read_nifti(image), read_nifti(labels) if labels else None
+    image = Path(image)
+    scan, marked = read_nifti(image), read_nifti(Path(labels)) if labels else None
     problems = [*image_problems(scan), *(pair_problems(scan, marked) if marked else [])]
     if marked is not None and (marked.voxels != marked.voxels.round()).any():
         problems.append(f"{labels}: has values between whole numbers, expected label values; round or resample it")
@@ -37,10 +38,10 @@ def read_volume(image: Path, labels: Path | None = None) -> Volume:
 
 def predict_files(
     predictor: Predictor,
-    support: Path,
-    support_labels: Path,
-    scans: Sequence[Path],
-    out: Path,
+    support: str | Path,
+    support_labels: str | Path,
+    scans: Sequence[str | Path],
+    out: str | Path,
     *,
     slices: Sequence[int] | None = None,
     probabilities: bool = False,
@@ -49,7 +50,7 @@ def predict_files(
     """Segments scans and writes their label maps as `<scan>_labels.nii.gz`.
 
     Args:
-        predictor: The predictor.
+        predictor: The predictor, as `fsseg.load_predictor` or `fsseg.Segmenter.load` gives it.
         support: A scan with labelled slices.
         support_labels: Its labels.
         scans: The scans to segment.
@@ -64,7 +65,7 @@ def predict_files(
     Raises:
         DataError: A file cannot be used; all files are looked at before any is written.
     """
-    progress = progress or Silent()
+    progress, scans = progress or Silent(), [Path(path) for path in scans]
     names = [_stem(path) for path in scans]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -76,7 +77,7 @@ def predict_files(
     written = []
     for path in progress.track(scans, "scans", len(scans)):
         volume = read_volume(path)
-        written.append(_write(fitted, path, volume, fitted.predict(volume), out, probabilities))
+        written.append(_write(fitted, path, volume, fitted.predict(volume), Path(out), probabilities))
     return written
 
 

@@ -212,7 +212,7 @@ def test_tables_in_every_form(kept):
     plain = comparison.dumps()
     assert json.loads(json.dumps(plain))["tests"][0]["pairs"] == 7
     figure = comparison.plot()
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["TPM", "AD_Net"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["TPM *", "AD_Net"]
     assert len(figure.axes[0].lines[0].get_ydata()) == 7
 
 
