@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 
 from fsseg.errors import FssegError
 from fsseg.figures import COLOURS, panels
-from fsseg.fold_run import LOG
+from fsseg.fold_run import LOG, rows_by_training
 from fsseg.heads import Tpm
 from fsseg.ops import ideal_prior, squared_distance
 from fsseg.options import nearest
@@ -64,7 +64,7 @@ def scores(results: Results, class_name: str | None = None, *, metric: str = "di
     axes.set_yticks(range(len(names)), [f"{name} *" if name in results.oracles else name for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(f"{'Dice' if metric == 'dice' else metric}{f', {unit}' if unit else ''}")
-    axes.set_title(class_name or "mean over classes")
+    axes.set_title((class_name or "mean over classes").replace("_", " "))
     return figure
 
 
@@ -111,24 +111,28 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
         for sample in found["samples"]:
             by_scoring.setdefault(sample["scoring"], []).append(sample)
         for scoring, samples in by_scoring.items():
-            fitted = [rows[row] for row in found["states"] if rows[row].scoring == scoring]
-            first = fitted[0]
+            fitted = [
+                (row, COLOURS[place % len(COLOURS)])
+                for place, row in enumerate(rows.values())
+                if row.name in found["states"] and row.scoring == scoring
+            ]
+            first, _ = fitted[0]
             title = f"{first.prototypes.label}, {first.head.label}"
-            many = len(list(results.path.rglob("calibration.json"))) > 1
-            figures[f"{title}, {name}" if many else title] = _calibration(samples, fitted, found["states"])
+            figures[f"{title}, {name}" if name else title] = _calibration(samples, fitted, found["states"])
     return figures
 
 
-def _calibration(samples: list[dict[str, Any]], fitted: list[Any], states: dict[str, Any]) -> "Figure":
+def _calibration(samples: list[dict[str, Any]], fitted: list[tuple[Any, str]], states: dict[str, Any]) -> "Figure":
+    """Of one kind of scoring; `fitted` has its rows, each with its colour."""
     size = np.array([np.mean(sample["sizes"]) for sample in samples])
     location = np.array([sample["location"] for sample in samples])
     limit = log_odds(1 - 1e-3)
     prior = np.clip([sample["prior"] for sample in samples], -limit, limit)
     figure, (left, right) = panels(6.8, 3.0, 2, sharey=True)
     for axes, values in ((left, 100 * size), (right, location)):
-        axes.plot(values, prior, "o", color="#7f7f7f", alpha=0.4, markersize=3, markeredgewidth=0)
-    for number, row in enumerate(fitted):
-        colour, state = COLOURS[number % len(COLOURS)], states[row.name]
+        axes.plot(values, prior, "o", color="#7f7f7f", alpha=0.7, markersize=3, markeredgewidth=0)
+    for row, colour in fitted:
+        state = states[row.name]
         if row.threshold.name == "avg_est" and "prior" in state:
             for axes in (left, right):
                 axes.axhline(log_odds(state["prior"]), color=colour, label=row.name)
@@ -291,11 +295,19 @@ def _made_up() -> tuple[Float[Tensor, "1 pixel"], Bool[Tensor, "1 pixel"]]:
 
 
 def _trainings(results: Results) -> Iterator[tuple[str, Path]]:
-    """The folders of a run's trainings, with what tells them apart."""
+    """The folders of a run's trainings, with what tells them apart: seed, fold, and the first of the rows that share it."""
     folders = sorted(path.parent for path in results.path.rglob(LOG))
+    rows = [rows[0].name for _, rows in rows_by_training(results.recipe)]
+    several = [len({folder.parts[-level] for folder in folders}) > 1 for level in (2, 1)]
     for folder in folders:
-        name = ", ".join(_in_words(part) for part in folder.relative_to(results.path).parts)
-        yield name, folder
+        *seed, fold, training = folder.relative_to(results.path).parts
+        own = rows[int(training.removeprefix("training"))]
+        parts = [
+            *map(_in_words, seed),
+            _in_words(fold) if several[0] else "",
+            f"training of {own}" if several[1] else "",
+        ]
+        yield ", ".join(part for part in parts if part), folder
 
 
 def _in_words(part: str) -> str:
