@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fsseg.heads import AdNet, AdNetPp, Tpm
     from fsseg.hookspecs import hookimpl
     from fsseg.plugins import choose_plugins, registry
+    from fsseg.predicted_files import predict_files, read_volume
     from fsseg.prediction import Predictor, export_onnx, export_predictor, load_predictor
     from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
@@ -45,6 +46,7 @@ _HOMES = {
     "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
     "fsseg.hookspecs": ["hookimpl"],
     "fsseg.plugins": ["choose_plugins", "registry"],
+    "fsseg.predicted_files": ["predict_files", "read_volume"],
     "fsseg.prediction": ["Predictor", "export_onnx", "export_predictor", "load_predictor"],
     "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],

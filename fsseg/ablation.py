@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsseg.comparison import Comparison, compare
 from fsseg.errors import FssegError
-from fsseg.recipe import Recipe, change_tables, parse_recipe
+from fsseg.figures import panels
+from fsseg.recipe import Recipe, change_tables, load_recipe, parse_recipe
 from fsseg.sweeps import OF_A_ROW, change_row, combinations, row_name
 
 if TYPE_CHECKING:
@@ -44,25 +46,27 @@ class Sweep:
 
     def plot(self) -> Any:
         """A figure: the mean over classes by the first key's values, a line for each combination of the others."""
-        from matplotlib.figure import Figure
-
         grid = self.grid()
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = panels(6, 4)
         for name in grid.columns:
             label = ", ".join(name) if isinstance(name, tuple) else str(name)
             axes.plot(list(grid.index), grid[name].to_numpy(), "o-", label=label)
         unit = self.comparison.unit
         axes.set_xlabel(grid.index.name)
         axes.set_ylabel(f"{self.comparison.metric}{f', {unit}' if unit else ''}, mean over classes")
-        axes.spines[["top", "right"]].set_visible(False)
         if len(grid.columns) > 1:
             axes.legend(frameon=False)
         return figure
 
 
 def sweep(
-    recipe: Recipe, grid: Mapping[str, list[Any]], *, row: str | None = None, metric: str = "dice", **how: Any
+    recipe: Recipe | str | Path,
+    grid: Mapping[str, list[Any]] | None = None,
+    *,
+    row: str | None = None,
+    baseline: str | None = None,
+    metric: str = "dice",
+    **how: Any,
 ) -> Sweep:
     """Runs a recipe with every combination of values.
 
@@ -71,15 +75,20 @@ def sweep(
     `backbone.strides`, become runs of their own.
 
     Args:
-        recipe: The recipe.
-        grid: Values by dotted key, for example `{"prototypes.count": [1, 3, 5], "threshold.name": ["ce_t", "lin_est"]}`.
+        recipe: The recipe, or its file.
+        grid: Values by dotted key, for example `{"prototypes.count": [1, 3, 5], "threshold.name": ["ce_t", "lin_est"]}`; the
+            recipe's own `[sweep]` when omitted.
         row: The variant to begin with; the first one when omitted.
+        baseline: The combination that the others are compared with, for example "count=1, threshold=ce_t"; the first one
+            when omitted.
         metric: What the grid shows.
         how: The arguments of `fsseg.run`.
 
     Raises:
         FssegError: There is nothing to sweep over, no such row, or a value does not fit.
     """
+    recipe = load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+    grid = recipe.sweep if grid is None else grid
     names = [variant.name for variant in recipe.variants]
     if not grid or (row is not None and row not in names):
         raise FssegError(
@@ -87,7 +96,7 @@ def sweep(
         )
     inner = {key: list(values) for key, values in grid.items() if key.split(".")[0] in OF_A_ROW}
     outer = {key: list(values) for key, values in grid.items() if key not in inner}
-    tables = recipe.dumps()
+    tables = {key: value for key, value in recipe.dumps().items() if key != "sweep"}
     tables["variants"] = [tables["variants"][names.index(row) if row is not None else 0]]
     recipes, settings = [], {}
     for around in combinations(outer):
@@ -98,5 +107,5 @@ def sweep(
             settings[row_name(values)] = values
             rows.append(change_row(changed["variants"][0], chosen) | {"name": row_name(values)})
         recipes.append(parse_recipe(changed | {"variants": rows}, "sweep"))
-    found = compare(recipes, metric=metric, across_protocols=True, **{"name": "sweep"} | how)
+    found = compare(recipes, baseline, metric=metric, across_protocols=True, **{"name": "sweep"} | how)
     return Sweep(found, settings)

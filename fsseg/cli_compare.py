@@ -1,6 +1,8 @@
 """The shell's command that compares runs: `fsseg compare`."""
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,6 +10,7 @@ import typer
 from rich.table import Table
 
 from fsseg.console import Device, follow, plain, wide_console
+from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
     import pandas
@@ -17,12 +20,15 @@ if TYPE_CHECKING:
 
 def compare_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run directories, such as runs/table1-20261123-120000.", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="Run directories, such as runs/table1-20261123-120000, or recipes, which are run.", metavar="RUN..."
+        ),
     ],
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="The variant to compare with [default: the first].")
     ] = None,
-    metric: Annotated[str, typer.Option(metavar="NAME", help="dice, or a metric that all runs measured.")] = "dice",
+    metric: Annotated[str, typer.Option(metavar="NAME", help="dice, or a metric.")] = "dice",
     format: Annotated[
         Literal["text", "md", "latex", "csv", "json"],
         typer.Option("--format", help="A table as text, Markdown or LaTeX; every score as CSV; all tests as JSON."),
@@ -39,7 +45,7 @@ def compare_command(
     ] = "as-run",
     device: Device = "auto",
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw every scan as a dot, into a PNG or PDF.")
+        Path | None, typer.Option(metavar="FILE", help="Draw every scan (or support) as a dot, into a PNG or PDF.")
     ] = None,
 ) -> None:
     """Compare the rows of runs with one of them: differences with their intervals, and paired tests.
@@ -48,17 +54,26 @@ def compare_command(
     Wilcoxon's signed-rank test, corrected by Holm over all tests. Nothing is called better without a test.
     """
     if supports == "all":
-        _compare_supports(runs, format, device)
+        if baseline or metric != "dice" or by_class or (plot and len(runs) > 1):
+            raise FssegError(
+                "compare: --supports all shows the Dice of every row by itself, expected no --baseline, --metric or --by-class, "
+                "and a single run with --plot"
+            )
+        _compare_supports(runs, format, device, plot)
         return
     from fsseg.comparison import compare
 
-    found = compare(runs, baseline, metric=metric, across_protocols=across_protocols)
+    with follow() as bars:
+        found = compare(
+            runs, baseline, metric=metric, across_protocols=across_protocols, progress=bars, device=device
+        )  # fmt: skip
+        scores = _every_score(found, bars.note) if format == "csv" else None
     if plot is not None:
         found.plot().savefig(plot, dpi=150)
     if format == "json":
         print(json.dumps(found.dumps(), indent=2))
-    elif format == "csv":
-        print(found.to_csv(), end="")
+    elif scores is not None:
+        print(scores, end="")
     elif format == "md":
         print(found.to_markdown())
     elif format == "latex":
@@ -67,7 +82,17 @@ def compare_command(
         _print(found, by_class)
 
 
-def _compare_supports(runs: list[Path], format: str, device: str) -> None:
+def _every_score(found: "Comparison", note: Callable[[str], None]) -> str:
+    """The scores as CSV; what could not be measured is told of in a line, as everything else on standard error."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        scores = found.to_csv()
+    for warning in told:
+        note(f"warning: {warning.message}")
+    return scores
+
+
+def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | None) -> None:
     """Prints how the Dice of each run depends on its support."""
     import pandas
 
@@ -76,6 +101,8 @@ def _compare_supports(runs: list[Path], format: str, device: str) -> None:
 
     with follow() as bars:
         found = [support_sensitivity(run, device=device, progress=bars) for run in runs]
+    if plot is not None:
+        found[0].plot().savefig(plot, dpi=150)
     if format == "csv":
         print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")
         return
@@ -109,6 +136,8 @@ def _print(found: "Comparison", by_class: bool) -> None:
     if by_class:
         console.print("\nby class\n")
         console.print(_table(found.shown_tests()))
+    for note in found.notes:
+        console.print(f"\n{note}", soft_wrap=True)
     if any(run.oracles for run in found.runs):
         console.print("\n* uses the ground truth of the query")
 

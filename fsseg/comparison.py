@@ -1,8 +1,10 @@
 """Comparing runs: one row per score, means with their spreads, and paired tests against a baseline."""
 
+import json
 import math
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsseg.errors import FssegError
+from fsseg.figures import panels
 from fsseg.options import nearest
+from fsseg.progress import Progress, Silent
+from fsseg.records import CaseScore
 from fsseg.results import Results, load_results
 
 if TYPE_CHECKING:  # pandas takes half a second to import
@@ -33,24 +38,39 @@ class Comparison:
     Attributes:
         runs: The runs.
         baseline: The row that the others are compared with.
-        metric: What is compared: "dice", or a metric that all runs measured.
+        metric: What is compared: "dice", or a metric.
+        progress: Follows what is measured later.
     """
 
     runs: list[Results]
     baseline: str
     metric: str = "dice"
+    progress: Progress = field(default_factory=Silent, repr=False, compare=False)
 
     @cached_property
     def frame(self) -> "pandas.DataFrame":
-        """One row per run, fold, seed, case, class, support and variant, with counts, Dice, and what else was measured.
+        """One row per run, fold, seed, case, class, support and variant: what `to_csv` writes.
 
-        A variant that several runs have is told apart by the run's name.
+        Voxels `predicted`, `actual` and in both (`intersection`), `dice`, `iou`, `hd95` and `assd` in mm, `nsd`, `volume_error`
+        in ml, and other metrics of the recipes; shares are in [0, 1], NaN is undefined. A variant that several runs have
+        is told apart by the run's name.
+
+        What a run did not measure is measured from its label maps when this is first asked for, and kept; where that
+        cannot be (they or the scans are gone) a warning says so, and the columns are NaN.
         """
+        return self._joined([_measured_if_possible(run, self.progress) for run in self.runs])
+
+    @cached_property
+    def _scores(self) -> "pandas.DataFrame":
+        """The frame with what is there already."""
+        return self._joined(self.runs)
+
+    def _joined(self, runs: list[Results]) -> "pandas.DataFrame":
         import pandas
 
         parts = []
-        for run, names in zip(self.runs, _distinct(self.runs)):
-            part = run.frame.assign(dataset=run.about.get("dataset", ""), run=run.path.name)
+        for run, names, dataset in zip(runs, _distinct(runs), _datasets(runs)):
+            part = run.frame.assign(dataset=dataset, run=run.path.name)
             parts.append(part.assign(variant=part["variant"].map(names)))
         first = ["dataset", "run", "fold", "seed", "case", "class_name", "variant", "support_case", "support_slices"]
         frame = pandas.concat(parts, ignore_index=True)
@@ -59,7 +79,7 @@ class Comparison:
     @property
     def variants(self) -> list[str]:
         """The rows of all runs, in order."""
-        return list(dict.fromkeys(self.frame["variant"]))
+        return list(dict.fromkeys(self._scores["variant"]))
 
     @property
     def classes(self) -> list[str]:
@@ -75,12 +95,10 @@ class Comparison:
     def cases(self) -> "pandas.DataFrame":
         """The unit of every test: a scan's value by variant, class and their mean, averaged over folds, seeds and supports.
 
-        In percent for metrics that are shares; NaN where it is undefined.
+        Rows are by variant, dataset and case. In percent for metrics that are shares; NaN where it is undefined.
         """
-        factor = 100 if self.unit == "%" else 1
-        values = (
-            factor * self.frame.groupby(["variant", "case", "class_name"], sort=False)[self.metric].mean().unstack()
-        )
+        factor, keys = 100 if self.unit == "%" else 1, ["variant", "dataset", "case", "class_name"]
+        values = factor * self._scores.groupby(keys, sort=False)[self.metric].mean().unstack()
         values = values.reindex(columns=self.classes)
         values["mean"] = values.mean(axis=1, skipna=False)
         return values
@@ -127,7 +145,24 @@ class Comparison:
         table["verdict"] = [self._verdict(line) for _, line in table.iterrows()]
         return table
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table has to know: runs whose means are over other folds or seeds than those of the first."""
+        if len(self.runs) == 1:
+            return []
+        first, *others = self.runs
+        told = [
+            f"{run.path.name} has {what} {_listed(run, what)}, {first.path.name} {_listed(first, what)}: means are over what each "
+            "has, differences over the scans that both have"
+            for run in others
+            for what in ("folds", "seeds")
+            if _listed(run, what) != _listed(first, what)
+        ]
+        return told
+
     def _verdict(self, line: "pandas.Series") -> str:
+        if not line["pairs"]:
+            return "no scan in common"
         if line["pairs"] < FEWEST:
             return "too few for a test"
         if not line["p"] < LEVEL:
@@ -152,8 +187,6 @@ class Comparison:
 
     def dumps(self) -> dict[str, Any]:
         """The table and all tests as plain values."""
-        import json
-
         rows = json.loads(self.table().reset_index(names="variant").to_json(orient="records"))
         tests = json.loads(self.tests().reset_index().to_json(orient="records"))
         return {"baseline": self.baseline, "metric": self.metric, "unit": self.unit, "rows": rows, "tests": tests}
@@ -166,25 +199,26 @@ class Comparison:
             shown[f"± {column.removeprefix('sd_')}"] = table[column].map(_number)
         against = [name == self.baseline for name in table.index]
         shown[f"difference from {self.baseline}"] = [
-            "–" if own else f"{line['difference']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
-            for own, (_, line) in zip(against, table.iterrows())
+            "–" if own else _interval(line) for own, (_, line) in zip(against, table.iterrows())
         ]
         shown["verdict"] = [
             "–" if own else line["verdict"] + (f" (p {_p(line['p'])})" if line["pairs"] >= FEWEST else "")
             for own, (_, line) in zip(against, table.iterrows())
         ]
-        oracles = set().union(*({names[o] for o in run.oracles} for run, names in zip(self.runs, _distinct(self.runs))))
-        shown.index = [f"{name} *" if name in oracles else name for name in shown.index]
+        shown.index = self._marked(shown.index)
         shown.index.name = "variant"
         return shown
+
+    def _marked(self, variants: Iterable[str]) -> list[str]:
+        """Names of rows, those that used the ground truth with an asterisk."""
+        oracles = {names[name] for run, names in zip(self.runs, _distinct(self.runs)) for name in run.oracles}
+        return [f"{name} *" if name in oracles else name for name in variants]
 
     def shown_tests(self) -> "pandas.DataFrame":
         """The tests as text, a line per variant and class."""
         tests = self.tests()
         shown = tests[["pairs"]].map(str).set_axis([f"{variant}, {name}" for variant, name in tests.index])
-        shown["difference"] = [
-            f"{line['difference']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]" for _, line in tests.iterrows()
-        ]
+        shown["difference"] = [_interval(line) for _, line in tests.iterrows()]
         shown["p, corrected"] = ["–" if p != p else _p(p).removeprefix("= ") for p in tests["p"]]
         shown["verdict"] = list(tests["verdict"])
         shown.index.name = "variant, class"
@@ -192,10 +226,7 @@ class Comparison:
 
     def plot(self) -> Any:
         """A figure: every scan's mean over classes as a dot, by variant, with the mean as a bar; needs matplotlib."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(1.5 + 1.1 * len(self.variants), 4.2), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = panels(1.5 + 1.1 * len(self.variants), 4.2)
         for place, variant in enumerate(self.variants):
             values = self.cases.loc[variant]["mean"].dropna().to_numpy()
             beside = place + np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [place]
@@ -203,9 +234,8 @@ class Comparison:
                 beside, values, "o", color="tab:blue" if variant != self.baseline else "tab:gray", alpha=0.6, ms=4
             )
             axes.hlines(values.mean() if len(values) else math.nan, place - 0.3, place + 0.3, color="black")
-        axes.set_xticks(range(len(self.variants)), self.variants, rotation=30, ha="right")
+        axes.set_xticks(range(len(self.variants)), self._marked(self.variants), rotation=30, ha="right")
         axes.set_ylabel(f"{self.metric}{f', {self.unit}' if self.unit else ''}, mean over classes")
-        axes.spines[["top", "right"]].set_visible(False)
         return figure
 
 
@@ -215,6 +245,7 @@ def compare(
     *,
     metric: str = "dice",
     across_protocols: bool = False,
+    progress: Progress | None = None,
     **how: Any,
 ) -> Comparison:
     """Puts runs side by side and tests their rows against one of them.
@@ -222,33 +253,91 @@ def compare(
     Args:
         sources: Results, run directories, recipes, or recipe files; recipes are run, and stages that they share once.
         baseline: The name of a variant; the first one when omitted.
-        metric: What to compare: "dice", or a metric that every run measured.
+        metric: What to compare: "dice", or a metric, which is measured from the label maps of runs that have it not.
         across_protocols: Take runs of different protocols or data; their difference is then not that of the methods alone.
+        progress: Follows runs, and what is measured later; silent when omitted.
         how: For recipes that are run: the arguments of `fsseg.run`.
 
     Raises:
         FssegError: There is nothing to compare, no such row or metric, or the runs were not evaluated alike.
     """
-    runs = [_results(source, how) for source in ([sources] if isinstance(sources, str | Path | Results) else sources)]
+    progress = progress or Silent()
+    listed = [sources] if isinstance(sources, str | Path | Results) else sources
+    runs = [_results(source, {"progress": progress} | how) for source in listed]
     if not runs:
         raise FssegError("compare: got no runs, expected run directories or recipes")
     if not across_protocols:
         _check_alike(runs)
-    for run in runs:
-        run.table(metric)  # which says what it has instead
-    comparison = Comparison(runs, baseline or "", metric)
+    runs = _all_with(runs, metric, progress)
+    comparison = Comparison(runs, baseline or "", metric, progress)
     names = comparison.variants
     found = names[0] if baseline is None else baseline
     if found not in names:
         raise FssegError(f"compare: there is no row {found!r} to compare with; {nearest(found, names)}")
-    return Comparison(runs, found, metric)
+    return replace(comparison, baseline=found)
+
+
+LATEX = {"±": r"$\pm$", "–": "--", "<": "$<$"}
+"""Characters that LaTeX has other words for."""
 
 
 def as_latex(shown: "pandas.DataFrame") -> str:
-    """A table of text in LaTeX (booktabs)."""
+    """A table of text in LaTeX; needs the packages booktabs and nothing else."""
     from pandas.io.formats.style import Styler
 
-    return Styler(shown.reset_index()).format(escape="latex").hide(axis="index").to_latex(hrules=True)
+    style = Styler(shown.reset_index()).format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+    columns = "l" + "r" * len(shown.columns)
+    return style.to_latex(hrules=True, column_format=columns).translate(str.maketrans(LATEX))
+
+
+def _all_with(runs: list[Results], metric: str, progress: Progress) -> list[Results]:
+    """The runs with this metric, which those that have it not are measured for, all in the same way.
+
+    Raises FssegError if there is no such metric, it cannot be measured, or runs measured it with different options.
+    """
+    if metric == "dice" or (len(runs) == 1 and metric in runs[0].metrics):
+        return runs
+    from fsseg.measured import with_measures
+    from fsseg.plugins import registry
+    from fsseg.recipe import ComponentTable
+
+    known = {"dice", *registry().names("metric"), *(name for run in runs for name in run.metrics)}
+    if metric not in known:
+        raise FssegError(f"compare: there is no metric {metric!r}; {nearest(metric, sorted(known))}")
+    ways = {str(run.path): _metric_options(run, metric) for run in runs if metric in run.metrics}
+    options = next(iter(ways.values()), {})
+    if any(other != options for other in ways.values()):
+        told = ", ".join(f"{path} with {other}" for path, other in ways.items())
+        raise FssegError(f"compare: the runs measured {metric} with different options, expected the same: {told}")
+    return [with_measures(run, [ComponentTable(name=metric, **options)], progress) for run in runs]
+
+
+def _metric_options(run: Results, metric: str) -> dict[str, Any]:
+    """The options with which a run measured something, with its defaults."""
+    from fsseg.options import schema
+    from fsseg.plugins import registry
+
+    [table] = [table for table in run.recipe.metrics if table.name == metric]
+    return schema(registry().find("metric", metric).load())(**table.options).model_dump()
+
+
+def _measured_if_possible(run: Results, progress: Progress) -> Results:
+    """The run with everything that a tidy table holds; what it kept where that cannot be measured, which is told."""
+    from fsseg.measured import MEASURES, with_measures
+
+    try:
+        return with_measures(run, progress=progress)
+    except FssegError as error:
+        missing = [name for name in MEASURES if name not in run.metrics]
+        warnings.warn(f"{run.path.name}: {', '.join(missing)} stay empty: {error}", stacklevel=2)
+        return replace(run, scores=[replace(one, measures=_without_voxels(one, missing)) for one in run.scores])
+
+
+def _without_voxels(score: CaseScore, missing: list[str]) -> dict[str, float | None]:
+    """What a score has, and of what is missing that which follows from its counts."""
+    united = score.predicted + score.actual - score.intersection
+    counted = {"iou": score.intersection / united if united else None}
+    return {name: counted.get(name) for name in missing} | score.measures
 
 
 def _results(source: Any, how: dict[str, Any]) -> Results:
@@ -296,6 +385,29 @@ def _distinct(runs: list[Results]) -> list[dict[str, str]]:
     return [{name: name if count[name] == 1 else f"{name} ({run.path.name})" for name in run.variants} for run in runs]
 
 
+def _datasets(runs: list[Results]) -> list[str]:
+    """For each run, what its dataset is called: another name where an earlier run has other scans under the same ones."""
+    names: list[str] = []
+    scans: dict[str, dict[str, str]] = {}
+    for run in runs:
+        name, own = run.about.get("dataset", ""), _scans(run)
+        if any(scans.get(name, {}).get(case, key) != key for case, key in own.items()):
+            name = f"{name} ({run.path.name})"
+        scans[name] = own | scans.get(name, {})
+        names.append(name)
+    return names
+
+
+def _scans(run: Results) -> dict[str, str]:
+    """What stands for the content of each of a run's scans, by case; empty where the run does not say."""
+    file = run.path / "environment.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("data", {}) if file.is_file() else {}
+
+
+def _listed(run: Results, what: str) -> str:
+    return ", ".join(map(str, run.about.get(what, [])))
+
+
 def _paired(differences: np.ndarray) -> dict[str, Any]:
     """A line of `tests`, before the correction."""
     from scipy.stats import wilcoxon
@@ -327,6 +439,14 @@ def _holm(p: np.ndarray) -> np.ndarray:
         highest = max(highest, min(1.0, (len(order) - done) * p[place]))
         corrected[place] = highest
     return corrected
+
+
+def _interval(line: "pandas.Series") -> str:
+    """The difference and its interval, as far as there are pairs."""
+    if not line["pairs"]:
+        return "–"
+    interval = f" [{line['low']:+.1f}, {line['high']:+.1f}]" if line["pairs"] > 1 else ""
+    return f"{line['difference']:+.1f}{interval}"
 
 
 def _number(value: float) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from fsseg.errors import FssegError
-from fsseg.fold_run import LOG
+from fsseg.figures import COLOURS, panels
+from fsseg.fold_run import LOG, rows_by_training
 from fsseg.heads import Tpm
 from fsseg.ops import ideal_prior, squared_distance
 from fsseg.options import nearest
@@ -28,9 +29,6 @@ from fsseg.types import Prototypes, margin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
-"""Okabe and Ito's, safe for the colour-blind, less the yellow that a white page swallows."""
 
 LOSSES = {"query": "query loss", "alignment": "alignment loss", "t_loss": "T loss"}
 
@@ -51,7 +49,7 @@ def scores(results: Results, class_name: str | None = None, *, metric: str = "di
         frame = frame[frame["class_name"] == class_name]
     by_scan = factor * frame.groupby(["variant", "fold", "seed", "case", "support_case"])[metric].mean()
     names = results.variants
-    figure, axes = _panels(4.6, 0.8 + 0.3 * len(names))
+    figure, axes = panels(4.6, 0.8 + 0.3 * len(names))
     rng = np.random.default_rng(0)
     for place, name in enumerate(names):
         values = by_scan.loc[name].dropna().to_numpy()
@@ -66,7 +64,7 @@ def scores(results: Results, class_name: str | None = None, *, metric: str = "di
     axes.set_yticks(range(len(names)), [f"{name} *" if name in results.oracles else name for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(f"{'Dice' if metric == 'dice' else metric}{f', {unit}' if unit else ''}")
-    axes.set_title(class_name or "mean over classes")
+    axes.set_title((class_name or "mean over classes").replace("_", " "))
     return figure
 
 
@@ -82,7 +80,7 @@ def training_curves(results: Results) -> "Figure":
             f"{results.path}: there is no log of a training, expected {LOG} below its folds with a line at least; a training "
             f"of less than {LOG_EVERY} steps leaves none"
         )
-    figure, (left, right) = _panels(6.8, 3.0, 2)
+    figure, (left, right) = panels(6.8, 3.0, 2)
     for number, (name, records) in enumerate(logs):
         colour = COLOURS[number % len(COLOURS)]
         for style, (key, told) in zip(("-", "--", ":"), LOSSES.items()):
@@ -113,24 +111,28 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
         for sample in found["samples"]:
             by_scoring.setdefault(sample["scoring"], []).append(sample)
         for scoring, samples in by_scoring.items():
-            fitted = [rows[row] for row in found["states"] if rows[row].scoring == scoring]
-            first = fitted[0]
+            fitted = [
+                (row, COLOURS[place % len(COLOURS)])
+                for place, row in enumerate(rows.values())
+                if row.name in found["states"] and row.scoring == scoring
+            ]
+            first, _ = fitted[0]
             title = f"{first.prototypes.label}, {first.head.label}"
-            many = len(list(results.path.rglob("calibration.json"))) > 1
-            figures[f"{title}, {name}" if many else title] = _calibration(samples, fitted, found["states"])
+            figures[f"{title}, {name}" if name else title] = _calibration(samples, fitted, found["states"])
     return figures
 
 
-def _calibration(samples: list[dict[str, Any]], fitted: list[Any], states: dict[str, Any]) -> "Figure":
+def _calibration(samples: list[dict[str, Any]], fitted: list[tuple[Any, str]], states: dict[str, Any]) -> "Figure":
+    """Of one kind of scoring; `fitted` has its rows, each with its colour."""
     size = np.array([np.mean(sample["sizes"]) for sample in samples])
     location = np.array([sample["location"] for sample in samples])
     limit = log_odds(1 - 1e-3)
     prior = np.clip([sample["prior"] for sample in samples], -limit, limit)
-    figure, (left, right) = _panels(6.8, 3.0, 2, sharey=True)
+    figure, (left, right) = panels(6.8, 3.0, 2, sharey=True)
     for axes, values in ((left, 100 * size), (right, location)):
-        axes.plot(values, prior, "o", color="#7f7f7f", alpha=0.4, markersize=3, markeredgewidth=0)
-    for number, row in enumerate(fitted):
-        colour, state = COLOURS[number % len(COLOURS)], states[row.name]
+        axes.plot(values, prior, "o", color="#7f7f7f", alpha=0.7, markersize=3, markeredgewidth=0)
+    for row, colour in fitted:
+        state = states[row.name]
         if row.threshold.name == "avg_est" and "prior" in state:
             for axes in (left, right):
                 axes.axhline(log_odds(state["prior"]), color=colour, label=row.name)
@@ -157,9 +159,9 @@ def theory() -> "Figure":
     posterior changes along the line between them, (c) a tied prototype, which tells the typical from everything else,
     (d) three tied prototypes of one class, (e) two classes: the posterior of the first.
     """
-    figure, panels = _panels(11.5, 2.6, 5)
+    figure, axes_of = panels(11.5, 2.6, 5)
     sigmas = (0.55, 1.6)
-    _draw_densities(panels[0], sigmas)
+    _draw_densities(axes_of[0], sigmas)
     side = torch.linspace(-3, 3, 181)
     y, x = torch.meshgrid(side, side, indexing="ij")
     features = torch.stack([x, y])[None]
@@ -174,7 +176,7 @@ def theory() -> "Figure":
         ("(d) tied, three prototypes", _posterior(head, features, three), three),
         ("(e) tied, two classes: the first", _posterior(head, features, two_classes), two_classes),
     ]
-    for axes, (title, posterior, prototypes) in zip(panels[1:], pictures):
+    for axes, (title, posterior, prototypes) in zip(axes_of[1:], pictures):
         shown = axes.imshow(
             posterior.numpy(), origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=1, cmap="viridis", aspect="equal"
         )
@@ -184,7 +186,7 @@ def theory() -> "Figure":
         axes.set_title(title, fontsize=8.5)
         axes.set_xticks([])
         axes.set_yticks([])
-    bar = figure.colorbar(shown, ax=panels[-1], shrink=0.8)
+    bar = figure.colorbar(shown, ax=axes_of[-1], shrink=0.8)
     bar.set_label("posterior of the foreground", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
@@ -236,7 +238,7 @@ def threshold_curves(
     priors = torch.arange(-60, 61, dtype=torch.float64) / 10
     curves = prior_curves(margins.flatten().double(), truth.flatten(), priors)
     ideal = float(ideal_prior(margins.reshape(1, 1, -1).float(), truth.sum()[None])[0])
-    figure, axes = _panels(5.6, 3.4)
+    figure, axes = panels(5.6, 3.4)
     other = axes.twinx()
     other.spines["top"].set_visible(False)
     axes.plot(priors, curves["dice"], color=COLOURS[2], label="Dice")
@@ -293,11 +295,19 @@ def _made_up() -> tuple[Float[Tensor, "1 pixel"], Bool[Tensor, "1 pixel"]]:
 
 
 def _trainings(results: Results) -> Iterator[tuple[str, Path]]:
-    """The folders of a run's trainings, with what tells them apart."""
+    """The folders of a run's trainings, with what tells them apart: seed, fold, and the first of the rows that share it."""
     folders = sorted(path.parent for path in results.path.rglob(LOG))
+    rows = [rows[0].name for _, rows in rows_by_training(results.recipe)]
+    several = [len({folder.parts[-level] for folder in folders}) > 1 for level in (2, 1)]
     for folder in folders:
-        name = ", ".join(_in_words(part) for part in folder.relative_to(results.path).parts)
-        yield name, folder
+        *seed, fold, training = folder.relative_to(results.path).parts
+        own = rows[int(training.removeprefix("training"))]
+        parts = [
+            *map(_in_words, seed),
+            _in_words(fold) if several[0] else "",
+            f"training of {own}" if several[1] else "",
+        ]
+        yield ", ".join(part for part in parts if part), folder
 
 
 def _in_words(part: str) -> str:
@@ -310,15 +320,3 @@ def _smooth(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
     parts = np.array_split(np.array(points, dtype=float), min(SMOOTHED, len(points)))
     means = np.array([part.mean(axis=0) for part in parts])
     return means[:, 0], means[:, 1]
-
-
-def _panels(width: float, height: float, columns: int = 1, *, sharey: bool = False) -> tuple["Figure", Any]:
-    """A figure of this size in inches, and its axes, or an array of several."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise FssegError("figures need matplotlib; install fsseg[plots]") from None
-    with rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots(1, columns, sharey=sharey)

@@ -14,10 +14,17 @@ from fsseg.progress import Progress, Silent
 from fsseg.records import replacing
 from fsseg.volumes import Volume
 
+PLACE = (
+    "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+"""The fields of a NIfTI header that say where its voxels are."""
 
-def read_volume(image: Path, labels: Path | None = None) -> Volume:
+
+def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     """A scan from NIfTI files, slices first along its most anisotropic axis; raises DataError if it cannot be used."""
-    scan, marked = read_nifti(image), read_nifti(labels) if labels else None
+    image = Path(image)
+    scan, marked = read_nifti(image), read_nifti(Path(labels)) if labels else None
     problems = [*image_problems(scan), *(pair_problems(scan, marked) if marked else [])]
     if marked is not None and (marked.voxels != marked.voxels.round()).any():
         problems.append(f"{labels}: has values between whole numbers, expected label values; round or resample it")
@@ -31,10 +38,10 @@ def read_volume(image: Path, labels: Path | None = None) -> Volume:
 
 def predict_files(
     predictor: Predictor,
-    support: Path,
-    support_labels: Path,
-    scans: Sequence[Path],
-    out: Path,
+    support: str | Path,
+    support_labels: str | Path,
+    scans: Sequence[str | Path],
+    out: str | Path,
     *,
     slices: Sequence[int] | None = None,
     probabilities: bool = False,
@@ -43,7 +50,7 @@ def predict_files(
     """Segments scans and writes their label maps as `<scan>_labels.nii.gz`.
 
     Args:
-        predictor: The predictor.
+        predictor: The predictor, as `fsseg.load_predictor` or `fsseg.Segmenter.load` gives it.
         support: A scan with labelled slices.
         support_labels: Its labels.
         scans: The scans to segment.
@@ -58,7 +65,7 @@ def predict_files(
     Raises:
         DataError: A file cannot be used; all files are looked at before any is written.
     """
-    progress = progress or Silent()
+    progress, scans = progress or Silent(), [Path(path) for path in scans]
     names = [_stem(path) for path in scans]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -70,29 +77,42 @@ def predict_files(
     written = []
     for path in progress.track(scans, "scans", len(scans)):
         volume = read_volume(path)
-        written.append(_write(fitted, volume, fitted.predict(volume), out, probabilities))
+        written.append(_write(fitted, path, volume, fitted.predict(volume), Path(out), probabilities))
     return written
 
 
 def _write(
-    fitted: Fitted, volume: Volume, found: Prediction, out: Path, probabilities: bool
+    fitted: Fitted, scan: Path, volume: Volume, found: Prediction, out: Path, probabilities: bool
 ) -> tuple[Path, dict[str, int]]:
     target = out / f"{volume.case}_labels.nii.gz"
-    _save(target, volume, found.labels)
+    _save(target, scan, volume.grid.to_file(found.labels))
     if probabilities:
         for value, name in fitted.classes.items():
-            _save(out / f"{volume.case}_probability_{name}.nii.gz", volume, found.probability(value))
+            share = volume.grid.to_file(found.probability(value))
+            _save(out / f"{volume.case}_probability_{name}.nii.gz", scan, share)
     return target, {name: int((found.labels == value).sum()) for value, name in fitted.classes.items()}
 
 
-def _save(path: Path, volume: Volume, voxels: np.ndarray) -> None:
-    image = nibabel.Nifti1Image(volume.grid.to_file(voxels), volume.grid.affine)
+def _save(path: Path, scan: Path, voxels: np.ndarray) -> None:
+    """Writes voxels that lie as those of a scan's file."""
+    image = nibabel.Nifti1Image(voxels, *_place_of(scan), dtype=voxels.dtype)
     image.header.set_xyzt_units("mm")
     with replacing(path) as unfinished:
         unfinished.write_bytes(b"")
         whole = unfinished.with_name(f"{unfinished.name}.nii.gz")
         nibabel.save(image, whole)
         whole.replace(unfinished)
+
+
+def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | None]:
+    """Where a scan's voxels lie, in the words of its own file, since programs differ in which of them they read."""
+    file = nibabel.load(scan)
+    if not isinstance(file.header, nibabel.Nifti1Header):
+        return file.affine, None
+    header = nibabel.Nifti1Header()
+    for name in PLACE:
+        header[name] = file.header[name]
+    return None, header
 
 
 def _warn_of_range(query: Volume, support: Volume, path: Path, progress: Progress) -> None:

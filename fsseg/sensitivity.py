@@ -4,11 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fsseg.devices import pick_device
 from fsseg.errors import FssegError
 from fsseg.evaluation import evaluate
+from fsseg.figures import COLOURS, panels
 from fsseg.prediction import load_rows
 from fsseg.progress import Progress, Silent
 from fsseg.records import CaseScore
@@ -77,6 +80,33 @@ class Sensitivity:
         shown.index = [f"{variant}, {name}" for variant, name in table.index]
         shown.index.name = "variant, class"
         return shown
+
+    def plot(self) -> Any:
+        """A figure: for each class and variant a box of the supports' Dice, a dot for each, and the run's own number as a bar.
+
+        Needs matplotlib.
+        """
+        variants, classes = (list(dict.fromkeys(self.supports[key])) for key in ("variant", "class_name"))
+        means, random = self.results.table(), np.random.default_rng(0)
+        figure, row = panels(1.2 + 2.6 * len(classes), 1.0 + 0.4 * len(variants), len(classes), sharey=True)
+        for axes, name in zip(np.atleast_1d(row), classes):
+            for place, variant in enumerate(variants):
+                chosen = (self.supports["variant"] == variant) & (self.supports["class_name"] == name)
+                dice, colour = self.supports.loc[chosen, "dice"].dropna().to_numpy(), COLOURS[place % len(COLOURS)]
+                if len(dice) > 1:
+                    axes.boxplot(
+                        dice, positions=[place], orientation="horizontal", widths=0.5, showfliers=False, manage_ticks=False,
+                        medianprops={"color": colour, "linewidth": 2}, boxprops={"alpha": 0.6},
+                    )  # fmt: skip
+                axes.plot(
+                    dice, place + random.uniform(-0.15, 0.15, len(dice)), "o", color=colour, alpha=0.4, ms=3, mew=0
+                )
+                axes.vlines(means.loc[variant, name], place - 0.4, place + 0.4, color="black")
+            axes.set_title(name)
+            axes.set_xlabel("Dice of a support, %; bar: as run")
+            axes.set_yticks(range(len(variants)), variants)
+        np.atleast_1d(row)[0].invert_yaxis()
+        return figure
 
 
 def support_sensitivity(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt8
+from jaxtyping import Float, Int32, Integer
 
 from fsseg.grids import FileGrid, WorkingGrid
 from fsseg.protocols import FoldScheme
@@ -20,7 +20,7 @@ class Volume:
     Attributes:
         case: The case's id, unique in its dataset.
         image: Intensities as stored (a backbone's intensity rule is applied later).
-        labels: Class values, 0 is background; None for a scan without ground truth.
+        labels: Class values, 0 is background, those of a dataset in uint8; None for a scan without ground truth.
         spacing: Voxel size in mm along (slice, height, width).
         grid: How these voxels lie in the scan's file.
         working: How the slices were resized from the scan's own; None on its own grid.
@@ -28,7 +28,7 @@ class Volume:
 
     case: str
     image: Float[np.ndarray, "slice height width"]
-    labels: UInt8[np.ndarray, "slice height width"] | None
+    labels: Integer[np.ndarray, "slice height width"] | None
     spacing: tuple[float, float, float]
     grid: FileGrid
     working: WorkingGrid | None = None

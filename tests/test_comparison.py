@@ -143,7 +143,9 @@ def test_rows_of_several_runs_are_told_apart_and_paired():
     comparison = fsseg.compare([first, second], baseline="TPM (second)")
     assert comparison.variants == ["TPM (first)", "OCP", "TPM (second)"]
     assert comparison.table().loc["OCP", "difference"] == pytest.approx(np.subtract(A, B).mean())
-    assert set(comparison.frame["run"]) == {"first", "second"} and len(comparison.frame) == 21
+    with pytest.warns(UserWarning, match="stay empty: (first|second)/recipe.toml: there is no such recipe"):
+        frame = comparison.frame
+    assert set(frame["run"]) == {"first", "second"} and len(frame) == 21
 
 
 @pytest.mark.parametrize(
@@ -161,11 +163,21 @@ def test_runs_that_were_not_evaluated_alike_are_refused(two, about, what):
     assert fsseg.compare([two, other], across_protocols=True).variants == ["TPM", "ADNet", "OCP"]
 
 
+def test_runs_of_other_folds_or_seeds_are_told_of(two):
+    """Their means are over other scans; only the differences are over the same."""
+    other = run_of("other", [score("OCP", c, d) for c, d in enumerate(A)], folds=[0, 1], data={"0": "d", "1": "e"})
+    first = run_of("first", two.scores, folds=[0], seeds=[0])
+    other.about["seeds"] = [0]
+    found = fsseg.compare([first, other])
+    assert len(found.notes) == 1 and "other has folds 0, 1, first 0: means are over what each has" in found.notes[0]
+    assert fsseg.compare([first]).notes == []
+
+
 def test_what_there_is_nothing_to_compare_with(two):
     with pytest.raises(FssegError, match="there is no row 'ADNt' to compare with; did you mean 'ADNet'"):
         fsseg.compare([two], baseline="ADNt")
-    with pytest.raises(FssegError, match="there is no metric 'hd95' in run; valid are dice|did you mean"):
-        fsseg.compare([two], metric="hd95")
+    with pytest.raises(FssegError, match="there is no metric 'hd59'; did you mean 'hd95'"):
+        fsseg.compare([two], metric="hd59")
     with pytest.raises(FssegError, match="got no runs"):
         fsseg.compare([])
     with pytest.raises(FssegError, match="nowhere: there is no run"):
@@ -191,13 +203,16 @@ def test_tables_in_every_form(kept):
     difference = np.subtract(A, B).mean()
     assert f"{difference:+.1f} [" in markdown[2] and "no difference shown (p = 0." in markdown[2]
     latex = comparison.to_latex()
-    assert r"\toprule" in latex and r"AD\_Net" in latex
-    back = pandas.read_csv(io.StringIO(comparison.to_csv()))
+    assert r"\toprule" in latex and r"AD\_Net" in latex and r"$\pm$ cases" in latex
+    assert latex.isascii()  # whatever the document's encoding and fonts
+    with pytest.warns(UserWarning, match="run_1: iou, hd95, assd, nsd, volume_error stay empty"):
+        back = pandas.read_csv(io.StringIO(comparison.to_csv()))
+    assert back["iou"].tolist() == pytest.approx([d / (200 - d) for d in A + B])
     assert len(back) == 14 and back["dice"].tolist() == pytest.approx([d / 100 for d in A + B])
     plain = comparison.dumps()
     assert json.loads(json.dumps(plain))["tests"][0]["pairs"] == 7
     figure = comparison.plot()
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["TPM", "AD_Net"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["TPM *", "AD_Net"]
     assert len(figure.axes[0].lines[0].get_ydata()) == 7
 
 
@@ -206,7 +221,9 @@ def test_a_recipe_is_run_and_then_compared(monkeypatch, two):
     monkeypatch.setattr("fsseg.runs.run", lambda recipe, **how: seen.append((recipe, how)) or two)
     recipe = Path(__file__).parents[1] / "recipes" / "table1.toml"
     fsseg.compare([recipe], baseline="ADNet", runs_dir="elsewhere")
-    assert seen[0][0].variants[0].name == "ADNet" and seen[0][1] == {"name": "table1", "runs_dir": "elsewhere"}
+    told = seen[0][1]
+    assert told.pop("progress") and told == {"name": "table1", "runs_dir": "elsewhere"}
+    assert seen[0][0].variants[0].name == "ADNet"
 
 
 def box(shape, corner, size):
@@ -246,7 +263,8 @@ def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):
     assert code == 0 and "TPM *" in out and "by class" in out and "* uses the ground truth" in out
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
     for form, start in (("md", "|"), ("latex", r"\begin{tabular}"), ("csv", "dataset,run,"), ("json", "{")):
-        code, out, _ = call(kept, "--format", form)
+        code, out, err = call(kept, "--format", form)
         assert code == 0 and out.startswith(start)
+        assert (form == "csv") == ("warning: run_1: iou" in err)  # its scans are nowhere
     code, _, err = call(tmp_path / "nothing")
     assert code == 2 and "there is no run" in err

@@ -17,6 +17,7 @@ import fsseg
 from fsseg import registry
 from fsseg.cli import app
 from fsseg.pages import components_page, contract_page
+from fsseg.prediction import Prediction
 from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
 from fsseg.recipe import TABLES, EpisodeTable, ProtocolTable, parse_recipe
 from fsseg.sweeps import expand
@@ -67,7 +68,9 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
 
 
 COMMANDS = re.findall(r"uv run (fsseg .+)", README + (ROOT / "docs/data.md").read_text())
-COMMANDS += re.findall(r"^ +(?:uv run )?(fsseg .+)", (ROOT / "docs/scaling.md").read_text(), flags=re.M)
+for name in ("scaling", "comparing", "looking"):
+    page = (ROOT / f"docs/{name}.md").read_text()
+    COMMANDS += re.findall(r"^ *(?:uv run )?(fsseg .+)", page, flags=re.M)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,6 +108,36 @@ def test_the_page_about_comparing(monkeypatch):
     assert len(recipe.metrics) == 5 and len(expand(recipe).variants) == 9 * len(recipe.variants)
     recipe.sweep = names["grid"]
     assert len(expand(recipe).variants) == 6 * len(recipe.variants)
+
+
+def test_the_page_about_looking(monkeypatch, tmp_path):
+    """Its figures are drawn, and its snippet of Python is a prediction (of a stand-in for a trained run)."""
+    import nibabel
+    import numpy as np
+
+    class Standing:
+        """Finds what is brighter than the support's labelled voxels on average."""
+
+        def fit(self, support):
+            self.least = support.image[support.labels > 0].mean()
+            return self
+
+        def predict(self, scan):
+            inside = scan.image > self.least
+            return Prediction(inside.astype(np.uint8), {1: np.where(inside, 1.0, -1.0).astype(np.float32)})
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fsseg.prediction.load_predictor", lambda run: Standing())
+    voxels = np.random.default_rng(0).normal(size=(8, 7, 4)).astype(np.float32)
+    for name, data in (("a", voxels), ("a_labels", (voxels > 0).astype(np.uint8)), ("b", voxels)):
+        nibabel.save(nibabel.Nifti1Image(data, np.diag([-1.5, 2.0, 5.0, 1.0])), f"{name}.nii.gz")
+    figures, snippet = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "looking.md").read_text(), flags=re.S)
+    exec(figures, {})  # noqa: S102 (our own documentation)
+    assert Path("theory.pdf").read_bytes()[:4] == Path("curves.pdf").read_bytes()[:4] == b"%PDF"
+    names = {}
+    exec(snippet, names)  # noqa: S102
+    back = names["scan"].grid.to_file(names["found"].labels)
+    assert np.array_equal(back, voxels > voxels[voxels > 0].mean())
 
 
 def test_the_components_of_the_readme_are_all_there():
@@ -180,7 +213,10 @@ def test_the_numbers_of_the_theory_are_those_of_the_figure():
     "page",
     [
         "README.md",
-        *(f"docs/{name}.md" for name in ("data", "protocols", "results", "scaling", "theory", "tour", "design")),
+        *(
+            f"docs/{name}.md"
+            for name in ("data", "protocols", "results", "scaling", "theory", "tour", "design", "looking", "comparing")
+        ),
     ],
 )
 def test_paths_exist(page):

@@ -10,6 +10,7 @@ from helpers import make_folder, write_nifti, write_recipe
 
 import fsseg
 from fsseg import FssegError, load_predictor, load_recipe
+from fsseg.data.working import on_working_grid
 from fsseg.predicted_files import predict_files, read_volume
 
 
@@ -70,10 +71,70 @@ def test_a_scan_in_oblique_orientation_is_overlaid_exactly(work, tmp_path):
     written = predict_files(predictor, *support, [turned, tmp_path / "plain.nii.gz"], tmp_path / "out")
     found, expected = (nibabel.load(path) for path, _ in written)
     image = nibabel.load(turned)
-    assert found.shape == image.shape and np.allclose(found.affine, image.affine)
+    assert found.shape == image.shape and np.array_equal(found.affine, image.affine)
     assert found.get_data_dtype() == nibabel.load(support[1]).get_data_dtype()
     back = np.flip(np.asanyarray(found.dataobj), axis=0).transpose(2, 0, 1)
     assert np.array_equal(back, np.asanyarray(expected.dataobj)) and back.any() and plain
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (2, 3), (0, 0)])
+def test_a_label_map_lies_where_its_scan_does_in_every_words(work, tmp_path, codes):
+    """Whether a header tells its place as a matrix, as a quaternion (here mirrored), both with codes of their own, or neither."""
+    results, root, _ = work
+    turned = nibabel.load(oblique(tmp_path, root / "image_3.nii.gz", "oblique.nii.gz"))
+    scan = nibabel.Nifti1Image(np.asanyarray(turned.dataobj), None)
+    scan.header.set_zooms(turned.header.get_zooms())
+    scan.set_sform(turned.affine, codes[0])
+    scan.set_qform(turned.affine, codes[1])
+    nibabel.save(scan, tmp_path / "scan.nii.gz")
+    support = root / "image_10.nii.gz", root / "label_10.nii.gz"
+    ((path, _),) = predict_files(load_predictor(results.path), *support, [tmp_path / "scan.nii.gz"], tmp_path / "out")
+    found, scan = nibabel.load(path), nibabel.load(tmp_path / "scan.nii.gz")
+    assert np.array_equal(found.affine, scan.affine) and found.header.get_zooms() == scan.header.get_zooms()
+    for matrix in ("get_sform", "get_qform"):
+        (one, code), (other, as_code) = getattr(found, matrix)(coded=True), getattr(scan, matrix)(coded=True)
+        assert code == as_code and (one is None) == (other is None) and (one is None or np.array_equal(one, other))
+
+
+@pytest.mark.parametrize(
+    "dtype, as_stored", [("uint8", "uint8"), ("int16", "int16"), ("int64", "int64"), ("float32", "uint8")]
+)
+def test_labels_keep_their_type_and_values(work, tmp_path, dtype, as_stored):
+    """Whole numbers as they are in the support; of floating point the smallest whole numbers that hold them."""
+    results, root, _ = work
+    labels = nibabel.load(root / "label_10.nii.gz")
+    factor = 100 if dtype != "uint8" else 1
+    changed = np.asanyarray(labels.dataobj).astype(dtype) * np.dtype(dtype).type(factor)
+    nibabel.save(nibabel.Nifti1Image(changed, labels.affine, dtype=changed.dtype), tmp_path / "labels.nii.gz")
+    predictor, scans = load_predictor(results.path, variant="CE-T"), [root / "image_2.nii.gz"]
+    support = root / "image_10.nii.gz"
+    ((path, _),) = predict_files(predictor, support, tmp_path / "labels.nii.gz", scans, tmp_path / "out")
+    ((plain, _),) = predict_files(predictor, support, root / "label_10.nii.gz", scans, tmp_path / "plain")
+    assert voxels(path).dtype == as_stored
+    assert np.array_equal(voxels(path), factor * voxels(plain).astype(as_stored)) and voxels(path).any()
+
+
+def test_a_scan_of_other_spacing_is_resampled_by_the_recipes_rule(work, tmp_path):
+    """The recipe says 3 mm and 32 pixels: a scan of half the pixel size is seen as the plain one, and labelled on its own grid."""
+    _, root, recipe = work
+    table = recipe.dumps() | {"grid": {"spacing": 3.0, "size": 32}}
+    results = fsseg.run(fsseg.recipe.parse_recipe(table), runs_dir=tmp_path / "runs")
+    scan = nibabel.load(root / "image_3.nii.gz")
+    fine = np.asanyarray(scan.dataobj).repeat(2, axis=0).repeat(2, axis=1)
+    affine = scan.affine @ np.array([[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(fine, affine), tmp_path / "fine.nii.gz")
+    shutil.copy(root / "image_3.nii.gz", tmp_path / "plain.nii.gz")
+    support = root / "image_10.nii.gz", root / "label_10.nii.gz"
+    written = predict_files(
+        load_predictor(results.path), *support, [tmp_path / "fine.nii.gz", tmp_path / "plain.nii.gz"], tmp_path / "out"
+    )
+    found, plain = (nibabel.load(path) for path, _ in written)
+    assert found.shape == (128, 128, 5) and np.array_equal(found.affine, affine)
+    coarse = np.asanyarray(found.dataobj)[::2, ::2]
+    agree = (coarse == np.asanyarray(plain.dataobj)).mean()
+    assert agree > 0.98 and set(np.unique(coarse)) >= {1, 2}
+    seen = [on_working_grid(read_volume(tmp_path / name), table["grid"]) for name in ("fine.nii.gz", "plain.nii.gz")]
+    assert all(volume.image.shape == (5, 32, 32) and volume.spacing == (6.0, 3.0, 3.0) for volume in seen)
 
 
 def test_probabilities_and_counts(work, tmp_path):

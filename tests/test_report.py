@@ -204,7 +204,7 @@ def test_the_viewer_decides_as_python_does(finished, chromium, tmp_path, root, n
         shown = driver.find_element("id", "scoring").find_elements("tag name", "option")
         for scoring, option in enumerate(shown):
             choose(driver, "scoring", scoring)
-            of = next(one for one in rows if one.variant in option.text.split(": ")[-1].split(", "))
+            of = next(one for one in rows if one.variant in option.text.split(": ")[-1].split("; "))
             margins = of.margins()
             low, high = (float(driver.find_element("id", "prior").get_attribute(end)) for end in ("min", "max"))
             for z in (0, 2, 4):

@@ -62,6 +62,31 @@ def test_the_table_is_of_supports(found):
     assert line["as run"] == pytest.approx(results.table().loc["LinEst", "dark"])
 
 
+def test_the_dots_are_the_supports(found):
+    """And the bar is the run's own number."""
+    results, sensitivity, _, _ = found
+    figure = sensitivity.plot()
+    names = [axes.get_title() for axes in figure.axes]
+    assert sorted(names) == ["bright", "dark"]
+    axes = figure.axes[names.index("dark")]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    own = sensitivity.supports
+    for variant, line, bar in zip(("CE-T", "LinEst"), dots, axes.collections):
+        dice = own[(own["variant"] == variant) & (own["class_name"] == "dark")]["dice"]
+        assert sorted(line.get_xdata()) == pytest.approx(sorted(dice))
+        assert bar.get_segments()[0][0][0] == pytest.approx(results.table().loc[variant, "dark"])
+
+
+def test_what_supports_do_not_have_is_refused(found, tmp_path, capfd, monkeypatch):
+    from fsseg.cli import main
+
+    for more in (["--metric", "hd95"], ["--baseline", "CE-T"], [str(found[0].path), "--plot", str(tmp_path / "p.png")]):
+        monkeypatch.setattr("sys.argv", ["fsseg", "compare", str(found[0].path), "--supports", "all", *more])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        assert exit.value.code == 2 and "expected no --baseline, --metric" in " ".join(capfd.readouterr().err.split())
+
+
 def test_in_the_shell(found, capfd, monkeypatch):
     from fsseg.cli import main
 

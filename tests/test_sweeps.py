@@ -92,6 +92,22 @@ def test_settings_of_the_recipe_make_runs_of_their_own(file, tmp_path):
     assert list(found.settings) == ["episodes=2, threshold=avg_est", "episodes=3, threshold=avg_est"]
 
 
+def test_a_recipes_own_sweep_is_that_of_the_same_grid(file, tmp_path):
+    """From its file too; the row that the others are compared with is a combination by its name."""
+    grid = {"threshold.name": ["ce_t", "avg_est"]}
+    recipe = one_row(file, sweep=grid)
+    own = fsseg.sweep(recipe, baseline="threshold=avg_est", runs_dir=tmp_path / "runs")
+    assert own.comparison.baseline == "threshold=avg_est"
+    written = tmp_path / "swept.toml"
+    written.write_text(recipe.toml())
+    for same in (
+        fsseg.sweep(written, runs_dir=tmp_path / "runs"),
+        fsseg.sweep(one_row(file), grid, runs_dir=tmp_path / "runs"),
+    ):
+        assert same.table()["mean"].to_dict() == own.table()["mean"].to_dict() and len(same.settings) == 2
+    assert own.comparison.runs[0].variants == ["threshold=ce_t", "threshold=avg_est"]  # each once
+
+
 def test_nothing_to_sweep(file):
     for grid, row in (({}, None), ({"threshold.name": ["ce_t"]}, "nobody")):
         with pytest.raises(FssegError, match="sweep: expected values by key and a row of the recipe"):

@@ -289,21 +289,22 @@
     for (const share of [0, 0.5, 1]) {
       const y = BOX.bottom - share * (BOX.bottom - BOX.top);
       add("line", { x1: BOX.left, x2: BOX.right, y1: y, y2: y, stroke: "currentColor", "stroke-opacity": 0.15 });
-      add("text", { x: BOX.left - 4, y: y + 4, "text-anchor": "end" }, 100 * share);
+      add("text", { x: BOX.left - 3, y: y + 4, "text-anchor": "end" }, 100 * share);
     }
-    add("text", { x: BOX.left, y: 146 }, low.toFixed(0));
-    add("text", { x: BOX.right, y: 146, "text-anchor": "end" }, high.toFixed(0));
+    add("text", { x: BOX.left, y: 150 }, low.toFixed(0));
+    add("text", { x: BOX.right, y: 150, "text-anchor": "end" }, high.toFixed(0));
     for (const { name, prior } of marks()) {
       const colour = name === "ideal" ? "currentColor" : style(name).colour;
       const x = across(Math.min(Math.max(prior, low), high));
       add("line", { x1: x, x2: x, y1: BOX.top, y2: BOX.bottom, stroke: colour, "stroke-width": 2, "stroke-dasharray": name === "ideal" ? "2 4" : "none", "data-mark": name });
     }
     add("polyline", { points: points.join(" "), fill: "none", stroke: "currentColor", "stroke-width": 2 });
-    add("line", { class: "chosen", y1: BOX.top, y2: BOX.bottom, stroke: "#c99700", "stroke-width": 3, "stroke-opacity": 0.7 });
+    add("line", { class: "chosen", y1: BOX.top, y2: BOX.bottom });
     at("marks").replaceChildren(...marks().map(({ name, prior }) => {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.mark = name;
+      if (name !== "ideal") button.style.borderLeftColor = style(name).colour;
       button.textContent = `${name} ${prior.toFixed(2)}`;
       button.addEventListener("click", () => setPrior(prior));
       return button;
@@ -348,7 +349,7 @@
     state.view = place;
     at("view").value = place;
     state.scoring = Math.min(state.scoring, view().scorings.length - 1);
-    options(at("scoring"), view().scorings.map((one) => `${one.label}: ${one.rows.map((row) => row.name).join(", ")}`), state.scoring);
+    options(at("scoring"), view().scorings.map((one) => `${one.label}: ${one.rows.map((row) => row.name).join("; ")}`), state.scoring);
     at("slice").max = view().slices.length - 1;
     const shown = view().slices.map((z) => view().classes.reduce((sum, name) =>
       sum + (exhibit().truth[name][z] || []).reduce((a, length, run) => a + (run % 2 ? length : 0), 0), 0));
