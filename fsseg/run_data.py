@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fsseg.assignments import Assignment, Shown, assign, choose, choose_every_support, with_supports
+from fsseg.assignments import Assignment, Choice, Shown, assign, choose, choose_every_support, with_supports
 from fsseg.data.cache import cached, content_key
 from fsseg.data.facts import Facts, kept_facts, require_labels, require_same, slices_showing
 from fsseg.data.intensity import Scaling, measure
@@ -157,7 +157,11 @@ class RunData:
 
     def check_assignments(self, fold: Fold, seed: int) -> None:
         """Raises DataError where a support does not show what it should; reads no scan."""
-        choose(self.protocol, fold, self._shown(fold), self.classes, seed)
+        self.choices(fold, seed)
+
+    def choices(self, fold: Fold, seed: int) -> list[Choice]:
+        """What `assignments` makes of the fold, without the supports' voxels; reads no scan."""
+        return choose(self.protocol, fold, self._shown(fold), self.classes, seed)
 
     def scans(self, fold: Fold, rule: str) -> OnDemand:
         """The fold's support and queries under an intensity rule, by case."""
