@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp, Profile
     from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Score, Segmentation, Support
     from fsseg.volumes import Volume
+    from fsseg.wrong_voxels import ErrorTable, error_table
 
 _HOMES = {
     "fsseg.ablation": ["Sweep", "sweep"],
@@ -61,6 +62,7 @@ _HOMES = {
     "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
     "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "QueryVolume", "Score", "Segmentation", "Support"],
     "fsseg.volumes": ["Volume"],
+    "fsseg.wrong_voxels": ["ErrorTable", "error_table"],
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -43,6 +43,9 @@ def compare_command(
         Literal["as-run", "all"],
         typer.Option(help="all: segment again from every slice that could be the support, and show how Dice spreads."),
     ] = "as-run",
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Where the lost Dice is: the wrong voxels of each run by kind.")
+    ] = False,
     device: Device = "auto",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw every scan (or support) as a dot, into a PNG or PDF.")
@@ -53,6 +56,9 @@ def compare_command(
     The unit is the scan, averaged over folds, seeds and supports. Intervals are of the paired bootstrap; p-values are of
     Wilcoxon's signed-rank test, corrected by Holm over all tests. Nothing is called better without a test.
     """
+    if errors:
+        _show_errors(runs, format, plot, other=supports != "as-run")
+        return
     if supports == "all":
         if baseline or metric != "dice" or by_class or (plot and len(runs) > 1):
             raise FssegError(
@@ -122,6 +128,38 @@ def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | N
                 f"{one.results.path}: Dice in percent, from every slice that could be the support\n", soft_wrap=True
             )
             console.print(_table(shown))
+
+
+def _show_errors(runs: list[Path], format: str, plot: Path | None, *, other: bool) -> None:
+    """Prints where the lost Dice of each run is; `other` says that another view was asked for as well."""
+    from fsseg.wrong_voxels import LEGEND, error_table
+
+    if other:
+        raise FssegError("compare: got --errors and --supports all, expected one of them")
+    if plot is not None and len(runs) > 1:
+        raise FssegError(f"compare --errors: --plot draws one run, got {len(runs)}; give one of them")
+    with follow() as bars:
+        found = [error_table(run, progress=bars) for run in runs]
+    if plot is not None:
+        found[0].plot().savefig(plot, dpi=150)
+    if format == "json":
+        print(json.dumps([one.dumps() for one in found], indent=2))
+        return
+    if format == "csv":
+        import pandas
+
+        print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")
+        return
+    console = wide_console()
+    for one in found:
+        if format == "md":
+            print(one.to_markdown())
+        elif format == "latex":
+            print(one.to_latex(), end="")
+        else:
+            console.print(f"{one.results.path}\n", soft_wrap=True)
+            console.print(_table(one.shown()))
+            console.print(f"\n{LEGEND}", soft_wrap=True)
 
 
 def _print(found: "Comparison", by_class: bool) -> None:

@@ -1,5 +1,6 @@
 """What a finished run leaves: its files, and where each of them lies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def write_run(
     write_json(folder / "run.json", about)
     write_lines(folder / SCORES, [score for fold in finished for score in fold.scores])
     for fold in finished:
-        home = (folder if len(recipe.seeds) == 1 else folder / f"seed{fold.seed}") / f"fold{fold.fold.index}"
+        home = fold_folder(folder, recipe.seeds, fold.seed, fold.fold.index)
         for number, stages in enumerate(fold.stages):
             own = home / f"training{number}"
             for stage in ("train", "calibrate"):
@@ -28,6 +29,11 @@ def write_run(
             _link_all(stages["evaluate"] / MARGINS, own / MARGINS)
             if (stages["evaluate"] / PRIORS).is_file():
                 link_or_copy(stages["evaluate"] / PRIORS, own / PRIORS)
+
+
+def fold_folder(folder: Path, seeds: Sequence[int], seed: int, fold: int) -> Path:
+    """Where a run with these seeds keeps what one seed and fold left."""
+    return (folder if len(seeds) == 1 else folder / f"seed{seed}") / f"fold{fold}"
 
 
 def _link_all(source: Path, target: Path) -> None:
