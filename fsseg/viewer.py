@@ -19,7 +19,7 @@ from fsseg.decisions import PRIORS, Decided, read_decisions
 from fsseg.errors import FssegError
 from fsseg.ops import ideal_prior, resize
 from fsseg.progress import Progress, Silent
-from fsseg.recipe import Recipe
+from fsseg.recipe import Recipe, VariantTable
 from fsseg.results import Results
 from fsseg.run_data import RunData
 
@@ -153,7 +153,7 @@ def _scoring(
     tables = {table.name: table for table in recipe.variants}
     first = tables[rows[0].variant]
     return {
-        "label": f"{first.prototypes.label}, {first.head.label}",
+        "label": _label(first),
         "height": margins.shape[2],
         "width": margins.shape[3],
         "margins": base64.b64encode(margins.astype("<f4").tobytes()).decode(),
@@ -162,6 +162,12 @@ def _scoring(
             {"name": row.variant, "oracle": row.variant in oracles, "priors": _finite(row.priors)} for row in rows
         ],
     }
+
+
+def _label(row: VariantTable) -> str:
+    """What made the margins; refined ones hold the threshold's prior already, so that the row stands at an even one."""
+    refined = [row.threshold.label, *(refiner.label for refiner in row.refiners)] if row.refiners else []
+    return ", ".join([row.prototypes.label, row.head.label, *refined])
 
 
 def _finite(priors: Float[np.ndarray, "..."]) -> list[Any]:
