@@ -73,7 +73,7 @@ def test_what_was_measured_once_needs_neither_labels_nor_scans(finished, tmp_pat
     shutil.rmtree(copy / "fold0" / "labels")
     again = with_measures(unmeasured(results, copy), ["hd95"])
     assert [s.measures["hd95"] for s in again.scores] == [s.measures["hd95"] for s in results.scores]
-    with pytest.raises(FssegError, match="there is no label map, expected it for distances.*protocol.save_labels"):
+    with pytest.raises(FssegError, match="there is no label map, expected the one that the run kept"):
         with_measures(unmeasured(results, copy), ["assd"])
 
 
