@@ -160,6 +160,8 @@ def _show_errors(runs: list[Path], format: str, plot: Path | None, *, other: boo
             console.print(f"{one.results.path}\n", soft_wrap=True)
             console.print(_table(one.shown()))
             console.print(f"\n{LEGEND}", soft_wrap=True)
+            if one.results.oracles:
+                console.print("\n* uses the ground truth of the query")
 
 
 def _print(found: "Comparison", by_class: bool) -> None:

@@ -182,14 +182,25 @@ class ErrorTable:
         return {"run": str(self.results.path), "rows": rows}
 
     def plot(self) -> Any:
-        """A figure: for each class and variant a bar of the Dice points lost, by kind; needs matplotlib."""
-        lost = self.table()["lost"].unstack().reindex(columns=list(KINDS))
-        dice = self.table()["dice"].groupby(level=["variant", "class"], sort=False).first()
-        classes, variants = list(dict.fromkeys(lost.index.get_level_values("class"))), self.results.variants
-        figure, row = panels(1.2 + 1.7 * len(classes), 1.2 + 0.3 * len(variants), len(classes), sharey=True)
+        """A figure: for each class and variant a bar of the Dice points lost, in parts by kind; needs matplotlib."""
+        lost, dice = (self.table()[column].unstack("kind", sort=False) for column in ("lost", "dice"))
+        classes, longest = lost.index.unique("class"), lost.sum(axis=1).max()
+        variants = [f"{name} *" if name in self.results.oracles else name for name in self.results.variants]
+        wide = len(classes) > 2  # enough for a legend in one line
+        size = max(4.6, 1.4 + 1.6 * len(classes)), (1.25 if wide else 1.75) + 0.24 * len(variants)
+        figure, row = panels(*size, len(classes), sharey=True)
         for axes, name in zip(np.atleast_1d(row), classes):
-            _draw_bars(axes, lost.xs(name, level="class").loc[variants], dice.xs(name, level="class").loc[variants])
-            axes.set_title(name)
+            _draw_bars(axes, lost.xs(name, level="class"), dice.xs(name, level="class").iloc[:, 0])
+            axes.set_title(name.replace("_", " "), fontsize=9)
+            axes.tick_params(labelsize=8)
+            axes.set_yticks(range(len(variants)), variants)
+            axes.set_xlim(0, max(1.3 * longest, 1))
+        axes.set_ylim(len(variants) - 0.4, -0.6)
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(KINDS) if wide else 1,
+            frameon=False, fontsize=8, handlelength=1,
+        )  # fmt: skip
+        figure.supxlabel("Dice points lost; beside each bar the Dice that is left, in percent", fontsize=8)
         return figure
 
 
@@ -214,16 +225,25 @@ def error_table(run: Results | str | Path, *, progress: Progress | None = None) 
 
 
 def _draw_bars(axes: Any, lost: "pandas.DataFrame", dice: "pandas.Series") -> None:
-    """A bar for each variant, with a part for each kind, and the Dice behind it."""
-    places, left = range(len(lost)), np.zeros(len(lost))
+    """A bar for each variant, with a part for each kind, and the Dice beside it."""
+    places, ends = range(len(lost)), np.zeros(len(lost))
     for kind, told in KINDS.items():
-        width = lost[kind].fillna(0).to_numpy()
+        told = told.replace("FP", "false positives").replace("FN", "false negatives")
+        parts = lost[kind].fillna(0).to_numpy()
         axes.barh(
-            places, width, left=left, height=0.7, color=SHADES[kind], edgecolor="white", linewidth=0.5, label=told
+            places, parts, left=ends, height=0.72, color=SHADES[kind], edgecolor="white", linewidth=0.4, label=told
         )
-        left += width
-    for place, end, value in zip(places, left, dice):
-        axes.annotate(_number(value), (end, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        ends += parts
+    for place, end, value in zip(places, ends, dice):
+        axes.annotate(
+            _number(value),
+            (end, place),
+            (3, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=7,
+            color="#404040",
+        )
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -266,7 +266,7 @@ def test_label_maps_that_are_gone_or_changed(copy):
     image, labels = nibabel.load(file), np.asanyarray(nibabel.load(file).dataobj)
     file.unlink()  # which may share its content with the stage's
     refused(copy, f"{file.name}: there is no label map.*put it back")
-    nibabel.save(nibabel.Nifti1Image(np.roll(labels, 1, axis=0), image.affine), file)
+    nibabel.save(nibabel.Nifti1Image(1 - labels, image.affine), file)
     refused(copy, f"{file.name}: has .* voxels of bright, .* it was changed since")
     nibabel.save(nibabel.Nifti1Image(labels[:, :, :3], image.affine), file)
     refused(copy, f"{file.name}: has 3 x 64 x 64 voxels, expected 5 x 64 x 64 like its scan")
