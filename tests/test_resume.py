@@ -360,7 +360,7 @@ def kill_in_turn(recipe, folder, moments, dice):
             for line in process.stderr:
                 seen += stage is not None and re.match(mark_of(stage, folder / "runs"), line) is not None
                 if seen == wanted:
-                    time.sleep(dice.random() * 0.3)
+                    time.sleep(dice.random() * (0.3 if stage in {"data", "supervoxels", "training"} else 0.1))
                     break
             if stage is not None:
                 process.kill()
@@ -382,21 +382,30 @@ def check_kills(whole, folder, moments, seed):
     return kills
 
 
+def kill_until(wanted, whole, folder, moments, dice):
+    """Runs that are killed in turn until so many kills were in time: on a busy machine a run may end before."""
+    kills = []
+    for number in range(10):
+        if len(kills) >= wanted:
+            break
+        seed = dice.randrange(10**6)
+        print(f"round {number}: seed {seed}")
+        kills += check_kills(whole, folder / str(number), moments, seed)
+        moments = moments[: wanted - len(kills)] or moments
+    told = ", ".join(f"{count} in {stage}" for stage, count in Counter(stage for _, stage in kills).items())
+    print(f"{len(kills)} kills ({told}), 0 differences")
+    return kills
+
+
 def test_four_kills_change_no_bit(whole, tmp_path):
-    kills = check_kills(whole, tmp_path, ["supervoxels", "training", "training", "evaluation"], seed=1)
-    assert len(kills) == 4
+    moments = ["supervoxels", "training", "training", "evaluation"]
+    assert len(kill_until(4, whole, tmp_path, moments, random.Random(1))) >= 4
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(whole, tmp_path):
-    dice, kills = random.Random(), []
     moments = ["data", "supervoxels", "training", "training", "calibration", "evaluation"]
-    for number in range(4):
-        seed = dice.randrange(10**6)
-        print(f"round {number}: seed {seed}")
-        kills += check_kills(whole, tmp_path / str(number), moments, seed)
-    told = ", ".join(f"{count} in {stage}" for stage, count in Counter(stage for _, stage in kills).items())
-    print(f"{len(kills)} kills ({told}), 0 differences")
+    kills = kill_until(20, whole, tmp_path, moments, random.Random())
     assert len(kills) >= 20 and {stage for stage, _ in kills} == set(MARKS)
     assert {stage for _, stage in kills} >= {"data", "training", "calibration", "evaluation"}
 
