@@ -38,7 +38,7 @@ def tests(results: Results) -> str:
     """The best row against LinEst, by class, with intervals and corrected p-values."""
     two = replace(results, scores=[score for score in results.scores if score.variant in (FROM, BEST)])
     found = fsseg.compare([two], baseline=FROM).tests()
-    return found.to_markdown(index=False, floatfmt=".3g")
+    return found.reset_index().to_markdown(index=False, floatfmt=".3g")
 
 
 def main(run: str, aside: int = 0) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fsseg.protocols import FoldScheme
     from fsseg.prototypes import EmGmm, Map
     from fsseg.recipe import Recipe, load_recipe
-    from fsseg.refiners import Component3d, Position, QueryInformed, Smooth3d
+    from fsseg.refiners import Amount, Component3d, Position, QueryInformed, Smooth3d
     from fsseg.report import write_report
     from fsseg.reproduction import Reproduction, reproduce
     from fsseg.results import Results, load_results
@@ -52,7 +52,7 @@ _HOMES = {
     "fsseg.protocols": ["FoldScheme"],
     "fsseg.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe": ["Recipe", "load_recipe"],
-    "fsseg.refiners": ["Component3d", "Position", "QueryInformed", "Smooth3d"],
+    "fsseg.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
     "fsseg.report": ["write_report"],
     "fsseg.reproduction": ["Reproduction", "reproduce"],
     "fsseg.results": ["Results", "load_results"],

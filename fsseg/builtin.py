@@ -53,6 +53,7 @@ def register_refiners(register: Register) -> None:
     register("none", "fsseg.refiners:Unrefined")
     register("component_3d", "fsseg.refiners:Component3d")
     register("smooth_3d", "fsseg.refiners:Smooth3d")
+    register("amount", "fsseg.refiners:Amount")
     register("position", "fsseg.refiners:Position")
     register("query_informed", "fsseg.refiners:QueryInformed")
 

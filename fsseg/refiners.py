@@ -6,12 +6,13 @@ rank places anew keep the amount: as many cells of the volume are foreground as 
 and the refiner where.
 """
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
@@ -77,6 +78,36 @@ class Smooth3d:
         sigmas = (self.through / between, 0, self.within / row, self.within / column)
         smooth = ndimage.gaussian_filter(margins.detach().float().cpu().numpy(), sigmas, mode="nearest")
         return torch.from_numpy(smooth).to(margins)
+
+
+class Amount:
+    """Keeps the amount of foreground within what the support's area suggests: an organ is about as deep as it is wide.
+
+    An organ whose labelled section has the area A is taken to have a volume of `depth * A ** 1.5`. Where the prior gives
+    more than `factor` times that, or less than a part of it, the amount is brought to that limit; the ranking stays. It
+    guards against priors that fail because the query's contrast is not the support's, and changes nothing otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: Annotated[
+            float, Field(gt=0, description="volume for an area to the power of 1.5; a ball through its middle has 0.75")
+        ] = 2.0,
+        factor: Annotated[float, Field(ge=1, description="how many times more or less is let pass")] = 2.0,
+    ) -> None:
+        self.depth, self.factor = depth, factor
+
+    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+        _, row, column = volume.query.spacing
+        area = (
+            volume.support.masks.sum(dim=(2, 3)).float().mean(dim=1) * row * column
+        )  # pixels are as large as the query's
+        suggested = self.depth * area**1.5 / math.prod(volume.spacing)
+        before = (margins > 0).sum(dim=(0, 2, 3))
+        limits = (suggested / self.factor).round().long().clamp(min=1), (suggested * self.factor).round().long()
+        wanted = before.clamp(*limits).clamp(max=margins[:, 0].numel() - 1)
+        return torch.where((wanted == before)[:, None, None], margins, raise_to(margins, wanted))
 
 
 class Position:
@@ -241,8 +272,13 @@ def keep_amount(
     ranked: Float[Tensor, "slice way h w"], before: Float[Tensor, "slice way h w"]
 ) -> Float[Tensor, "slice way h w"]:
     """Other margins, raised so that as many cells of each way are positive in the volume as before."""
+    return raise_to(ranked, (before > 0).sum(dim=(0, 2, 3)))
+
+
+def raise_to(ranked: Float[Tensor, "slice way h w"], counts: Int[Tensor, "way"]) -> Float[Tensor, "slice way h w"]:
+    """Each way's margins plus the log-odds under which so many of its cells in the volume are positive."""
     by_way = ranked.movedim(1, 0).flatten(1, 2)  # way x rows of all slices x w
-    return ranked + ideal_prior(by_way, (before > 0).sum(dim=(0, 2, 3)))[:, None, None]
+    return ranked + ideal_prior(by_way, counts)[:, None, None]
 
 
 def body_extent(

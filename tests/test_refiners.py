@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import fsseg
-from fsseg import CeT, Component3d, Fixed, Map, Position, QueryInformed, Segmenter, Smooth3d, Tpm
+from fsseg import Amount, CeT, Component3d, Fixed, Map, Position, QueryInformed, Segmenter, Smooth3d, Tpm
 from fsseg.decisions import read_decisions
 from fsseg.errors import RecipeError
 from fsseg.refiners import body_extent, heaviest_components, keep_amount
@@ -110,6 +110,23 @@ def test_the_amount_stays(seed, ways):
         chosen = after[:, way] > 0
         if chosen.any() and not chosen.all():
             assert ranked[:, way][chosen].min() > ranked[:, way][~chosen].max()
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 8), (7, 8), (8, 8), (20, 20), (32, 32), (33, 32), (60, 32)])
+def test_the_amount_is_kept_within_limits(before, after):
+    """An area of 64 pixels of 1 mm: 8 ** 3 = 512 mm3 with depth 1, which are 16 cells of 2 x 4 x 4 mm."""
+    margins = samples.random(4, 1, 4, 4, seed=2)
+    order = margins.flatten().sort(descending=True).values
+    margins = margins - (order[before] + order[max(before - 1, 0)]) / 2 if before else margins - order[0]
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[4:12, 4:12] = True
+    support = Support(torch.ones(1, 1, 16, 16), mask[None, None], torch.full((1, 1), 0.5))
+    query = Query(torch.ones(4, 16, 16), torch.linspace(0, 1, 4), (2.0, 1.0, 1.0))
+    shown = QueryVolume(support, Prototypes(torch.ones(1, 1, 3), torch.ones(1, 1)), query, torch.ones(4, 3, 4, 4))
+    refined = Amount(depth=1.0, factor=2.0)(margins, shown)
+    assert ((margins > 0).sum(), (refined > 0).sum()) == (before, after)
+    assert torch.equal(refined.flatten().argsort(), margins.flatten().argsort()), "the ranking stays"
+    assert before != after or torch.equal(refined, margins)
 
 
 def test_the_body_is_found_by_its_brightness():
