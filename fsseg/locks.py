@@ -116,6 +116,12 @@ def is_held(path: Path) -> bool:
     return found is not None and not found.is_gone()
 
 
+def is_left_behind(path: Path) -> bool:
+    """Whether a process that is known to be dead left it."""
+    found = read_holder(path)
+    return found is not None and found.is_gone()
+
+
 def acquire(
     path: Path, tell: Callable[[str], None] = lambda text: None, *, patience: float | None = None, poll: float = POLL
 ) -> Holder:

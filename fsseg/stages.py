@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fsseg.locks import Lock, holding
+from fsseg.locks import Lock, holding, is_left_behind
 from fsseg.options import schema
 from fsseg.plugins import registry
 from fsseg.progress import Progress
@@ -130,7 +130,10 @@ class Stages:
 
     def holding(self, folder: Path) -> AbstractContextManager[Lock]:
         """In this block no other process makes this stage."""
-        return holding(folder.with_name(f"{folder.name}.lock"), self.progress.note)
+        return holding(self._lock(folder), self.progress.note)
+
+    def _lock(self, folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}.lock")
 
     def finish(self, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
         """The folder of a finished stage, made if it is not there yet; if another process makes it, waits for that.
@@ -145,6 +148,9 @@ class Stages:
         """
         folder = self.path(stage, identity)
         if self.is_finished(folder):
+            if is_left_behind(self._lock(folder)):  # killed after its last rename, before it could clean up
+                with self.holding(folder):
+                    sweep(folder)
             return folder, True
         with self.holding(folder) as lock:
             if self.is_finished(folder):

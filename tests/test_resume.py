@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -23,9 +24,11 @@ from fsseg import FssegError, Map, Tpm
 from fsseg.episodes import EpisodeSampler
 from fsseg.generators import Generators, preserved, seeded
 from fsseg.interruptions import Stopped, stoppable
+from fsseg.locks import Holder
 from fsseg.progress import Silent
 from fsseg.recipe import TrainingTable
 from fsseg.snapshots import Snapshots, read_snapshot, write_snapshot
+from fsseg.stages import Stages
 from fsseg.training import Training, train_together
 
 CPU = torch.device("cpu")
@@ -294,12 +297,10 @@ def fsseg_run(recipe, runs, *more):
 
 
 @contextmanager
-def running(recipe, runs, *more, cache=None):
+def running(recipe, runs, *more, cache=None, stderr=subprocess.PIPE):
     environment = os.environ | ({"FSSEG_CACHE": str(cache)} if cache else {})
     command = fsseg_run(recipe, runs, *more)
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
+    with subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, text=True, env=environment) as process:
         try:
             yield process
         finally:
@@ -327,53 +328,88 @@ def finished_runs(runs):
     return [path for path in runs.iterdir() if (path / "run.json").exists()]
 
 
-MARKS = {
-    "data": r"data \d",
-    "supervoxels": r"supervoxels \d",
-    "training": r"training \d",
-    "calibration": r"training (\d+)/\1$|training of fold",
-    "evaluation": r"calibration (\d+)/\1$",
-}
-"""What a run says before or during a stage."""
+STAGES = ("data", "supervoxels", "training", "calibration", "evaluation", "writing")
 
 
-def mark_of(stage, runs):
-    """A calibration that is finished says nothing any more; then the evaluation follows what is said of the training."""
-    calibrated = stage == "evaluation" and any(runs.glob("stages/calibrate-*"))
-    return "training of fold" if calibrated else MARKS[stage]
+class Watched:
+    """A run in a process of its own, and the stage that it is at by the files that it writes.
+
+    Not by what it says: it says nothing in the middle of a short stage, and what it says arrives late.
+    """
+
+    def __init__(self, process, runs):
+        self.process, self.runs = process, runs
+        self._before, self._at = self._files(), "data"
+
+    def _files(self):
+        """What only a running process makes: the folders that are not finished yet, and a training's snapshots."""
+        return {*self.runs.glob("stages/.*.unfinished"), *self.runs.glob("checkpoints/*/*")}
+
+    def at(self):
+        stages = {path.name.partition("-")[0] for path in self._files() - self._before}
+        for name, stage in [("step", "training"), (".calibrate", "calibration"), (".evaluate", "evaluation")]:
+            if name in stages:
+                self._go_to(stage)
+        if ".train" in stages:
+            self._go_to("supervoxels")
+        if any(self.runs.glob("stages/evaluate-*[0-9a-f]")):
+            self._go_to("writing")
+        return self._at
+
+    def _go_to(self, stage):
+        self._at = max(self._at, stage, key=STAGES.index)  # between two stages it is at the earlier one
+
+    def wait_for(self, stage):
+        """Returns once the run is as far as this, or its process has ended."""
+        while STAGES.index(self.at()) < STAGES.index(stage) and self.process.poll() is None:
+            time.sleep(0.001)
 
 
-def where(runs):
-    """The stage that a killed run was really in."""
-    for stage, before in [("writing", "evaluate"), ("evaluation", "calibrate"), ("calibration", "train")]:
-        if any(runs.glob(f"stages/{before}-*[0-9a-f]")):
-            return stage
-    return "training" if any(runs.glob("checkpoints/*/*")) else "data"
+@contextmanager
+def watched(recipe, folder):
+    runs = folder / "runs"
+    with (
+        open(folder / "said.txt", "ab") as said,
+        running(recipe, runs, cache=folder / "cache", stderr=said) as process,
+    ):
+        yield Watched(process, runs)
 
 
-def kill_in_turn(recipe, folder, moments, dice):
-    """Starts the same run until it ends by itself; each earlier one is killed a moment after it came to a stage."""
-    kills = []
-    for stage in [*moments, None]:
-        with running(recipe, folder / "runs", cache=folder / "cache") as process:
-            wanted, seen = dice.randint(1, 3 if stage in {"supervoxels", "training"} else 1), 0
-            for line in process.stderr:
-                seen += stage is not None and re.match(mark_of(stage, folder / "runs"), line) is not None
-                if seen == wanted:
-                    time.sleep(dice.random() * (0.3 if stage in {"data", "supervoxels", "training"} else 0.1))
-                    break
-            if stage is not None:
-                process.kill()
-                kills += [(stage, where(folder / "runs"))] * (process.wait() == -signal.SIGKILL)
-            else:
-                assert process.wait() == 0
-    return kills
+@pytest.fixture(scope="module")
+def lengths(whole, tmp_path_factory):
+    """How long a run is at each of its stages, in seconds."""
+    folder = tmp_path_factory.mktemp("lengths")
+    with watched(whole[0], folder) as run:
+        begun = [time.monotonic()]
+        for stage in STAGES[1:]:
+            run.wait_for(stage)
+            begun.append(time.monotonic())
+        assert run.process.wait() == 0
+        begun.append(time.monotonic())
+    return {stage: after - before for stage, before, after in zip(STAGES, begun, begun[1:])}
 
 
-def check_kills(whole, folder, moments, seed):
-    """Kills change nothing in what is left in the end; one that comes late may find the run finished."""
+def kill_in_turn(whole, folder, moments, lengths, dice):
+    """Starts the same run until it ends by itself; each earlier one is killed at a random moment of a stage.
+
+    Kills change nothing in what is left in the end; one that comes late may find the run finished.
+
+    Returns:
+        The stages that those which were killed were at.
+    """
     recipe, expected = whole
-    kills = kill_in_turn(recipe, folder, moments, random.Random(seed))
+    folder.mkdir()
+    kills = []
+    for stage in moments:
+        with watched(recipe, folder) as run:
+            run.wait_for(stage)
+            time.sleep(dice.random() * lengths[stage])
+            at = run.at()
+            run.process.kill()
+            if run.process.wait() == -signal.SIGKILL:
+                kills.append(at)
+    with watched(recipe, folder) as run:
+        assert run.process.wait() == 0, (folder / "said.txt").read_text()
     runs = finished_runs(folder / "runs")
     assert runs and all(contents(run) == expected for run in runs)
     assert {name.rpartition("/")[2] for name in expected} >= set(COMPARED)
@@ -382,32 +418,43 @@ def check_kills(whole, folder, moments, seed):
     return kills
 
 
-def kill_until(wanted, whole, folder, moments, dice):
-    """Runs that are killed in turn until so many kills were in time: on a busy machine a run may end before."""
-    kills = []
-    for number in range(10):
-        if len(kills) >= wanted:
+def kill_until(wanted, stages, whole, folder, moments, lengths, seed):
+    """Runs that are killed in turn until so many kills were in time, some in each of these stages."""
+    print(f"seed {seed}")
+    dice, kills = random.Random(seed), []
+    for number in range(10):  # on a busy machine a stage may be over before the kill
+        if len(kills) >= wanted and stages <= set(kills):
             break
-        seed = dice.randrange(10**6)
-        print(f"round {number}: seed {seed}")
-        kills += check_kills(whole, folder / str(number), moments, seed)
-        moments = moments[: wanted - len(kills)] or moments
-    told = ", ".join(f"{count} in {stage}" for stage, count in Counter(stage for _, stage in kills).items())
+        kills += kill_in_turn(whole, folder / str(number), moments, lengths, dice)
+    told = ", ".join(f"{count} in {stage}" for stage, count in Counter(kills).items())
     print(f"{len(kills)} kills ({told}), 0 differences")
-    return kills
+    assert len(kills) >= wanted and stages <= set(kills)
 
 
-def test_four_kills_change_no_bit(whole, tmp_path):
-    moments = ["supervoxels", "training", "training", "evaluation"]
-    assert len(kill_until(4, whole, tmp_path, moments, random.Random(1))) >= 4
+def test_four_kills_change_no_bit(whole, lengths, tmp_path):
+    moments = ["supervoxels", "training", "calibration", "evaluation"]
+    kill_until(4, {"training"}, whole, tmp_path, moments, lengths, seed=1)
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_no_bit(whole, tmp_path):
-    moments = ["data", "supervoxels", "training", "training", "calibration", "evaluation"]
-    kills = kill_until(20, whole, tmp_path, moments, random.Random())
-    assert len(kills) >= 20 and {stage for stage, _ in kills} == set(MARKS)
-    assert {stage for _, stage in kills} >= {"data", "training", "calibration", "evaluation"}
+def test_twenty_kills_change_no_bit(whole, lengths, tmp_path):
+    moments = ["data", "supervoxels", *4 * ["training"], "calibration", "calibration", "evaluation", "evaluation"]
+    everywhere = set(STAGES) - {"writing"}  # that takes milliseconds
+    kill_until(20, everywhere, whole, tmp_path, moments, lengths, random.randrange(10**6))
+
+
+def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
+    """The stage is finished, but its lock and what it was made in are still there."""
+    stages = Stages(tmp_path, Silent())
+    make = lambda folder: (folder / "it").write_text("done")  # noqa: E731
+    folder, _ = stages.finish("train", {"a": 1}, make)
+    folder.with_name(f".{folder.name}.abc.unfinished").mkdir()
+    lock = folder.with_name(f"{folder.name}.lock")
+    lock.write_text(json.dumps(asdict(replace(Holder.me(), boot="the day before"))))
+    assert stages.finish("train", {"a": 1}, make) == (folder, True)
+    assert list((tmp_path / "stages").iterdir()) == [folder]
+    lock.write_text(json.dumps(asdict(Holder.me())))  # of a process that lives, which makes it again
+    assert stages.finish("train", {"a": 1}, make) == (folder, True) and lock.exists()
 
 
 def test_a_signal_ends_the_command_with_a_sentence(whole, tmp_path):
