@@ -25,6 +25,7 @@ from fsseg.protocols import find_protocol
 from fsseg.recipe import Recipe, VariantTable, parse_recipe
 from fsseg.records import read_json, reading, replacing
 from fsseg.results import FORMAT, Results, load_results
+from fsseg.run_folder import fold_folder
 from fsseg.segmenter import Segmenter, encode_in_parts, encode_support
 from fsseg.types import Prototypes, Query, Support
 from fsseg.variants import Variant
@@ -315,8 +316,7 @@ def _read_run(run: str | Path, variant: str | None, fold: int | None, seed: int 
     fold = _one_of("fold", fold, results.about["folds"], results.path)
     seed = _one_of("seed", seed, results.about["seeds"], results.path)
     number = next(number for number, (_, rows) in enumerate(rows_by_training(recipe)) if row in rows)
-    home = results.path if len(results.about["seeds"]) == 1 else results.path / f"seed{seed}"
-    folder = home / f"fold{fold}" / f"training{number}"
+    folder = fold_folder(results.path, results.about["seeds"], seed, fold) / f"training{number}"
     checkpoint, calibration = folder / "checkpoint.safetensors", folder / "calibration.json"
     for file in (checkpoint, calibration):
         if not file.is_file():

@@ -22,6 +22,7 @@ from fsseg.progress import Progress, Silent
 from fsseg.recipe import Recipe, VariantTable
 from fsseg.results import Results
 from fsseg.run_data import RunData
+from fsseg.run_folder import fold_folder
 
 WINDOW = (0.5, 99.5)
 """Percentiles of a scan that are shown as black and white."""
@@ -90,17 +91,15 @@ def keeps_margins(results: Results) -> bool:
 
 def _exhibit(results: Results, data: RunData, recipe: Recipe, exhibit: Exhibit) -> dict[str, Any]:
     volume = data.volumes[exhibit.case]
-    home = results.path if len(results.about["seeds"]) == 1 else results.path / f"seed{exhibit.seed}"
+    home = fold_folder(results.path, results.about["seeds"], exhibit.seed, exhibit.fold)
     decided = [
         one
-        for folder in sorted((home / f"fold{exhibit.fold}").glob("training*"))
+        for folder in sorted(home.glob("training*"))
         for one in read_decisions(folder)
         if (one.case, one.support_case) == (exhibit.case, exhibit.support_case)
     ]
     if not decided:
-        raise FssegError(
-            f"{home / f'fold{exhibit.fold}'}: it keeps no margins of case {exhibit.case}; run the recipe again"
-        )
+        raise FssegError(f"{home}: it keeps no margins of case {exhibit.case}; run the recipe again")
     values = {name: value for value, name in data.classes.items()}
     truth = {name: volume.labels == value for name, value in values.items()}
     by_classes = sorted(decided, key=lambda one: [list(values).index(name) for name in one.classes])
