@@ -1,10 +1,14 @@
 """What runs keep of scans: nothing is read twice, nothing stale is used, and damage is repaired."""
 
+import gc
 import io
 import json
 import os
 import resource
+import sys
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,3 +284,25 @@ def test_maps_hold_no_files_open_and_are_not_written_through(tmp_path):
     assert mapped[0].dtype == torch.int32 and torch.equal(mapped[-1], torch.from_numpy(array))
     mapped[0] += 1
     assert (tmp_path / "a.npy").read_bytes() == before and torch.equal(mapped[1], torch.from_numpy(array))
+
+
+def test_threads_read_headers_where_the_interpreter_would_lose_count(tmp_path, cache):
+    """Python code that runs in the middle of a parse, as a garbage collector's callbacks do, lets threads take turns."""
+    path, array = tmp_path / "array.npy", np.arange(6.0).reshape(2, 3)
+    np.save(path, array)
+    cached("things", "one", lambda: array)
+
+    def read(_):
+        kept = []  # the collector counts what is kept
+        for _ in range(300):
+            kept += [map_array(path), cached("things", "one", lambda: None)]
+        return all((each == torch.from_numpy(array)).all() for each in map(torch.as_tensor, kept))
+
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    yielding = lambda *_: time.sleep(1e-5)  # noqa: E731
+    sys.setswitchinterval(1e-6), gc.set_threshold(20), gc.callbacks.append(yielding)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(read, range(4)))
+    finally:
+        gc.callbacks.remove(yielding), gc.set_threshold(*threshold), sys.setswitchinterval(interval)

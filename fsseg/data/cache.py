@@ -6,6 +6,7 @@ A file ends with a checksum of what is before it, which numpy does not look at: 
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from fsseg.records import replacing
 
 CHECKSUM = hashlib.sha256().digest_size
 """Bytes of the checksum at the end of a file."""
+
+one_header_at_a_time = threading.Lock()
+"""Held while numpy reads a header, which it parses as Python. Where threads take turns in that, CPython 3.11 may raise
+SystemError for a text that is right (python/cpython#106905)."""
 
 
 def cache_folder() -> Path:
@@ -70,4 +75,5 @@ def _read(path: Path) -> np.ndarray:
     content, checksum = whole[:-CHECKSUM], whole[-CHECKSUM:]
     if hashlib.sha256(content).digest() != checksum:
         raise ValueError(f"{path}: its checksum is another")
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    with one_header_at_a_time:
+        return np.load(io.BytesIO(content), allow_pickle=False)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsseg.data.cache import cache_folder
+from fsseg.data.cache import cache_folder, one_header_at_a_time
 from fsseg.data.regions import RegionTable
 from fsseg.data.scans import TrainingScan
 from fsseg.records import replacing
@@ -39,7 +39,8 @@ def kept_training_scan(case: str, key: str, make: Callable[[], TrainingScan]) ->
 def _mapped_scan(case: str, folder: Path) -> TrainingScan:
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     images, supervoxels = (map_array(folder / f"{name}.npy") for name in ("images", "supervoxels"))
-    table = np.load(folder / "table.npy", allow_pickle=False)
+    with one_header_at_a_time:
+        table = np.load(folder / "table.npy", allow_pickle=False)
     if images.shape != supervoxels.shape or table.shape[1] != 1 + len(images):
         raise ValueError(f"{folder}: arrays of different scans")
     return TrainingScan(case, images, supervoxels, RegionTable(table[:, 0], table[:, 1:]), float(about["fill"]))
@@ -51,7 +52,7 @@ def map_array(path: Path) -> Tensor:
     Unlike numpy's, torch's map does not keep the file open, of which a process may have a thousand or so. Raises
     ValueError for a file that is not whole, or whose last axis does not run fastest.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, one_header_at_a_time:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{path}: not written by this version")
         shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
