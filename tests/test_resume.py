@@ -1,6 +1,7 @@
 """Runs that are stopped, killed and taken up again end with the same bits as those that are not."""
 
 import json
+import math
 import os
 import random
 import re
@@ -313,17 +314,6 @@ def contents(run):
     return {name: content for name, content in found.items() if name != "environment.json"}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A recipe, and what an uninterrupted run of it in a process of its own leaves."""
-    folder = tmp_path_factory.mktemp("whole")
-    recipe = write_recipe(folder, make_folder(folder / "scans"), steps=30)
-    with running(recipe, folder / "runs", cache=folder / "cache") as process:
-        errors = process.stderr.read()
-        assert process.wait() == 0, errors
-    return recipe, contents(finished_runs(folder / "runs")[0])
-
-
 def finished_runs(runs):
     return [path for path in runs.iterdir() if (path / "run.json").exists()]
 
@@ -342,26 +332,23 @@ class Watched:
         self._before, self._at = self._files(), "data"
 
     def _files(self):
-        """What only a running process makes: the folders that are not finished yet, and a training's snapshots."""
-        return {*self.runs.glob("stages/.*.unfinished"), *self.runs.glob("checkpoints/*/*")}
+        """What tells of a process at work: folders that are not finished yet, snapshots, and finished evaluations."""
+        kinds = ("stages/.*.unfinished", "checkpoints/*/*", "stages/evaluate-*[0-9a-f]")
+        return {path for kind in kinds for path in self.runs.glob(kind)}
 
     def at(self):
-        stages = {path.name.partition("-")[0] for path in self._files() - self._before}
-        for name, stage in [("step", "training"), (".calibrate", "calibration"), (".evaluate", "evaluation")]:
-            if name in stages:
-                self._go_to(stage)
-        if ".train" in stages:
-            self._go_to("supervoxels")
-        if any(self.runs.glob("stages/evaluate-*[0-9a-f]")):
-            self._go_to("writing")
+        kinds = {path.name.partition("-")[0] for path in self._files() - self._before}
+        stages = [".train", "step", ".calibrate", ".evaluate", "evaluate"]
+        found = [stage for kind, stage in zip(stages, STAGES[1:]) if kind in kinds]
+        self._at = max([self._at, *found], key=STAGES.index)  # between two stages it is at the earlier one
         return self._at
 
-    def _go_to(self, stage):
-        self._at = max(self._at, stage, key=STAGES.index)  # between two stages it is at the earlier one
-
-    def wait_for(self, stage):
-        """Returns once the run is as far as this, or its process has ended."""
+    def wait_for(self, stage, seconds=math.inf):
+        """Returns once the run is as far as this, or its process has ended, or after so many seconds."""
+        until = time.monotonic() + seconds
         while STAGES.index(self.at()) < STAGES.index(stage) and self.process.poll() is None:
+            if time.monotonic() > until:
+                return
             time.sleep(0.001)
 
 
@@ -376,20 +363,27 @@ def watched(recipe, folder):
 
 
 @pytest.fixture(scope="module")
-def lengths(whole, tmp_path_factory):
-    """How long a run is at each of its stages, in seconds."""
-    folder = tmp_path_factory.mktemp("lengths")
-    with watched(whole[0], folder) as run:
-        begun = [time.monotonic()]
+def uninterrupted_run(tmp_path_factory):
+    """A recipe, what a run of it leaves that nobody interrupts, and for how long it is at each of its stages."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = write_recipe(folder, make_folder(folder / "scans"), steps=30)
+    begun = [time.monotonic()]
+    with watched(recipe, folder) as run:
         for stage in STAGES[1:]:
             run.wait_for(stage)
             begun.append(time.monotonic())
-        assert run.process.wait() == 0
-        begun.append(time.monotonic())
-    return {stage: after - before for stage, before, after in zip(STAGES, begun, begun[1:])}
+        assert run.process.wait() == 0, (folder / "said.txt").read_text()
+    lengths = {stage: after - before for stage, before, after in zip(STAGES, begun, begun[1:])}
+    return recipe, contents(finished_runs(folder / "runs")[0]), lengths
 
 
-def kill_in_turn(whole, folder, moments, lengths, dice):
+@pytest.fixture(scope="module")
+def whole(uninterrupted_run):
+    """A recipe, and what an uninterrupted run of it in a process of its own leaves."""
+    return uninterrupted_run[:2]
+
+
+def kill_in_turn(uninterrupted_run, folder, moments, dice):
     """Starts the same run until it ends by itself; each earlier one is killed at a random moment of a stage.
 
     Kills change nothing in what is left in the end; one that comes late may find the run finished.
@@ -397,13 +391,15 @@ def kill_in_turn(whole, folder, moments, lengths, dice):
     Returns:
         The stages that those which were killed were at.
     """
-    recipe, expected = whole
+    recipe, expected, lengths = uninterrupted_run
     folder.mkdir()
     kills = []
     for stage in moments:
         with watched(recipe, folder) as run:
             run.wait_for(stage)
-            time.sleep(dice.random() * lengths[stage])
+            # A stage that is taken up again several times is shorter each time.
+            seconds = dice.random() * lengths[stage] / moments.count(stage)
+            run.wait_for(STAGES[STAGES.index(stage) + 1], seconds)
             at = run.at()
             run.process.kill()
             if run.process.wait() == -signal.SIGKILL:
@@ -418,29 +414,29 @@ def kill_in_turn(whole, folder, moments, lengths, dice):
     return kills
 
 
-def kill_until(wanted, stages, whole, folder, moments, lengths, seed):
+def kill_until(wanted, stages, uninterrupted_run, folder, moments, seed):
     """Runs that are killed in turn until so many kills were in time, some in each of these stages."""
     print(f"seed {seed}")
     dice, kills = random.Random(seed), []
     for number in range(10):  # on a busy machine a stage may be over before the kill
         if len(kills) >= wanted and stages <= set(kills):
             break
-        kills += kill_in_turn(whole, folder / str(number), moments, lengths, dice)
+        kills += kill_in_turn(uninterrupted_run, folder / str(number), moments, dice)
     told = ", ".join(f"{count} in {stage}" for stage, count in Counter(kills).items())
     print(f"{len(kills)} kills ({told}), 0 differences")
     assert len(kills) >= wanted and stages <= set(kills)
 
 
-def test_four_kills_change_no_bit(whole, lengths, tmp_path):
+def test_four_kills_change_no_bit(uninterrupted_run, tmp_path):
     moments = ["supervoxels", "training", "calibration", "evaluation"]
-    kill_until(4, {"training"}, whole, tmp_path, moments, lengths, seed=1)
+    kill_until(4, {"training"}, uninterrupted_run, tmp_path, moments, seed=1)
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_no_bit(whole, lengths, tmp_path):
+def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path):
     moments = ["data", "supervoxels", *4 * ["training"], "calibration", "calibration", "evaluation", "evaluation"]
     everywhere = set(STAGES) - {"writing"}  # that takes milliseconds
-    kill_until(20, everywhere, whole, tmp_path, moments, lengths, random.randrange(10**6))
+    kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6))
 
 
 def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
