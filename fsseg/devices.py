@@ -49,11 +49,12 @@ def computing(device: torch.device, threads: int, deterministic: bool) -> Iterat
 
     What the device cannot do there is told as FssegError: memory that is full, and operations without fixed digits.
     """
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.deterministic
     torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products refuse
-        torch.use_deterministic_algorithms(True)
+        # Not use_deterministic_algorithms, which loads a compiler for seconds.
+        torch.set_deterministic_debug_mode("error")
         torch.backends.cudnn.deterministic = True
     try:
         yield
@@ -72,7 +73,7 @@ def computing(device: torch.device, threads: int, deterministic: bool) -> Iterat
         ) from None
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
         torch.backends.cudnn.deterministic = before[2]
 
 

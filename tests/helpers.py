@@ -141,6 +141,46 @@ def write_recipe(folder: Path, root: Path, steps=2) -> Path:
     return path
 
 
+LIGHT_BACKBONE = """
+import torch
+from torch import nn
+
+from fsseg import hookimpl
+
+
+class Light(nn.Module):
+    intensity, channels, stride = "zscore", 16, 8
+
+    def __init__(self, *, seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, 16, 4, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(16, 16, 2, 2)
+            )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@hookimpl
+def register_backbones(register):
+    register("light", Light)
+"""
+
+
+def write_light_recipe(folder: Path, root: Path, steps=2) -> list[Path | str]:
+    """The words of a command that runs the recipe with a small backbone, which loads in a third of timm's time.
+
+    It draws from torch's generator and has state of its own, as a backbone may.
+    """
+    path, plugin = write_recipe(folder, root, steps), folder / "light_backbone.py"
+    before, _, after = path.read_text().partition("[backbone]\n")
+    path.write_text(f'{before}[backbone]\nname = "light"\n\n{after[after.index("[training]") :]}')
+    plugin.write_text(LIGHT_BACKBONE)
+    return [path, "--plugin", plugin]
+
+
 def pretend_to_install(folder, distribution, module):
     """What an installation leaves beside a package: its name, its version and its entry points."""
     info = folder / f"{distribution.replace('-', '_')}-0.1.0.dist-info"

@@ -73,7 +73,8 @@ def test_two_at_a_time_give_the_bits_of_one_by_one(path, one_by_one, tmp_path):
     assert re.search(r"fold 1 seed 4 +done +evaluation", shown.output)
     assert "finished" in CliRunner().invoke(app, ["status", str(again.path)]).output
     # Another recipe has other jobs.
-    assert run_as_jobs(jobs_recipe(path, **{"training.steps": 2}), name="tiny", runs_dir=tmp_path, device="cpu")
+    other = jobs_recipe(path, **{"training.steps": 2, "protocol.fold": 0, "seed": 3})
+    assert run_as_jobs(other, name="tiny", runs_dir=tmp_path, device="cpu")
     assert len(list((tmp_path / "jobs").iterdir())) == 2
 
 

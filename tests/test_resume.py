@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_recipe
+from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_light_recipe, write_recipe
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -293,7 +293,7 @@ COMPARED = ("checkpoint.safetensors", "train.jsonl", "calibration.json", "scores
 
 
 def fsseg_run(recipe, runs, *more):
-    command = [sys.executable, "-m", "fsseg", "run", recipe, "--runs-dir", runs, "--device", "cpu"]
+    command = [sys.executable, "-m", "fsseg", "run", *recipe, "--runs-dir", runs, "--device", "cpu"]
     return [*map(str, command), "--set", "speed.checkpoint_every=2", *more]
 
 
@@ -364,9 +364,9 @@ def watched(recipe, folder):
 
 @pytest.fixture(scope="module")
 def uninterrupted_run(tmp_path_factory):
-    """A recipe, what a run of it leaves that nobody interrupts, and for how long it is at each of its stages."""
+    """A recipe in a command's words, what an uninterrupted run of it leaves, and how long it is at each of its stages."""
     folder = tmp_path_factory.mktemp("whole")
-    recipe = write_recipe(folder, make_folder(folder / "scans"), steps=30)
+    recipe = write_light_recipe(folder, make_folder(folder / "scans"), steps=30)
     begun = [time.monotonic()]
     with watched(recipe, folder) as run:
         for stage in STAGES[1:]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-from helpers import make_folder, write_recipe
+from helpers import make_folder, write_light_recipe
 
 from fsseg.jobs import JobSet
 
@@ -43,19 +43,19 @@ def slurm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
-    return write_recipe(folder, make_folder(folder / "scans"), steps=300)
+    return write_light_recipe(folder, make_folder(folder / "scans"), steps=1000)
 
 
 @pytest.fixture(scope="module")
-def local(recipe):
+def local(recipe, tmp_path_factory):
     """The table of the same run in one process."""
     return table_of(
-        subprocess.run(command(recipe, recipe.parent / "local"), capture_output=True, text=True, check=True)
+        subprocess.run(command(recipe, tmp_path_factory.mktemp("local")), capture_output=True, text=True, check=True)
     )
 
 
 def command(recipe, runs, *more):
-    words = [sys.executable, "-m", "fsseg", "run", recipe, "--runs-dir", runs, *FOLDS, *SETTINGS, *more]
+    words = [sys.executable, "-m", "fsseg", "run", *recipe, "--runs-dir", runs, *FOLDS, *SETTINGS, *more]
     return [str(word) for word in words]
 
 
@@ -83,7 +83,7 @@ def under_way(jobs, at_least=10):
     """A job that has done some steps of its training, but not most."""
     for job in jobs.jobs:
         state = job.state()
-        if state.status == "running" and state.stage == "training" and at_least <= state.done < 200:
+        if state.status == "running" and state.stage == "training" and at_least <= state.done < 700:
             return job
     return None
 
@@ -109,7 +109,7 @@ def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, lo
     assert process.returncode == 0, err
     assert table_of(subprocess.CompletedProcess([], 0, out)) == local
     log = (job.folder / "log.txt").read_text()
-    assert re.search(r"training: goes on from step \d+ of 300", log)
+    assert re.search(r"training: goes on from step \d+ of 1000", log)
     restarts = ask(slurm, "scontrol", "show", "job", number)
     assert "Restarts=1" in restarts, restarts
     assert [state.status for state in jobs.states()] == ["done"] * 4
