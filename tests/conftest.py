@@ -36,3 +36,16 @@ def shared():
             pytest.fail(f"{SHARED} is missing")
         pytest.skip(f"needs the reference numbers in {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def tell(record_property):
+    """Says something in the summary at the end, also of a test that passes."""
+    return lambda text: record_property("told", text)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, text in report.user_properties:
+            if name == "told" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid}: {text}")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import make_folder, write_recipe
+from helpers import make_folder, write_light_recipe, write_recipe
 from typer.testing import CliRunner
 
 import fsseg
@@ -116,13 +116,16 @@ def test_a_bug_in_a_job_keeps_its_traceback(tmp_path):
     assert job_progress() is None
 
 
-def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(path, one_by_one, tmp_path):
-    command = [sys.executable, "-m", "fsseg", "run", path, "--runs-dir", tmp_path, "--device", "cpu", "--jobs", "2"]
-    more = MORE | {"training.steps": 300, "seed": 3}
-    command += [word for key, value in more.items() for word in ("--set", f"{key}={value}")]
-    with subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as first:
+def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
+    words = write_light_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=1000)
+    words += [word for key, value in (MORE | {"seed": 3}).items() for word in ("--set", f"{key}={value}")]
+
+    def command(runs, jobs):
+        more = ["--runs-dir", runs, "--device", "cpu", "--jobs", jobs]
+        return [str(word) for word in (sys.executable, "-m", "fsseg", "run", *words, *more)]
+
+    runs = tmp_path / "runs"
+    with subprocess.Popen(command(runs, 2), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as first:
         said = ""
         for line in first.stderr:
             said += line
@@ -133,17 +136,17 @@ def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(path, one_by_one, tm
         said += first.stderr.read()
         assert first.wait() == 130, said
     assert "stopped by SIGINT after its jobs saved themselves; run the same again" in said
-    [folder] = (tmp_path / "jobs").iterdir()
+    [folder] = (runs / "jobs").iterdir()
     jobs = JobSet.read(folder)
     assert {state.status for state in jobs.states()} == {"stopped"}
     assert "stopped by SIGTERM after training step" in CliRunner().invoke(app, ["status", str(folder)]).output
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for where, at_once in ((runs, 2), (tmp_path / "single", 1)):
+        done = subprocess.run(command(where, at_once), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     logs = [(job.folder / "log.txt").read_text() for job in jobs.jobs]
-    assert all(re.search(r"training: goes on from step \d+ of 300", log) for log in logs)
-    whole = fsseg.run(fsseg.load_recipe(path, more), name="tiny", runs_dir=tmp_path / "single", device="cpu")
-    [run] = tmp_path.glob("tiny-*")
-    assert contents(run) == contents(whole.path)
+    assert all(re.search(r"training: goes on from step \d+ of 1000", log) for log in logs)
+    [run], [whole] = runs.glob("tiny-*"), (tmp_path / "single").glob("tiny-*")
+    assert contents(run) == contents(whole)
 
 
 def test_a_killed_job_is_lost_and_runs_again(tmp_path):

@@ -18,24 +18,24 @@ def means(changes, folder):
     return fsseg.run(recipe, runs_dir=folder).table()["mean"]
 
 
-def check_that_training_helps(changes, folder, steps):
+def check_that_training_helps(changes, folder, steps, tell):
     """LinEst, and by at least 3 points the oracle, which no calibration can improve, beat the untrained network."""
     before = means({**changes, "training.steps": 0}, folder)
     after = means({**changes, "training.steps": steps}, folder)
-    print(before.round(1).to_dict(), after.round(1).to_dict())
+    tell(f"untrained {before.round(1).to_dict()}, trained {after.round(1).to_dict()}")
     assert after["LinEst"] > before["LinEst"]
     assert after["OCP"] > before["OCP"] + 3
 
 
 @pytest.mark.slow
-def test_trained_beats_untrained_on_the_phantom(tmp_path):
-    check_that_training_helps({}, tmp_path, steps=1000)
+def test_trained_beats_untrained_on_the_phantom(tmp_path, tell):
+    check_that_training_helps({}, tmp_path, steps=1000, tell=tell)
 
 
 @pytest.mark.real_data
-def test_trained_beats_untrained_on_real_scans(tmp_path, shared):
+def test_trained_beats_untrained_on_real_scans(tmp_path, shared, tell):
     root = str(shared / "data" / "chaos_t2")
-    check_that_training_helps({"dataset.name": "chaos_t2", "dataset.root": root}, tmp_path, steps=1000)
+    check_that_training_helps({"dataset.name": "chaos_t2", "dataset.root": root}, tmp_path, steps=1000, tell=tell)
 
 
 @pytest.mark.real_data

@@ -414,29 +414,29 @@ def kill_in_turn(uninterrupted_run, folder, moments, dice):
     return kills
 
 
-def kill_until(wanted, stages, uninterrupted_run, folder, moments, seed):
+def kill_until(wanted, stages, uninterrupted_run, folder, moments, seed, tell):
     """Runs that are killed in turn until so many kills were in time, some in each of these stages."""
-    print(f"seed {seed}")
+    print(f"seed {seed}")  # which a failure shows
     dice, kills = random.Random(seed), []
     for number in range(10):  # on a busy machine a stage may be over before the kill
         if len(kills) >= wanted and stages <= set(kills):
             break
         kills += kill_in_turn(uninterrupted_run, folder / str(number), moments, dice)
     told = ", ".join(f"{count} in {stage}" for stage, count in Counter(kills).items())
-    print(f"{len(kills)} kills ({told}), 0 differences")
+    tell(f"{len(kills)} kills ({told}), 0 differences")
     assert len(kills) >= wanted and stages <= set(kills)
 
 
-def test_four_kills_change_no_bit(uninterrupted_run, tmp_path):
+def test_four_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
     moments = ["supervoxels", "training", "calibration", "evaluation"]
-    kill_until(4, {"training"}, uninterrupted_run, tmp_path, moments, seed=1)
+    kill_until(4, {"training"}, uninterrupted_run, tmp_path, moments, 1, tell)
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path):
+def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
     moments = ["data", "supervoxels", *4 * ["training"], "calibration", "calibration", "evaluation", "evaluation"]
     everywhere = set(STAGES) - {"writing"}  # that takes milliseconds
-    kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6))
+    kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6), tell)
 
 
 def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):

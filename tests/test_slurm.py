@@ -92,7 +92,7 @@ def ask(environment, *words):
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200).stdout
 
 
-def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, local, tmp_path):
+def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, local, tmp_path, tell):
     """Slurm warns of a preemption or the end of the time with a signal; here it is sent by scancel."""
     runs = tmp_path / "runs"
     with subprocess.Popen(
@@ -113,7 +113,7 @@ def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, lo
     restarts = ask(slurm, "scontrol", "show", "job", number)
     assert "Restarts=1" in restarts, restarts
     assert [state.status for state in jobs.states()] == ["done"] * 4
-    print(f"4 Slurm jobs, 1 cancelled ({job.name}), 0 lost")
+    tell(f"4 Slurm jobs, 1 cancelled ({job.name}), 0 lost")
 
 
 def test_who_watches_may_leave_and_come_back(slurm, recipe, local, tmp_path):
