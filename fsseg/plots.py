@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure`; `figure.savefig("file.pdf")
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,31 +70,38 @@ def scores(results: Results, class_name: str | None = None, *, metric: str = "di
 
 
 def training_curves(results: Results) -> "Figure":
-    """The losses by step, smoothed, and the learned score threshold T_S; a colour for each training of the run.
+    """The losses by step, smoothed, and the learned score threshold T_S: a colour for each kind of training, a line for
+    each fold and seed.
 
     Raises FssegError where a run keeps no log of its training.
     """
-    logs = [(name, read_lines(folder / LOG)) for name, folder in _trainings(results)]
-    logs = [(name, records) for name, records in logs if records]
+    logs = [(folder, read_lines(folder / LOG)) for _, folder in _trainings(results)]
+    logs = [(folder, records) for folder, records in logs if records]
     if not logs:
         raise FssegError(
             f"{results.path}: there is no log of a training, expected {LOG} below its folds with a line at least; a training "
             f"of less than {LOG_EVERY} steps leaves none"
         )
-    figure, (left, right) = panels(6.8, 3.0, 2)
-    for number, (name, records) in enumerate(logs):
-        colour = COLOURS[number % len(COLOURS)]
+    names = [rows[0].name for _, rows in rows_by_training(results.recipe)]
+    figure, (left, right) = panels(6.8, 3.2, 2)
+    lines: dict[str, Any] = {}
+    for folder, records in logs:
+        kind = int(folder.name.removeprefix("training"))
+        look = {"color": COLOURS[kind % len(COLOURS)], "alpha": 0.8, "linewidth": 1.2}
         for style, (key, told) in zip(("-", "--", ":"), LOSSES.items()):
             values = [(record["step"], record[key]) for record in records if record.get(key)]
             if values:
-                left.plot(*_smooth(values), style, color=colour, label=f"{name}, {told}" if len(logs) > 1 else told)
+                label = f"training of {names[kind]}, {told}" if len(names) > 1 else told
+                lines[label] = left.plot(*_smooth(values), style, **look)[0]
         thresholds = [(record["step"], record["score_threshold"]) for record in records if "score_threshold" in record]
         if thresholds:
-            right.plot(*_smooth(thresholds), color=colour, label=name)
+            right.plot(*_smooth(thresholds), **look)
     for axes, told in ((left, "loss"), (right, "score threshold")):
         axes.set_xlabel("step")
         axes.set_ylabel(told)
-    left.legend(frameon=False, fontsize=6)
+    # Below both, where it takes as much room as it needs of the page and none of the curves'.
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=6)
+    figure.set_figheight(3.2 + 0.12 * math.ceil(len(lines) / 2))
     return figure
 
 

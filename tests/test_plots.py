@@ -74,3 +74,20 @@ def test_the_line_of_lin_est_is_what_it_learned(results):
 def test_training_curves_have_a_line_for_each_fold(results):
     figure = plots.training_curves(results)
     assert len(figure.axes[1].lines) == 5 and figure.axes[0].get_xlabel() == "step"
+
+
+def test_many_trainings_leave_room_for_their_curves(tmp_path):
+    """Two kinds of training and five folds: a colour for each kind, and a legend that does not know of folds."""
+    path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=60)
+    path.write_text(
+        path.read_text()
+        + '[[variants]]\nname = "ADNet"\nhead = "adnet"\nthreshold = "ce_t"\ntraining = { t_loss = 1.0 }\n'
+    )
+    results = fsseg.run(fsseg.load_recipe(path, {"protocol.fold": "all"}), runs_dir=tmp_path / "runs", device="cpu")
+    figure = plots.training_curves(results)
+    left, right = figure.axes
+    figure.canvas.draw()
+    assert len(right.lines) == 10 and len({line.get_color() for line in right.lines}) == 2
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(told) == len(set(told)) and {"training of CE-T, query loss", "training of ADNet, T loss"} <= set(told)
+    assert left.get_window_extent().height > 0.5 * figure.bbox.height
