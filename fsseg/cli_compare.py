@@ -102,7 +102,7 @@ def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | N
     """Prints how the Dice of each run depends on its support."""
     import pandas
 
-    from fsseg.comparison import as_latex
+    from fsseg.comparison import as_latex, as_markdown
     from fsseg.sensitivity import support_sensitivity
 
     with follow() as bars:
@@ -120,7 +120,7 @@ def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | N
     for one in found:
         shown = one.shown()
         if format == "md":
-            print(shown.to_markdown(disable_numparse=True, stralign="right"))
+            print(as_markdown(shown))
         elif format == "latex":
             print(as_latex(shown), end="")
         else:

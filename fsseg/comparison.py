@@ -179,7 +179,7 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The table in Markdown, as people read it."""
-        return self.shown().to_markdown(disable_numparse=True, stralign="right")
+        return as_markdown(self.shown())
 
     def to_latex(self) -> str:
         """The table in LaTeX (booktabs), as people read it."""
@@ -279,6 +279,11 @@ def compare(
 
 LATEX = {"±": r"$\pm$", "–": "--", "<": "$<$"}
 """Characters that LaTeX has other words for."""
+
+
+def as_markdown(shown: "pandas.DataFrame") -> str:
+    """A table of text in Markdown: names to the left, the rest to the right."""
+    return shown.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(shown.columns)))
 
 
 def as_latex(shown: "pandas.DataFrame") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
-from fsseg.comparison import as_latex
+from fsseg.comparison import as_latex, as_markdown
 from fsseg.figures import COLOURS, panels
 from fsseg.kept_labels import Counted, of_every_score
 from fsseg.progress import Progress
@@ -166,7 +166,7 @@ class ErrorTable:
 
     def to_markdown(self) -> str:
         """The table in Markdown, as people read it."""
-        return f"{self.shown().to_markdown(disable_numparse=True, stralign='right')}\n\n{LEGEND}"
+        return f"{as_markdown(self.shown())}\n\n{LEGEND}"
 
     def to_latex(self) -> str:
         """The table in LaTeX (booktabs), as people read it."""

@@ -200,6 +200,9 @@ def test_tables_in_every_form(kept):
     comparison = fsseg.compare([kept], baseline="AD_Net")
     markdown = comparison.to_markdown().splitlines()
     assert [cell.strip() for cell in markdown[2].split("|")[1:3]] == ["TPM *", f"{np.mean(A):.1f}"]
+    assert (
+        markdown[1].startswith("|:--") and markdown[1].count("-:|") == markdown[1].count("|") - 2
+    )  # names to the left
     difference = np.subtract(A, B).mean()
     assert f"{difference:+.1f} [" in markdown[2] and "no difference shown (p = 0." in markdown[2]
     latex = comparison.to_latex()
