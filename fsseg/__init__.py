@@ -9,60 +9,60 @@ from typing import TYPE_CHECKING, Any
 from fsseg.errors import DataError, FssegError
 
 if TYPE_CHECKING:
-    from fsseg.ablation import Sweep, sweep
-    from fsseg.backbones.deeplab import DeepLabResNet101
-    from fsseg.backbones.timm import TimmBackbone
-    from fsseg.calibration import calibrate
-    from fsseg.comparison import Comparison, compare
-    from fsseg.data.folders import find_dataset
-    from fsseg.grids import FileGrid
-    from fsseg.heads import AdNet, AdNetPp, Tpm
-    from fsseg.hookspecs import hookimpl
-    from fsseg.plugins import choose_plugins, registry
-    from fsseg.predicted_files import predict_files, read_volume
-    from fsseg.prediction import Predictor, export_onnx, export_predictor, load_predictor
-    from fsseg.protocols import FoldScheme
-    from fsseg.prototypes import EmGmm, Map
-    from fsseg.recipe import Recipe, load_recipe
-    from fsseg.refiners import Amount, Component3d, Position, QueryInformed, Smooth3d
-    from fsseg.report import write_report
-    from fsseg.reproduction import Reproduction, reproduce
-    from fsseg.results import Results, load_results
-    from fsseg.runs import run
-    from fsseg.segmenter import Segmenter
-    from fsseg.sensitivity import Sensitivity, support_sensitivity
-    from fsseg.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp, Profile
+    from fsseg.analysis.comparison import Comparison, compare
+    from fsseg.analysis.reproduction import Reproduction, reproduce
+    from fsseg.analysis.supports import Sensitivity, support_sensitivity
+    from fsseg.analysis.sweep import Sweep, sweep
+    from fsseg.analysis.wrong_voxels import ErrorTable, error_table
+    from fsseg.data.datasets.folders import find_dataset
+    from fsseg.data.grids import FileGrid
+    from fsseg.data.volume import Volume
+    from fsseg.model.backbones.deeplab import DeepLabResNet101
+    from fsseg.model.backbones.timm import TimmBackbone
+    from fsseg.model.heads import AdNet, AdNetPp, Tpm
+    from fsseg.model.prototypes import EmGmm, Map
+    from fsseg.model.refiners import Amount, Component3d, Position, QueryInformed, Smooth3d
+    from fsseg.model.segmenter import Segmenter
+    from fsseg.model.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp, Profile
+    from fsseg.plugins.hookspecs import hookimpl
+    from fsseg.plugins.manager import choose_plugins, registry
+    from fsseg.prediction.files import predict_files, read_volume
+    from fsseg.prediction.predictor import Predictor, export_onnx, export_predictor, load_predictor
+    from fsseg.recipe.protocols import FoldScheme
+    from fsseg.recipe.tables import Recipe, load_recipe
+    from fsseg.report.page import write_report
+    from fsseg.runs.results import Results, load_results
+    from fsseg.runs.run import run
+    from fsseg.training.calibration import calibrate
     from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Score, Segmentation, Support
-    from fsseg.volumes import Volume
-    from fsseg.wrong_voxels import ErrorTable, error_table
 
 _HOMES = {
-    "fsseg.ablation": ["Sweep", "sweep"],
-    "fsseg.backbones.deeplab": ["DeepLabResNet101"],
-    "fsseg.backbones.timm": ["TimmBackbone"],
-    "fsseg.calibration": ["calibrate"],
-    "fsseg.comparison": ["Comparison", "compare"],
-    "fsseg.data.folders": ["find_dataset"],
-    "fsseg.grids": ["FileGrid"],
-    "fsseg.heads": ["AdNet", "AdNetPp", "Tpm"],
-    "fsseg.hookspecs": ["hookimpl"],
-    "fsseg.plugins": ["choose_plugins", "registry"],
-    "fsseg.predicted_files": ["predict_files", "read_volume"],
-    "fsseg.prediction": ["Predictor", "export_onnx", "export_predictor", "load_predictor"],
-    "fsseg.protocols": ["FoldScheme"],
-    "fsseg.prototypes": ["EmGmm", "Map"],
-    "fsseg.recipe": ["Recipe", "load_recipe"],
-    "fsseg.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
-    "fsseg.report": ["write_report"],
-    "fsseg.reproduction": ["Reproduction", "reproduce"],
-    "fsseg.results": ["Results", "load_results"],
-    "fsseg.runs": ["run"],
-    "fsseg.segmenter": ["Segmenter"],
-    "fsseg.sensitivity": ["Sensitivity", "support_sensitivity"],
-    "fsseg.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
+    "fsseg.analysis.sweep": ["Sweep", "sweep"],
+    "fsseg.model.backbones.deeplab": ["DeepLabResNet101"],
+    "fsseg.model.backbones.timm": ["TimmBackbone"],
+    "fsseg.training.calibration": ["calibrate"],
+    "fsseg.analysis.comparison": ["Comparison", "compare"],
+    "fsseg.data.datasets.folders": ["find_dataset"],
+    "fsseg.data.grids": ["FileGrid"],
+    "fsseg.model.heads": ["AdNet", "AdNetPp", "Tpm"],
+    "fsseg.plugins.hookspecs": ["hookimpl"],
+    "fsseg.plugins.manager": ["choose_plugins", "registry"],
+    "fsseg.prediction.files": ["predict_files", "read_volume"],
+    "fsseg.prediction.predictor": ["Predictor", "export_onnx", "export_predictor", "load_predictor"],
+    "fsseg.recipe.protocols": ["FoldScheme"],
+    "fsseg.model.prototypes": ["EmGmm", "Map"],
+    "fsseg.recipe.tables": ["Recipe", "load_recipe"],
+    "fsseg.model.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
+    "fsseg.report.page": ["write_report"],
+    "fsseg.analysis.reproduction": ["Reproduction", "reproduce"],
+    "fsseg.runs.results": ["Results", "load_results"],
+    "fsseg.runs.run": ["run"],
+    "fsseg.model.segmenter": ["Segmenter"],
+    "fsseg.analysis.supports": ["Sensitivity", "support_sensitivity"],
+    "fsseg.model.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
     "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "QueryVolume", "Score", "Segmentation", "Support"],
-    "fsseg.volumes": ["Volume"],
-    "fsseg.wrong_voxels": ["ErrorTable", "error_table"],
+    "fsseg.data.volume": ["Volume"],
+    "fsseg.analysis.wrong_voxels": ["ErrorTable", "error_table"],
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 

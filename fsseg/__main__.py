@@ -1,5 +1,5 @@
 """`python -m fsseg`."""
 
-from fsseg.cli import main
+from fsseg.cli.main import main
 
 main()

@@ -1,6 +1,6 @@
 """What a component of each kind must offer. A component is an ordinary class with annotated keyword-only arguments.
 
-Those of datasets and supervoxels are in `fsseg.volumes`. These are Protocols: nothing needs to inherit from them. Shapes are in words (see `fsseg.types`).
+Those of datasets and supervoxels are in `fsseg.data.volume`. These are Protocols: nothing needs to inherit from them. Shapes are in words (see `fsseg.types`).
 """
 
 from collections.abc import Iterator

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fsseg.data.regions import count_regions
-from fsseg.data.scans import TrainingScan
-from fsseg.protocols import FOLD_SCHEMES
-from fsseg.recipe import EpisodeTable
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.recipe.protocols import FOLD_SCHEMES
+from fsseg.recipe.tables import EpisodeTable
+from fsseg.training.scans import TrainingScan
 
 
 class NoBackbone(nn.Module):

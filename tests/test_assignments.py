@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 import fsseg
 from fsseg import AdNet, CeT, Fixed, FssegError, Map, Ocp, Segmenter, Tpm
-from fsseg.assignments import assign, divide_query
-from fsseg.data.scans import EvaluationScan
-from fsseg.evaluation import evaluate
-from fsseg.grids import WorkingGrid
-from fsseg.progress import Silent
-from fsseg.protocols import PROTOCOLS, Fold
-from fsseg.results import Results
-from fsseg.run_data import RunData
-from fsseg.segmenter import encode, encode_support
-from fsseg.variants import Variant
+from fsseg.data.grids import WorkingGrid
+from fsseg.evaluation.assignments import assign, divide_query
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.model.segmenter import encode, encode_support
+from fsseg.model.variants import Variant
+from fsseg.recipe.protocols import PROTOCOLS, Fold
+from fsseg.runs.data import RunData
+from fsseg.runs.results import Results
+from fsseg.system.progress import Silent
+from fsseg.training.scans import EvaluationScan
 
 FOLD = Fold(0, "s", ("q", "r"), ("t",))
 

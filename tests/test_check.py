@@ -10,10 +10,10 @@ from helpers import make_folder, write_nifti
 from typer.testing import CliRunner
 
 from fsseg import FssegError
-from fsseg.cli import app
-from fsseg.data.check import check_folder
-from fsseg.data.contact_sheet import write_contact_sheet
-from fsseg.data.files import read_nifti
+from fsseg.cli.main import app
+from fsseg.data.datasets.check import check_folder
+from fsseg.data.datasets.contact_sheet import write_contact_sheet
+from fsseg.data.datasets.nifti import read_nifti
 
 
 def texts(checked, severity):

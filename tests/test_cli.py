@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import make_folder, write_recipe
 
-from fsseg.cli import main
+from fsseg.cli.main import main
 
 
 def shell(*arguments):

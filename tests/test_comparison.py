@@ -13,10 +13,10 @@ from scipy.stats import rankdata
 
 import fsseg
 from fsseg import FssegError
-from fsseg.comparison import _holm
-from fsseg.distances import Assd, Hd95, Nsd
-from fsseg.records import CaseScore, write_json, write_lines
-from fsseg.results import Results
+from fsseg.analysis.comparison import _holm
+from fsseg.evaluation.distances import Assd, Hd95, Nsd
+from fsseg.runs.results import Results
+from fsseg.system.files import CaseScore, write_json, write_lines
 
 ABOUT = {"dataset": "made up", "protocol": "ep2", "protocol_hash": "aa", "data": {"0": "d"}}
 
@@ -221,7 +221,7 @@ def test_tables_in_every_form(kept):
 
 def test_a_recipe_is_run_and_then_compared(monkeypatch, two):
     seen = []
-    monkeypatch.setattr("fsseg.runs.run", lambda recipe, **how: seen.append((recipe, how)) or two)
+    monkeypatch.setattr("fsseg.runs.run.run", lambda recipe, **how: seen.append((recipe, how)) or two)
     recipe = Path(__file__).parents[1] / "recipes" / "table1.toml"
     fsseg.compare([recipe], baseline="ADNet", runs_dir="elsewhere")
     told = seen[0][1]
@@ -253,7 +253,7 @@ def test_distances_where_one_is_missing():
 
 
 def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["fsseg", "compare", *map(str, arguments)])

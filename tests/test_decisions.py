@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from helpers import make_folder, write_recipe
 
 import fsseg
-from fsseg.decisions import read_decisions
-from fsseg.grids import find_grid
+from fsseg.data.grids import find_grid
+from fsseg.evaluation.decisions import read_decisions
 
 CHANGES = {
     "one class at a time": {},

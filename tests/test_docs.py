@@ -15,12 +15,12 @@ import typer
 
 import fsseg
 from fsseg import registry
-from fsseg.cli import app
-from fsseg.pages import components_page, contract_page
-from fsseg.prediction import Prediction
-from fsseg.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
-from fsseg.recipe import TABLES, EpisodeTable, ProtocolTable, parse_recipe
-from fsseg.sweeps import expand
+from fsseg.cli.main import app
+from fsseg.cli.pages import components_page, contract_page
+from fsseg.prediction.predictor import Prediction
+from fsseg.recipe.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
+from fsseg.recipe.sweep import expand
+from fsseg.recipe.tables import TABLES, EpisodeTable, ProtocolTable, parse_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -33,7 +33,7 @@ def test_the_page_of_components_is_current():
 
 
 def test_the_page_of_contracts_is_current():
-    """Made by `uv run python -c "from fsseg.pages import contract_page; print(contract_page(), end='')" > docs/contract.md`."""
+    """Made by `uv run python -c "from fsseg.cli.pages import contract_page; print(contract_page(), end='')" > docs/contract.md`."""
     assert (ROOT / "docs" / "contract.md").read_text() == contract_page()
 
 
@@ -60,8 +60,8 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
         assert isinstance(runs[0], Nothing) and baseline in [variant.name for variant in seen[0].variants]
         return Nothing()
 
-    monkeypatch.setattr("fsseg.runs.run", lambda recipe: seen.append(recipe) or Nothing())
-    monkeypatch.setattr("fsseg.comparison.compare", compare)
+    monkeypatch.setattr("fsseg.runs.run.run", lambda recipe: seen.append(recipe) or Nothing())
+    monkeypatch.setattr("fsseg.analysis.comparison.compare", compare)
     exec(re.findall(r"```python\n(.*?)```", README, flags=re.S)[1], {})  # noqa: S102
     assert seen[0].training.steps == 500 and seen[0].variants[0].prototypes.options == {"count": 3}
     seen[0].check()
@@ -96,7 +96,7 @@ def test_the_page_about_comparing(monkeypatch):
     page = (ROOT / "docs" / "comparing.md").read_text()
     seen = []
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("fsseg.comparison.compare", lambda sources, **how: seen.append((sources, how)))
+    monkeypatch.setattr("fsseg.analysis.comparison.compare", lambda sources, **how: seen.append((sources, how)))
     names = {}
     for code in re.findall(r"```python\n(.*?)```", page, flags=re.S):
         exec(code, names)  # noqa: S102 (our own documentation)
@@ -127,7 +127,7 @@ def test_the_page_about_looking(monkeypatch, tmp_path):
             return Prediction(inside.astype(np.uint8), {1: np.where(inside, 1.0, -1.0).astype(np.float32)})
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fsseg.prediction.load_predictor", lambda run: Standing())
+    monkeypatch.setattr("fsseg.prediction.predictor.load_predictor", lambda run: Standing())
     voxels = np.random.default_rng(0).normal(size=(8, 7, 4)).astype(np.float32)
     for name, data in (("a", voxels), ("a_labels", (voxels > 0).astype(np.uint8)), ("b", voxels)):
         nibabel.save(nibabel.Nifti1Image(data, np.diag([-1.5, 2.0, 5.0, 1.0])), f"{name}.nii.gz")

@@ -7,9 +7,17 @@ from helpers import block_scan, published_rules
 from scipy import ndimage
 
 from fsseg import FssegError
-from fsseg.data.augment import Affine, affine_matrix, change_gamma, draw_noise, elastic_field, warp_grids, warp_slice
-from fsseg.data.regions import count_regions
-from fsseg.episodes import EpisodeSampler, Ingredients, compose
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.training.augment import (
+    Affine,
+    affine_matrix,
+    change_gamma,
+    draw_noise,
+    elastic_field,
+    warp_grids,
+    warp_slice,
+)
+from fsseg.training.episodes import EpisodeSampler, Ingredients, compose
 
 
 def test_region_counts_equal_a_scan_of_the_volume():

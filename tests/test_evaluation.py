@@ -7,13 +7,14 @@ import torch
 from helpers import TinyBackbone
 from test_assignments import FOLD, scan_with
 
-from fsseg import AdNet, AvgEst, CeT, EmGmm, Map, Ocp, Segmenter, Tpm, segmenter
-from fsseg.assignments import assign
-from fsseg.evaluation import evaluate
-from fsseg.protocols import PROTOCOLS
-from fsseg.segmenter import encode_in_parts
+from fsseg import AdNet, AvgEst, CeT, EmGmm, Map, Ocp, Segmenter, Tpm
+from fsseg.evaluation.assignments import assign
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.model import segmenter
+from fsseg.model.segmenter import encode_in_parts
+from fsseg.model.variants import Variant
+from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.types import Query
-from fsseg.variants import Variant
 
 CLASSES = {1: "one", 2: "two"}
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ from helpers import make_folder, write_recipe
 from safetensors.torch import load_file
 
 from fsseg import registry
-from fsseg.cli import main
-from fsseg.heads import AdNet
+from fsseg.cli.main import main
+from fsseg.model.heads import AdNet
 
 
 def every_row(together):

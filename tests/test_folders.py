@@ -8,9 +8,9 @@ import pytest
 from helpers import make_folder, write_nifti
 
 from fsseg import FssegError
-from fsseg.data.files import read_nifti
-from fsseg.data.folders import ChaosT2, Cmr, NiftiFolder, Sabs, find_dataset
-from fsseg.data.stored import Stored
+from fsseg.data.datasets.folders import ChaosT2, Cmr, NiftiFolder, Sabs, find_dataset
+from fsseg.data.datasets.nifti import read_nifti
+from fsseg.data.supervoxels.stored import Stored
 
 
 @pytest.fixture

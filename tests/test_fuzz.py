@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 import fsseg
 from fsseg import FssegError
-from fsseg.plugins import registry
-from fsseg.progress import Silent
-from fsseg.recipe import load_recipe, parse_recipe
-from fsseg.run_data import RunData
+from fsseg.plugins.manager import registry
+from fsseg.recipe.tables import load_recipe, parse_recipe
+from fsseg.runs.data import RunData
+from fsseg.system.progress import Silent
 
 ROOT = Path(__file__).parents[1]
 RECIPES = [path.read_text() for path in sorted((ROOT / "recipes").glob("*.toml"))]
@@ -64,7 +64,7 @@ VALUES = st.one_of(
     st.floats(),
     st.text(max_size=8),
     st.sampled_from(
-        ["tpm", "map", "cuda", "../x", "/etc/passwd", "os.system", "fsseg.heads:Tpm", "a" * 300, "\x00", "nan"]
+        ["tpm", "map", "cuda", "../x", "/etc/passwd", "os.system", "fsseg.model.heads:Tpm", "a" * 300, "\x00", "nan"]
     ),
     st.lists(st.one_of(st.integers(-2, 3), st.text(max_size=3)), max_size=3),
     st.dictionaries(st.sampled_from(["name", "count", "steps", "x"]), st.integers(-1, 3), max_size=2),
@@ -342,7 +342,7 @@ def test_a_pickle_in_place_of_any_file_runs_nothing(tmp_path):
         ("training.head", "subprocess:run"),
         ("variants.0.threshold", "builtins:eval"),
         ("supervoxels", "__import__"),
-        ("dataset", "fsseg.data.folders:Nifti"),
+        ("dataset", "fsseg.data.datasets.folders:Nifti"),
         ("metrics", ["tests.helpers:TinyBackbone"]),
         ("trackers", ["runpy:run_path"]),
     ],

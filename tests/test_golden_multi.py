@@ -6,8 +6,8 @@ import torch
 from helpers import NoBackbone
 
 from fsseg import AdNetPp, AvgEst, CeT, LinEst, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
-from fsseg.losses import alignment_loss, log_probabilities
-from fsseg.ops import cosine
+from fsseg.model.ops import cosine
+from fsseg.training.losses import alignment_loss, log_probabilities
 
 
 @pytest.fixture

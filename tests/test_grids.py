@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import fsseg
-from fsseg.grids import FileGrid, WorkingGrid, anisotropic_axis, find_grid, working_grid
-from fsseg.ops import restore_labels
+from fsseg.data.grids import FileGrid, WorkingGrid, anisotropic_axis, find_grid, working_grid
+from fsseg.model.ops import restore_labels
 
 SIGNED_AXES = [
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)

@@ -8,10 +8,11 @@ import pytest
 from helpers import make_folder, write_recipe
 
 import fsseg
-from fsseg import choose_plugins, hookspecs
-from fsseg.hookspecs import describe, spec_names
-from fsseg.plugin_sources import Plugin
-from fsseg.plugins import check_hooks
+from fsseg import choose_plugins
+from fsseg.plugins import hookspecs
+from fsseg.plugins.hookspecs import describe, spec_names
+from fsseg.plugins.manager import check_hooks
+from fsseg.plugins.sources import Plugin
 
 PAGE = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
 SECTIONS = {text.partition("\n")[0]: text for text in PAGE.split("\n### ")[1:]}
@@ -143,7 +144,7 @@ def test_whoever_heard_of_the_start_hears_of_the_error(heard, recipe_file, tmp_p
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fsseg.fold_run.evaluate", stop)
+    monkeypatch.setattr("fsseg.runs.fold.evaluate", stop)
     recipe = fsseg.load_recipe(recipe_file, {"training.steps": 2})
     with pytest.raises(KeyboardInterrupt):
         fsseg.run(recipe, runs_dir=tmp_path / "runs")

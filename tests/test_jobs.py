@@ -18,18 +18,18 @@ from typer.testing import CliRunner
 
 import fsseg
 from fsseg import FssegError
-from fsseg.cli import app
-from fsseg.cli_jobs import _without, change_launcher
-from fsseg.console import JobTable
-from fsseg.devices import places_for_trainings
-from fsseg.interruptions import Stopped
-from fsseg.jobs import JobProgress, JobSet, State, job_progress, work
-from fsseg.launchers import SlurmJob, _parameters, run_here
-from fsseg.locks import holding
-from fsseg.progress import Silent
-from fsseg.recipe import LauncherTable, parse_recipe
-from fsseg.run_data import RunData
-from fsseg.run_jobs import make_jobs, run_as_jobs
+from fsseg.cli.console import JobTable
+from fsseg.cli.jobs import _without, change_launcher
+from fsseg.cli.main import app
+from fsseg.jobs.job import JobProgress, JobSet, State, job_progress, work
+from fsseg.jobs.launchers import SlurmJob, _parameters, run_here
+from fsseg.jobs.run import make_jobs, run_as_jobs
+from fsseg.recipe.tables import LauncherTable, parse_recipe
+from fsseg.runs.data import RunData
+from fsseg.system.devices import places_for_trainings
+from fsseg.system.locks import holding
+from fsseg.system.progress import Silent
+from fsseg.system.signals import Stopped
 
 MORE = {"protocol.folds": "disjoint2", "protocol.fold": "all", "seed": [3, 4], "speed.threads": 1}
 
@@ -193,7 +193,7 @@ def test_only_the_first_attempt_is_fresh(tmp_path):
 def test_what_a_job_tells(tmp_path, monkeypatch):
     [job] = JobSet.make(tmp_path / "set", "a test", {"a": []}).jobs
     now = [0.0]
-    monkeypatch.setattr("fsseg.jobs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fsseg.jobs.job.time.monotonic", lambda: now[0])
     progress = JobProgress(job)
     for number in progress.track(range(10), "training", 10):
         assert job.told().done == (number if number else 0)
@@ -352,7 +352,7 @@ def test_each_job_sees_its_gpu(tmp_path):
         "time.sleep(60 if sys.argv[1].endswith('a') else 0)"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fsseg.launchers.command_of", lambda job: [sys.executable, "-c", code, str(job.folder)])
+        patch.setattr("fsseg.jobs.launchers.command_of", lambda job: [sys.executable, "-c", code, str(job.folder)])
 
         asked = []
 

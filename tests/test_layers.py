@@ -62,7 +62,7 @@ def test_one_module_names_the_accelerator():
 
 def test_scans_are_read_and_cut_without_torch():
     """Worker processes that compute supervoxels or prepare scans stay small."""
-    modules = "fsseg.precompute, fsseg.data.check, fsseg.data.slic, fsseg.data.phantom, fsseg.data.prepare.engine"
+    modules = "fsseg.runs.precompute, fsseg.data.datasets.check, fsseg.data.supervoxels.slic, fsseg.data.datasets.phantom.dataset, fsseg.prepare.engine"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fsseg
-from fsseg.data.folders import ChaosT2
-from fsseg.data.stored import Stored
+from fsseg.data.datasets.folders import ChaosT2
+from fsseg.data.supervoxels.stored import Stored
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,13 +12,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from fsseg import FssegError, locks
-from fsseg.locks import Holder, Lock, acquire, holding, is_held, read_holder, release
+from fsseg import FssegError
+from fsseg.system import locks
+from fsseg.system.locks import Holder, Lock, acquire, holding, is_held, read_holder, release
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fsseg.locks import holding
+from fsseg.system.locks import holding
 with holding(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -27,7 +28,7 @@ with holding(Path(sys.argv[1])):
 COUNT = """
 import sys, time
 from pathlib import Path
-from fsseg.locks import holding
+from fsseg.system.locks import holding
 counter = Path(sys.argv[1]) / "counter"
 for _ in range(20):
     with holding(Path(sys.argv[1]) / "work.lock"):
@@ -145,7 +146,7 @@ def test_without_hard_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr("fsseg.locks.os.link", refuse)
+    monkeypatch.setattr("fsseg.system.locks.os.link", refuse)
     path = tmp_path / "work.lock"
     mine = acquire(path)
     assert read_holder(path) == mine and not locks._create(path, Holder.me())

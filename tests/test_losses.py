@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from fsseg import AdNet, Map, Prototypes, Support, Tpm
-from fsseg.losses import alignment_loss, exchange_loss, log_probabilities, predicted_masks, t_loss, weighted_nll
-from fsseg.training import update_averages
+from fsseg.training.loop import update_averages
+from fsseg.training.losses import (
+    alignment_loss,
+    exchange_loss,
+    log_probabilities,
+    predicted_masks,
+    t_loss,
+    weighted_nll,
+)
 
 
 def test_weighted_nll_by_hand():

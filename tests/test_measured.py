@@ -11,9 +11,9 @@ from helpers import make_folder, write_recipe
 
 import fsseg
 from fsseg import FssegError
-from fsseg.comparison import _datasets
-from fsseg.measured import MEASURES, with_measures
-from fsseg.results import Results, load_results
+from fsseg.analysis.comparison import _datasets
+from fsseg.analysis.later_metrics import MEASURES, with_measures
+from fsseg.runs.results import Results, load_results
 
 CHANGES = {
     "ep2": {},

@@ -9,7 +9,7 @@ import pytest
 from helpers import make_folder, write_nifti, write_recipe
 
 import fsseg
-from fsseg.cli import main
+from fsseg.cli.main import main
 
 
 @pytest.fixture(scope="module")

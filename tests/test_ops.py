@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fsseg.ops import decide, ideal_prior, nth_by_counting, nth_by_partition, raise_foreground
+from fsseg.model.ops import decide, ideal_prior, nth_by_counting, nth_by_partition, raise_foreground
 from fsseg.types import margin
 
 values = st.floats(-30, 30, width=32)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fsseg.data.phantom import CLASSES, AbdomenPhantom, generate_case
+from fsseg.data.datasets.phantom.dataset import CLASSES, AbdomenPhantom, generate_case
+from fsseg.data.volume import Dataset
 from fsseg.errors import DataError
-from fsseg.options import options_of
-from fsseg.volumes import Dataset
+from fsseg.plugins.options import options_of
 
 VOLUME_ML = {"liver": (750, 1600), "right_kidney": (60, 190), "left_kidney": (60, 190), "spleen": (110, 290)}
 SLICES = {"liver": 14, "right_kidney": 8, "left_kidney": 8, "spleen": 7}

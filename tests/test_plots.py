@@ -8,7 +8,8 @@ import torch
 from helpers import make_folder, write_recipe
 
 import fsseg
-from fsseg import FssegError, plots
+from fsseg import FssegError
+from fsseg.report import plots
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from helpers import dummy_plugins, make_folder, pretend_to_install, write_recipe
 
 from fsseg import FssegError, choose_plugins, load_recipe, registry
-from fsseg.components import KINDS
-from fsseg.explained import recipe_schema, settings
-from fsseg.recipe import read_tables
-from fsseg.scaffold import write_plugin
+from fsseg.plugins.registry import KINDS
+from fsseg.plugins.scaffold import write_plugin
+from fsseg.recipe.settings import recipe_schema, settings
+from fsseg.recipe.tables import read_tables
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))

@@ -8,11 +8,14 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from fsseg import FssegError, hookimpl, hookspecs, plugin_sources, plugins
-from fsseg.components import KINDS, Component, Registry
-from fsseg.options import _type_name, nearest, options_of, schema, validate
-from fsseg.plugin_sources import Plugin
-from fsseg.plugins import choose_plugins, registry
+from fsseg import FssegError, hookimpl
+from fsseg.plugins import hookspecs
+from fsseg.plugins import manager as plugins
+from fsseg.plugins import sources as plugin_sources
+from fsseg.plugins.manager import choose_plugins, registry
+from fsseg.plugins.options import _type_name, nearest, options_of, schema, validate
+from fsseg.plugins.registry import KINDS, Component, Registry
+from fsseg.plugins.sources import Plugin
 
 
 class Sample:
@@ -289,7 +292,7 @@ def test_nearest_names():
 
 def test_listing_imports_nothing_heavy():
     code = (
-        "import sys, fsseg; from fsseg.plugins import registry; list(registry());"
+        "import sys, fsseg; from fsseg.plugins.manager import registry; list(registry());"
         "print([m for m in ('torch', 'timm', 'pandas', 'numba', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

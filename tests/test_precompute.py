@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 import fsseg
 from fsseg import FssegError
-from fsseg.cli import app
+from fsseg.cli.main import app
 from fsseg.data.cache import cache_folder
-from fsseg.precompute import compute_supervoxels
-from fsseg.recipe import ComponentTable, GridTable
+from fsseg.recipe.tables import ComponentTable, GridTable
+from fsseg.runs.precompute import compute_supervoxels
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_the_command_prints_a_line_per_scan(tmp_path):
 
 
 def test_slic_is_a_line_of_a_recipe(tmp_path):
-    pytest.importorskip("fsseg.data.slic")
+    pytest.importorskip("fsseg.data.supervoxels.slic")
     root = make_folder(tmp_path / "scans")
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=1), {"supervoxels": "slic"})
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")

@@ -11,7 +11,7 @@ from helpers import make_folder, write_nifti, write_recipe
 import fsseg
 from fsseg import FssegError, load_predictor, load_recipe
 from fsseg.data.working import on_working_grid
-from fsseg.predicted_files import predict_files, read_volume
+from fsseg.prediction.files import predict_files, read_volume
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_a_scan_of_other_spacing_is_resampled_by_the_recipes_rule(work, tmp_path
     """The recipe says 3 mm and 32 pixels: a scan of half the pixel size is seen as the plain one, and labelled on its own grid."""
     _, root, recipe = work
     table = recipe.dumps() | {"grid": {"spacing": 3.0, "size": 32}}
-    results = fsseg.run(fsseg.recipe.parse_recipe(table), runs_dir=tmp_path / "runs")
+    results = fsseg.run(fsseg.recipe.tables.parse_recipe(table), runs_dir=tmp_path / "runs")
     scan = nibabel.load(root / "image_3.nii.gz")
     fine = np.asanyarray(scan.dataobj).repeat(2, axis=0).repeat(2, axis=1)
     affine = scan.affine @ np.array([[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -229,7 +229,7 @@ def test_another_range_of_intensities_is_told_of(work, tmp_path):
     nibabel.save(far, tmp_path / "far.nii.gz")
     notes = []
 
-    class Listening(fsseg.progress.Silent):
+    class Listening(fsseg.system.progress.Silent):
         def note(self, text):
             notes.append(text)
 
@@ -240,7 +240,7 @@ def test_another_range_of_intensities_is_told_of(work, tmp_path):
 
 
 def test_in_the_shell(work, tmp_path, capfd, monkeypatch):
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     results, root, _ = work
 
@@ -312,7 +312,7 @@ def test_the_backbone_as_onnx_gives_the_same_features(work, tmp_path):
 
 
 def test_export_in_the_shell(work, tmp_path, capfd, monkeypatch):
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     results, _, _ = work
     for name, code, sentence in [

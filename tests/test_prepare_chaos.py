@@ -6,11 +6,11 @@ import pytest
 import SimpleITK
 from raw_trees import chaos_scan, write_chaos, write_chaos_patient
 
-from fsseg.data.prepare import chaos
-from fsseg.data.prepare.engine import prepare
-from fsseg.data.prepare.plan import CasePlan
-from fsseg.data.prepare.resample import resample, resample_labels
-from fsseg.data.prepare.scan import Scan, as_integers, clip_top, crop_or_pad
+from fsseg.prepare.engine import prepare
+from fsseg.prepare.layouts import chaos
+from fsseg.prepare.plan import CasePlan
+from fsseg.prepare.resample import resample, resample_labels
+from fsseg.prepare.scan import Scan, as_integers, clip_top, crop_or_pad
 
 
 def slow_linear(voxels, factors, sizes):
@@ -212,7 +212,7 @@ def test_the_whole_set_is_read_as_the_published_one(tmp_path):
     assert "folds" not in chaos.describe(19, [1])[0]
     write_chaos(tmp_path / "raw")
     prepare(chaos.plan(tmp_path / "raw"), tmp_path / "out", jobs=1).raise_problems()
-    from fsseg.data.folders import ChaosT2, NiftiFolder
+    from fsseg.data.datasets.folders import ChaosT2, NiftiFolder
 
     for dataset in (ChaosT2(root=str(tmp_path / "out")), NiftiFolder(root=str(tmp_path / "out"))):
         assert list(dataset.classes.values()) == ["liver", "right_kidney", "left_kidney", "spleen"]

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from raw_trees import Notes, write_chaos, write_pairs
 
-from fsseg import FssegError, records
-from fsseg.data.prepare import chaos, engine, nifti, resaved, save
-from fsseg.data.prepare.engine import prepare
+from fsseg import FssegError
+from fsseg.prepare import engine, save
+from fsseg.prepare.engine import prepare
+from fsseg.prepare.layouts import chaos, nifti, resaved
+from fsseg.system import files as records
 
 IMAGES = "sub-{case}/anat/sub-{case}_T2w.nii.gz"
 LABELS = "labels/{case}_seg.nii.gz"
@@ -76,7 +78,7 @@ def test_a_damaged_output_and_another_version_are_made_again(tmp_path, source, m
     (out / "image_2.nii.gz").write_bytes(b"damaged")
     assert prepare(plan_of(source), out, jobs=1).made == ["2"]
     assert contents(out) == good
-    monkeypatch.setattr("fsseg.data.prepare.manifest.PREPARE_VERSION", 99)
+    monkeypatch.setattr("fsseg.prepare.manifest.PREPARE_VERSION", 99)
     assert prepare(plan_of(source), out, jobs=1).made == ["1", "2", "3"]
 
 

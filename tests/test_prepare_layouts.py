@@ -21,10 +21,10 @@ from raw_trees import (
 from test_prepare_chaos import middle, slow_labels, slow_linear
 
 from fsseg import FssegError
-from fsseg.data.folders import NiftiFolder, Sabs
-from fsseg.data.prepare import btcv, cmr, msd, nifti
-from fsseg.data.prepare.engine import prepare
-from fsseg.data.prepare.plan import file_ids, identifier
+from fsseg.data.datasets.folders import NiftiFolder, Sabs
+from fsseg.prepare.engine import prepare
+from fsseg.prepare.layouts import btcv, cmr, msd, nifti
+from fsseg.prepare.plan import file_ids, identifier
 
 ROTATED = np.array([[0, -0.8, 0, 12.0], [-0.64, 0, 1.8, -7], [0.48, 0, 2.4, 99], [0, 0, 0, 1]])
 """Oblique, at right angles: pixels of 0.8 mm, slices of 3 mm."""

@@ -29,8 +29,8 @@ from raw_trees import (
 )
 
 from fsseg import FssegError
-from fsseg.data.prepare import btcv, chaos, cmr, msd, nifti
-from fsseg.data.prepare.engine import prepare
+from fsseg.prepare.engine import prepare
+from fsseg.prepare.layouts import btcv, chaos, cmr, msd, nifti
 
 DICOM = "MR/1/T2SPIR/DICOM_anon"
 GROUND = "MR/1/T2SPIR/Ground"
@@ -316,7 +316,7 @@ def test_simpleitk_may_be_missing(tmp_path, monkeypatch):
 @pytest.fixture
 def shell(monkeypatch, capfd):
     """The command line within this process."""
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["fsseg", "prepare", *map(str, arguments)])
@@ -384,9 +384,9 @@ def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, shell):
 
 
 def test_the_commands_explain_themselves_and_start_fast():
-    code = "import sys; import fsseg.cli_prepare; print([name for name in ('torch', 'numpy', 'SimpleITK') if name in sys.modules])"
+    code = "import sys; import fsseg.cli.prepare; print([name for name in ('torch', 'numpy', 'SimpleITK') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
-    code = "import sys; import fsseg.data.prepare.engine as e, fsseg.data.prepare.chaos; print('torch' in sys.modules)"
+    code = "import sys; import fsseg.prepare.engine as e, fsseg.prepare.layouts.chaos; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

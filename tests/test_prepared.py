@@ -20,18 +20,18 @@ from helpers import NoScans, block_scan, make_folder, write_nifti, write_recipe
 
 import fsseg
 from fsseg import FssegError, Volume
-from fsseg.assignments import assign
 from fsseg.data.cache import cached
+from fsseg.data.datasets.folders import NiftiFolder
 from fsseg.data.facts import Facts, kept_facts
-from fsseg.data.folders import NiftiFolder
-from fsseg.data.prepared import kept_training_scan, map_array
-from fsseg.grids import FileGrid
-from fsseg.precompute import compute_supervoxels
-from fsseg.progress import Silent
-from fsseg.recipe import ComponentTable
-from fsseg.run_data import RunData
-from fsseg.runs import plan
-from fsseg.volumes import Fingerprinted
+from fsseg.data.grids import FileGrid
+from fsseg.data.volume import Fingerprinted
+from fsseg.evaluation.assignments import assign
+from fsseg.recipe.tables import ComponentTable
+from fsseg.runs.data import RunData
+from fsseg.runs.precompute import compute_supervoxels
+from fsseg.runs.run import plan
+from fsseg.system.progress import Silent
+from fsseg.training.mapped import kept_training_scan, map_array
 
 
 @pytest.fixture

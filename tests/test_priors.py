@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsseg.priors import clip_prior, fit_plane, fit_pooled, log_odds, pool_ways
+from fsseg.model.priors import clip_prior, fit_plane, fit_pooled, log_odds, pool_ways
 
 
 def test_clipping_survives_any_log_odds():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsseg import FssegError
-from fsseg.protocols import (
+from fsseg.recipe.protocols import (
     FOLD_SCHEMES,
     PROTOCOLS,
     choose_classes,

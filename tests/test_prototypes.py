@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from fsseg import EmGmm, FssegError, Map
-from fsseg.prototypes import Pixels
+from fsseg.model.prototypes import Pixels
 
 
 def blob_masks(generator, ways=2, shots=3, size=(40, 56)):

@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from fsseg import FssegError
-from fsseg.records import read_scores, replacing, write_text
-from fsseg.stages import fill_folder
+from fsseg.runs.stages import fill_folder
+from fsseg.system.files import read_scores, replacing, write_text
 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from fsseg import FssegError
-from fsseg.records import write_text
-from fsseg.stages import fill_folder
+from fsseg.system.files import write_text
+from fsseg.runs.stages import fill_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 folder = Path(sys.argv[1])
@@ -55,7 +55,7 @@ def test_what_the_system_says_is_explained(tmp_path, monkeypatch, code):
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("fsseg.records.os.replace", refuse)
+    monkeypatch.setattr("fsseg.system.files.os.replace", refuse)
     (tmp_path / "kept.txt").write_text("before")
     with pytest.raises(
         FssegError,

@@ -12,9 +12,9 @@ from scipy import ndimage
 
 import fsseg
 from fsseg import Amount, CeT, Component3d, Fixed, Map, Position, QueryInformed, Segmenter, Smooth3d, Tpm
-from fsseg.decisions import read_decisions
 from fsseg.errors import RecipeError
-from fsseg.refiners import body_extent, heaviest_components, keep_amount
+from fsseg.evaluation.decisions import read_decisions
+from fsseg.model.refiners import body_extent, heaviest_components, keep_amount
 from fsseg.testing import samples
 from fsseg.types import Prototypes, Query, QueryVolume, Support
 
@@ -351,10 +351,10 @@ def test_mistakes_are_sentences(tmp_path, refiners, sentence):
 
 def test_refiners_are_explained_swept_and_in_the_schema(tmp_path):
     path = recipe_with(tmp_path, CHAIN, make_folder(tmp_path / "scans"))
-    tables = fsseg.recipe.read_tables(path)
-    from fsseg.explained import recipe_schema
-    from fsseg.explained import settings as explain
-    from fsseg.sweeps import expand
+    tables = fsseg.recipe.tables.read_tables(path)
+    from fsseg.recipe.settings import recipe_schema
+    from fsseg.recipe.settings import settings as explain
+    from fsseg.recipe.sweep import expand
 
     told = {(s.table, s.key): s for s in explain(fsseg.load_recipe(path), tables, {})}
     number = next(n for n, row in enumerate(tables["variants"]) if row["name"] == "refined")

@@ -16,11 +16,11 @@ from hypothesis.extra.numpy import arrays
 
 import fsseg
 from fsseg import FssegError
-from fsseg.decisions import read_decisions
-from fsseg.predicted_files import read_volume
-from fsseg.records import CaseScore
-from fsseg.results import Results
-from fsseg.viewer import choose_exhibits, ideal_priors, run_lengths
+from fsseg.evaluation.decisions import read_decisions
+from fsseg.prediction.files import read_volume
+from fsseg.report.viewer import choose_exhibits, ideal_priors, run_lengths
+from fsseg.runs.results import Results
+from fsseg.system.files import CaseScore
 
 CHANGES = {
     "default": {},

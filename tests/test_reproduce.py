@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 import fsseg
 from fsseg import FssegError
-from fsseg.cli import app
-from fsseg.devices import computing, describe_device
+from fsseg.cli.main import app
+from fsseg.system.devices import computing, describe_device
 
 CPU = torch.device("cpu")
 
@@ -113,7 +113,7 @@ def test_what_a_device_cannot_do_is_a_sentence(tmp_path, monkeypatch, error, exp
         forward = full
 
     monkeypatch.setattr(
-        "fsseg.fold_run.FoldRun._build_trainable", lambda self, training: (Full(), training.head.build("head"))
+        "fsseg.runs.fold.FoldRun._build_trainable", lambda self, training: (Full(), training.head.build("head"))
     )
     with pytest.raises(FssegError, match=expected):
         fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")

@@ -22,15 +22,15 @@ from torch import nn
 
 import fsseg
 from fsseg import FssegError, Map, Tpm
-from fsseg.episodes import EpisodeSampler
-from fsseg.generators import Generators, preserved, seeded
-from fsseg.interruptions import Stopped, stoppable
-from fsseg.locks import Holder
-from fsseg.progress import Silent
-from fsseg.recipe import TrainingTable
-from fsseg.snapshots import Snapshots, read_snapshot, write_snapshot
-from fsseg.stages import Stages
-from fsseg.training import Training, train_together
+from fsseg.recipe.tables import TrainingTable
+from fsseg.runs.stages import Stages
+from fsseg.system.locks import Holder
+from fsseg.system.progress import Silent
+from fsseg.system.random import Generators, preserved, seeded
+from fsseg.system.signals import Stopped, stoppable
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.loop import Training, train_together
+from fsseg.training.snapshots import Snapshots, read_snapshot, write_snapshot
 
 CPU = torch.device("cpu")
 STEPS = 31  # no multiple of the log's 25: losses are pending at the end
@@ -226,7 +226,7 @@ def test_without_a_whole_file_it_begins_anew(tmp_path, uninterrupted):
 def test_when_to_save_is_found_out(tmp_path, monkeypatch):
     """Every half minute, but of the time no more than a fiftieth."""
     saver, now = Snapshots(tmp_path, "auto", Silent()), [0.0]
-    monkeypatch.setattr("fsseg.snapshots.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fsseg.training.snapshots.time.monotonic", lambda: now[0])
     saver._last = 0.0
     now[0] = 29.0
     assert not saver.is_due(1)
@@ -477,7 +477,7 @@ def test_a_signal_ends_the_command_with_a_sentence(whole, tmp_path):
 def test_a_second_signal_stops_at_once(tmp_path):
     """Even where the first is being answered for long."""
     code = (
-        "import signal, time, os\nfrom fsseg.interruptions import *\n"
+        "import signal, time, os\nfrom fsseg.system.signals import *\n"
         "with stoppable(), saving_first():\n print('ready', flush=True)\n while True:\n  time.sleep(0.01)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -493,7 +493,7 @@ def test_fresh_makes_everything_again(tmp_path, monkeypatch):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=3))
     trained = []
     monkeypatch.setattr(
-        "fsseg.fold_run.train_together", lambda all, progress: (trained.append(1), train_together(all, progress))[1]
+        "fsseg.runs.fold.train_together", lambda all, progress: (trained.append(1), train_together(all, progress))[1]
     )
     first = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     inode = (tmp_path / "runs" / "stages").glob("train-*").__next__().stat().st_ino
@@ -515,7 +515,7 @@ def test_fresh_keeps_what_is_there_until_it_is_made(tmp_path, monkeypatch):
         raise FssegError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fsseg.fold_run.train_together", fail)
+        patch.setattr("fsseg.runs.fold.train_together", fail)
         with pytest.raises(FssegError, match="no"):
             fsseg.run(recipe, runs_dir=tmp_path / "runs", fresh=True)
     assert contents(tmp_path / "runs" / "stages") == before

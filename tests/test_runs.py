@@ -13,23 +13,23 @@ from helpers import TinyBackbone, block_scan, make_folder, published_rules, writ
 
 import fsseg
 from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
-from fsseg.assignments import assign
-from fsseg.calibration import calibrate
-from fsseg.data.regions import count_regions
-from fsseg.data.scans import EvaluationScan
-from fsseg.episodes import EpisodeSampler
-from fsseg.evaluation import evaluate
-from fsseg.grids import WorkingGrid
-from fsseg.ops import resize
-from fsseg.priors import clip_prior
-from fsseg.progress import Silent
-from fsseg.protocols import Fold, find_protocol
-from fsseg.recipe import TrainingTable
-from fsseg.results import load_results
-from fsseg.run_data import RunData
-from fsseg.segmenter import encode, encode_support
-from fsseg.training import CALIBRATION_STREAM, episode_rng, train
-from fsseg.variants import Variant
+from fsseg.data.grids import WorkingGrid
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.evaluation.assignments import assign
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.model.ops import resize
+from fsseg.model.priors import clip_prior
+from fsseg.model.segmenter import encode, encode_support
+from fsseg.model.variants import Variant
+from fsseg.recipe.protocols import Fold, find_protocol
+from fsseg.recipe.tables import TrainingTable
+from fsseg.runs.data import RunData
+from fsseg.runs.results import load_results
+from fsseg.system.progress import Silent
+from fsseg.training.calibration import calibrate
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.loop import CALIBRATION_STREAM, episode_rng, train
+from fsseg.training.scans import EvaluationScan
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -199,7 +199,9 @@ def test_a_finished_evaluation_is_taken_as_it_is(root, tmp_path, monkeypatch):
     path, runs = write_recipe(tmp_path, root, steps=1), tmp_path / "runs"
     first = fsseg.run(fsseg.load_recipe(path), runs_dir=runs)
     calls = []
-    monkeypatch.setattr("fsseg.fold_run.evaluate", lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs))
+    monkeypatch.setattr(
+        "fsseg.runs.fold.evaluate", lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs)
+    )
     again = fsseg.run(fsseg.load_recipe(path), runs_dir=runs)
     assert again.scores == first.scores and not calls
     assert sorted(p.name for p in again.path.rglob("*.nii.gz")) == sorted(p.name for p in first.path.rglob("*.nii.gz"))

@@ -78,7 +78,7 @@ def test_the_dots_are_the_supports(found):
 
 
 def test_what_supports_do_not_have_is_refused(found, tmp_path, capfd, monkeypatch):
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     for more in (["--metric", "hd95"], ["--baseline", "CE-T"], [str(found[0].path), "--plot", str(tmp_path / "p.png")]):
         monkeypatch.setattr("sys.argv", ["fsseg", "compare", str(found[0].path), "--supports", "all", *more])
@@ -88,7 +88,7 @@ def test_what_supports_do_not_have_is_refused(found, tmp_path, capfd, monkeypatc
 
 
 def test_in_the_shell(found, capfd, monkeypatch):
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     results, sensitivity, _, _ = found
     for form in ("text", "md", "csv", "json", "latex"):

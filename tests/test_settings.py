@@ -11,12 +11,12 @@ from helpers import NoScans, make_folder, published_rules, write_recipe
 import fsseg
 from fsseg import FssegError, Volume
 from fsseg.data.facts import Facts, slices_showing
+from fsseg.data.grids import FileGrid
 from fsseg.data.intensity import measure
-from fsseg.data.scans import training_scan
-from fsseg.episodes import EpisodeSampler
-from fsseg.grids import FileGrid
-from fsseg.progress import Silent
-from fsseg.run_data import RunData
+from fsseg.runs.data import RunData
+from fsseg.system.progress import Silent
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.scans import training_scan
 
 HIDDEN = np.array([False, False, False, True, True, False, False])
 
@@ -200,9 +200,9 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path, monkeypatch):
     description.write_text('folds = [["1", "2"], ["3", "4"]]\n' + description.read_text())
     told = attempt(**{"protocol.folds": "dataset", "protocol.support": "circular"})
     assert "the dataset lists its folds and names their supports" in told
-    load = fsseg.data.folders.NiftiFolder.load
+    load = fsseg.data.datasets.folders.NiftiFolder.load
     monkeypatch.setattr(
-        fsseg.data.folders.NiftiFolder,
+        fsseg.data.datasets.folders.NiftiFolder,
         "load",
         lambda self, case: replace(load(self, case), labels=None) if case == "5" else load(self, case),
     )

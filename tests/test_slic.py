@@ -7,13 +7,13 @@ import pytest
 from helpers import NoScans
 from scipy import ndimage
 
-from fsseg.data.phantom import generate_case
-from fsseg.data.slic import Slic
-from fsseg.data.supervoxels import body_mask, scaled_image
+from fsseg.data.datasets.phantom.dataset import generate_case
+from fsseg.data.grids import FileGrid
+from fsseg.data.supervoxels.felzenszwalb import body_mask, scaled_image
+from fsseg.data.supervoxels.slic import Slic
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.grids import FileGrid
-from fsseg.options import options_of
-from fsseg.volumes import Volume
+from fsseg.plugins.options import options_of
 
 
 @pytest.fixture(scope="module")

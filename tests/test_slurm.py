@@ -11,7 +11,7 @@ import pytest
 import slurm_cluster
 from helpers import make_folder, write_light_recipe
 
-from fsseg.jobs import JobSet
+from fsseg.jobs.job import JobSet
 
 pytestmark = pytest.mark.slurm
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from fsseg.data import supervoxels
-from fsseg.data.supervoxel_kernels import sort
-from fsseg.data.supervoxels import Felzenszwalb, body_mask, cut_to_body, felzenszwalb
+from fsseg.data.grids import FileGrid
+from fsseg.data.supervoxels import felzenszwalb as supervoxels
+from fsseg.data.supervoxels.felzenszwalb import Felzenszwalb, body_mask, cut_to_body, felzenszwalb
+from fsseg.data.supervoxels.kernels import sort
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.grids import FileGrid
-from fsseg.options import options_of
-from fsseg.volumes import Volume
+from fsseg.plugins.options import options_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 CASES = ["tiny_f", "tiny_i", "iso_f", "aniso_i", "chaos_i"]

@@ -5,7 +5,7 @@ from helpers import make_folder, write_recipe
 
 import fsseg
 from fsseg import FssegError, load_recipe
-from fsseg.sweeps import expand
+from fsseg.recipe.sweep import expand
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +63,11 @@ def test_what_cannot_be_swept(file, grid, sentence):
 
 def test_a_sweep_shares_its_trainings_and_shows_a_grid(file, tmp_path, monkeypatch):
     """Two trainings for four rows; the same table from the recipe's own `[sweep]`."""
-    from fsseg.fold_run import train_together
+    from fsseg.runs.fold import train_together
 
     trained = []
     monkeypatch.setattr(
-        "fsseg.fold_run.train_together", lambda them, *rest: trained.append(1) or train_together(them, *rest)
+        "fsseg.runs.fold.train_together", lambda them, *rest: trained.append(1) or train_together(them, *rest)
     )
     grid = {"training.steps": [1, 2], "threshold.name": ["ce_t", "ocp"]}
     found = fsseg.sweep(one_row(file), grid, runs_dir=tmp_path / "runs")

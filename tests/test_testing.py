@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from fsseg import CeT, FssegError, Map, Tpm, hookimpl, registry
-from fsseg.components import KINDS
-from fsseg.data.phantom import AbdomenPhantom
-from fsseg.measures import Iou
-from fsseg.refiners import Component3d
+from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.evaluation.metrics import Iou
+from fsseg.model.refiners import Component3d
+from fsseg.plugins.registry import KINDS
 from fsseg.testing import (
     ContractError,
     NotApplicable,

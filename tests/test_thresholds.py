@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsseg import AdNet, AvgEst, CeT, Evidence, Fixed, FssegError, LinEst, Ocp, Profile
-from fsseg.ops import decide
+from fsseg.model.ops import decide
 from fsseg.testing import samples
 from fsseg.types import IdealPriors
 

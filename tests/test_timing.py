@@ -10,12 +10,12 @@ from helpers import TinyBackbone, make_folder, write_recipe
 from typer.testing import CliRunner
 
 import fsseg
-from fsseg import timing
-from fsseg.cli import app
-from fsseg.progress import Silent, told_time
-from fsseg.runs import plan
-from fsseg.timing import Speeds, bare_step, estimate, made_up_scan, steps_left
-from fsseg.training import Speed
+from fsseg.cli.main import app
+from fsseg.runs import estimate as timing
+from fsseg.runs.estimate import Speeds, bare_step, estimate, made_up_scan, steps_left
+from fsseg.runs.run import plan
+from fsseg.system.progress import Silent, told_time
+from fsseg.training.loop import Speed
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_shell_prints_the_figures(tmp_path, root):
 
 def test_a_run_tells_how_long_it_will_take(tmp_path, root):
     """Only where that is worth the seconds it takes to find out."""
-    code = "import sys; from fsseg.cli import main; sys.argv = ['fsseg', *sys.argv[1:]]; main()"
+    code = "import sys; from fsseg.cli.main import main; sys.argv = ['fsseg', *sys.argv[1:]]; main()"
     recipe = write_recipe(tmp_path, root)
     for steps, expected in ((2, 0), (200, 1)):
         command = [

@@ -9,16 +9,16 @@ from helpers import TinyBackbone, block_scan, published_rules
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import fsseg.ops
-from fsseg.data.regions import count_regions
-from fsseg.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
-from fsseg.episodes import EpisodeSampler
-from fsseg.heads import AdNet, Tpm
-from fsseg.progress import Silent
-from fsseg.prototypes import EmGmm, Map
-from fsseg.recipe import SpeedTable, TrainingTable
-from fsseg.snapshots import read_snapshot, write_snapshot
-from fsseg.training import Training, choose_speed, train_together
+import fsseg.model.ops
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.model.heads import AdNet, Tpm
+from fsseg.model.prototypes import EmGmm, Map
+from fsseg.recipe.tables import SpeedTable, TrainingTable
+from fsseg.system.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
+from fsseg.system.progress import Silent
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.loop import Training, choose_speed, train_together
+from fsseg.training.snapshots import read_snapshot, write_snapshot
 
 CPU = torch.device("cpu")
 PLAIN = SpeedTable(precision="float32", capture="off", channels_last=False, fused=False)
@@ -118,7 +118,7 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("head, classes", [(Tpm, 1), (AdNet, 1), (Tpm, 4)])
 def test_a_recorded_step_asks_the_host_for_nothing(head, classes, monkeypatch):
     """On the CPU, by the operations themselves; the ideal prior as on other devices."""
-    monkeypatch.setattr(fsseg.ops, "nth_largest", fsseg.ops.nth_by_counting)
+    monkeypatch.setattr(fsseg.model.ops, "nth_largest", fsseg.model.ops.nth_by_counting)
     fast, plain = (training(speed, head=head, classes=classes) for speed in (FAST, PLAIN))
     fast.advance()
     with HostReads() as reads:

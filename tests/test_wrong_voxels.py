@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import fsseg
 from fsseg import FssegError
-from fsseg.records import CaseScore
-from fsseg.wrong_voxels import KINDS, WrongVoxels, count_wrong, end_slices
+from fsseg.analysis.wrong_voxels import KINDS, WrongVoxels, count_wrong, end_slices
+from fsseg.system.files import CaseScore
 
 CHANGES = {
     "ep2": {"grid.spacing": 2.5},  # scores are counted on the scan's own grid
@@ -291,7 +291,7 @@ def test_scans_that_changed_or_are_gone(copy, root, tmp_path):
 
 
 def test_in_the_shell(finished, copy, tmp_path, capfd, monkeypatch):
-    from fsseg.cli import main
+    from fsseg.cli.main import main
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["fsseg", "compare", *map(str, arguments), "--errors"])

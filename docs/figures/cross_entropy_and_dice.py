@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 import fsseg
-from fsseg.components import Component
-from fsseg.ops import ideal_prior
+from fsseg.model.ops import ideal_prior
+from fsseg.plugins.registry import Component
 
 HERE = Path(__file__).resolve().parent
 PRIORS = torch.arange(-60, 61, dtype=torch.float64) / 10

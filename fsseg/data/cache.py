@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fsseg.locks import holding
-from fsseg.records import replacing
+from fsseg.system.files import replacing
+from fsseg.system.locks import holding
 
 CHECKSUM = hashlib.sha256().digest_size
 """Bytes of the checksum at the end of a file."""

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fsseg.data.cache import cache_folder, content_key
-from fsseg.data.regions import default_min_size
+from fsseg.data.supervoxels.regions import default_min_size
+from fsseg.data.volume import Dataset, Fingerprinted, Volume
 from fsseg.errors import DataError
-from fsseg.records import replacing
-from fsseg.volumes import Dataset, Fingerprinted, Volume
+from fsseg.system.files import replacing
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Int32
 
 from fsseg.data.cache import cached, content_key
-from fsseg.data.regions import default_min_size
-from fsseg.data.stored import Stored
-from fsseg.grids import working_grid
-from fsseg.volumes import Dataset, Supervoxels, Volume
+from fsseg.data.grids import working_grid
+from fsseg.data.supervoxels.regions import default_min_size
+from fsseg.data.supervoxels.stored import Stored
+from fsseg.data.volume import Dataset, Supervoxels, Volume
 
 
 def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
-    """The volume with its slices on the working grid (`fsseg.grids.working_grid`); itself where nothing changes."""
+    """The volume with its slices on the working grid (`fsseg.data.grids.working_grid`); itself where nothing changes."""
     (height, width), (_, *pixel) = volume.image.shape[1:], volume.spacing
     working = working_grid((height, width), tuple(pixel), **options)
     if working.is_own:

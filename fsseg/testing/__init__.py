@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fsseg.errors import FssegError
-from fsseg.options import nearest
+from fsseg.plugins.options import nearest
 from fsseg.testing import extractors, followers, general, networks, policies, scans, volumes  # noqa: F401 (they add their checks)
 from fsseg.testing.contract import (
     Check,

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from fsseg.components import KINDS
 from fsseg.errors import FssegError
-from fsseg.options import nearest, validate
-from fsseg.plugins import registry
+from fsseg.plugins.manager import registry
+from fsseg.plugins.options import nearest, validate
+from fsseg.plugins.registry import KINDS
 
 
 class ContractError(FssegError, AssertionError):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fsseg.data.phantom import AbdomenPhantom
+from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.interfaces import FittedThreshold
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject

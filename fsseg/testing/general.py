@@ -13,11 +13,11 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from fsseg.components import KINDS
-from fsseg.devices import is_accelerator, pick_device
 from fsseg.errors import PluginError
 from fsseg.interfaces import FittedThreshold
-from fsseg.options import schema, validate
+from fsseg.plugins.options import schema, validate
+from fsseg.plugins.registry import KINDS
+from fsseg.system.devices import is_accelerator, pick_device
 from fsseg.testing.contract import NotApplicable, Subject, check
 from fsseg.testing.exercises import COMPUTING_KINDS, TENSOR_KINDS, converted, copied, fit, inputs_of, same, use
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fsseg.errors import FssegError
 from fsseg.interfaces import FittedThreshold
-from fsseg.ops import decide as decide_labels
+from fsseg.model.ops import decide as decide_labels
 from fsseg.testing import samples
 from fsseg.testing.contract import NotApplicable, Subject, check
 from fsseg.testing.exercises import decide, fit, needs_fit, same

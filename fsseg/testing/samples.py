@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fsseg.heads import AdNet
+from fsseg.model.heads import AdNet
 from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Support
 
 SIZE, CELLS, CHANNELS, SLICES = 32, 8, 16, 5

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from fsseg.data.phantom import AbdomenPhantom
+from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.protocols import FoldScheme
+from fsseg.recipe.protocols import FoldScheme
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject, check
-from fsseg.volumes import Volume
 
 SPACING = (5.0, 1.5, 1.2)
 

@@ -10,13 +10,13 @@ import torch
 from benchmarks import evaluated_fold as fold
 from benchmarks.table import in_turns, print_at_end
 
-from fsseg.calibration import calibrate
-from fsseg.data.phantom import AbdomenPhantom
-from fsseg.data.regions import count_regions
-from fsseg.data.scans import TrainingScan
-from fsseg.episodes import EpisodeSampler
-from fsseg.recipe import EpisodeTable
-from fsseg.segmenter import encode
+from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.model.segmenter import encode
+from fsseg.recipe.tables import EpisodeTable
+from fsseg.training.calibration import calibrate
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.scans import TrainingScan
 
 EPISODES = 40
 

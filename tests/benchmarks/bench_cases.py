@@ -21,10 +21,10 @@ from collections import Counter
 import numpy as np
 import torch
 import fsseg
-from fsseg.data.folders import NiftiFolder
+from fsseg.data.datasets.folders import NiftiFolder
 from fsseg.data.intensity import measure
-from fsseg.progress import Silent
-from fsseg.runs import plan
+from fsseg.system.progress import Silent
+from fsseg.runs.run import plan
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from benchmarks.table import in_turns, print_at_end
 
-from fsseg.prototypes import EmGmm, Pixels
+from fsseg.model.prototypes import EmGmm, Pixels
 
 SIGMA = torch.tensor(0.1).sqrt()
 PIXELS, CHANNELS, COUNT = 20_000, 256, 5

@@ -9,9 +9,9 @@ import pytest
 import torch
 from benchmarks.table import in_turns, print_at_end, told
 
-from fsseg.episodes import EpisodeSampler
-from fsseg.recipe import EpisodeTable
-from fsseg.timing import made_up_scan
+from fsseg.recipe.tables import EpisodeTable
+from fsseg.runs.estimate import made_up_scan
+from fsseg.training.episodes import EpisodeSampler
 
 
 @pytest.fixture(scope="module")

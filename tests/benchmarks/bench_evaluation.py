@@ -9,7 +9,7 @@ import torch
 from benchmarks import evaluated_fold as fold
 from benchmarks.table import in_turns, print_at_end
 
-from fsseg.evaluation import evaluate
+from fsseg.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ CHILD = """
 import resource, sys
 import torch
 from benchmarks import evaluated_fold as fold
-from fsseg.evaluation import evaluate
+from fsseg.evaluation.evaluate import evaluate
 slices, count = int(sys.argv[1]), int(sys.argv[2])
 backbone, made = fold.network("the paper's ResNet-101"), fold.scans(slices)
 assigned = [a for a in fold.assignments(made) if a.query_case == fold.FOLD.queries[0]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmarks.table import in_turns, print_at_end
 
-from fsseg.ops import ideal_prior
+from fsseg.model.ops import ideal_prior
 
 
 @pytest.fixture(scope="module")

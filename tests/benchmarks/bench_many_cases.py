@@ -23,9 +23,9 @@ import json, sys, time
 began = time.perf_counter()
 import torch
 import fsseg
-from fsseg.fold_run import rows_by_training
-from fsseg.progress import Silent
-from fsseg.runs import plan
+from fsseg.runs.fold import rows_by_training
+from fsseg.system.progress import Silent
+from fsseg.runs.run import plan
 
 def held():
     lines = open("/proc/self/status").read().splitlines()

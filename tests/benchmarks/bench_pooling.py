@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from benchmarks.table import in_turns, print_at_end
 
-from fsseg.prototypes import Map
+from fsseg.model.prototypes import Map
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from benchmarks import evaluated_fold as fold
 from benchmarks.table import in_turns, print_at_end
 
 from fsseg import Component3d, EmGmm, LinEst, Position, QueryInformed, Segmenter, Tpm
-from fsseg.evaluation import evaluate
-from fsseg.variants import Variant
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.model.variants import Variant
 
 CHAINS = {
     "component_3d": [Component3d()],

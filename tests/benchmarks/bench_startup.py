@@ -11,7 +11,7 @@ import pytest
 from benchmarks.table import in_turns, print_at_end
 from helpers import dummy_plugins
 
-CODE = "import sys; from fsseg.cli import main; sys.argv = ['fsseg', *{0}]; main()"
+CODE = "import sys; from fsseg.cli.main import main; sys.argv = ['fsseg', *{0}]; main()"
 
 
 WARM = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -30,7 +30,7 @@ def test_a_command(benchmark, table, arguments):
     bare = lambda: subprocess.run([sys.executable, "-c", "pass"], check=True, env=WARM)  # noqa: E731
     table.add(" ".join(["fsseg", *arguments]), *in_turns(ours, bare, rounds=9), "bare", inverse=True)
     told = subprocess.run([sys.executable, "-X", "importtime", *command[1:]], capture_output=True, text=True).stderr
-    assert "fsseg.cli" in told and "| torch" not in told.replace("  ", "")
+    assert "fsseg.cli.main" in told and "| torch" not in told.replace("  ", "")
     benchmark.pedantic(ours, rounds=3)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from benchmarks import plain_supervoxels
 
-from fsseg.data import supervoxels
+from fsseg.data.supervoxels import felzenszwalb as supervoxels
 
 SIDES = {"product": supervoxels.felzenszwalb, "plain": plain_supervoxels.plain_supervoxels}
 ROUNDS = {("product", 36): 7, ("plain", 36): 3, ("product", 96): 5, ("plain", 96): 1}
@@ -21,7 +21,7 @@ LIMITS = {36: 400, 96: 800}
 CHILD = """
 import resource, sys
 import numpy as np
-from fsseg.data.supervoxels import felzenszwalb
+from fsseg.data.supervoxels.felzenszwalb import felzenszwalb
 path, spacing, min_size = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -10,7 +10,7 @@ from benchmarks import evaluated_fold as fold
 from benchmarks.table import print_at_end
 from benchmarks.trained_step import PAPERS, in_seconds, training
 
-from fsseg.recipe import SpeedTable
+from fsseg.recipe.tables import SpeedTable
 
 CPU = torch.device("cpu")
 

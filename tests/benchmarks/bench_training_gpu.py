@@ -11,8 +11,8 @@ from benchmarks import evaluated_fold as fold
 from benchmarks.table import in_turns, print_at_end
 from benchmarks.trained_step import PAPERS, in_seconds, repeated, training
 
-from fsseg.devices import PLAIN_RUNS, pick_device
-from fsseg.recipe import SpeedTable
+from fsseg.recipe.tables import SpeedTable
+from fsseg.system.devices import PLAIN_RUNS, pick_device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 
 from fsseg import AdNet, AvgEst, CeT, EmGmm, LinEst, Map, Ocp, Segmenter, Tpm
-from fsseg.assignments import assign
+from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.intensity import measure
-from fsseg.data.phantom import AbdomenPhantom
-from fsseg.data.scans import evaluation_scan
-from fsseg.protocols import PROTOCOLS, Fold
-from fsseg.recipe import ComponentTable
-from fsseg.variants import Variant
+from fsseg.evaluation.assignments import assign
+from fsseg.model.variants import Variant
+from fsseg.recipe.protocols import PROTOCOLS, Fold
+from fsseg.recipe.tables import ComponentTable
+from fsseg.training.scans import evaluation_scan
 
 FOLD = Fold(0, "phantom_01", ("phantom_02", "phantom_03"), ("phantom_04",))
 

@@ -1,7 +1,7 @@
 """What the supervoxels' speed is measured against: the same method written down plainly, and volumes to run it on.
 
 All edges are built at once and sorted once, and both phases visit every edge in that order. Its loops are compiled like
-those of `fsseg.data.supervoxels`, and it shares none of that code. The result must be the same to the last voxel.
+those of `fsseg.data.supervoxels.felzenszwalb`, and it shares none of that code. The result must be the same to the last voxel.
 """
 
 from math import sqrt

@@ -4,13 +4,13 @@ import torch
 from benchmarks import evaluated_fold as fold
 from benchmarks.table import in_turns
 
-from fsseg.devices import PLAIN_RUNS, finish_work
-from fsseg.episodes import EpisodeSampler
-from fsseg.heads import Tpm
-from fsseg.prototypes import Map
-from fsseg.recipe import EpisodeTable, TrainingTable
-from fsseg.timing import bare_step, made_up_scan
-from fsseg.training import Training
+from fsseg.model.heads import Tpm
+from fsseg.model.prototypes import Map
+from fsseg.recipe.tables import EpisodeTable, TrainingTable
+from fsseg.runs.estimate import bare_step, made_up_scan
+from fsseg.system.devices import PLAIN_RUNS, finish_work
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.loop import Training
 
 PAPERS = next(iter(fold.NETWORKS))
 """The paper's network."""

@@ -1,0 +1,83 @@
+"""The page of the components, made from their docstrings and constructors: `fsseg list --markdown`."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from itertools import groupby
+
+from fsseg.plugins.options import options_of
+from fsseg.plugins.registry import KINDS, Component
+
+HEADER = """# Components
+
+Each can be named in a recipe and called from Python; the options below are its recipe table and its constructor's
+arguments. This page is made by `fsseg list --markdown`, which also shows the plugins you have installed.
+"""
+
+
+def components_page(components: Iterable[Component]) -> str:
+    """A Markdown page with every component's docstring and options."""
+    parts = [HEADER]
+    for kind, group in groupby(components, key=lambda component: component.kind):
+        parts.append(f"## {kind}\n")
+        parts += [_section(component) for component in group]
+    return "\n".join(parts)
+
+
+def _section(component: Component) -> str:
+    loaded = component.load()
+    lines = [
+        f"### {component.name}\n",
+        f"`{component.target}`, from {component.distribution}\n",
+        inspect.getdoc(loaded),
+        "",
+    ]
+    options = options_of(loaded)
+    if options:
+        lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{o.name}` | {_cell(o.type)} | {_cell(o.default)} | {_cell(o.meaning)} |" for o in options]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+CONTRACT_HEADER = """# What a component promises
+
+The same checks guard our components and yours. In a test of a plugin:
+
+```python
+from fsseg.testing import parametrize_with_checks
+
+
+@parametrize_with_checks("threshold/my_policy", options={"share": 0.1})
+def test_contract(check):
+    check()
+```
+
+pytest shows them by name. A check that a component fails for a good reason is marked with it, and turns red on the day
+it passes: `expected_failures={"check_order_of_pixels": "pools over windows"}`. A component that is not registered is
+given as a class, with `kind="threshold"`. Without pytest: `fsseg plugin check my_policy`, or `fsseg.testing.run_checks`.
+
+Inputs are small and made up: 32 x 32 pixels, 8 x 8 cells of 16 channels, five query slices. What the checks say nothing about is
+whether an idea is any good; that is what a recipe is for.
+"""
+
+
+def contract_page() -> str:
+    """A Markdown page with every contract check and what it looks at."""
+    from fsseg.testing import check_functions, meaning_of  # torch loads with the page, not with a listing
+
+    shared = [f for f in check_functions("threshold") if all(f in check_functions(k) for k in ("head", "prototypes"))]
+    parts = [CONTRACT_HEADER, "## All kinds\n", "As far as they apply: a metric has no state, a dataset no bfloat16.\n"]
+    parts += _check_table(shared, meaning_of)
+    for kind in KINDS:
+        own = [function for function in check_functions(kind) if function not in shared]
+        parts += [f"\n## {kind}\n", *_check_table(own, meaning_of)]
+    return "\n".join(parts) + "\n"
+
+
+def _check_table(functions: list[Callable], meaning_of: Callable[[Callable], str]) -> list[str]:
+    rows = [f"| `{function.__name__}` | {_cell(meaning_of(function))} |" for function in functions]
+    return ["| check | what it looks at |", "|---|---|", *rows]

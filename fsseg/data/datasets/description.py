@@ -1,0 +1,133 @@
+"""What a folder of scans says of itself: its `dataset.toml`."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Float, Num
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fsseg.data.grids import Axis, Orientation
+from fsseg.errors import DataError
+from fsseg.plugins.options import explain
+from fsseg.recipe.protocols import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_folds
+
+FILE_NAME = "dataset.toml"
+
+LabelValue = Annotated[int, Field(ge=1, le=65535)]
+Range = tuple[float, float]
+
+EXAMPLE = """\
+name = "my_scans"
+image = "image_{case}.nii.gz"
+label = "label_{case}.nii.gz"
+
+[classes]
+liver = 1"""
+
+
+class IntensityTable(BaseModel):
+    """What is done to stored intensities before anything else, and where intensity rules take their statistics from."""
+
+    model_config = ConfigDict(extra="forbid")
+    window: Range | None = Field(None, description="clip to these values, for example [-125, 275] in CT")
+    percentiles: Range | None = Field(None, description="clip to these percentiles of the volume, as [0, 99.5] in MR")
+    statistics: Literal["volume", "training"] = Field(
+        "volume", description="scale each volume by itself, or all by the fold's training scans"
+    )
+
+    def clip(self, image: Num[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice height width"]:
+        """The image within the window or the percentiles."""
+        if self.window is not None:
+            image = np.clip(image, *self.window)
+        if self.percentiles is not None:
+            image = np.clip(image, *np.percentile(image, self.percentiles))
+        return image.astype(np.float32)
+
+
+class Description(BaseModel):
+    """The keys of a `dataset.toml`."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field("nifti", min_length=1, description="what tables call the dataset")
+    modality: str = Field("", description="MR, CT or other: for people")
+    image: str = Field("image_{case}.nii.gz", description="the images' path, {case} stands for the id")
+    label: str = Field("label_{case}.nii.gz", description="the labels' path, likewise")
+    folds: Literal[tuple(FOLD_SCHEMES)] | list[list[str]] | None = Field(
+        None,
+        description="a scheme, or the cases of each fold with the support last; otherwise up to five disjoint folds",
+    )
+    axis: Axis = Field("auto", description="the files' axis along which slices are counted; auto: most anisotropic")
+    orientation: Orientation = Field("canonical", description="canonical turns all scans alike, file leaves them")
+    supervoxel_min_size: int | None = Field(
+        None, gt=0, description="voxels of a supervoxel at least; otherwise it follows from the size of the scan"
+    )
+    other_labels: Literal["error", "background"] = Field("error", description="what label values without a name are")
+    intensity: IntensityTable = IntensityTable()
+    classes: dict[str, LabelValue | Annotated[list[LabelValue], Field(min_length=1)]] = Field(
+        min_length=1, description="name = value, or name = [values] for a class of several"
+    )
+
+    def fold_scheme(self, cases: int) -> FoldScheme:
+        """How this many cases are divided."""
+        if isinstance(self.folds, list):
+            return listed_folds(self.folds)
+        return FOLD_SCHEMES[self.folds] if self.folds else disjoint_folds(cases)
+
+    @property
+    def class_values(self) -> dict[str, list[int]]:
+        """The label values of each class, in order of the first of them."""
+        listed = {name: value if isinstance(value, list) else [value] for name, value in self.classes.items()}
+        return dict(sorted(listed.items(), key=lambda item: item[1][0]))
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each class in fsseg: its first label value, or its rank where values exceed 255."""
+        first = {name: values[0] for name, values in self.class_values.items()}
+        return first if max(first.values()) <= 255 else {name: rank for rank, name in enumerate(first, start=1)}
+
+
+def read_description(folder: Path) -> Description:
+    """The `dataset.toml` of a folder; raises DataError listing everything that is wrong with it."""
+    path = folder / FILE_NAME
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; expected a dataset's folder, give it with --data DIR")
+    if not path.is_file():
+        raise DataError(f"{path}: is missing; write it with the classes, for example\n{EXAMPLE}")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        described = Description.model_validate_json(json.dumps(tables, default=str), strict=True)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid TOML: {error}; correct the file") from None
+    except ValidationError as error:
+        raise DataError("\n".join(f"{path}: {key}: {text}" for key, text in explain(error, _valid_keys))) from None
+    problems = list(_problems(described))
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
+    return described
+
+
+def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
+    return list((IntensityTable if location == ("intensity",) else Description).model_fields)
+
+
+def _problems(described: Description) -> Iterator[str]:
+    """What the types of the keys do not say."""
+    for key in ("image", "label"):
+        if "{case}" not in getattr(described, key):
+            yield f'{key} is {getattr(described, key)!r}, expected {{case}} in it, as in "{key}_{{case}}.nii.gz"'
+    values = [value for values in described.class_values.values() for value in values]
+    for value in sorted({value for value in values if values.count(value) > 1}):
+        yield f"classes: value {value} stands for two classes, expected one; give each class values of its own"
+    for key in ("window", "percentiles"):
+        bounds = getattr(described.intensity, key)
+        if bounds is not None and bounds[0] >= bounds[1]:
+            yield f"intensity.{key}: is {list(bounds)}, expected [low, high] with low below high"
+    low, high = described.intensity.percentiles or (0, 100)
+    if low < 0 or high > 100:
+        yield f"intensity.percentiles: is {[low, high]}, expected numbers from 0 to 100"
+    if isinstance(described.folds, list) and len(described.folds) < 2:
+        yield "folds: lists one fold, expected at least two; the cases of the others train"

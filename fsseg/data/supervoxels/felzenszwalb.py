@@ -1,0 +1,222 @@
+"""Supervoxels: graph-based segmentation in 3-D, whose regions are the pseudo-classes of training.
+
+The method is that of Felzenszwalb & Huttenlocher (2004) on the 26-neighbourhood of a volume with anisotropic voxels, as
+ADNet uses it (Hansen et al., 2022). Edges are merged in ascending order of cost; equal costs are taken in order of the
+edge's direction and then of its voxel. That makes the result a function of the volume alone: the published code left
+ties to an unstable sort, so its own supervoxels cannot be reproduced.
+
+Sorting all edges of a scan takes seconds and gigabytes. Here they are visited in bands of ascending cost instead, and an
+edge that can no longer merge anything is never stored, let alone sorted. Both reasons for leaving an edge out are
+permanent (its ends are in one region already; or neither region is small any more), so the result is the same. What is
+left of a band, usually fewer edges than there are voxels, is sorted digit by digit. An edge is stored with the roots of
+the regions it joins rather than with its voxels, so that the search for a root is short and stays in few memory pages.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32
+from pydantic import Field
+from scipy import ndimage
+
+from fsseg.data.supervoxels.kernels import collect, merge_similar, merge_small, number_regions, settle, sort
+from fsseg.data.supervoxels.regions import default_min_size
+from fsseg.data.volume import Dataset, Volume
+from fsseg.errors import DataError
+
+DIRECTIONS = np.array(
+    [
+        (0, 1, 0), (0, 1, 1), (0, 0, 1), (0, 1, -1), (1, 1, 0), (1, 1, 1), (1, 0, 1),
+        (1, -1, 0), (1, -1, -1), (1, 0, -1), (1, 1, -1), (1, -1, 1), (1, 0, 0),
+    ],
+    dtype=np.int64,
+)  # fmt: skip
+"""The 13 directions (slice, height, width) of the 26-neighbourhood, in the order that breaks ties."""
+
+BODY_THRESHOLD = 10
+"""On a scale of 0 to 255, air is at most this bright."""
+
+BANDS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)
+"""Quantiles of the edges' costs at which the second phase divides them; they change the speed, not the result."""
+
+ROOM = 0.5
+"""Edges of a band per voxel to make room for at first; changes the speed and the memory, not the result."""
+
+
+class Felzenszwalb:
+    """Supervoxels by graph-based segmentation, cut to the body.
+
+    The regions depend on `min_size` above all: with the default scale, the first phase joins little more than equal
+    neighbours, and the second joins regions along their cheapest edges until each has `min_size` voxels.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_size: Annotated[
+            int | None, Field(gt=0, description="voxels of a region at least; the dataset's own number when omitted")
+        ] = None,
+        scale: Annotated[float, Field(gt=0, description="larger values give larger regions in the first phase")] = 1.0,
+        sigma: Annotated[float, Field(ge=0, description="Gaussian smoothing beforehand, mm")] = 0.0,
+    ) -> None:
+        self.min_size, self.scale, self.sigma = min_size, scale, sigma
+
+    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
+        """Region ids, 0 outside the body; raises DataError for an image without contrast."""
+        image = scaled_image(volume)
+        labels = felzenszwalb(
+            image,
+            spacing=volume.spacing,
+            scale=self.scale,
+            sigma=self.sigma,
+            min_size=self.min_size or default_min_size(volume, dataset),
+        )
+        return cut_to_body(labels, body_mask(image))
+
+
+def felzenszwalb(
+    image: Float64[np.ndarray, "slice height width"],
+    *,
+    spacing: tuple[float, float, float],
+    min_size: int,
+    scale: float = 1.0,
+    sigma: float = 0.0,
+) -> Int32[np.ndarray, "slice height width"]:
+    """Segments a volume into regions of at least `min_size` voxels.
+
+    Args:
+        image: Intensities from 0 to 255.
+        spacing: Voxel size along (slice, height, width), mm; height and width are taken as equal.
+        min_size: Voxels of a region at least.
+        scale: Preference for larger regions.
+        sigma: Standard deviation of the smoothing beforehand, mm.
+
+    Returns:
+        Region ids from 0, in raster order of each region's first voxel.
+    """
+    if sigma > 0:
+        image = ndimage.gaussian_filter(image, [sigma / size for size in spacing])
+    image = np.ascontiguousarray(image)
+    graph = _Graph(image, _direction_weights(spacing))
+    _join_similar(graph, scale / 255)
+    _join_small(graph, min_size)
+    return graph.labels()
+
+
+def scaled_image(volume: Volume) -> Float64[np.ndarray, "slice height width"]:
+    """The scan's intensities from 0 to 255; raises DataError for an image without contrast."""
+    values = volume.image.astype(np.float64)
+    low, high = values.min(), values.max()
+    if low == high:
+        raise DataError(f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case")
+    return 255 * (values - low) / (high - low)
+
+
+def body_mask(image: Float64[np.ndarray, "slice height width"]) -> Bool[np.ndarray, "slice height width"]:
+    """The body in each slice: what is not air, its largest 8-connected part, holes filled. Image from 0 to 255."""
+    return np.stack([_largest_part(slice_ > BODY_THRESHOLD) for slice_ in image])
+
+
+def cut_to_body(
+    labels: Int32[np.ndarray, "slice height width"], mask: Bool[np.ndarray, "slice height width"]
+) -> Int32[np.ndarray, "slice height width"]:
+    """Region ids with 0 outside the body; region 0 gets a new id."""
+    renamed = np.where(labels == 0, labels.max() + 1, labels)
+    return np.where(mask, renamed, 0).astype(np.int32)
+
+
+def _largest_part(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    if not count:
+        return mask
+    sizes = np.bincount(parts.ravel())[1:]
+    return ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
+
+
+def _direction_weights(spacing: tuple[float, float, float]) -> Float64[np.ndarray, "13"]:
+    """Squared weight of each direction: the mean squared step length in units of the in-plane spacing."""
+    ratio = spacing[0] / spacing[2]
+    lengths = np.where(DIRECTIONS[:, 0] != 0, ratio**2, 0) + (DIRECTIONS[:, 1:] != 0).sum(axis=1)
+    axes = (DIRECTIONS != 0).sum(axis=1)
+    return (np.sqrt(lengths) / np.sqrt(axes)) ** 2
+
+
+class _Graph:
+    """The voxels, the edges between neighbours (never all at once) and the regions found so far.
+
+    Regions are trees in `parent`; the root is a region's first voxel. `size` is meaningful at roots. `small` says of
+    each voxel whether its region may still grow, as of the last call of `settle`; at first, all may.
+    """
+
+    def __init__(self, image: Float64[np.ndarray, "slice height width"], weights: Float64[np.ndarray, "13"]) -> None:
+        self.image, self.weights = image, weights
+        self.parent = np.arange(image.size, dtype=np.int32)
+        self.size = np.ones(image.size, dtype=np.int32)
+        self.small = np.ones(image.size, dtype=np.uint8)
+
+    def settle(self, min_size: int) -> int:
+        """Brings `parent` and `small` up to date; returns the number of voxels in regions below `min_size`."""
+        return settle(self.parent, self.size, min_size, self.small)
+
+    def edges(self, low: float, high: float) -> tuple[Float64[np.ndarray, "edge"], Int32[np.ndarray, "edge 2"]]:
+        """Cost and both regions' roots of the edges with low <= cost < high that could still merge, in order."""
+        root, small = self.parent.reshape(self.image.shape), self.small.reshape(self.image.shape)
+        band = _least_square(low), _least_square(high)
+        room = int(ROOM * self.image.size)
+        costs, ends, numbers = collect(self.image, self.weights, DIRECTIONS, root, small, *band, room)
+        # Positive floats are in the order of their bits; both ends of an edge move as one word.
+        keys, pairs = sort(costs.view(np.uint64), ends.view(np.uint64).ravel(), numbers)
+        return keys.view(np.float64), pairs.view(np.int32).reshape(-1, 2)
+
+    def labels(self) -> Int32[np.ndarray, "slice height width"]:
+        """Region ids from 0 in order of each region's first voxel."""
+        labels = np.empty(self.image.size, dtype=np.int32)
+        number_regions(self.parent, labels)
+        return labels.reshape(self.image.shape)
+
+
+def _least_square(limit: float) -> float:
+    """The least number whose square root is at least `limit`.
+
+    A rounded square root never decreases, so a squared cost below this number is a cost below the limit, and the roots
+    of the many edges outside a band need not be taken.
+    """
+    if limit in (0, np.inf):
+        return limit
+    square = limit * limit
+    while np.sqrt(square) >= limit:
+        square = float(np.nextafter(square, 0))
+    while np.sqrt(square) < limit:
+        square = float(np.nextafter(square, np.inf))
+    return square
+
+
+def _join_similar(graph: _Graph, k: float) -> None:
+    """Phase 1: joins two regions when an edge costs less than the inner cost of both, plus k over their size.
+
+    A region's inner cost is that of its last merge. One band is enough: for a region of m voxels that sum never exceeds
+    k (2 - 1/m). It holds for one voxel, and a merge of a and b voxels raises the smaller of two such sums by k / (a + b),
+    while 2 / (a + b) <= 1 / min(a, b). The band reaches to 4k because the sums are rounded.
+    """
+    costs, ends = graph.edges(0.0, 4 * k)
+    merge_similar(costs, ends, graph.parent, graph.size, np.zeros(graph.image.size), k)
+
+
+def _join_small(graph: _Graph, min_size: int) -> None:
+    """Phase 2: joins along every edge, ascending, that has a region of fewer than `min_size` voxels at one end."""
+    limits = np.unique([0.0, *np.quantile(_sample_costs(graph), BANDS)])
+    for low, high in zip(limits, [*limits[1:], np.inf], strict=True):
+        if graph.settle(min_size) == 0:
+            return
+        _, ends = graph.edges(low, high)
+        merge_small(ends, graph.parent, graph.size, min_size)
+
+
+def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
+    """Costs of some edges along the axes, to place the bands."""
+    every = max(1, graph.image.size // 20_000)
+    sampled = []
+    for axis, direction in [(0, 12), (1, 0), (2, 2)]:
+        difference = np.diff(graph.image, axis=axis).ravel()[::every]
+        sampled.append(np.sqrt(graph.weights[direction] * difference**2))
+    return np.concatenate([*sampled, [0.0]])

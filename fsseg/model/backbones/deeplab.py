@@ -1,0 +1,49 @@
+"""The paper's backbone: a dilated ResNet-101 with a linear projection."""
+
+from typing import Annotated, Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from fsseg.model.backbones.weights import load_weights
+
+
+class DeepLabResNet101(nn.Module):
+    """ResNet-101 with output stride 8 and a 1x1 convolution from 2048 to 256 channels.
+
+    The encoder of DeepLabV3 without its head, as ADNet and TPM use it: the last two stages are dilated instead of
+    strided (their first block keeps the dilation of the stage before), the projection has no bias, normalisation or
+    activation. Batch normalisation is not frozen.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Annotated[
+            str,
+            Field(
+                description='ImageNet weights of the encoder: "none", "timm" (downloads once), '
+                "or a path to .safetensors or .pth"
+            ),
+        ] = "none",
+        channels: Annotated[int, Field(ge=1, description="width of the projection")] = 256,
+        intensity: Annotated[
+            Literal["percentile", "zscore"],
+            Field(description="zscore: as published; percentile: 1..99.5 to [-1, 1]"),
+        ] = "zscore",
+        seed: Annotated[int, Field(ge=0, description="seed of the weights that are not loaded")] = 0,
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # timm initialises from the global generator; ours is put back
+            self.encoder = timm.create_model("resnet101.tv_in1k", features_only=True, out_indices=(4,), output_stride=8)
+            load_weights(self.encoder, "resnet101.tv_in1k", weights)
+            self.projection = nn.Conv2d(2048, channels, kernel_size=1, bias=False)
+        self.to(memory_format=torch.channels_last)
+        self.channels, self.stride, self.intensity = channels, 8, intensity
+
+    def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]:
+        return self.projection(self.encoder(images)[0])

@@ -1,0 +1,67 @@
+"""The built-in components, registered through the same hooks as anybody's."""
+
+from fsseg.plugins.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("abdomen_phantom", "fsseg.data.datasets.phantom.dataset:AbdomenPhantom")
+    register("chaos_t2", "fsseg.data.datasets.folders:ChaosT2")
+    register("sabs", "fsseg.data.datasets.folders:Sabs")
+    register("cmr", "fsseg.data.datasets.folders:Cmr")
+    register("nifti", "fsseg.data.datasets.folders:NiftiFolder")
+
+
+@hookimpl
+def register_supervoxels(register: Register) -> None:
+    register("felzenszwalb", "fsseg.data.supervoxels.felzenszwalb:Felzenszwalb")
+    register("slic", "fsseg.data.supervoxels.slic:Slic")
+    register("stored", "fsseg.data.supervoxels.stored:Stored")
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    register("timm", "fsseg.model.backbones.timm:TimmBackbone")
+    register("deeplab_resnet101", "fsseg.model.backbones.deeplab:DeepLabResNet101")
+
+
+@hookimpl
+def register_prototypes(register: Register) -> None:
+    register("map", "fsseg.model.prototypes:Map")
+    register("em_gmm", "fsseg.model.prototypes:EmGmm")
+
+
+@hookimpl
+def register_heads(register: Register) -> None:
+    register("adnet", "fsseg.model.heads:AdNet")
+    register("adnetpp", "fsseg.model.heads:AdNetPp")
+    register("tpm", "fsseg.model.heads:Tpm")
+
+
+@hookimpl
+def register_thresholds(register: Register) -> None:
+    register("fixed", "fsseg.model.thresholds:Fixed")
+    register("ce_t", "fsseg.model.thresholds:CeT")
+    register("avg_est", "fsseg.model.thresholds:AvgEst")
+    register("lin_est", "fsseg.model.thresholds:LinEst")
+    register("profile", "fsseg.model.thresholds:Profile")
+    register("ocp", "fsseg.model.thresholds:Ocp")
+
+
+@hookimpl
+def register_refiners(register: Register) -> None:
+    register("none", "fsseg.model.refiners:Unrefined")
+    register("component_3d", "fsseg.model.refiners:Component3d")
+    register("smooth_3d", "fsseg.model.refiners:Smooth3d")
+    register("amount", "fsseg.model.refiners:Amount")
+    register("position", "fsseg.model.refiners:Position")
+    register("query_informed", "fsseg.model.refiners:QueryInformed")
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    register("iou", "fsseg.evaluation.metrics:Iou")
+    register("volume_error", "fsseg.evaluation.metrics:VolumeError")
+    register("hd95", "fsseg.evaluation.distances:Hd95")
+    register("assd", "fsseg.evaluation.distances:Assd")
+    register("nsd", "fsseg.evaluation.distances:Nsd")

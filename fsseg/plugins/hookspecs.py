@@ -1,0 +1,113 @@
+"""The hooks of a plugin, all of them: one per kind of component, and four that follow a run.
+
+A plugin is a module that an installed distribution names in the entry-point group `fsseg`, or a single file that is
+given with `--plugin`. It implements any of the hooks below, with those of their arguments that it needs; docs/hooks.md
+has an example of each.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsseg.recipe.tables import Recipe
+    from fsseg.runs.results import Results
+    from fsseg.system.files import CaseScore
+
+hookspec = pluggy.HookspecMarker("fsseg")
+hookimpl = pluggy.HookimplMarker("fsseg")
+
+Register = Callable[[str, str | type], None]
+"""Takes a component's name, and its import string `"package.module:Class"` or the class itself.
+
+Import strings let a listing of components import none of them, so distributions should give strings. A single file,
+which is imported anyway, may give the class.
+"""
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Register datasets (`fsseg.data.volume.Dataset`)."""
+
+
+@hookspec
+def register_supervoxels(register: Register) -> None:
+    """Register supervoxel methods (`fsseg.data.volume.Supervoxels`)."""
+
+
+@hookspec
+def register_backbones(register: Register) -> None:
+    """Register backbones (`fsseg.interfaces.Backbone`)."""
+
+
+@hookspec
+def register_prototypes(register: Register) -> None:
+    """Register prototype extractors (`fsseg.interfaces.PrototypeExtractor`)."""
+
+
+@hookspec
+def register_heads(register: Register) -> None:
+    """Register class heads (`fsseg.interfaces.Head`)."""
+
+
+@hookspec
+def register_thresholds(register: Register) -> None:
+    """Register threshold policies (`fsseg.interfaces.Threshold`)."""
+
+
+@hookspec
+def register_refiners(register: Register) -> None:
+    """Register refiners (`fsseg.interfaces.Refiner`)."""
+
+
+@hookspec
+def register_metrics(register: Register) -> None:
+    """Register metrics (`fsseg.interfaces.Metric`)."""
+
+
+@hookspec
+def register_trackers(register: Register) -> None:
+    """Register trackers: classes whose instances implement any of the four hooks below, with `@hookimpl`.
+
+    A tracker follows the runs whose recipe names it; the same hooks in a plugin's module follow every run.
+    """
+
+
+@hookspec
+def run_started(recipe: "Recipe", name: str, runs_dir: "Path") -> None:
+    """A run begins: its recipe can be run, and nothing is trained yet."""
+
+
+@hookspec
+def step_logged(variants: list[str], fold: int, seed: int, values: dict[str, float]) -> None:
+    """Training wrote a line of its log, every 25 steps; `variants` are the rows that are evaluated with it.
+
+    `values` are step, learning_rate, the mean losses (query, alignment, t_loss) and, for heads that have them,
+    score_threshold and average_distance. A training that an earlier run finished is told of from its log.
+    """
+
+
+@hookspec
+def variant_evaluated(variant: str, fold: int, seed: int, scores: "list[CaseScore]") -> None:
+    """A row of the table was evaluated on a fold; there is one score per case and class."""
+
+
+@hookspec
+def run_finished(recipe: "Recipe", results: "Results | None", error: BaseException | None) -> None:
+    """A run that was started is over: with results, or with the error (or Ctrl-C) that ended it.
+
+    `results` is None where it did not come to them, `error` is None where it did.
+    """
+
+
+def spec_names() -> list[str]:
+    """The names of all hooks, in the order of this file."""
+    return [name for name, value in globals().items() if hasattr(value, "fsseg_spec")]
+
+
+def describe(hook: str) -> Any:
+    """The function that declares a hook."""
+    return globals()[hook]

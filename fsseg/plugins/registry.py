@@ -1,0 +1,155 @@
+"""Components by kind and name, as import strings that nothing imports before it is used."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fsseg.errors import PluginError, RecipeError
+from fsseg.plugins.options import explain, nearest, schema, validate
+
+KINDS = {
+    "dataset": "register_datasets",
+    "supervoxels": "register_supervoxels",
+    "backbone": "register_backbones",
+    "prototypes": "register_prototypes",
+    "head": "register_heads",
+    "threshold": "register_thresholds",
+    "refiner": "register_refiners",
+    "metric": "register_metrics",
+    "tracker": "register_trackers",
+}
+"""Kinds of components, in data-flow order, and the hook that registers each."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component; its code is not imported until `load`.
+
+    Attributes:
+        kind: Its kind.
+        name: Its name in recipes.
+        target: Its import string `"package.module:Class"`.
+        distribution: The distribution it comes from; the file's name for one that was given with `--plugin`.
+        version: That distribution's version; a file's is the beginning of its hash.
+        plugin: The name of the plugin that registers it.
+        where: File and line of the hook that registers it.
+        file: The file that was given with `--plugin`, if it was.
+    """
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+    plugin: str = ""
+    where: str = ""
+    file: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
+
+    def load(self) -> type:
+        """The component's class; raises PluginError if it cannot be imported or its constructor is no schema."""
+        module, _, attribute = self.target.partition(":")
+        try:
+            component = getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            place = place_of(error, module)
+            raise PluginError(
+                f"{self}: {self.target} cannot be imported ({named(error)}{place}); "
+                f"repair or uninstall that distribution, or leave it out with --no-plugin {self.distribution}"
+            ) from error
+        try:
+            schema(component)
+        except PluginError as error:
+            raise PluginError(f"{self}: {error}") from error
+        return component
+
+    def dumps(self) -> dict[str, Any]:
+        """The component as plain values."""
+        return {key: value if key != "file" else str(value or "") for key, value in vars(self).items()}
+
+    def sources(self) -> list[Path]:
+        """The files that its results depend on: those of its folder, or the one file it was given in."""
+        return [self.file] if self.file else sorted(Path(inspect.getfile(self.load())).parent.glob("*.py"))
+
+
+class Registry:
+    """All registered components by kind and name."""
+
+    def __init__(self) -> None:
+        self._components: dict[tuple[str, str], Component] = {}
+
+    def __iter__(self) -> Iterator[Component]:
+        order = list(KINDS)
+        return iter(sorted(self._components.values(), key=lambda c: order.index(c.kind)))
+
+    def add(self, component: Component) -> None:
+        """Registers a component; raises PluginError where the name is taken, naming both distributions."""
+        other = self._components.setdefault((component.kind, component.name), component)
+        if other != component:
+            sides = [f"{side.distribution} ({side.target}{at(side.where)})" for side in (other, component)]
+            raise PluginError(
+                f"{component.kind} {component.name!r} is registered twice: by {sides[0]} and by {sides[1]}; rename one of "
+                f"them, or leave one plugin out with --no-plugin {component.distribution}"
+            )
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the components of this kind."""
+        return [component.name for component in self if component.kind == kind]
+
+    def find(self, kind: str, name: str) -> Component:
+        """The component of this kind and name; raises RecipeError with the nearest name."""
+        if (kind, name) not in self._components:
+            raise RecipeError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
+        return self._components[kind, name]
+
+    def problems(self, kind: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+        """What is wrong with a component's recipe table, as (key, sentence) pairs."""
+        try:
+            component = self.find(kind, name).load()
+            validate(component, options)
+        except RecipeError as error:
+            return [("name", str(error))]
+        except ValidationError as error:
+            return explain(error, lambda _: list(schema(component).model_fields))
+        return []
+
+    def build(self, kind: str, name: str, options: dict[str, Any]) -> Any:
+        """An instance of the component with these options; raises RecipeError if they do not fit."""
+        problems = self.problems(kind, name, options)
+        if problems:
+            raise RecipeError("\n".join(f"{kind} {name}: {key}: {sentence}" for key, sentence in problems))
+        component = self.find(kind, name).load()
+        return component(**validate(component, options))
+
+
+def line_of(function: Callable[..., Any]) -> str:
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def at(where: str) -> str:
+    return f", {where}" if where else ""
+
+
+def named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def place_of(error: BaseException, module: str) -> str:
+    """Where in the plugin's own code an import failed: the innermost line that is in its package."""
+    if isinstance(error, SyntaxError):
+        return ""  # its message says so
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__", "").partition(".")[0] == module.partition(".")[0]:
+            frames.append(f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}")
+        step = step.tb_next
+    return at(frames[-1]) if frames else ""

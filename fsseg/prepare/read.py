@@ -1,0 +1,90 @@
+"""Reading one scan file, and everything that can be wrong with it. No torch: worker processes start fast."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fsseg.data.datasets.nifti import ScanFile, check_affine, image_problems, one_channel, pair_problems, read_nifti
+from fsseg.errors import DataError
+from fsseg.prepare.resample import LPS, itk
+from fsseg.prepare.scan import Scan
+
+NIFTI = (".nii", ".nii.gz")
+OTHER = (".nrrd", ".mha", ".mhd")
+
+
+def read_scan(path: Path, channel: int | None = None) -> ScanFile:
+    """Reads NIfTI, or NRRD and MetaImage through SimpleITK; scaled integers come as float32.
+
+    Args:
+        path: The file.
+        channel: Of a file with several channels (a fourth axis); None refuses such files.
+
+    Raises:
+        DataError: It is missing, cut off, of another format, in colours or not three-dimensional.
+    """
+    if path.name.lower().endswith(OTHER):
+        return _read_other(path, channel)
+    if path.name.lower().endswith(NIFTI):
+        return read_nifti(path, channel)
+    raise DataError(f"{path}: is of an unknown format, expected {', '.join(NIFTI + OTHER)}; convert it to NIfTI")
+
+
+def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Scan, Scan]:
+    """Reads an image and its labels (as uint8 or uint16); raises DataError listing all that is wrong with them."""
+    scan, labels = read_scan(image, channel), read_scan(label)
+    problems = [*image_problems(scan), *_value_problems(labels), *pair_problems(scan, labels)]
+    if problems:
+        raise DataError("\n".join(problems))
+    small = labels.voxels.astype(np.uint8 if labels.voxels.max() <= 255 else np.uint16)
+    return Scan(scan.voxels, scan.affine), Scan(small, labels.affine)
+
+
+def check_values(path: Path, labels: Scan, expected: dict[int, str]) -> None:
+    """Raises DataError for label values besides 0 and those named."""
+    strange = [value for value in np.unique(labels.voxels).tolist() if value != 0 and value not in expected]
+    if strange:
+        listed = ", ".join(str(value) for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        named = ", ".join(f"{value} {name}" for value, name in expected.items())
+        raise DataError(f"{path}: has label values {listed}, expected 0 and {named}; correct the file")
+
+
+def stored_with(path: Path) -> tuple[Path, ...]:
+    """The files that a scan file consists of: itself, and the voxels of a .mhd header."""
+    if path.suffix.lower() != ".mhd":
+        return (path,)
+    text = path.read_bytes()[:10_000].decode("latin-1")
+    named = [line.partition("=")[2].strip() for line in text.splitlines() if line.startswith("ElementDataFile")]
+    return (path, *(path.parent / name for name in named if (path.parent / name).is_file()))
+
+
+def _value_problems(labels: ScanFile) -> Iterator[str]:
+    """What is no label value, whatever the classes."""
+    values = np.unique(labels.voxels).tolist()
+    strange = [value for value in values if not (0 <= value <= 65535 and value == int(value))]
+    if strange:
+        listed = ", ".join(f"{value:g}" for value in strange[:5])
+        yield f"{labels.path}: has label values {listed}, expected whole numbers from 0 to 65535; correct the file"
+
+
+def _read_other(path: Path, channel: int | None) -> ScanFile:
+    sitk = itk()
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"{path}: cannot be read as an image ({reason}); it is damaged, copy it again") from None
+    if image.GetDimension() != 3:
+        raise DataError(
+            f"{path}: has {image.GetDimension()} dimensions, expected 3; split it into one file per channel"
+        )
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        count = image.GetNumberOfComponentsPerPixel()
+        raise DataError(f"{path}: has {count} numbers per voxel (colours), expected one; convert it to grey values")
+    affine = np.eye(4)
+    affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = LPS @ image.GetOrigin()
+    check_affine(path, affine)
+    voxels = one_channel(path, sitk.GetArrayFromImage(image).T, channel)
+    return ScanFile(path, voxels, affine, tuple(image.GetSpacing()))

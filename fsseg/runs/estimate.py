@@ -1,0 +1,269 @@
+"""How fast a machine is at a recipe, and how long the recipe will take: a few steps of everything, on made-up slices.
+
+Nothing of the data is read but the sizes of its scans, so an estimate takes seconds.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fsseg.evaluation.assignments import Assignment, assign
+from fsseg.training.calibration import calibrate
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.training.scans import EvaluationScan, TrainingScan
+from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.runs.fold import FoldRun, rows_by_training
+from fsseg.data.grids import WorkingGrid
+from fsseg.interfaces import Backbone
+from fsseg.system.progress import told_time
+from fsseg.recipe.protocols import PROTOCOLS, Fold
+from fsseg.recipe.tables import EpisodeTable, TrainingTable
+from fsseg.model.segmenter import encode, encode_in_parts
+from fsseg.training.loop import Speed
+
+REGIONS = 6
+"""Squares along an edge of the made-up slices; each is a region."""
+
+SLICES, EPISODES = 8, 8
+"""Made-up slices to segment, and episodes to calibrate with."""
+
+LEAST_CALLS, MOST_CALLS, SECONDS = 3, 50, 0.5
+"""How often to time something at least and at most, and the seconds after which to stop."""
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds of everything that a recipe does many times.
+
+    Attributes:
+        device: The device, in words.
+        size: Height and width of the slices.
+        speed: What was decided about the speed of training.
+        step: A training step.
+        bare_step: Forward and backward pass and update of the bare network on two slices, likewise run.
+        slice: A slice through the network.
+        episode: A calibration episode, for all rows of a training.
+        decision: A slice's labels for one support, by all rows of a training; without the network.
+    """
+
+    device: str
+    size: tuple[int, int]
+    speed: Speed
+    step: float
+    bare_step: float
+    slice: float
+    episode: float
+    decision: float
+
+    @property
+    def fraction(self) -> float:
+        """Of the bare network's steps per second, the share that training reaches."""
+        return self.bare_step / self.step
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that a recipe will take, without what is finished already.
+
+    Attributes:
+        training: For all trainings that are left.
+        calibration: For all folds and seeds.
+        evaluation: Likewise.
+        steps: Training steps that are left.
+        speeds: What it rests on.
+    """
+
+    training: float
+    calibration: float
+    evaluation: float
+    steps: int
+    speeds: Speeds
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return self.training + self.calibration + self.evaluation
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Everything by name, as people read it."""
+        speeds, size = self.speeds, " x ".join(str(edge) for edge in self.speeds.size)
+        chosen = speeds.speed
+        steps = ["channels last"] * chosen.channels_last + ["fused"] * chosen.fused + ["recorded"] * chosen.capture
+        return [
+            ("device", speeds.device),
+            ("slices", size),
+            (
+                "training step",
+                f"{1000 * speeds.step:.1f} ms, {1 / speeds.step:.1f} a second ({', '.join([chosen.precision, *steps])})",
+            ),
+            (
+                "  bare network",
+                f"{1000 * speeds.bare_step:.1f} ms, of which speed training reaches {speeds.fraction:.0%}",
+            ),
+            ("slice, network", f"{1000 * speeds.slice:.1f} ms, {1 / speeds.slice:.1f} a second"),
+            ("slice, labels of all rows", f"{1000 * speeds.decision:.1f} ms for each support"),
+            ("calibration episode, all rows", f"{1000 * speeds.episode:.1f} ms"),
+            ("this recipe", f"{told_time(self.total)}, without supervoxels that are not kept yet"),
+            ("  training", f"{told_time(self.training)}, {self.steps} steps"),
+            ("  calibration", told_time(self.calibration)),
+            ("  evaluation", told_time(self.evaluation)),
+        ]
+
+    def dumps(self) -> dict[str, Any]:
+        """As plain values; times in seconds."""
+        return asdict(self) | {"total": self.total, "fraction_of_bare_network": self.speeds.fraction}
+
+    def __str__(self) -> str:
+        speeds = self.speeds
+        return (
+            f"estimate for {speeds.device}: {told_time(self.total)}, of which training {told_time(self.training)} ({self.steps} steps, "
+            f"{1 / speeds.step:.1f} a second, {speeds.fraction:.0%} of the bare network), calibration "
+            f"{told_time(self.calibration)}, evaluation {told_time(self.evaluation)}; supervoxels that are not kept yet come on top"
+        )
+
+
+def steps_left(folds: list[FoldRun]) -> int:
+    """Training steps that are not done yet."""
+    groups = rows_by_training(folds[0].recipe)
+    return sum(training.steps for fold in folds for training, _ in groups if not fold.is_trained(training))
+
+
+def estimate(folds: list[FoldRun]) -> Estimate:
+    """How long what is left of the folds and seeds of a recipe will take, after a few steps of everything."""
+    speeds = measure_speeds(folds[0])
+    recipe, data = folds[0].recipe, folds[0].data
+    groups = rows_by_training(recipe)
+    steps = steps_left(folds)
+    in_turn = data.support == "each"
+    decisions = slices = 0
+    for fold in folds:
+        cases = (*fold.fold.queries, *([fold.fold.support] if in_turn else []))
+        shown = sum(data.facts[case].size[0] for case in cases)
+        slices += shown
+        decisions += shown * (len(cases) - 1 if in_turn else 1) * (1 if data.protocol.together else len(data.classes))
+    return Estimate(
+        training=steps * speeds.step,
+        calibration=len(folds) * len(groups) * recipe.calibration.episodes * speeds.episode,
+        evaluation=len(groups) * (slices * speeds.slice + decisions * speeds.decision),
+        steps=steps,
+        speeds=speeds,
+    )
+
+
+def measure_speeds(fold: FoldRun) -> Speeds:
+    """Times a few steps, slices, episodes and decisions of a recipe's first training."""
+    training, rows = rows_by_training(fold.recipe)[0]
+    size = tuple(next(iter(fold.data.facts.values())).size[1:])
+    scan, device = made_up_scan(size), fold.device
+    sampler = EpisodeSampler([scan], EpisodeTable(min_pixels=1, min_slice_pixels=0))
+
+    under_way = fold.begin(training, sampler, told=False)
+    backbone, images = under_way.backbone, scan.images.to(device)
+    plain = PLAIN_RUNS + 1 if under_way.speed.capture else 1
+    step = _time(under_way.advance, device, plain)
+    bare = _time(bare_step(backbone, images[:2], training, under_way.speed), device, plain)
+    under_way.finish()
+
+    encoding = _time(torch.no_grad()(lambda: encode_in_parts(backbone, images)), device)
+    variants = fold.assemble(backbone, under_way.head.state_dict(), training, rows)
+    classes = fold.calibration_classes
+    calibration = _time(
+        lambda: calibrate(backbone, variants, sampler, EPISODES, seed=0, device=device, classes=classes), device
+    )
+    scans, assigned, made_up = made_up_fold(scan, len(fold.data.classes) if fold.data.protocol.together else 1)
+    known = Known(backbone, images)
+    decisions = _time(lambda: list(evaluate(known, variants, assigned, scans, made_up, seed=0, device=device)), device)
+    return Speeds(
+        name_device(device),
+        size,
+        under_way.speed,
+        step,
+        bare,
+        encoding / SLICES,
+        calibration / EPISODES,
+        decisions / SLICES,
+    )
+
+
+def bare_step(
+    backbone: nn.Module, images: Float[Tensor, "2 height width"], options: TrainingTable, speed: Speed
+) -> Callable[[], None]:
+    """The least that a training step can be: two slices through the network, back again, and the update."""
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(
+        parameters,
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        fused=speed.fused,
+    )
+    half = speed.precision == "bfloat16"
+
+    def step() -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+            features = encode(backbone, images)
+        features.float().square().mean().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return Recorded(step, images.device) if speed.capture else step
+
+
+class Known(nn.Module):
+    """In the place of a network: features that were worked out before, so that what comes after it can be timed."""
+
+    @torch.no_grad()
+    def __init__(self, backbone: Backbone, images: Float[Tensor, "slice height width"]) -> None:
+        super().__init__()
+        self.channels, self.stride, self.intensity = backbone.channels, backbone.stride, backbone.intensity
+        self._features = encode_in_parts(backbone, images)
+
+    def forward(self, images: Float[Tensor, "any 3 height width"]) -> Float[Tensor, "any channel h w"]:
+        return self._features[: len(images)]
+
+
+def made_up_scan(size: tuple[int, int]) -> TrainingScan:
+    """Noise, in which squares are the regions."""
+    height, width = size
+    rows, columns = (np.arange(edge) * REGIONS // edge for edge in size)
+    regions = np.repeat((1 + rows[:, None] * REGIONS + columns)[None], SLICES, axis=0).astype(np.int32)
+    images = torch.randn(SLICES, height, width, generator=torch.Generator().manual_seed(0))
+    return TrainingScan("made up", images, torch.from_numpy(regions), count_regions(regions), 0.0)
+
+
+def made_up_fold(scan: TrainingScan, ways: int) -> tuple[dict[str, EvaluationScan], list[Assignment], Fold]:
+    """A support and a query whose first regions are the classes, and what is assigned."""
+    labels = torch.where(scan.supervoxels <= ways, scan.supervoxels, 0).to(torch.uint8)
+    size = tuple(scan.images.shape[-2:])
+    location = torch.linspace(0, 1, SLICES)
+    made = {
+        case: EvaluationScan(case, scan.images + shift, location, labels, labels, WorkingGrid(size, size, size))
+        for shift, case in enumerate(("support", "query"))
+    }
+    fold = Fold(0, "support", ("query",), ())
+    classes = {way: f"class {way}" for way in range(1, ways + 1)}
+    protocol = PROTOCOLS["ep2_multi"] if ways > 1 else PROTOCOLS["ep2"]
+    assigned = [one for one in assign(protocol, fold, made, classes, 0) if one.query_case == "query"]
+    return made, assigned, fold
+
+
+def _time(function: Callable[[], object], device: torch.device, warm_up: int = 1) -> float:
+    """Median seconds of a call, after the first few; of a slow one the first call has to do."""
+    taken, began = [], time.perf_counter()
+    while len(taken) < warm_up + MOST_CALLS:
+        started = time.perf_counter()
+        function()
+        finish_work(device)
+        taken.append(time.perf_counter() - started)
+        enough = len(taken) >= warm_up + LEAST_CALLS or taken[-1] > SECONDS
+        if enough and time.perf_counter() - began > SECONDS:
+            break
+    return float(np.median(taken[warm_up:] or taken))
