@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fsseg.analysis.sweep import Sweep, sweep
     from fsseg.analysis.wrong_voxels import ErrorTable, error_table
     from fsseg.data.datasets.folders import find_dataset
+    from fsseg.data.folds import FoldScheme
     from fsseg.data.grids import FileGrid
     from fsseg.data.volume import Volume
     from fsseg.model.backbones.deeplab import DeepLabResNet101
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from fsseg.plugins.manager import choose_plugins, registry
     from fsseg.prediction.files import predict_files, read_volume
     from fsseg.prediction.predictor import Predictor, export_onnx, export_predictor, load_predictor
-    from fsseg.recipe.protocols import FoldScheme
-    from fsseg.recipe.tables import Recipe, load_recipe
+    from fsseg.recipe.reading import load_recipe
+    from fsseg.recipe.tables import Recipe
     from fsseg.report.page import write_report
     from fsseg.runs.results import Results, load_results
     from fsseg.runs.run import run
@@ -49,9 +50,10 @@ _HOMES = {
     "fsseg.plugins.manager": ["choose_plugins", "registry"],
     "fsseg.prediction.files": ["predict_files", "read_volume"],
     "fsseg.prediction.predictor": ["Predictor", "export_onnx", "export_predictor", "load_predictor"],
-    "fsseg.recipe.protocols": ["FoldScheme"],
+    "fsseg.data.folds": ["FoldScheme"],
     "fsseg.model.prototypes": ["EmGmm", "Map"],
-    "fsseg.recipe.tables": ["Recipe", "load_recipe"],
+    "fsseg.recipe.reading": ["load_recipe"],
+    "fsseg.recipe.tables": ["Recipe"],
     "fsseg.model.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
     "fsseg.report.page": ["write_report"],
     "fsseg.analysis.reproduction": ["Reproduction", "reproduce"],

@@ -1,16 +1,23 @@
-"""What a component of each kind must offer. A component is an ordinary class with annotated keyword-only arguments.
+"""What a component of each kind must offer, all kinds in one file.
 
-Those of datasets and supervoxels are in `fsseg.data.volume`. These are Protocols: nothing needs to inherit from them. Shapes are in words (see `fsseg.types`).
+A component is an ordinary class with annotated keyword-only arguments. These are Protocols: nothing needs to inherit
+from them. Shapes are in words (see `fsseg.types`). Nothing is imported here but for type checkers, so that the contracts
+of datasets and supervoxels can be had without torch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Bool, Float, Int, Int32
+    from torch import Tensor
 
-from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, Score
+    from fsseg.data.folds import FoldScheme
+    from fsseg.data.volume import Volume
+    from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, Score
 
 
 @runtime_checkable
@@ -154,4 +161,60 @@ class Metric(Protocol):
 
         `spacing` is the voxel size in mm along (slice, height, width).
         """
+        ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A set of scans with their labels."""
+
+    name: str
+    """What tables call it."""
+    classes: dict[int, str]
+    """Name of each label value, without the background 0."""
+    supervoxel_min_size: int | None
+    """Voxels of the scans' own grid that a supervoxel should have at least, where the recipe does not say; None for a
+    number that follows from the size of the scan."""
+    statistics: Literal["volume", "training"]
+    """Where intensity rules take their statistics from: each volume by itself, or the fold's training scans."""
+    folds: FoldScheme
+    """How its cases are divided, where the recipe does not say."""
+
+    @property
+    def cases(self) -> list[str]:
+        """Ids in the order that folds count in."""
+        ...
+
+    def load(self, case: str) -> Volume:
+        """The scan of this case, the same each time; raises DataError for a file that cannot be used.
+
+        Several threads may ask at a time.
+        """
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A dataset that can tell whether a case has changed without reading its voxels; a run then starts without them."""
+
+    def fingerprint(self, case: str) -> str:
+        """Stands for the case's voxels and how they are read: sizes and times of its files, and options, for example."""
+        ...
+
+
+@runtime_checkable
+class StoredSupervoxels(Protocol):
+    """A dataset that comes with supervoxels of its own."""
+
+    def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
+        """The published supervoxels of this case, 0 outside the body."""
+        ...
+
+
+@runtime_checkable
+class Supervoxels(Protocol):
+    """Cuts a scan into the regions that serve as pseudo-classes in training."""
+
+    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
+        """A region id per voxel; 0 is never sampled."""
         ...

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.data.supervoxels.regions import count_regions
-from fsseg.recipe.protocols import FOLD_SCHEMES
 from fsseg.recipe.tables import EpisodeTable
 from fsseg.training.scans import TrainingScan
 

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 import fsseg
 from fsseg import AdNet, CeT, Fixed, FssegError, Map, Ocp, Segmenter, Tpm
+from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
 from fsseg.evaluation.assignments import assign, divide_query
 from fsseg.evaluation.evaluate import evaluate
+from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.segmenter import encode, encode_support
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS, Fold
+from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results
 from fsseg.system.progress import Silent
-from fsseg.training.scans import EvaluationScan
 
 FOLD = Fold(0, "s", ("q", "r"), ("t",))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import fsseg
+from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
-from fsseg.system.files import CaseScore
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,8 +15,9 @@ import fsseg
 from fsseg import FssegError
 from fsseg.analysis.comparison import _holm
 from fsseg.evaluation.distances import Assd, Hd95, Nsd
+from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
-from fsseg.system.files import CaseScore, write_json, write_lines
+from fsseg.system.files import write_json, write_lines
 
 ABOUT = {"dataset": "made up", "protocol": "ep2", "protocol_hash": "aa", "data": {"0": "d"}}
 

@@ -17,10 +17,12 @@ import fsseg
 from fsseg import registry
 from fsseg.cli.main import app
 from fsseg.cli.pages import components_page, contract_page
+from fsseg.data.folds import FOLD_SCHEMES, SupportChoice
 from fsseg.prediction.predictor import Prediction
-from fsseg.recipe.protocols import FOLD_SCHEMES, PROTOCOLS, SupportChoice
+from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.sweep import expand
-from fsseg.recipe.tables import TABLES, EpisodeTable, ProtocolTable, parse_recipe
+from fsseg.recipe.tables import TABLES, EpisodeTable, ProtocolTable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

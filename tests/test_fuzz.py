@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import fsseg
 from fsseg import FssegError
 from fsseg.plugins.manager import registry
-from fsseg.recipe.tables import load_recipe, parse_recipe
+from fsseg.recipe.reading import load_recipe, parse_recipe
 from fsseg.runs.data import RunData
 from fsseg.system.progress import Silent
 

@@ -24,7 +24,8 @@ from fsseg.cli.main import app
 from fsseg.jobs.job import JobProgress, JobSet, State, job_progress, work
 from fsseg.jobs.launchers import SlurmJob, _parameters, run_here
 from fsseg.jobs.run import make_jobs, run_as_jobs
-from fsseg.recipe.tables import LauncherTable, parse_recipe
+from fsseg.recipe.reading import parse_recipe
+from fsseg.recipe.tables import LauncherTable
 from fsseg.runs.data import RunData
 from fsseg.system.devices import places_for_trainings
 from fsseg.system.locks import holding

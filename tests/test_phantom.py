@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from fsseg.data.datasets.phantom.dataset import CLASSES, AbdomenPhantom, generate_case
-from fsseg.data.volume import Dataset
 from fsseg.errors import DataError
+from fsseg.interfaces import Dataset
 from fsseg.plugins.options import options_of
 
 VOLUME_ML = {"liver": (750, 1600), "right_kidney": (60, 190), "left_kidney": (60, 190), "spleen": (110, 290)}

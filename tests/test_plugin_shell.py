@@ -14,8 +14,8 @@ from helpers import dummy_plugins, make_folder, pretend_to_install, write_recipe
 from fsseg import FssegError, choose_plugins, load_recipe, registry
 from fsseg.plugins.registry import KINDS
 from fsseg.plugins.scaffold import write_plugin
+from fsseg.recipe.reading import read_tables
 from fsseg.recipe.settings import recipe_schema, settings
-from fsseg.recipe.tables import read_tables
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))

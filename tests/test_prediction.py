@@ -10,7 +10,7 @@ from helpers import make_folder, write_nifti, write_recipe
 
 import fsseg
 from fsseg import FssegError, load_predictor, load_recipe
-from fsseg.data.working import on_working_grid
+from fsseg.data.volume import on_working_grid
 from fsseg.prediction.files import predict_files, read_volume
 
 
@@ -118,7 +118,7 @@ def test_a_scan_of_other_spacing_is_resampled_by_the_recipes_rule(work, tmp_path
     """The recipe says 3 mm and 32 pixels: a scan of half the pixel size is seen as the plain one, and labelled on its own grid."""
     _, root, recipe = work
     table = recipe.dumps() | {"grid": {"spacing": 3.0, "size": 32}}
-    results = fsseg.run(fsseg.recipe.tables.parse_recipe(table), runs_dir=tmp_path / "runs")
+    results = fsseg.run(fsseg.recipe.reading.parse_recipe(table), runs_dir=tmp_path / "runs")
     scan = nibabel.load(root / "image_3.nii.gz")
     fine = np.asanyarray(scan.dataobj).repeat(2, axis=0).repeat(2, axis=1)
     affine = scan.affine @ np.array([[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 1, 0], [0, 0, 0, 1]])

@@ -24,8 +24,8 @@ from fsseg.data.cache import cached
 from fsseg.data.datasets.folders import NiftiFolder
 from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.grids import FileGrid
-from fsseg.data.volume import Fingerprinted
 from fsseg.evaluation.assignments import assign
+from fsseg.interfaces import Fingerprinted
 from fsseg.recipe.tables import ComponentTable
 from fsseg.runs.data import RunData
 from fsseg.runs.precompute import compute_supervoxels

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from fsseg import FssegError, load_recipe
-from fsseg.recipe.tables import Recipe, parse_recipe
+from fsseg.recipe.reading import parse_recipe
+from fsseg.recipe.tables import Recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
 

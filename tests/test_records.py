@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from fsseg import FssegError
-from fsseg.runs.stages import fill_folder
-from fsseg.system.files import read_scores, replacing, write_text
+from fsseg.evaluation.scores import read_scores
+from fsseg.system.files import fill_folder, replacing, write_text
 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from fsseg import FssegError
 from fsseg.system.files import write_text
-from fsseg.runs.stages import fill_folder
+from fsseg.system.files import fill_folder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 folder = Path(sys.argv[1])

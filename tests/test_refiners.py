@@ -351,7 +351,7 @@ def test_mistakes_are_sentences(tmp_path, refiners, sentence):
 
 def test_refiners_are_explained_swept_and_in_the_schema(tmp_path):
     path = recipe_with(tmp_path, CHAIN, make_folder(tmp_path / "scans"))
-    tables = fsseg.recipe.tables.read_tables(path)
+    tables = fsseg.recipe.reading.read_tables(path)
     from fsseg.recipe.settings import recipe_schema
     from fsseg.recipe.settings import settings as explain
     from fsseg.recipe.sweep import expand

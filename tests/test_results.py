@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import rankdata
 
 from fsseg import FssegError
+from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
-from fsseg.system.files import CaseScore
 
 
 def score(variant="a", case="1", class_name="x", intersection=1, predicted=2, actual=2, oracle=False, fold=0, seed=0):

@@ -13,15 +13,17 @@ from helpers import TinyBackbone, block_scan, make_folder, published_rules, writ
 
 import fsseg
 from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
 from fsseg.data.supervoxels.regions import count_regions
 from fsseg.evaluation.assignments import assign
 from fsseg.evaluation.evaluate import evaluate
+from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.ops import resize
 from fsseg.model.priors import clip_prior
 from fsseg.model.segmenter import encode, encode_support
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import Fold, find_protocol
+from fsseg.recipe.protocols import find_protocol
 from fsseg.recipe.tables import TrainingTable
 from fsseg.runs.data import RunData
 from fsseg.runs.results import load_results
@@ -29,7 +31,6 @@ from fsseg.system.progress import Silent
 from fsseg.training.calibration import calibrate
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.loop import CALIBRATION_STREAM, episode_rng, train
-from fsseg.training.scans import EvaluationScan
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))

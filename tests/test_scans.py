@@ -7,9 +7,11 @@ from fsseg import FssegError, Volume
 from fsseg.data.cache import cache_folder, content_key
 from fsseg.data.grids import FileGrid
 from fsseg.data.intensity import measure
+from fsseg.data.supervoxels.kept import cached_supervoxels
 from fsseg.data.supervoxels.regions import default_min_size, scaled_pixels
-from fsseg.data.working import cached_supervoxels, on_working_grid
-from fsseg.training.scans import evaluation_scan, training_scan
+from fsseg.data.volume import on_working_grid
+from fsseg.evaluation.scans import evaluation_scan
+from fsseg.training.scans import training_scan
 
 
 def volume(seed=0, labels=True):

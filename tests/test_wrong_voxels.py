@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import fsseg
 from fsseg import FssegError
 from fsseg.analysis.wrong_voxels import KINDS, WrongVoxels, count_wrong, end_slices
-from fsseg.system.files import CaseScore
+from fsseg.evaluation.scores import CaseScore
 
 CHANGES = {
     "ep2": {"grid.spacing": 2.5},  # scores are counted on the scan's own grid

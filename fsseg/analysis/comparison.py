@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsseg.errors import FssegError
+from fsseg.evaluation.scores import CaseScore
 from fsseg.plugins.options import nearest
 from fsseg.report.figures import panels
 from fsseg.runs.results import Results, load_results
-from fsseg.system.files import CaseScore
 from fsseg.system.progress import Progress, Silent
 
 if TYPE_CHECKING:  # pandas takes half a second to import
@@ -350,7 +350,7 @@ def _results(source: Any, how: dict[str, Any]) -> Results:
         return source
     if isinstance(source, str | Path) and Path(source).suffix != ".toml":
         return load_results(source)
-    from fsseg.recipe.tables import load_recipe
+    from fsseg.recipe.reading import load_recipe
     from fsseg.runs.run import run  # a comparison of finished runs needs no torch
 
     is_file = isinstance(source, str | Path)

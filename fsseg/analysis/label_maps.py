@@ -14,11 +14,12 @@ from fsseg.data.volume import Volume
 from fsseg.errors import FssegError
 from fsseg.evaluation.assignments import Choice
 from fsseg.evaluation.label_files import label_file
-from fsseg.runs.data import RunData, at_once
+from fsseg.evaluation.scores import CaseScore
+from fsseg.runs.data import RunData
 from fsseg.runs.fold import LABELS
 from fsseg.runs.folder import fold_folder
 from fsseg.runs.results import Results
-from fsseg.system.files import CaseScore
+from fsseg.system.parallel import at_once
 from fsseg.system.progress import Progress, Silent
 
 Made = TypeVar("Made")

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from fsseg.analysis.label_maps import Counted, of_every_score
 from fsseg.data.cache import cached, content_key
 from fsseg.evaluation.metrics import facts_of
+from fsseg.evaluation.scores import CaseScore
 from fsseg.interfaces import Metric
 from fsseg.recipe.tables import ComponentTable
+from fsseg.runs.identity import component_identity
 from fsseg.runs.results import Results
-from fsseg.runs.stages import component_identity
-from fsseg.system.files import CaseScore
 from fsseg.system.progress import Progress, Silent
 
 MEASURES = ("iou", "hd95", "assd", "nsd", "volume_error")

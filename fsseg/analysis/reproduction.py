@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fsseg.errors import FssegError
-from fsseg.recipe.tables import load_recipe
+from fsseg.evaluation.scores import CaseScore
+from fsseg.recipe.reading import load_recipe
 from fsseg.runs.results import Results, load_results
 from fsseg.runs.run import run
-from fsseg.system.files import CaseScore
 from fsseg.system.progress import Progress
 
 IDENTITY = ("variant", "fold", "seed", "case", "class_name", "support_case", "support_slices")

@@ -10,12 +10,12 @@ import numpy as np
 
 from fsseg.errors import FssegError
 from fsseg.evaluation.evaluate import evaluate
+from fsseg.evaluation.scores import CaseScore
 from fsseg.prediction.predictor import load_rows
 from fsseg.report.figures import COLOURS, panels
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results, load_results
 from fsseg.system.devices import pick_device
-from fsseg.system.files import CaseScore
 from fsseg.system.progress import Progress, Silent
 
 if TYPE_CHECKING:  # pandas takes half a second to import

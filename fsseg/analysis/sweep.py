@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from fsseg.analysis.comparison import Comparison, compare
 from fsseg.errors import FssegError
+from fsseg.recipe.reading import change_tables, load_recipe, parse_recipe
 from fsseg.recipe.sweep import OF_A_ROW, change_row, combinations, row_name
-from fsseg.recipe.tables import Recipe, change_tables, load_recipe, parse_recipe
+from fsseg.recipe.tables import Recipe
 from fsseg.report.figures import panels
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from jaxtyping import Bool
 
 from fsseg.analysis.comparison import as_latex, as_markdown
 from fsseg.analysis.label_maps import Counted, of_every_score
+from fsseg.evaluation.scores import CaseScore
 from fsseg.report.figures import COLOURS, panels
 from fsseg.runs.results import Results, load_results
-from fsseg.system.files import CaseScore
 from fsseg.system.progress import Progress
 
 if TYPE_CHECKING:  # pandas takes half a second to import

@@ -101,7 +101,8 @@ def supervoxels_command(
     if launcher is not None:
         launch_this("supervoxels", launcher, launch, parts)
         return
-    from fsseg.recipe.tables import ComponentTable, GridTable, load_recipe
+    from fsseg.recipe.reading import load_recipe
+    from fsseg.recipe.tables import ComponentTable, GridTable
     from fsseg.runs.precompute import compute_supervoxels
 
     table, grid = ComponentTable(name=method), GridTable()

@@ -51,7 +51,8 @@ Launcher = Annotated[
 def launch_this(name: str, launcher: str, launch: list[str] | None, parts: int = 1) -> None:
     """Has the command of this process done by jobs, each its part; the command knows `--part`, if there are several."""
     from fsseg.jobs.launchers import launch as launch_jobs
-    from fsseg.recipe.tables import LauncherTable, fingerprint
+    from fsseg.recipe.tables import LauncherTable
+    from fsseg.system.files import fingerprint
 
     table = LauncherTable()
     change_launcher(table, launcher, None, launch)

@@ -185,7 +185,7 @@ def _load(recipe: Path, changes: list[str] | None, data: Path | None, fold: str 
     if seed is not None:
         seeds = [int(part) if part.strip().isdigit() else part for part in seed.split(",")]
         overrides["seed"] = seeds if len(seeds) > 1 else seeds[0]
-    from fsseg.recipe.tables import load_recipe  # torch and its friends load only when something runs
+    from fsseg.recipe.reading import load_recipe
 
     return load_recipe(recipe, overrides)
 
@@ -195,7 +195,7 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
     from fsseg.data.datasets.folders import find_dataset
     from fsseg.plugins.manager import registry
     from fsseg.plugins.options import schema
-    from fsseg.recipe.tables import load_recipe
+    from fsseg.recipe.reading import load_recipe
 
     if "dataset.name" in overrides or "dataset" in overrides:  # a dataset that is named has the last word
         named = overrides.pop("dataset.name", None) or overrides.pop("dataset")

@@ -27,8 +27,8 @@ def explain_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Print every setting of a recipe: its value, where that comes from, its default and its meaning."""
+    from fsseg.recipe.reading import load_recipe, read_tables
     from fsseg.recipe.settings import settings
-    from fsseg.recipe.tables import load_recipe, read_tables
 
     overrides = dict(parse_change(change) for change in changes or [])
     found = settings(load_recipe(recipe, overrides), read_tables(recipe), overrides)

@@ -14,8 +14,9 @@ from jaxtyping import Bool, UInt8
 
 from fsseg.data.cache import cache_folder, content_key
 from fsseg.data.supervoxels.regions import default_min_size
-from fsseg.data.volume import Dataset, Fingerprinted, Volume
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.interfaces import Dataset, Fingerprinted
 from fsseg.system.files import replacing
 
 

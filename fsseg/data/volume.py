@@ -1,16 +1,15 @@
-"""Scans before they are tensors: the value that datasets give, and what a dataset and a supervoxel method must offer.
+"""Scans before they are tensors: the value that datasets give, and its way to the working grid.
 
 Nothing here loads torch, so that worker processes which only read and cut scans stay small.
 """
 
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32, Integer
+from jaxtyping import Float, Integer
 
-from fsseg.data.grids import FileGrid, WorkingGrid
-from fsseg.recipe.protocols import FoldScheme
+from fsseg.data.grids import FileGrid, WorkingGrid, working_grid
 
 
 @dataclass(frozen=True)
@@ -34,57 +33,12 @@ class Volume:
     working: WorkingGrid | None = None
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """A set of scans with their labels."""
-
-    name: str
-    """What tables call it."""
-    classes: dict[int, str]
-    """Name of each label value, without the background 0."""
-    supervoxel_min_size: int | None
-    """Voxels of the scans' own grid that a supervoxel should have at least, where the recipe does not say; None for a
-    number that follows from the size of the scan."""
-    statistics: Literal["volume", "training"]
-    """Where intensity rules take their statistics from: each volume by itself, or the fold's training scans."""
-    folds: FoldScheme
-    """How its cases are divided, where the recipe does not say."""
-
-    @property
-    def cases(self) -> list[str]:
-        """Ids in the order that folds count in."""
-        ...
-
-    def load(self, case: str) -> Volume:
-        """The scan of this case, the same each time; raises DataError for a file that cannot be used.
-
-        Several threads may ask at a time.
-        """
-        ...
-
-
-@runtime_checkable
-class Fingerprinted(Protocol):
-    """A dataset that can tell whether a case has changed without reading its voxels; a run then starts without them."""
-
-    def fingerprint(self, case: str) -> str:
-        """Stands for the case's voxels and how they are read: sizes and times of its files, and options, for example."""
-        ...
-
-
-@runtime_checkable
-class StoredSupervoxels(Protocol):
-    """A dataset that comes with supervoxels of its own."""
-
-    def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
-        """The published supervoxels of this case, 0 outside the body."""
-        ...
-
-
-@runtime_checkable
-class Supervoxels(Protocol):
-    """Cuts a scan into the regions that serve as pseudo-classes in training."""
-
-    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
-        """A region id per voxel; 0 is never sampled."""
-        ...
+def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
+    """The volume with its slices on the working grid (`fsseg.data.grids.working_grid`); itself where nothing changes."""
+    (height, width), (_, *pixel) = volume.image.shape[1:], volume.spacing
+    working = working_grid((height, width), tuple(pixel), **options)
+    if working.is_own:
+        return volume
+    labels = None if volume.labels is None else working.labels(volume.labels)
+    spacing = working.pixel(volume.spacing)
+    return replace(volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working)

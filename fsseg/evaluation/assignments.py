@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from fsseg.data.folds import Fold
 from fsseg.errors import DataError
-from fsseg.recipe.protocols import Fold, Protocol
-from fsseg.training.scans import EvaluationScan
+from fsseg.evaluation.scans import EvaluationScan
+from fsseg.recipe.protocols import Protocol
 from fsseg.types import Support
 
 SUPPORT_STREAM = 3

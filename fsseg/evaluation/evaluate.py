@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from fsseg.data.folds import Fold
 from fsseg.evaluation.assignments import Assignment
 from fsseg.evaluation.counts import Counts, count_overlaps
+from fsseg.evaluation.scans import EvaluationScan
+from fsseg.evaluation.scores import CaseScore
 from fsseg.interfaces import Metric
 from fsseg.model.ops import per_way, restore_labels
 from fsseg.model.segmenter import encode_in_parts, require_foreground, room_for
 from fsseg.model.variants import Variant, by_scoring
-from fsseg.recipe.protocols import Fold
-from fsseg.system.files import CaseScore
 from fsseg.system.progress import Progress, Silent
-from fsseg.training.scans import EvaluationScan
 from fsseg.types import Prototypes, Query, Segmentation
 
 

@@ -7,7 +7,7 @@ import nibabel
 
 from fsseg.data.grids import FileGrid
 from fsseg.evaluation.evaluate import CaseResult
-from fsseg.system.files import CaseScore
+from fsseg.evaluation.scores import CaseScore
 
 
 def write_labels(folder: Path, result: CaseResult, grid: FileGrid, *, in_turn: bool) -> None:

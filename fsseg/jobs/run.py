@@ -4,18 +4,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from fsseg.data.folds import Fold
 from fsseg.jobs.job import JobSet, State
 from fsseg.jobs.launchers import run_here, run_on_slurm
 from fsseg.plugins.manager import plugin_arguments
-from fsseg.recipe.protocols import Fold
 from fsseg.recipe.sweep import expand
-from fsseg.recipe.tables import Recipe, fingerprint
+from fsseg.recipe.tables import Recipe
 from fsseg.runs.data import RunData
+from fsseg.runs.identity import source_digest
 from fsseg.runs.results import Results
 from fsseg.runs.run import join
-from fsseg.runs.stages import source_digest
 from fsseg.system.devices import places_for_trainings, threads_for
-from fsseg.system.files import write_text
+from fsseg.system.files import fingerprint, write_text
 from fsseg.system.parallel import processors
 from fsseg.system.progress import Progress, Silent
 

@@ -13,9 +13,9 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fsseg.evaluation.scores import CaseScore
     from fsseg.recipe.tables import Recipe
     from fsseg.runs.results import Results
-    from fsseg.system.files import CaseScore
 
 hookspec = pluggy.HookspecMarker("fsseg")
 hookimpl = pluggy.HookimplMarker("fsseg")
@@ -30,12 +30,12 @@ which is imported anyway, may give the class.
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Register datasets (`fsseg.data.volume.Dataset`)."""
+    """Register datasets (`fsseg.interfaces.Dataset`)."""
 
 
 @hookspec
 def register_supervoxels(register: Register) -> None:
-    """Register supervoxel methods (`fsseg.data.volume.Supervoxels`)."""
+    """Register supervoxel methods (`fsseg.interfaces.Supervoxels`)."""
 
 
 @hookspec

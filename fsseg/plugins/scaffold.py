@@ -13,8 +13,7 @@ from fsseg.errors import FssegError
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest
 from fsseg.plugins.registry import KINDS
-from fsseg.runs.stages import fill_folder
-from fsseg.system.files import write_text
+from fsseg.system.files import fill_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -13,8 +13,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
-from fsseg.data.volume import Volume
-from fsseg.data.working import on_working_grid
+from fsseg.data.volume import Volume, on_working_grid
 from fsseg.errors import DataError, FssegError
 from fsseg.model.checkpoint import load_states, load_trained, save_states
 from fsseg.model.ops import restore
@@ -23,7 +22,8 @@ from fsseg.model.variants import Variant
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
 from fsseg.recipe.protocols import find_protocol
-from fsseg.recipe.tables import Recipe, VariantTable, parse_recipe
+from fsseg.recipe.reading import parse_recipe
+from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.runs.fold import load_head, rows_by_training
 from fsseg.runs.folder import fold_folder
 from fsseg.runs.results import FORMAT, Results, load_results

@@ -8,16 +8,8 @@ from pydantic import BaseModel
 
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
-from fsseg.recipe.tables import (
-    COMPONENTS,
-    LISTS,
-    ROW_LISTS,
-    ComponentTable,
-    Recipe,
-    TrainingTable,
-    VariantTable,
-    change_tables,
-)
+from fsseg.recipe.reading import change_tables
+from fsseg.recipe.tables import COMPONENTS, LISTS, ROW_LISTS, ComponentTable, Recipe, TrainingTable, VariantTable
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import itertools
 from typing import Any
 
 from fsseg.errors import RecipeError
-from fsseg.recipe.tables import Recipe, change_tables, parse_recipe
+from fsseg.recipe.reading import change_tables, parse_recipe
+from fsseg.recipe.tables import Recipe
 
 OF_A_ROW = ("prototypes", "head", "threshold", "refiners", "training")
 """Tables of a row, in which its settings lie."""

@@ -15,25 +15,31 @@ from fsseg.data.cache import cached, content_key
 from fsseg.data.facts import Facts, kept_facts, require_labels, require_same, slices_showing
 from fsseg.data.intensity import Scaling, measure
 from fsseg.training.mapped import kept_training_scan
-from fsseg.training.scans import EvaluationScan, TrainingScan, evaluation_scan, training_scan
+from fsseg.training.scans import TrainingScan, training_scan
+from fsseg.evaluation.scans import EvaluationScan, evaluation_scan
 from fsseg.data.supervoxels.stored import Stored
-from fsseg.data.working import cached_supervoxels, on_working_grid
+from fsseg.data.volume import on_working_grid
+from fsseg.data.supervoxels.kept import cached_supervoxels
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.errors import FssegError
 from fsseg.system.parallel import processors
 from fsseg.system.progress import Progress
-from fsseg.recipe.protocols import Fold, SupportChoice, choose_classes, find_protocol, find_scheme, make_fold
-from fsseg.recipe.tables import Recipe, fingerprint
-from fsseg.runs.stages import reading_identity, supervoxel_identity
-from fsseg.data.volume import Dataset, Volume
+from fsseg.recipe.protocols import choose_classes, find_protocol
+from fsseg.data.folds import Fold, SupportChoice, find_scheme, make_fold
+from fsseg.recipe.tables import Recipe
+from fsseg.system.files import fingerprint
+from fsseg.runs.identity import reading_identity, supervoxel_identity
+from fsseg.data.volume import Volume
+from fsseg.interfaces import Dataset
 
-SCANS_AT_ONCE = 4
-"""Scans that are looked at, or whose supervoxels are computed, together, at most: each takes some hundred megabytes."""
+from fsseg.system.parallel import at_once
+
+from fsseg.system.parallel import Made
+
 
 AT_HAND = 8
 """Scans that stay in memory after they were read: those of a fold of the published benchmarks."""
 
-Made = TypeVar("Made")
 
 
 class OnDemand(Mapping[str, Made]):
@@ -245,10 +251,3 @@ class RunData:
         return EpisodeSampler(list(scans), self._recipe.episodes)
 
 
-def at_once(make: Callable[[str], Made], cases: Sequence[str], progress: Progress, what: str) -> Iterator[Made]:
-    """What is made of each case, some at a time. Threads are enough: compiled loops let go of the interpreter."""
-    pool = ThreadPoolExecutor(min(SCANS_AT_ONCE, processors()))
-    try:
-        yield from progress.track(pool.map(make, cases), what, len(cases))
-    finally:
-        pool.shutdown(cancel_futures=True)  # what was not begun is not waited for after an error or a signal

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from fsseg.evaluation.assignments import Assignment, assign
 from fsseg.training.calibration import calibrate
 from fsseg.data.supervoxels.regions import count_regions
-from fsseg.training.scans import EvaluationScan, TrainingScan
+from fsseg.training.scans import TrainingScan
+from fsseg.evaluation.scans import EvaluationScan
 from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.evaluation.evaluate import evaluate
@@ -24,7 +25,8 @@ from fsseg.runs.fold import FoldRun, rows_by_training
 from fsseg.data.grids import WorkingGrid
 from fsseg.interfaces import Backbone
 from fsseg.system.progress import told_time
-from fsseg.recipe.protocols import PROTOCOLS, Fold
+from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.data.folds import Fold
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
 from fsseg.model.segmenter import encode, encode_in_parts
 from fsseg.training.loop import Speed

@@ -22,13 +22,16 @@ from fsseg.interfaces import FittedThreshold
 from fsseg.evaluation.label_files import write_labels
 from fsseg.plugins.manager import hooks
 from fsseg.system.progress import Progress
-from fsseg.recipe.protocols import Fold
-from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable, VariantTable, fingerprint
-from fsseg.system.files import SCORES, CaseScore, read_json, read_lines, read_scores, reading, write_json, write_lines
+from fsseg.data.folds import Fold
+from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable, VariantTable
+from fsseg.system.files import fingerprint
+from fsseg.system.files import read_json, read_lines, reading, write_json, write_lines
+from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.runs.data import RunData
 from fsseg.model.segmenter import Segmenter
 from fsseg.training.snapshots import Snapshots
-from fsseg.runs.stages import Stages, component_identity, environment
+from fsseg.runs.stages import Stages
+from fsseg.runs.identity import component_identity, environment
 from fsseg.training.loop import CALIBRATION_STREAM, TRAINING_STREAM, Training, train_together
 from fsseg.model.variants import Variant
 

@@ -7,8 +7,9 @@ from typing import Any
 from fsseg.evaluation.decisions import MARGINS, PRIORS
 from fsseg.runs.fold import LABELS, FinishedFold
 from fsseg.recipe.tables import Recipe
-from fsseg.system.files import SCORES, write_json, write_lines, write_text
-from fsseg.runs.stages import link_or_copy
+from fsseg.system.files import write_json, write_lines, write_text
+from fsseg.evaluation.scores import SCORES
+from fsseg.system.files import link_or_copy
 
 
 def write_run(

@@ -11,13 +11,15 @@ import numpy as np
 
 from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.datasets.folders import find_dataset
-from fsseg.data.working import cached_supervoxels, on_working_grid
+from fsseg.data.volume import on_working_grid
+from fsseg.data.supervoxels.kept import cached_supervoxels
 from fsseg.errors import FssegError
 from fsseg.system.parallel import processors
 from fsseg.system.progress import Progress, Silent
 from fsseg.recipe.tables import ComponentTable, GridTable
-from fsseg.runs.stages import reading_identity, supervoxel_identity
-from fsseg.data.volume import Dataset, Supervoxels, Volume
+from fsseg.runs.identity import reading_identity, supervoxel_identity
+from fsseg.data.volume import Volume
+from fsseg.interfaces import Dataset, Supervoxels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import FssegError
 from fsseg.plugins.options import nearest
-from fsseg.system.files import SCORES, CaseScore, read_json, read_scores, reading
+from fsseg.system.files import read_json, reading
+from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
@@ -128,7 +129,7 @@ class Results:
     @cached_property
     def recipe(self) -> "Recipe":
         """The recipe as it was run, read from the run directory."""
-        from fsseg.recipe.tables import parse_recipe, read_tables
+        from fsseg.recipe.reading import parse_recipe, read_tables
 
         path = self.path / "recipe.toml"
         return parse_recipe(read_tables(path), str(path))

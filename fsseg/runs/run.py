@@ -21,7 +21,9 @@ from fsseg.system.files import read_json, write_json
 from fsseg.runs.results import FORMAT, Results
 from fsseg.runs.data import RunData
 from fsseg.runs.folder import write_run
-from fsseg.runs.stages import Stages, environment, fill_folder, git_state
+from fsseg.runs.stages import Stages
+from fsseg.system.files import fill_folder
+from fsseg.runs.identity import environment, git_state
 from fsseg.recipe.sweep import expand
 from fsseg.runs.estimate import estimate, steps_left
 

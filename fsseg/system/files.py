@@ -1,56 +1,18 @@
 """What a run writes to its files. Plain values, no torch, so that tables and reports load fast."""
 
 import errno
+import hashlib
 import json
-import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fsseg.errors import FssegError
-
-
-@dataclass(frozen=True)
-class CaseScore:
-    """Voxel counts of one case, class and variant; ratios come last.
-
-    Attributes:
-        variant: The row it belongs to.
-        oracle: Whether the variant used the ground truth.
-        fold: Index of the fold.
-        seed: Seed of the run.
-        case: The query case.
-        class_name: The class.
-        support_case: The case that gave the support.
-        support_slices: Its labelled slices.
-        intersection: Voxels that are the class in truth and prediction.
-        predicted: Voxels predicted as the class.
-        actual: Voxels of the class in the ground truth.
-        measures: By name, the values of the recipe's metrics; None where one is not defined.
-    """
-
-    variant: str
-    oracle: bool
-    fold: int
-    seed: int
-    case: str
-    class_name: str
-    support_case: str
-    support_slices: tuple[int, ...]
-    intersection: int
-    predicted: int
-    actual: int
-    measures: dict[str, float | None] = field(default_factory=dict)
-
-    @property
-    def dice(self) -> float:
-        """Dice over the scan's voxels; NaN where the class is in neither truth nor prediction."""
-        total = self.predicted + self.actual
-        return 2 * self.intersection / total if total else math.nan
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
@@ -80,16 +42,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Reads JSON lines; raises FssegError for a damaged file."""
     with reading(path):
         return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-SCORES = "scores.jsonl"
-"""The file of a run's or an evaluation's scores."""
-
-
-def read_scores(path: Path) -> list[CaseScore]:
-    """Reads scores that `write_lines` wrote; raises FssegError for a damaged file."""
-    with reading(path):
-        return [CaseScore(**{**line, "support_slices": tuple(line["support_slices"])}) for line in read_lines(path)]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -174,3 +126,49 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def fingerprint(value: Any) -> str:
+    """A hash of plain values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed left of this folder."""
+    for left in folder.parent.glob(f".{folder.name}.*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def fill_folder(folder: Path, make: Callable[[Path], None], check: Callable[[], None] = lambda: None) -> None:
+    """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name.
+
+    A folder that is there already is replaced at the end. `check` has the last word before that.
+    """
+    unfinished = None
+    with writing(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED))
+            unfinished.chmod(0o755)
+            made = unfinished / "made"
+            made.mkdir()
+            make(made)
+            for path in (*made.rglob("*"), made):
+                force_to_disk(path)
+            check()
+            if folder.is_dir():
+                os.rename(folder, unfinished / "old")
+            os.rename(made, folder)
+            force_to_disk(folder.parent)
+        finally:
+            if unfinished is not None:
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Puts a file in a second place without a second copy where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,8 +1,18 @@
 """What the system says of processes, without torch."""
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+from fsseg.system.progress import Progress
+
+SCANS_AT_ONCE = 4
+"""Scans that are looked at, or whose supervoxels are computed, together, at most: each takes some hundred megabytes."""
+
+Made = TypeVar("Made")
 
 
 def processors() -> int:
@@ -48,3 +58,12 @@ def space() -> str:
     with suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return ""
+
+
+def at_once(make: Callable[[str], Made], cases: Sequence[str], progress: Progress, what: str) -> Iterator[Made]:
+    """What is made of each case, some at a time. Threads are enough: compiled loops let go of the interpreter."""
+    pool = ThreadPoolExecutor(min(SCANS_AT_ONCE, processors()))
+    try:
+        yield from progress.track(pool.map(make, cases), what, len(cases))
+    finally:
+        pool.shutdown(cancel_futures=True)  # what was not begun is not waited for after an error or a signal

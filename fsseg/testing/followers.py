@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 from fsseg.errors import PluginError
+from fsseg.evaluation.scores import CaseScore
 from fsseg.plugins.manager import check_hooks, load
 from fsseg.plugins.sources import Plugin
-from fsseg.recipe.tables import parse_recipe
+from fsseg.recipe.reading import parse_recipe
 from fsseg.runs.results import Results
-from fsseg.system.files import CaseScore
 from fsseg.testing.contract import Subject, check
 
 RECIPE = {

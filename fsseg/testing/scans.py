@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.data.folds import FoldScheme
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.recipe.protocols import FoldScheme
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject, check
 

@@ -4,43 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
-from fsseg.data.facts import no_labels
-from fsseg.data.grids import WorkingGrid
 from fsseg.data.intensity import Scaling
 from fsseg.data.supervoxels.regions import RegionTable, count_regions
 from fsseg.data.volume import Volume
-from fsseg.types import Query
-
-
-@dataclass(frozen=True)
-class EvaluationScan:
-    """A scan with its ground truth.
-
-    Attributes:
-        case: The case's id.
-        images: Slices after the backbone's intensity rule, on the working grid.
-        location: Position of each slice, 0 is the first and 1 the last.
-        labels: Class values on the working grid, for the support and for oracles.
-        truth: Class values on the scan's own grid, where predictions are scored.
-        working: The way from one grid to the other.
-        spacing: Voxel size of the scan's own grid in mm along (slice, height, width).
-    """
-
-    case: str
-    images: Float[Tensor, "slice height width"]
-    location: Float[Tensor, "slice"]
-    labels: UInt8[Tensor, "slice height width"]
-    truth: UInt8[Tensor, "slice own_height own_width"]
-    working: WorkingGrid
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    @property
-    def query(self) -> Query:
-        """The slices to segment, without the ground truth."""
-        return Query(self.images, self.location, self.working.pixel(self.spacing))
 
 
 @dataclass(frozen=True)
@@ -61,32 +30,6 @@ class TrainingScan:
     supervoxels: Int[Tensor, "slice height width"]
     table: RegionTable
     fill: float
-
-
-def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> EvaluationScan:
-    """The scan for evaluation.
-
-    Args:
-        own: The volume on its own grid.
-        volume: The same on the working grid.
-        scaling: What its intensity rule measured.
-
-    Raises:
-        DataError: The volume has no labels.
-    """
-    if own.labels is None or volume.labels is None:
-        raise no_labels(own.case)
-    location = torch.linspace(0, 1, len(volume.image)) if len(volume.image) > 1 else torch.zeros(1)
-    size = own.image.shape[1:]
-    return EvaluationScan(
-        own.case,
-        torch.from_numpy(scaling.apply(volume.image)),
-        location,
-        torch.from_numpy(volume.labels),
-        torch.from_numpy(own.labels),
-        volume.working or WorkingGrid(size, size, size),
-        own.spacing,
-    )
 
 
 def training_scan(

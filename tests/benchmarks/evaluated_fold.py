@@ -6,12 +6,13 @@ import torch
 
 from fsseg import AdNet, AvgEst, CeT, EmGmm, LinEst, Map, Ocp, Segmenter, Tpm
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.data.folds import Fold
 from fsseg.data.intensity import measure
 from fsseg.evaluation.assignments import assign
+from fsseg.evaluation.scans import evaluation_scan
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS, Fold
+from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.tables import ComponentTable
-from fsseg.training.scans import evaluation_scan
 
 FOLD = Fold(0, "phantom_01", ("phantom_02", "phantom_03"), ("phantom_04",))
 

@@ -20,9 +20,9 @@ from fsseg.data.datasets.nifti import (
     read_nifti,
 )
 from fsseg.data.datasets.patterns import by_number, match_files
+from fsseg.data.folds import FoldScheme, make_fold
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError, FssegError
-from fsseg.recipe.protocols import FoldScheme, make_fold
 from fsseg.system.progress import Progress, Silent
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float, Num
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fsseg.data.folds import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_folds
 from fsseg.data.grids import Axis, Orientation
 from fsseg.errors import DataError
 from fsseg.plugins.options import explain
-from fsseg.recipe.protocols import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_folds
 
 FILE_NAME = "dataset.toml"
 

@@ -13,10 +13,10 @@ from fsseg.data.cache import content_key
 from fsseg.data.datasets.description import FILE_NAME, Description, IntensityTable, Range, read_description
 from fsseg.data.datasets.nifti import load_volume, read_nifti
 from fsseg.data.datasets.patterns import find_files
+from fsseg.data.folds import FoldScheme
 from fsseg.data.grids import Axis, Orientation
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.recipe.protocols import FoldScheme
 
 Root = Annotated[str | None, Field(description="the dataset's folder; on the shell, --data")]
 Statistics = Annotated[

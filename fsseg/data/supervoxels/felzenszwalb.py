@@ -21,8 +21,9 @@ from scipy import ndimage
 
 from fsseg.data.supervoxels.kernels import collect, merge_similar, merge_small, number_regions, settle, sort
 from fsseg.data.supervoxels.regions import default_min_size
-from fsseg.data.volume import Dataset, Volume
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.interfaces import Dataset
 
 DIRECTIONS = np.array(
     [

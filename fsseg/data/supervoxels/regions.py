@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from fsseg.data.volume import Dataset, Volume
+from fsseg.data.volume import Volume
+from fsseg.interfaces import Dataset
 
 USUAL_VOXELS, USUAL_MIN_SIZE = 256 * 256 * 36, 5000
 """An abdominal MR scan and the least size of its supervoxels in the published experiments."""

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from fsseg.data.supervoxels.felzenszwalb import body_mask, scaled_image
 from fsseg.data.supervoxels.regions import default_min_size
-from fsseg.data.volume import Dataset, Volume
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.interfaces import Dataset
 
 
 class Slic:

@@ -3,8 +3,9 @@
 import numpy as np
 from jaxtyping import Int32
 
-from fsseg.data.volume import Dataset, StoredSupervoxels, Volume
+from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.interfaces import Dataset, StoredSupervoxels
 
 
 class Stored:

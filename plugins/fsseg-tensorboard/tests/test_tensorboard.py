@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fsseg import registry
-from fsseg.system.files import CaseScore
+from fsseg.evaluation.scores import CaseScore
 from fsseg.testing import parametrize_with_checks
 
 

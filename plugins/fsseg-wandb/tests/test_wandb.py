@@ -5,8 +5,8 @@ import pytest
 from wandb.proto import wandb_internal_pb2
 
 from fsseg import registry
-from fsseg.recipe.tables import parse_recipe
-from fsseg.system.files import CaseScore
+from fsseg.evaluation.scores import CaseScore
+from fsseg.recipe.reading import parse_recipe
 from fsseg.testing import parametrize_with_checks
 
 RECIPE = {"dataset": "abdomen_phantom", "backbone": "timm", "variants": [{"name": "TPM", "threshold": "ce_t"}]}

@@ -40,10 +40,10 @@ from fsseg.data.datasets.phantom.anatomy import (
     Ellipsoid,
 )  # fmt: skip
 from fsseg.data.datasets.phantom.canvas import Array, Canvas, Space, smooth_noise
+from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.data.grids import FileGrid
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.recipe.protocols import FOLD_SCHEMES
 
 CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
 

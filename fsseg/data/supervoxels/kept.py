@@ -1,28 +1,15 @@
-"""A scan on the working grid, and its supervoxels there."""
+"""The supervoxels of a scan, computed once and kept by content."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
 
 from fsseg.data.cache import cached, content_key
-from fsseg.data.grids import working_grid
 from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.supervoxels.stored import Stored
-from fsseg.data.volume import Dataset, Supervoxels, Volume
-
-
-def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
-    """The volume with its slices on the working grid (`fsseg.data.grids.working_grid`); itself where nothing changes."""
-    (height, width), (_, *pixel) = volume.image.shape[1:], volume.spacing
-    working = working_grid((height, width), tuple(pixel), **options)
-    if working.is_own:
-        return volume
-    labels = None if volume.labels is None else working.labels(volume.labels)
-    spacing = working.pixel(volume.spacing)
-    return replace(volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working)
+from fsseg.data.volume import Volume
+from fsseg.interfaces import Dataset, Supervoxels
 
 
 def cached_supervoxels(

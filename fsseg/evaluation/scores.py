@@ -1,0 +1,56 @@
+"""Counts of voxels by case, class and variant, as evaluations write them; plain values, without torch."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fsseg.system.files import read_lines, reading
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """Voxel counts of one case, class and variant; ratios come last.
+
+    Attributes:
+        variant: The row it belongs to.
+        oracle: Whether the variant used the ground truth.
+        fold: Index of the fold.
+        seed: Seed of the run.
+        case: The query case.
+        class_name: The class.
+        support_case: The case that gave the support.
+        support_slices: Its labelled slices.
+        intersection: Voxels that are the class in truth and prediction.
+        predicted: Voxels predicted as the class.
+        actual: Voxels of the class in the ground truth.
+        measures: By name, the values of the recipe's metrics; None where one is not defined.
+    """
+
+    variant: str
+    oracle: bool
+    fold: int
+    seed: int
+    case: str
+    class_name: str
+    support_case: str
+    support_slices: tuple[int, ...]
+    intersection: int
+    predicted: int
+    actual: int
+    measures: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def dice(self) -> float:
+        """Dice over the scan's voxels; NaN where the class is in neither truth nor prediction."""
+        total = self.predicted + self.actual
+        return 2 * self.intersection / total if total else math.nan
+
+
+SCORES = "scores.jsonl"
+"""The file of a run's or an evaluation's scores."""
+
+
+def read_scores(path: Path) -> list[CaseScore]:
+    """Reads scores that `write_lines` wrote; raises FssegError for a damaged file."""
+    with reading(path):
+        return [CaseScore(**{**line, "support_slices": tuple(line["support_slices"])}) for line in read_lines(path)]

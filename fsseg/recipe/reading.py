@@ -1,0 +1,97 @@
+"""Recipes from TOML files and plain tables, changed by dotted keys and checked."""
+
+import copy
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fsseg.errors import RecipeError
+from fsseg.plugins.options import explain
+from fsseg.recipe.tables import COMPONENTS, Recipe, _component_problems, _named, _report, _valid_keys
+
+DEFAULT_COMPONENTS = {"supervoxels": "felzenszwalb", "prototypes": "map", "head": "tpm"}
+"""The components of tables that a recipe leaves out."""
+
+
+def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: A TOML file.
+        overrides: Values by dotted key, for example `{"training.steps": 500, "variants.0.threshold": "ocp"}`. Naming
+            another component drops the options of the one it replaces.
+
+    Raises:
+        RecipeError: The file cannot be read; or all unknown keys, wrong types and unknown components at once, each
+            with its table, what was expected and the nearest valid name.
+    """
+    return parse_recipe(change_tables(read_tables(path), overrides or {}), str(path))
+
+
+def change_tables(tables: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The tables with values by dotted key put in; raises RecipeError for a key that leads nowhere."""
+    changed = copy.deepcopy(tables)
+    for key, value in overrides.items():
+        _override(changed, key, value)
+    return changed
+
+
+def parse_recipe(tables: dict[str, Any], source: str = "recipe") -> Recipe:
+    """A checked recipe from plain tables; raises RecipeError as `load_recipe`."""
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(tables, default=str), strict=True)
+        problems = []
+    except ValidationError as error:
+        problems = explain(error, _valid_keys)
+    problems += _component_problems(tables)
+    if problems:
+        raise RecipeError(_report(source, problems))
+    return recipe
+
+
+def read_tables(path: str | Path) -> dict[str, Any]:
+    """A recipe's tables as written; raises RecipeError for a file that is no TOML."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe; expected a TOML file, such as those in recipes/")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}; correct the file") from None
+
+
+def _override(tables: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    table: Any = tables
+    for part in parents:
+        table = _step_into(table, part, key)
+    if not isinstance(table, dict):
+        raise RecipeError(f"--set {key}: {'.'.join(parents)} holds no keys; expected table.key=value")
+    if last == "name" and _names_component(parents) and table.get("name") != value:
+        table.clear()  # the options were those of the component that is replaced
+    table[last] = value
+
+
+def _step_into(table: Any, part: str, key: str) -> Any:
+    """The table one step down a dotted key; a component given by its name alone becomes a table."""
+    if isinstance(table, list):
+        if not part.isdigit() or int(part) >= len(table):
+            raise RecipeError(
+                f"--set {key}: expected a number from 0 to {len(table) - 1}, got {part!r}; rows count from 0"
+            )
+        index: Any = int(part)
+    elif isinstance(table, dict):
+        index = part
+        table.setdefault(part, {"name": DEFAULT_COMPONENTS[part]} if part in DEFAULT_COMPONENTS else {})
+    else:
+        raise RecipeError(f"--set {key}: {part!r} is not a key of a table; expected table.key=value")
+    table[index] = _named(table[index])
+    return table[index]
+
+
+def _names_component(parents: list[str]) -> bool:
+    where = [part for part in parents if not part.isdigit()]
+    return bool(where) and where[-1] in COMPONENTS.get(where[0] if len(where) > 1 else "", ())
