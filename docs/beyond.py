@@ -28,7 +28,9 @@ def ladder(results: Results) -> str:
     """The table of means, with the share of the gap that each row closes."""
     table = results.table()
     gap = table.loc[TO, "mean"] - table.loc[FROM, "mean"]
-    table["of the gap"] = [f"{(mean - table.loc[FROM, 'mean']) / gap:.0%}" for mean in table["mean"]]
+    table["of the gap"] = [
+        f"{(mean - table.loc[FROM, 'mean']) / gap:.0%}" for mean in table["mean"]
+    ]
     table = table.rename(index=lambda name: f"{name} \\*" if name in results.oracles else name)
     table = table.rename(columns=lambda name: name.replace("sd_", "± ").replace("_", " "))
     return table.to_markdown(floatfmt=".1f")
@@ -36,7 +38,9 @@ def ladder(results: Results) -> str:
 
 def tests(results: Results) -> str:
     """The best row against LinEst, by class, with intervals and corrected p-values."""
-    two = replace(results, scores=[score for score in results.scores if score.variant in (FROM, BEST)])
+    two = replace(
+        results, scores=[score for score in results.scores if score.variant in (FROM, BEST)]
+    )
     found = fsseg.compare([two], baseline=FROM).tests()
     return found.reset_index().to_markdown(index=False, floatfmt=".3g")
 

@@ -36,7 +36,12 @@ CLAIMS = [
     Claim("TPM over ADNet++, LinEst", 2, "TPM, LinEst", "ADNet++"),
     Claim("OCP above all: over LinEst, several classes", 2, "TPM, OCP", "TPM, LinEst"),
     *(
-        Claim(f"multi- over single-foreground training, {name}", 2, f"TPM multi-foreground, {name}", f"TPM, {name}")
+        Claim(
+            f"multi- over single-foreground training, {name}",
+            2,
+            f"TPM multi-foreground, {name}",
+            f"TPM, {name}",
+        )
         for name in ("CE-T", "AvgEst", "LinEst", "OCP")
     ),
 ]
@@ -44,19 +49,28 @@ CLAIMS = [
 
 def table_of(results: Results) -> str:
     """The table of means as Markdown, oracles marked."""
-    table = results.table().rename(index=lambda name: f"{name} \\*" if name in results.oracles else name)
-    return _markdown(table.rename(columns=lambda name: name.replace("sd_", "± ").replace("_", " ")), "variant", 1)
+    table = results.table().rename(
+        index=lambda name: f"{name} \\*" if name in results.oracles else name
+    )
+    return _markdown(
+        table.rename(columns=lambda name: name.replace("sd_", "± ").replace("_", " ")), "variant", 1
+    )
 
 
 def claims_of(tables: dict[int, Results]) -> str:
     """Every claim with its differences by class, pairs, p-value after Holm's correction over all claims, and verdict."""
-    compared = {claim.says: tables[claim.table].compare(claim.row, claim.against) for claim in CLAIMS}
+    compared = {
+        claim.says: tables[claim.table].compare(claim.row, claim.against) for claim in CLAIMS
+    }
     corrected = holm({says: lines.loc["mean", "p"] for says, lines in compared.items()})
     rows = {}
     for says, lines in compared.items():
         mean = lines.loc["mean"]
         rows[says] = {
-            **{name.replace("_", " "): f"{value:+.1f}" for name, value in lines["difference"].items()},
+            **{
+                name.replace("_", " "): f"{value:+.1f}"
+                for name, value in lines["difference"].items()
+            },
             "higher in": f"{mean['higher']:.0f} of {mean['pairs']:.0f}",
             "p": f"{corrected[says]:.2g}",
             "verdict": verdict(mean["difference"], corrected[says]),

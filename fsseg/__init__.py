@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fsseg.model.backbones.deeplab import DeepLabResNet101
     from fsseg.model.backbones.timm import TimmBackbone
     from fsseg.model.heads import AdNet, AdNetPp, Tpm
-    from fsseg.model.prototypes import EmGmm, Map
+    from fsseg.model.prototypes import EmGmm, MaskedAverage
     from fsseg.model.refiners import Amount, Component3d, Position, QueryInformed, Smooth3d
     from fsseg.model.segmenter import Segmenter
     from fsseg.model.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp, Profile
@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from fsseg.runs.results import Results, load_results
     from fsseg.runs.run import run
     from fsseg.training.calibration import calibrate
-    from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Score, Segmentation, Support
+    from fsseg.types import (
+        Episode,
+        Evidence,
+        Prototypes,
+        Query,
+        QueryVolume,
+        ScoreScale,
+        Segmentation,
+        Support,
+    )
 
 _HOMES = {
     "fsseg.analysis.sweep": ["Sweep", "sweep"],
@@ -49,7 +58,12 @@ _HOMES = {
     "fsseg.plugins.hookspecs": ["hookimpl"],
     "fsseg.plugins.manager": ["choose_plugins", "registry"],
     "fsseg.prediction.files": ["predict_files", "read_volume"],
-    "fsseg.prediction.predictor": ["Predictor", "export_onnx", "export_predictor", "load_predictor"],
+    "fsseg.prediction.predictor": [
+        "Predictor",
+        "export_onnx",
+        "export_predictor",
+        "load_predictor",
+    ],
     "fsseg.data.folds": ["FoldScheme"],
     "fsseg.model.prototypes": ["EmGmm", "Map"],
     "fsseg.recipe.reading": ["load_recipe"],
@@ -62,7 +76,16 @@ _HOMES = {
     "fsseg.model.segmenter": ["Segmenter"],
     "fsseg.analysis.supports": ["Sensitivity", "support_sensitivity"],
     "fsseg.model.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
-    "fsseg.types": ["Episode", "Evidence", "Prototypes", "Query", "QueryVolume", "Score", "Segmentation", "Support"],
+    "fsseg.types": [
+        "Episode",
+        "Evidence",
+        "Prototypes",
+        "Query",
+        "QueryVolume",
+        "ScoreScale",
+        "Segmentation",
+        "Support",
+    ],
     "fsseg.data.volume": ["Volume"],
     "fsseg.analysis.wrong_voxels": ["ErrorTable", "error_table"],
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fsseg.data.folds import FoldScheme
     from fsseg.data.volume import Volume
-    from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, Score
+    from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, ScoreScale
 
 
 @runtime_checkable
@@ -31,7 +31,9 @@ class Backbone(Protocol):
     intensity: str
     """The rule that scales a volume's intensities before its slices come here (`fsseg.data.intensity.RULES`)."""
 
-    def __call__(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]: ...
+    def __call__(
+        self, images: Float[Tensor, "slice 3 height width"]
+    ) -> Float[Tensor, "slice channel h w"]: ...
 
     def parameters(self) -> Iterator[Any]: ...
 
@@ -61,7 +63,7 @@ class PrototypeExtractor(Protocol):
 class Head(Protocol):
     """Scores query features against prototypes; an nn.Module whose state is trained."""
 
-    score: Score | None
+    score: ScoreScale | None
     """The score scale, for heads of the ADNet family."""
     sigma: Float[Tensor, ""] | None
     """Spread of the foreground around a prototype, for extractors that fit a density."""
@@ -102,7 +104,9 @@ class FittedThreshold(Protocol):
 
     oracle: ClassVar[bool]
 
-    def __call__(self, evidence: Evidence) -> Float[Tensor, "query"] | Float[Tensor, "query way"]: ...
+    def __call__(
+        self, evidence: Evidence
+    ) -> Float[Tensor, "query"] | Float[Tensor, "query way"]: ...
 
     def describe(self, evidence: Evidence) -> Float[Tensor, "query *regressors"]:
         """What the estimate is based on, by query slice, in any shape (also an empty one)."""
@@ -129,7 +133,9 @@ class Refiner(Protocol):
     in what it is handed.
     """
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         """Margins under the prior in, other margins out.
 
         A margin is a way's logit minus the background's, the prior included, on the grid of the features. Foreground is

@@ -36,10 +36,16 @@ class Support:
         """The slices to encode, each once."""
         return self.images[0] if self.shared else self.images.flatten(0, 1)
 
-    def spread(self, features: Float[Tensor, "slice channel h w"]) -> Float[Tensor, "way shot channel h w"]:
+    def spread(
+        self, features: Float[Tensor, "slice channel h w"]
+    ) -> Float[Tensor, "way shot channel h w"]:
         """The features of `slices` for every way and shot."""
         ways, shots = self.images.shape[:2]
-        return features.expand(ways, *features.shape) if self.shared else features.unflatten(0, (ways, shots))
+        return (
+            features.expand(ways, *features.shape)
+            if self.shared
+            else features.unflatten(0, (ways, shots))
+        )
 
     @property
     def target(self) -> Int[Tensor, "slice height width"]:
@@ -51,7 +57,10 @@ class Support:
     def to(self, device: torch.device) -> "Support":
         """The same support on another device."""
         return replace(
-            self, images=self.images.to(device), masks=self.masks.to(device), location=self.location.to(device)
+            self,
+            images=self.images.to(device),
+            masks=self.masks.to(device),
+            location=self.location.to(device),
         )
 
 
@@ -108,7 +117,7 @@ class Prototypes:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreScale:
     """The scale on which a head of the ADNet family scores: alpha, the threshold T_S, and what follows from them.
 
     `T_S = alpha (T_D^2 / 2 - 1)` ties the score threshold to a distance threshold T_D between unit vectors. With the
@@ -175,7 +184,7 @@ class Evidence:
     support_masks: Bool[Tensor, "way shot height width"]
     support_location: Float[Tensor, "way shot"]
     query_location: Float[Tensor, "query"]
-    score: Score | None = None
+    score: ScoreScale | None = None
 
     @cached_property  # policies and decisions of one scoring share it
     def margin(self) -> Float[Tensor, "query height width"]:
@@ -237,33 +246,37 @@ class Segmentation:
     Attributes:
         labels: The decision, 0 is background and way k of the support is k + 1.
         prior: Log-odds of the foreground prior that decided, one per slice (or per slice and way).
-        make_scores: Works out `scores`, which not everybody needs.
+        make_log_probabilities: Works out `log_probabilities`, which not everybody needs.
         refined: Where refiners had the last word: each way's logit minus the background's at feature resolution, the
             prior included, so that foreground is where it is positive.
     """
 
     labels: UInt8[Tensor, "query height width"]
     prior: Float[Tensor, "query"] | Float[Tensor, "query way"]
-    make_scores: Callable[[], Float[Tensor, "query class height width"]]
+    make_log_probabilities: Callable[[], Float[Tensor, "query class height width"]]
     refined: Float[Tensor, "query way h w"] | None = None
 
     @cached_property
-    def scores(self) -> Float[Tensor, "query class height width"]:
+    def log_probabilities(self) -> Float[Tensor, "query class height width"]:
         """Log class probabilities at image size under the prior, up to a constant per pixel."""
-        return self.make_scores()
+        return self.make_log_probabilities()
 
     @property
     def probabilities(self) -> Float[Tensor, "query class height width"]:
         """Class probabilities at image size under the prior."""
-        return self.scores.softmax(dim=1)
+        return self.log_probabilities.softmax(dim=1)
 
 
-def margin(logits: Float[Tensor, "query class height width"]) -> Float[Tensor, "query height width"]:
+def margin(
+    logits: Float[Tensor, "query class height width"],
+) -> Float[Tensor, "query height width"]:
     """The largest foreground logit minus the background's."""
     return logits[:, 1:].amax(dim=1) - logits[:, 0]
 
 
-def winner(logits: Float[Tensor, "query class height width"]) -> UInt8[Tensor, "query height width"]:
+def winner(
+    logits: Float[Tensor, "query class height width"],
+) -> UInt8[Tensor, "query height width"]:
     """The number of the way with the largest logit, from 1."""
     if logits.shape[1] == 2:
         return torch.ones_like(logits[:, 0], dtype=torch.uint8)

@@ -14,7 +14,8 @@ MODULES = [
     # numba compiles plain functions only; typer hands over None for flags that were not given; and a package's name
     # would stand for all modules in it.
     if path.name != "__init__.py"
-    and path.relative_to(FOLDER).as_posix() not in {"data/supervoxels/kernels.py", "cli/main.py", "interfaces.py"}
+    and path.relative_to(FOLDER).as_posix()
+    not in {"data/supervoxels/kernels.py", "cli/main.py", "interfaces.py"}
 ]
 # Benchmarks measure what users run, which is not checked.
 if not any("bench_" in argument for argument in sys.argv):

@@ -64,7 +64,11 @@ def block_scan(case="a", slices=6, size=32, seed=0):
     regions[2:4, 20:30, 4:26] = 2
     images += regions
     return TrainingScan(
-        case, torch.from_numpy(images), torch.from_numpy(regions), count_regions(regions), float(images.mean())
+        case,
+        torch.from_numpy(images),
+        torch.from_numpy(regions),
+        count_regions(regions),
+        float(images.mean()),
     )
 
 
@@ -83,7 +87,9 @@ def write_nifti(path: Path, voxels: np.ndarray, affine=None):
 def make_folder(root: Path, cases=10, size=64, slices=5) -> Path:
     """A folder for the `nifti` dataset: a bright blob and a dark one in noise, one case a scan."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "dataset.toml").write_text("supervoxel_min_size = 300\n\n[classes]\nbright = 1\ndark = 2\n")
+    (root / "dataset.toml").write_text(
+        "supervoxel_min_size = 300\n\n[classes]\nbright = 1\ndark = 2\n"
+    )
     for case in range(1, cases + 1):
         rng = np.random.default_rng(case)
         labels = np.zeros((slices, size, size), dtype=np.uint8)

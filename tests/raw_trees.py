@@ -14,7 +14,15 @@ GREY = {0: 0, 1: 63, 2: 126, 3: 189, 4: 252}
 
 
 def write_dicom(
-    path: Path, pixels, position, *, series, number, direction=(1, 0, 0, 0, 1, 0), pixel=(5.0, 5.0), leave_out=()
+    path: Path,
+    pixels,
+    position,
+    *,
+    series,
+    number,
+    direction=(1, 0, 0, 0, 1, 0),
+    pixel=(5.0, 5.0),
+    leave_out=(),
 ):
     """One MR slice; `pixels` are rows x columns, `pixel` is the height and width in mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +41,12 @@ def write_dicom(
     slice_.PixelSpacing, slice_.SliceThickness = list(pixel), 5.0
     slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
     slice_.Rows, slice_.Columns = pixels.shape
-    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 0
+    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = (
+        16,
+        16,
+        15,
+        0,
+    )
     slice_.PixelData = np.ascontiguousarray(pixels, dtype="<u2").tobytes()
     for name in leave_out:
         delattr(slice_, name)
@@ -101,7 +114,10 @@ def write_raw_nifti(path: Path, voxels, affine=None, dtype=None):
     """A NIfTI file of voxels in the file's own order (x, y, z)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([1.5, 1.5, 6.0, 1.0]) if affine is None else affine
-    nibabel.save(nibabel.Nifti1Image(np.asarray(voxels), affine, dtype=dtype or np.asarray(voxels).dtype), path)
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(voxels), affine, dtype=dtype or np.asarray(voxels).dtype),
+        path,
+    )
 
 
 def write_btcv(root: Path, numbers=(1, 2), slices=3, size=512, affine=None) -> Path:
@@ -120,7 +136,9 @@ def write_btcv(root: Path, numbers=(1, 2), slices=3, size=512, affine=None) -> P
     return root
 
 
-def write_cmr(root: Path, numbers=(1, 2, 10), unlabelled=(), slices=4, size=(150, 140), pixel=1.0) -> Path:
+def write_cmr(
+    root: Path, numbers=(1, 2, 10), unlabelled=(), slices=4, size=(150, 140), pixel=1.0
+) -> Path:
     """`patient<k>_C0.nii.gz` and `patient<k>_C0_manual.nii.gz`."""
     affine = np.diag([-pixel, -pixel, 10.0, 1.0])
     affine[:3, 3] = [70, 60, -20]
@@ -138,7 +156,8 @@ def write_cmr(root: Path, numbers=(1, 2, 10), unlabelled=(), slices=4, size=(150
 
 
 OBLIQUE = np.array(
-    [[-1.2, 0.3, 0.5, 40.0], [0.35, 1.4, 0.6, -30.0], [-0.3, 0.4, 4.9, 12.5], [0.0, 0.0, 0.0, 1.0]], dtype=np.float32
+    [[-1.2, 0.3, 0.5, 40.0], [0.35, 1.4, 0.6, -30.0], [-0.3, 0.4, 4.9, 12.5], [0.0, 0.0, 0.0, 1.0]],
+    dtype=np.float32,
 ).astype(np.float64)
 """A general affine, with shear: exact in the file's single precision."""
 
@@ -153,28 +172,46 @@ def blob_scan(seed=0, shape=(20, 18, 6), values=(1, 2)):
     return image, labels
 
 
-def write_msd(root: Path, cases=("liver_0", "liver_1"), modality=None, labels=None, affine=None, channels=1) -> Path:
+def write_msd(
+    root: Path, cases=("liver_0", "liver_1"), modality=None, labels=None, affine=None, channels=1
+) -> Path:
     """A Medical Segmentation Decathlon task; several channels lie along a fourth axis."""
-    modality, labels = modality or {"0": "CT"}, labels or {"0": "background", "1": "Liver", "2": "Liver tumour"}
+    modality, labels = (
+        modality or {"0": "CT"},
+        labels or {"0": "background", "1": "Liver", "2": "Liver tumour"},
+    )
     for index, case in enumerate(cases):
         image, marked = blob_scan(seed=index)
         if channels > 1:
-            image = np.stack([image + 1000 * channel for channel in range(channels)], axis=3).astype(np.int16)
-        write_raw_nifti(root / f"imagesTr/{case}.nii.gz", image, OBLIQUE if affine is None else affine)
-        write_raw_nifti(root / f"labelsTr/{case}.nii.gz", marked, OBLIQUE if affine is None else affine)
+            image = np.stack(
+                [image + 1000 * channel for channel in range(channels)], axis=3
+            ).astype(np.int16)
+        write_raw_nifti(
+            root / f"imagesTr/{case}.nii.gz", image, OBLIQUE if affine is None else affine
+        )
+        write_raw_nifti(
+            root / f"labelsTr/{case}.nii.gz", marked, OBLIQUE if affine is None else affine
+        )
         (root / f"imagesTr/._{case}.nii.gz").write_bytes(b"macOS")
-    training = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in cases]
+    training = [
+        {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"}
+        for case in cases
+    ]
     described = {"name": "Task Liver", "modality": modality, "labels": labels, "training": training}
     (root / "dataset.json").write_text(json.dumps(described))
     return root
 
 
-def write_nnunet(root: Path, cases=("a_001", "a_002"), channels=("CT",), labels=None, ending=".nii.gz") -> Path:
+def write_nnunet(
+    root: Path, cases=("a_001", "a_002"), channels=("CT",), labels=None, ending=".nii.gz"
+) -> Path:
     """An nnU-Net v2 dataset, one file a channel."""
     for index, case in enumerate(cases):
         image, marked = blob_scan(seed=index)
         for channel in range(len(channels)):
-            write_any(root / f"imagesTr/{case}_{channel:04d}{ending}", image + np.int16(1000 * channel))
+            write_any(
+                root / f"imagesTr/{case}_{channel:04d}{ending}", image + np.int16(1000 * channel)
+            )
         write_any(root / f"labelsTr/{case}{ending}", marked)
     described = {
         "channel_names": {str(index): name for index, name in enumerate(channels)},

@@ -71,7 +71,10 @@ def cluster(folder: Path, processors: int, memory: int = 8000):
         )
     )
     environment = os.environ | {"SLURM_CONF": str(configuration), "PATH": _path()}
-    munge = [f"--{name}={folder}/munge/{name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
+    munge = [
+        f"--{name}={folder}/munge/{name}"
+        for name in ("socket", "pid-file", "log-file", "seed-file")
+    ]
     commands = [
         ["munged", "--foreground", "--force", f"--key-file={key}", *munge],
         ["slurmctld", "-D"],
@@ -81,7 +84,9 @@ def cluster(folder: Path, processors: int, memory: int = 8000):
         for command in commands:
             log = stack.enter_context((folder / f"{command[0]}.out").open("wb"))
             process = stack.enter_context(
-                subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+                subprocess.Popen(
+                    command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                )
             )
             stack.callback(process.terminate)
             if command[0] == "munged":
@@ -94,14 +99,18 @@ def cluster(folder: Path, processors: int, memory: int = 8000):
 
 
 def _ask(environment, *command):
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60
+    ).stdout
 
 
 def _wait(ready, folder, seconds=60):
     until = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > until:
-            logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log"))
+            logs = "\n".join(
+                path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log")
+            )
             raise AssertionError(f"the cluster did not start:\n{logs}")
         time.sleep(0.3)
 

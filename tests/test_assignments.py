@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fsseg
-from fsseg import AdNet, CeT, Fixed, FssegError, Map, Ocp, Segmenter, Tpm
+from fsseg import AdNet, CeT, Fixed, FssegError, MaskedAverage, Ocp, Segmenter, Tpm
 from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
 from fsseg.evaluation.assignments import assign, divide_query
@@ -34,7 +34,10 @@ def scan_with(case, shown, size=16, slices=12):
     labels = torch.zeros(slices, size, size, dtype=torch.uint8)
     for value, numbers in shown.items():
         labels[numbers, 2:10, 4 * value - 4 : 4 * value - 1] = value
-    images = torch.randn(slices, size, size, generator=torch.Generator().manual_seed(len(case))) + 3 * labels
+    images = (
+        torch.randn(slices, size, size, generator=torch.Generator().manual_seed(len(case)))
+        + 3 * labels
+    )
     grid = WorkingGrid((size, size), (size, size), (size, size))
     return EvaluationScan(case, images, torch.linspace(0, 1, slices), labels, labels, grid)
 
@@ -42,8 +45,15 @@ def scan_with(case, shown, size=16, slices=12):
 def test_ep2_has_the_middle_labelled_slice_and_all_of_the_query():
     scans = {case: scan_with(case, {1: [1, 4, 5, 6], 2: [3]}) for case in "sqr"}
     assigned = assign(PROTOCOLS["ep2"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
-    told = [(a.query_case, a.classes[0][1], a.support_case, a.support_slices, a.query_slices) for a in assigned]
-    assert told == [(q, name, "s", number, None) for q in "qr" for name, number in (("one", (5,)), ("two", (3,)))]
+    told = [
+        (a.query_case, a.classes[0][1], a.support_case, a.support_slices, a.query_slices)
+        for a in assigned
+    ]
+    assert told == [
+        (q, name, "s", number, None)
+        for q in "qr"
+        for name, number in (("one", (5,)), ("two", (3,)))
+    ]
     support = assigned[0].support
     assert support.location.item() == pytest.approx(5 / 11) and not support.shared
     assert torch.equal(support.masks[0, 0], scans["s"].labels[5] == 1)
@@ -66,7 +76,10 @@ def test_ep1_divides_the_slices_that_show_the_class():
     ("shown", "parts"),
     [
         ([4], [(4,), (), ()]),
-        ([2, 10], [(2, 3, 4), (5, 6, 7), (8, 9, 10)]),  # slices between that lack the class are in the range
+        (
+            [2, 10],
+            [(2, 3, 4), (5, 6, 7), (8, 9, 10)],
+        ),  # slices between that lack the class are in the range
         ([1, 2, 3, 4], [(1,), (2,), (3, 4)]),
         ([], [(), (), ()]),
     ],
@@ -93,23 +106,37 @@ def test_ep2_multi_takes_every_case_in_turn_and_never_scores_a_support():
     again = assign(PROTOCOLS["ep2_multi"], FOLD, scans, {1: "one", 2: "two"}, seed=0)
     assert [a.support_slices for a in again] == [a.support_slices for a in assigned]
     drawn = {
-        assign(PROTOCOLS["ep2_multi"], FOLD, scans, {1: "one", 2: "two"}, seed=s)[0].support_slices for s in range(20)
+        assign(PROTOCOLS["ep2_multi"], FOLD, scans, {1: "one", 2: "two"}, seed=s)[0].support_slices
+        for s in range(20)
     }
     assert len(drawn) == 2, "the seed decides"
 
 
 def test_each_case_in_turn_is_the_support_of_a_class():
-    scans = {case: scan_with(case, {1: [first, first + 1, first + 2], 3: [3]}) for case, first in zip("sqr", (1, 4, 7))}
+    scans = {
+        case: scan_with(case, {1: [first, first + 1, first + 2], 3: [3]})
+        for case, first in zip("sqr", (1, 4, 7))
+    }
     in_turn = replace(PROTOCOLS["ep2"], support="each")
     assigned = assign(in_turn, FOLD, scans, {1: "one", 3: "three"}, seed=0)
     told = {(a.support_case, a.query_case, a.classes[0][0], a.support_slices) for a in assigned}
     middle = {"s": 2, "q": 5, "r": 8}
     assert told == {
-        (s, q, value, (middle[s] if value == 1 else 3,)) for s in "sqr" for q in "sqr" if s != q for value in (1, 3)
+        (s, q, value, (middle[s] if value == 1 else 3,))
+        for s in "sqr"
+        for q in "sqr"
+        if s != q
+        for value in (1, 3)
     }
     assert len(assigned) == len(told) == 12
-    counted = [(s.support_case, s.case, s.class_name) for r in evaluated(in_turn, CeT(), scans) for s in r.scores]
-    assert sorted(counted) == sorted((s, q, n) for s in "sqr" for q in "sqr" if s != q for n in ("one", "three"))
+    counted = [
+        (s.support_case, s.case, s.class_name)
+        for r in evaluated(in_turn, CeT(), scans)
+        for s in r.scores
+    ]
+    assert sorted(counted) == sorted(
+        (s, q, n) for s in "sqr" for q in "sqr" if s != q for n in ("one", "three")
+    )
 
 
 def test_a_run_with_each_case_in_turn_writes_every_label_map(tmp_path):
@@ -121,7 +148,9 @@ def test_a_run_with_each_case_in_turn_writes_every_label_map(tmp_path):
     pairs = {(score.support_case, score.case) for score in results.scores}
     assert pairs == {(a, b) for a in "456" for b in "456" if a != b}
     written = {path.name for path in (results.path / "fold1/labels/OCP").iterdir()}
-    assert written == {f"{q}_{name}_from_{s}.nii.gz" for s, q in pairs for name in ("bright", "dark")}
+    assert written == {
+        f"{q}_{name}_from_{s}.nii.gz" for s, q in pairs for name in ("bright", "dark")
+    }
     for score in results.scores:
         if score.variant == "OCP":
             name = f"{score.case}_{score.class_name}_from_{score.support_case}.nii.gz"
@@ -135,7 +164,11 @@ def test_a_circular_support_is_borrowed_from_the_next_fold(tmp_path):
     changes = {"protocol.support": "circular", "protocol.folds": "disjoint3", "protocol.fold": 2}
     run = RunData(fsseg.load_recipe(write_recipe(tmp_path, root), changes), Silent())
     [fold] = run.folds
-    assert (fold.support, fold.queries, fold.training) == ("1", ("7", "8", "9"), ("2", "3", "4", "5", "6"))
+    assert (fold.support, fold.queries, fold.training) == (
+        "1",
+        ("7", "8", "9"),
+        ("2", "3", "4", "5", "6"),
+    )
     assert {a.support_case for a in run.assignments(fold, run.scans(fold, "zscore"), 0)} == {"1"}
 
 
@@ -144,7 +177,9 @@ def test_shots_are_spread_over_the_slices_that_show_the_class():
     shown = [1, 4, 5, 6, 8, 9, 10]
     scans = {case: scan_with(case, {1: shown}) for case in "sqr"}
     assigned = assign(replace(PROTOCOLS["ep2"], shots=3), FOLD, scans, {1: "one"}, seed=0)
-    assert [(a.query_case, a.support_slices, a.query_slices) for a in assigned] == [(q, (4, 6, 9), None) for q in "qr"]
+    assert [(a.query_case, a.support_slices, a.query_slices) for a in assigned] == [
+        (q, (4, 6, 9), None) for q in "qr"
+    ]
     support = assigned[0].support
     assert support.masks.shape == (1, 3, 16, 16) and not support.shared and len(support.slices) == 3
     for shot, number in enumerate((4, 6, 9)):
@@ -171,16 +206,24 @@ def test_shots_by_exact_fractions(count, shots, name):
     scan = EvaluationScan("s", labels.float(), torch.linspace(0, 1, count), labels, labels, grid)
     of = replace(PROTOCOLS[name], shots=shots)
     if shots > 1 and count < parts * shots:
-        with pytest.raises(FssegError, match=f"case s: {count} of its slices show one .* at least {parts * shots} for"):
+        with pytest.raises(
+            FssegError,
+            match=f"case s: {count} of its slices show one .* at least {parts * shots} for",
+        ):
             assign(of, FOLD, {case: scan for case in "sqr"}, {1: "one"}, seed=0)
         return
     assigned = assign(of, FOLD, {case: scan for case in "sqr"}, {1: "one"}, seed=0)
     got = {a.support_slices for a in assigned}
     wanted = {
-        tuple(int((Fraction(part, parts) + Fraction(2 * i + 1, 2 * shots * parts)) * count) for i in range(shots))
+        tuple(
+            int((Fraction(part, parts) + Fraction(2 * i + 1, 2 * shots * parts)) * count)
+            for i in range(shots)
+        )
         for part in range(parts)
     }
-    assert got <= wanted and (got == wanted or count < parts)  # a query of few slices has fewer parts
+    assert got <= wanted and (
+        got == wanted or count < parts
+    )  # a query of few slices has fewer parts
     assert all(len(set(numbers)) == shots for numbers in got)
 
 
@@ -196,7 +239,9 @@ def test_shots_of_all_classes_show_the_same_ways():
             for n in (1, 3)
         )  # fmt: skip
         assert (
-            set(one[0]) <= set(three[0]) <= {2, 3, 4, 5} and len(three[0]) == 3 and three[1] == tuple(classes.items())
+            set(one[0]) <= set(three[0]) <= {2, 3, 4, 5}
+            and len(three[0]) == 3
+            and three[1] == tuple(classes.items())
         )
         drawn.add(three[0])
     assert len(drawn) == 4
@@ -207,7 +252,9 @@ def test_shots_of_all_classes_show_the_same_ways():
     features = encode_support(backbone, support)
     for way in range(2):
         for shot in range(3):
-            assert torch.allclose(features[way, shot], encode(backbone, support.images[way, shot][None])[0], atol=1e-6)
+            assert torch.allclose(
+                features[way, shot], encode(backbone, support.images[way, shot][None])[0], atol=1e-6
+            )
 
 
 def test_too_few_slices_for_the_shots_of_all_classes():
@@ -217,7 +264,9 @@ def test_too_few_slices_for_the_shots_of_all_classes():
     outcomes = set()
     for seed in range(20):
         try:
-            outcomes |= {(a.support_slices, len(a.classes)) for a in assign(two, FOLD, scans, classes, seed)}
+            outcomes |= {
+                (a.support_slices, len(a.classes)) for a in assign(two, FOLD, scans, classes, seed)
+            }
         except FssegError as error:
             outcomes.add(str(error).split(": ")[1].split(",")[0])
     assert outcomes == {((1, 2), 2), "1 slice of it show one and three like slice 3"}
@@ -227,11 +276,15 @@ def test_several_shots_by_hand():
     """ADNet's rule on pixels: the mean over shots of each shot's mean feature, and a threshold on the cosine with it."""
     scans = {case: scan_with(case, {1: [2, 3, 4, 5, 6, 7], 3: [4, 5, 6]}) for case in "sqr"}
     for number, row in ((3, 10), (7, 14)):
-        scans["s"].labels[number, 10:row, :3] = 1  # masks of different sizes: shots count alike nevertheless
+        scans["s"].labels[number, 10:row, :3] = (
+            1  # masks of different sizes: shots count alike nevertheless
+        )
     backbone = TinyBackbone(stride=1)
-    variants = [Variant("a", Segmenter(backbone, Map(), AdNet(), CeT()).eval(), "map")]
+    variants = [Variant("a", Segmenter(backbone, MaskedAverage(), AdNet(), CeT()).eval(), "map")]
     assigned = assign(replace(PROTOCOLS["ep2"], shots=3), FOLD, scans, {1: "one"}, seed=0)
-    results = list(evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu")))
+    results = list(
+        evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu"))
+    )
     assert results[0].scores[0].support_slices == (3, 5, 7)
     with torch.no_grad():
         features = encode(backbone, scans["s"].images)
@@ -239,7 +292,9 @@ def test_several_shots_by_hand():
         prototype = F.normalize(torch.stack(shots).mean(dim=0), dim=0)
         for result in results:
             similar = torch.einsum(
-                "schw,c->shw", F.normalize(encode(backbone, scans[result.scores[0].case].images)), prototype
+                "schw,c->shw",
+                F.normalize(encode(backbone, scans[result.scores[0].case].images)),
+                prototype,
             )
             agree = (20 * similar - 10 > 0).numpy() == (result.labels == 1)
             assert agree.mean() > 0.9999 and 0.02 < (result.labels == 1).mean() < 0.98
@@ -259,17 +314,25 @@ def test_supports_without_a_class_are_explained():
 
 def evaluated(protocol, threshold, scans, classes=None):
     backbone = TinyBackbone(stride=1)
-    variants = [Variant("a", Segmenter(backbone, Map(), Tpm(), threshold).eval(), "map")]
+    variants = [Variant("a", Segmenter(backbone, MaskedAverage(), Tpm(), threshold).eval(), "map")]
     assigned = assign(protocol, FOLD, scans, classes or {1: "one", 3: "three"}, seed=0)
-    return list(evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu")))
+    return list(
+        evaluate(backbone, variants, assigned, scans, FOLD, seed=0, device=torch.device("cpu"))
+    )
 
 
 def test_a_class_that_a_query_does_not_show(tmp_path):
     """Undefined where nothing is predicted either, and left out of the mean; 0 where something is."""
-    scans = {"s": scan_with("s", {1: [4]}), "q": scan_with("q", {1: [4, 5]}), "r": scan_with("r", {})}
+    scans = {
+        "s": scan_with("s", {1: [4]}),
+        "q": scan_with("q", {1: [4, 5]}),
+        "r": scan_with("r", {}),
+    }
     for threshold, dice in ((Ocp(), None), (Fixed(prior=0.999), 0.0)):
         scores = [
-            score for result in evaluated(PROTOCOLS["ep2"], threshold, scans, {1: "one"}) for score in result.scores
+            score
+            for result in evaluated(PROTOCOLS["ep2"], threshold, scans, {1: "one"})
+            for score in result.scores
         ]
         by_case = {score.case: score for score in scores}
         assert by_case["r"].actual == 0 and (by_case["r"].predicted > 0) == (dice == 0.0)
@@ -282,7 +345,10 @@ def test_a_class_that_a_query_does_not_show(tmp_path):
 
 def test_a_class_that_a_support_does_not_show_has_no_score_from_it():
     """In `ep2_multi`: it is neither segmented nor scored there, and from the others it is."""
-    scans = {"s": scan_with("s", {3: [4]}), **{case: scan_with(case, {1: [4, 5], 3: [5]}) for case in "qr"}}
+    scans = {
+        "s": scan_with("s", {3: [4]}),
+        **{case: scan_with(case, {1: [4, 5], 3: [5]}) for case in "qr"},
+    }
     for result in evaluated(PROTOCOLS["ep2_multi"], Fixed(prior=0.9), scans):
         told = {score.class_name for score in result.scores}
         if result.scores[0].support_case == "s":
@@ -310,7 +376,9 @@ def test_counts_are_those_of_the_written_labels(name):
             )
         if name in ("ep1", "alp_3chunk"):
             inside = np.flatnonzero((truth == value).any(axis=(1, 2)))
-            assert not result.labels[: inside[0]].any() and not result.labels[inside[-1] + 1 :].any()
+            assert (
+                not result.labels[: inside[0]].any() and not result.labels[inside[-1] + 1 :].any()
+            )
             assert len(result.scores[0].support_slices) == 3
 
 
@@ -325,7 +393,10 @@ def test_the_oracle_knows_the_pixels_of_all_classes_together():
 def test_whole_runs(tmp_path, name):
     root = make_folder(tmp_path / "scans")
     changes = {"protocol.name": name, "variants.1.prototypes": "map"}
-    results = fsseg.run(fsseg.load_recipe(write_recipe(tmp_path, root, steps=1), changes), runs_dir=tmp_path / "runs")
+    results = fsseg.run(
+        fsseg.load_recipe(write_recipe(tmp_path, root, steps=1), changes),
+        runs_dir=tmp_path / "runs",
+    )
     again = fsseg.load_results(results.path)
     assert again.scores == results.scores and results.about["uses_truth"] == (name != "ep2_multi")
     assert results.table().notna().to_numpy().any()
@@ -345,11 +416,16 @@ def test_whole_runs(tmp_path, name):
             {"protocol.name": "ep2_multi", "variants.0.head": "adnet", "training.head": "adnet"},
             "variant 'CE-T': head adnet: got 2 ways",
         ),
-        ({"variants.1.head": "adnet"}, "variant 'LinEst': head adnet: got 1 ways with 2 prototypes each"),
+        (
+            {"variants.1.head": "adnet"},
+            "variant 'LinEst': head adnet: got 1 ways with 2 prototypes each",
+        ),
     ],
 )
 def test_what_a_head_refuses_is_said_before_training(tmp_path, changes, expected):
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=10**6), changes)
+    recipe = fsseg.load_recipe(
+        write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=10**6), changes
+    )
     with pytest.raises(FssegError, match=expected):
         fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*"))
@@ -362,8 +438,13 @@ def test_only_the_classes_of_the_protocol_are_evaluated(tmp_path, name):
     path = write_recipe(tmp_path, root, steps=0)
     changes = {"protocol.name": name, "protocol.save_labels": False}
     both = fsseg.run(fsseg.load_recipe(path, changes), runs_dir=tmp_path / "runs")
-    one = fsseg.run(fsseg.load_recipe(path, {**changes, "protocol.classes": ["dark"]}), runs_dir=tmp_path / "runs")
-    assert list(one.table().columns) == ["dark", "mean", "sd_cases"] and one.about["classes"] == ["dark"]
+    one = fsseg.run(
+        fsseg.load_recipe(path, {**changes, "protocol.classes": ["dark"]}),
+        runs_dir=tmp_path / "runs",
+    )
+    assert list(one.table().columns) == ["dark", "mean", "sd_cases"] and one.about["classes"] == [
+        "dark"
+    ]
     assert one.about["protocol_hash"] != both.about["protocol_hash"]
     assert {score.class_name for score in one.scores} == {"dark"}
     if name == "ep2":
@@ -381,6 +462,8 @@ def test_only_the_classes_of_the_protocol_are_evaluated(tmp_path, name):
 def test_unknown_classes_are_refused_before_anything_runs(tmp_path):
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=10**6)
     with pytest.raises(FssegError, match="the dataset has no class 'drak'; did you mean 'dark'?"):
-        fsseg.run(fsseg.load_recipe(path, {"protocol.classes": ["drak"]}), runs_dir=tmp_path / "runs")
+        fsseg.run(
+            fsseg.load_recipe(path, {"protocol.classes": ["drak"]}), runs_dir=tmp_path / "runs"
+        )
     with pytest.raises(FssegError, match="protocol]: classes: expected .* at least 1"):
         fsseg.load_recipe(path, {"protocol.classes": []})

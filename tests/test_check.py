@@ -39,7 +39,11 @@ def test_a_healthy_folder_and_its_table(root):
     assert dark["slices"] == 3 and dark["ml"] == pytest.approx(3 * 400 * 13.5 / 1000)
     case = checked.cases[0]
     assert (case.case, case.shape, case.axes) == ("1", (5, 64, 64), "RAS")
-    assert case.snapshot.labels.shape == (64, 64) and set(np.unique(case.snapshot.labels)) == {0, 1, 2}
+    assert case.snapshot.labels.shape == (64, 64) and set(np.unique(case.snapshot.labels)) == {
+        0,
+        1,
+        2,
+    }
 
 
 def spoil_everything(root):
@@ -64,7 +68,9 @@ def spoil_everything(root):
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
     file = nibabel.Nifti1Image(
-        np.ascontiguousarray(read_nifti(root / "image_14.nii.gz").voxels), np.diag([1.5, 1.5, 6, 1]), header
+        np.ascontiguousarray(read_nifti(root / "image_14.nii.gz").voxels),
+        np.diag([1.5, 1.5, 6, 1]),
+        header,
     )
     file.header["pixdim"][3] = 3.0
     nibabel.save(file, root / "image_14.nii.gz")
@@ -113,7 +119,9 @@ def test_a_folder_that_cannot_be_divided(tmp_path):
 def test_a_broken_description_is_a_finding(root):
     (root / "dataset.toml").write_text("imege = 'x'\nclasses = {a = 0}\n")
     found = texts(check_folder(root), "problem")
-    assert len(found) == 2 and any("imege: unknown key; did you mean 'image'?" in text for text in found)
+    assert len(found) == 2 and any(
+        "imege: unknown key; did you mean 'image'?" in text for text in found
+    )
     with pytest.raises(FssegError, match="is no dataset"):
         check_folder(root.parent)
 
@@ -121,9 +129,13 @@ def test_a_broken_description_is_a_finding(root):
 def test_files_that_are_turned_differently(root):
     image, labels = (read_nifti(root / f"{what}_2.nii.gz").voxels for what in ("image", "label"))
     for what, voxels in (("image", image), ("label", labels)):
-        nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 6.0, 1])), root / f"{what}_2.nii.gz")
+        nibabel.save(
+            nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 6.0, 1])), root / f"{what}_2.nii.gz"
+        )
     assert check_folder(root).findings == [], "they are turned alike"
-    (root / "dataset.toml").write_text("orientation = 'file'\n" + (root / "dataset.toml").read_text())
+    (root / "dataset.toml").write_text(
+        "orientation = 'file'\n" + (root / "dataset.toml").read_text()
+    )
     [text] = texts(check_folder(root), "warning")
     assert "files are turned differently (RAS: 1, 3, 4; LPS: 2)" in text
 
@@ -140,11 +152,16 @@ def test_published_supervoxels_are_paired_by_id(tmp_path):
         write_nifti(tmp_path / f"chaos_MR_T2_normalized/label_{case}.nii.gz", labels)
         if case != 4:
             regions = labels if case != 7 else labels[:2]
-            write_nifti(tmp_path / f"supervoxels_5000/superpix-MIDDLE_{case}.nii.gz", regions, np.eye(4))
+            write_nifti(
+                tmp_path / f"supervoxels_5000/superpix-MIDDLE_{case}.nii.gz", regions, np.eye(4)
+            )
     checked = check_folder(tmp_path)
     assert checked.name == "chaos_t2" and len(checked.cases) == 20
     [problem], [warning] = texts(checked, "problem"), texts(checked, "warning")
-    assert "superpix-MIDDLE_7.nii.gz: has 2 x 5 x 5 voxels (slices, height, width), expected 3 x 5 x 5" in problem
+    assert (
+        "superpix-MIDDLE_7.nii.gz: has 2 x 5 x 5 voxels (slices, height, width), expected 3 x 5 x 5"
+        in problem
+    )
     assert "has no superpix-MIDDLE_<id>.nii.gz for 4;" in warning
 
 
@@ -157,9 +174,15 @@ def test_the_command_prints_all_and_exits_with_1(root, tmp_path, monkeypatch):
     (root / "label_2.nii.gz").unlink()
     done = CliRunner().invoke(app, ["check", str(root), "--no-sheet"])
     assert done.exit_code == 1 and "not ready: solve the problems first" in done.output
-    done = CliRunner().invoke(app, ["check", str(root), "--json", "--sheet", str(tmp_path / "x" / "sheet.png")])
+    done = CliRunner().invoke(
+        app, ["check", str(root), "--json", "--sheet", str(tmp_path / "x" / "sheet.png")]
+    )
     told = json.loads(done.stdout)
-    assert done.exit_code == 1 and told["findings"][0]["severity"] == "problem" and told["classes"][0]["cases"] == 3
+    assert (
+        done.exit_code == 1
+        and told["findings"][0]["severity"] == "problem"
+        and told["classes"][0]["cases"] == 3
+    )
     assert (tmp_path / "x" / "sheet.png").is_file()
 
 
@@ -173,5 +196,7 @@ def test_the_contact_sheet_shows_every_outline(root, tmp_path):
     for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)):
         assert (np.abs(pixels - np.array(colour) / 255).max(axis=1) < 0.02).sum() > 100
     (tmp_path / "file").write_text("")
-    with pytest.raises(FssegError, match="a file is where a folder is expected .* choose another folder"):
+    with pytest.raises(
+        FssegError, match="a file is where a folder is expected .* choose another folder"
+    ):
         write_contact_sheet(checked, tmp_path / "file" / "sheet.png")

@@ -14,7 +14,9 @@ from fsseg.cli.main import main
 
 def shell(*arguments):
     """The real thing, in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "fsseg", *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "fsseg", *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -53,7 +55,11 @@ def test_list(quick_shell):
         assert word in text
     assert "timm" not in quick_shell("list", "threshold").stdout
     listed = json.loads(quick_shell("list", "head", "--json").stdout)
-    assert [e["name"] for e in listed if e["distribution"] == "fsseg"] == ["adnet", "adnetpp", "tpm"]
+    assert [e["name"] for e in listed if e["distribution"] == "fsseg"] == [
+        "adnet",
+        "adnetpp",
+        "tpm",
+    ]
 
 
 def test_list_options(quick_shell):
@@ -62,12 +68,19 @@ def test_list_options(quick_shell):
     assert "whose slice position is a regressor" in text
     assert "It has no options." in quick_shell("list", "prototypes/map").stdout
     options = json.loads(quick_shell("list", "prototypes/em_gmm", "--json").stdout)["options"]
-    assert options[0] == {"name": "count", "type": "int", "default": "5", "meaning": "prototypes per way"}
+    assert options[0] == {
+        "name": "count",
+        "type": "int",
+        "default": "5",
+        "meaning": "prototypes per way",
+    }
 
 
 def test_run_prints_the_table_and_where_the_run_is(place):
     folder, root, recipe = place
-    done = shell("run", recipe, "--data", root, "--fold", 1, "--seed", 5, "--runs-dir", folder / "runs")
+    done = shell(
+        "run", recipe, "--data", root, "--fold", 1, "--seed", 5, "--runs-dir", folder / "runs"
+    )
     assert done.returncode == 0, done.stderr
     assert "nifti, protocol ep2 " in done.stdout and "folds disjoint5 (1), seed 5" in done.stdout
     header = next(line for line in done.stdout.splitlines() if line.startswith("variant")).split()
@@ -84,7 +97,9 @@ def test_json_is_all_there_is_on_standard_output(place):
     folder, _, recipe = place
     done = shell("run", recipe, "--json", "--runs-dir", folder / "runs")
     table = json.loads(done.stdout)
-    assert table["dataset"] == "nifti" and table["folds"] == [0] and len(table["protocol_hash"]) == 8
+    assert (
+        table["dataset"] == "nifti" and table["folds"] == [0] and len(table["protocol_hash"]) == 8
+    )
     assert [row["variant"] for row in table["rows"]] == ["CE-T", "LinEst", "OCP"]
     assert table["rows"][2]["oracle"] and table["rows"][2]["mean"] is not None
 
@@ -99,7 +114,10 @@ def test_json_is_all_there_is_on_standard_output(place):
         (["--fold", "most"], "expected a valid integer or 'all', got 'most'"),
         (["--device", "tpu"], "got 'tpu', expected auto, cpu or cuda"),
         (["--set", "dataset.name=abdomen_phantom", "--data", "x"], "[dataset]: root: unknown key"),
-        (["--set", "dataset.name=nifti", "--data", "/nowhere"], "/nowhere: there is no such folder"),
+        (
+            ["--set", "dataset.name=nifti", "--data", "/nowhere"],
+            "/nowhere: there is no such folder",
+        ),
     ],
 )
 def test_mistakes_exit_with_2_and_one_message(place, quick_shell, arguments, expected):
@@ -111,6 +129,9 @@ def test_mistakes_exit_with_2_and_one_message(place, quick_shell, arguments, exp
 
 
 def test_unknown_words(quick_shell):
-    assert "there is no kind of component 'heads'; did you mean 'head'?" in quick_shell("list", "heads").stderr
+    assert (
+        "there is no kind of component 'heads'; did you mean 'head'?"
+        in quick_shell("list", "heads").stderr
+    )
     done = quick_shell("list", "head/tmp")
     assert done.returncode == 2 and "did you mean 'tpm'?" in done.stderr

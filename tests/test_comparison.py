@@ -23,7 +23,9 @@ ABOUT = {"dataset": "made up", "protocol": "ep2", "protocol_hash": "aa", "data":
 
 
 def score(variant, case, dice, *, fold=0, seed=0, support="s", name="x", oracle=False, **measures):
-    return CaseScore(variant, oracle, fold, seed, str(case), name, support, (3,), dice, 100, 100, measures)
+    return CaseScore(
+        variant, oracle, fold, seed, str(case), name, support, (3,), dice, 100, 100, measures
+    )
 
 
 def run_of(path, scores, **about):
@@ -44,7 +46,11 @@ def two():
 def test_the_test_is_wilcoxons_by_enumerating_all_signs(two):
     line = fsseg.compare([two], baseline="ADNet").tests().loc["TPM", "mean"]
     differences = np.subtract(A, B)
-    assert line["pairs"] == 7 and line["higher"] == 6 and line["difference"] == pytest.approx(differences.mean())
+    assert (
+        line["pairs"] == 7
+        and line["higher"] == 6
+        and line["difference"] == pytest.approx(differences.mean())
+    )
     ranks = rankdata(abs(differences))
     seen = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
     signs = np.array(list(product([0, 1], repeat=7)))
@@ -57,7 +63,9 @@ def test_the_interval_is_that_of_the_resampled_means(two):
     line = fsseg.compare([two], baseline="ADNet").tests().loc["TPM", "mean"]
     differences, random = np.subtract(A, B), np.random.default_rng(7)
     means = [random.choice(differences, len(differences)).mean() for _ in range(20_000)]
-    assert [line["low"], line["high"]] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.25)
+    assert [line["low"], line["high"]] == pytest.approx(
+        np.quantile(means, [0.025, 0.975]), abs=0.25
+    )
     assert line["low"] < line["difference"] < line["high"]
 
 
@@ -86,7 +94,12 @@ def test_a_scan_counts_once_whatever_its_folds_seeds_and_supports():
     scores = []
     for variant in ("a", "b"):
         for case in range(6):
-            for fold, seed, support, dice in [(0, 0, "s", 40), (1, 0, "s", 60), (0, 1, "t", 40), (0, 0, "t", 60)]:
+            for fold, seed, support, dice in [
+                (0, 0, "s", 40),
+                (1, 0, "s", 60),
+                (0, 1, "t", 40),
+                (0, 0, "t", 60),
+            ]:
                 scores.append(score(variant, case, dice, fold=fold, seed=seed, support=support))
     cases = fsseg.compare([run_of("r", scores)]).cases
     assert cases.shape == (12, 2) and (cases == 50).all(axis=None)
@@ -96,14 +109,24 @@ def test_too_few_scans_are_not_tested_and_nothing_is_called_better():
     scores = [score(v, case, dice) for v, dice in (("a", 20), ("b", 90)) for case in range(5)]
     comparison = fsseg.compare([run_of("r", scores)])
     line = comparison.table().loc["b"]
-    assert line["verdict"] == "too few for a test" and np.isnan(line["p"]) and line["difference"] == 70
-    assert "better" not in comparison.to_markdown() and "too few for a test" in comparison.to_markdown()
+    assert (
+        line["verdict"] == "too few for a test" and np.isnan(line["p"]) and line["difference"] == 70
+    )
+    assert (
+        "better" not in comparison.to_markdown()
+        and "too few for a test" in comparison.to_markdown()
+    )
 
 
 def test_equal_rows_show_no_difference(two):
     scores = [score(v, case, dice) for v in "ab" for case, dice in enumerate(A)]
     line = fsseg.compare([run_of("r", scores)]).tests().loc["b", "x"]
-    assert (line["p"], line["verdict"], line["low"], line["high"]) == (1.0, "no difference shown", 0.0, 0.0)
+    assert (line["p"], line["verdict"], line["low"], line["high"]) == (
+        1.0,
+        "no difference shown",
+        0.0,
+        0.0,
+    )
 
 
 def test_scans_without_the_class_in_one_row_are_left_out(two):
@@ -112,7 +135,9 @@ def test_scans_without_the_class_in_one_row_are_left_out(two):
         CaseScore("TPM", False, 0, 0, "8", "x", "s", (3,), 0, 0, 0),
         CaseScore("ADNet", False, 0, 0, "8", "x", "s", (3,), 0, 5, 0),
     ]
-    assert fsseg.compare([run_of("r", scores)], baseline="ADNet").tests().loc["TPM", "x"]["pairs"] == 7
+    assert (
+        fsseg.compare([run_of("r", scores)], baseline="ADNet").tests().loc["TPM", "x"]["pairs"] == 7
+    )
 
 
 METRICS = {
@@ -126,7 +151,9 @@ def test_of_a_distance_less_is_better_and_of_a_signed_error_what_is_nearer():
     scores += [score("new", c, 50, hd95=4.0 + c, volume_error=5.0) for c in range(6)]
     run = run_of("r", scores, metrics=METRICS)
     line = fsseg.compare([run], metric="hd95").tests().loc["new", "mean"]
-    assert line["difference"] == -5.0 and line["verdict"] == "no difference shown"  # 1/32 twice, corrected
+    assert (
+        line["difference"] == -5.0 and line["verdict"] == "no difference shown"
+    )  # 1/32 twice, corrected
     many = [
         score(v, c, 50, hd95=s + c, volume_error=e)
         for v, s, e in (("base", 9.0, -20.0), ("new", 4.0, 5.0))
@@ -139,12 +166,17 @@ def test_of_a_distance_less_is_better_and_of_a_signed_error_what_is_nearer():
 
 
 def test_rows_of_several_runs_are_told_apart_and_paired():
-    first = run_of("first", [score(v, c, d) for v, values in (("TPM", A), ("OCP", A)) for c, d in enumerate(values)])
+    first = run_of(
+        "first",
+        [score(v, c, d) for v, values in (("TPM", A), ("OCP", A)) for c, d in enumerate(values)],
+    )
     second = run_of("second", [score("TPM", c, d) for c, d in enumerate(B)])
     comparison = fsseg.compare([first, second], baseline="TPM (second)")
     assert comparison.variants == ["TPM (first)", "OCP", "TPM (second)"]
     assert comparison.table().loc["OCP", "difference"] == pytest.approx(np.subtract(A, B).mean())
-    with pytest.warns(UserWarning, match="stay empty: (first|second)/recipe.toml: there is no such recipe"):
+    with pytest.warns(
+        UserWarning, match="stay empty: (first|second)/recipe.toml: there is no such recipe"
+    ):
         frame = comparison.frame
     assert set(frame["run"]) == {"first", "second"} and len(frame) == 21
 
@@ -159,23 +191,35 @@ def test_rows_of_several_runs_are_told_apart_and_paired():
 )
 def test_runs_that_were_not_evaluated_alike_are_refused(two, about, what):
     other = run_of("other", [score("OCP", 0, 50)], **about)
-    with pytest.raises(FssegError, match=f"run and other were evaluated with {what}.*--across-protocols"):
+    with pytest.raises(
+        FssegError, match=f"run and other were evaluated with {what}.*--across-protocols"
+    ):
         fsseg.compare([two, other])
     assert fsseg.compare([two, other], across_protocols=True).variants == ["TPM", "ADNet", "OCP"]
 
 
 def test_runs_of_other_folds_or_seeds_are_told_of(two):
     """Their means are over other scans; only the differences are over the same."""
-    other = run_of("other", [score("OCP", c, d) for c, d in enumerate(A)], folds=[0, 1], data={"0": "d", "1": "e"})
+    other = run_of(
+        "other",
+        [score("OCP", c, d) for c, d in enumerate(A)],
+        folds=[0, 1],
+        data={"0": "d", "1": "e"},
+    )
     first = run_of("first", two.scores, folds=[0], seeds=[0])
     other.about["seeds"] = [0]
     found = fsseg.compare([first, other])
-    assert len(found.notes) == 1 and "other has folds 0, 1, first 0: means are over what each has" in found.notes[0]
+    assert (
+        len(found.notes) == 1
+        and "other has folds 0, 1, first 0: means are over what each has" in found.notes[0]
+    )
     assert fsseg.compare([first]).notes == []
 
 
 def test_what_there_is_nothing_to_compare_with(two):
-    with pytest.raises(FssegError, match="there is no row 'ADNt' to compare with; did you mean 'ADNet'"):
+    with pytest.raises(
+        FssegError, match="there is no row 'ADNt' to compare with; did you mean 'ADNet'"
+    ):
         fsseg.compare([two], baseline="ADNt")
     with pytest.raises(FssegError, match="there is no metric 'hd59'; did you mean 'hd95'"):
         fsseg.compare([two], metric="hd59")
@@ -222,7 +266,9 @@ def test_tables_in_every_form(kept):
 
 def test_a_recipe_is_run_and_then_compared(monkeypatch, two):
     seen = []
-    monkeypatch.setattr("fsseg.runs.run.run", lambda recipe, **how: seen.append((recipe, how)) or two)
+    monkeypatch.setattr(
+        "fsseg.runs.run.run", lambda recipe, **how: seen.append((recipe, how)) or two
+    )
     recipe = Path(__file__).parents[1] / "recipes" / "table1.toml"
     fsseg.compare([recipe], baseline="ADNet", runs_dir="elsewhere")
     told = seen[0][1]
@@ -266,7 +312,12 @@ def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):
     code, out, _ = call(kept, "--baseline", "AD_Net", "--by-class", "--plot", tmp_path / "plot.png")
     assert code == 0 and "TPM *" in out and "by class" in out and "* uses the ground truth" in out
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
-    for form, start in (("md", "|"), ("latex", r"\begin{tabular}"), ("csv", "dataset,run,"), ("json", "{")):
+    for form, start in (
+        ("md", "|"),
+        ("latex", r"\begin{tabular}"),
+        ("csv", "dataset,run,"),
+        ("json", "{"),
+    ):
         code, out, err = call(kept, "--format", form)
         assert code == 0 and out.startswith(start)
         assert (form == "csv") == ("warning: run_1: iou" in err)  # its scans are nowhere

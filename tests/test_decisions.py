@@ -21,7 +21,9 @@ CHANGES = {
 @pytest.fixture(scope="module", params=CHANGES)
 def results(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("decisions")
-    recipe = fsseg.load_recipe(write_recipe(folder, make_folder(folder / "scans")), CHANGES[request.param])
+    recipe = fsseg.load_recipe(
+        write_recipe(folder, make_folder(folder / "scans")), CHANGES[request.param]
+    )
     return fsseg.run(recipe, runs_dir=folder / "runs")
 
 
@@ -37,9 +39,17 @@ def test_margins_and_priors_give_the_label_maps(results):
     found = read_decisions(results.path / "fold0" / "training0")
     for one in found:
         margins = torch.from_numpy(one.margins())
-        maps = F.interpolate(margins, size=(64, 64), mode="bilinear", align_corners=False).double().numpy()
+        maps = (
+            F.interpolate(margins, size=(64, 64), mode="bilinear", align_corners=False)
+            .double()
+            .numpy()
+        )
         raised = maps + one.priors[:, :, None, None]
-        ways = np.array([values[name] for name in one.classes]) if len(one.classes) > 1 else np.array([1])
+        ways = (
+            np.array([values[name] for name in one.classes])
+            if len(one.classes) > 1
+            else np.array([1])
+        )
         labels = np.zeros((5, 64, 64), dtype=np.uint8)
         labels[one.slices] = np.where(raised.max(axis=1) > 0, ways[raised.argmax(axis=1)], 0)
         name = one.margins_file.name.replace(".safetensors", ".nii.gz")
@@ -49,13 +59,17 @@ def test_margins_and_priors_give_the_label_maps(results):
         assert (labels != kept).sum() <= 0.001 * labels.size
     assert {one.variant for one in found} == set(results.variants)
     scored = {(s.variant, s.case, s.support_case, s.class_name) for s in results.scores}
-    assert {(o.variant, o.case, o.support_case, name) for o in found for name in o.classes} == scored
+    assert {
+        (o.variant, o.case, o.support_case, name) for o in found for name in o.classes
+    } == scored
 
 
 def test_rows_of_one_scoring_share_margins(results):
     """CE-T and OCP differ in the threshold alone; LinEst has prototypes of its own."""
     found = read_decisions(results.path / "fold0" / "training0")
-    files = {row: {one.margins_file for one in found if one.variant == row} for row in results.variants}
+    files = {
+        row: {one.margins_file for one in found if one.variant == row} for row in results.variants
+    }
     assert files["CE-T"] == files["OCP"] and not files["CE-T"] & files["LinEst"]
 
 

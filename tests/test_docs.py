@@ -59,7 +59,9 @@ def test_the_second_snippet_of_the_readme_runs(monkeypatch):
             return None
 
     def compare(runs, baseline):
-        assert isinstance(runs[0], Nothing) and baseline in [variant.name for variant in seen[0].variants]
+        assert isinstance(runs[0], Nothing) and baseline in [
+            variant.name for variant in seen[0].variants
+        ]
         return Nothing()
 
     monkeypatch.setattr("fsseg.runs.run.run", lambda recipe: seen.append(recipe) or Nothing())
@@ -83,11 +85,17 @@ def test_the_commands_of_the_docs_are_ones(command):
     while hasattr(found, "commands"):
         found = found.commands[words.pop(0)]
     known = {name for parameter in found.params for name in parameter.opts}
-    required = {parameter.opts[0] for parameter in found.params if parameter.required and parameter.opts[0][0] == "-"}
+    required = {
+        parameter.opts[0]
+        for parameter in found.params
+        if parameter.required and parameter.opts[0][0] == "-"
+    }
     given = {word for word in words if word.startswith("--")}
     assert required <= given <= known
     if found.name == "run":
-        changes = dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--set")
+        changes = dict(
+            words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--set"
+        )
         if "--data" in words:
             changes |= {"dataset.name": "nifti", "dataset.root": "DIR"}
         fsseg.load_recipe(ROOT / words[0], changes)
@@ -98,7 +106,9 @@ def test_the_page_about_comparing(monkeypatch):
     page = (ROOT / "docs" / "comparing.md").read_text()
     seen = []
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("fsseg.analysis.comparison.compare", lambda sources, **how: seen.append((sources, how)))
+    monkeypatch.setattr(
+        "fsseg.analysis.comparison.compare", lambda sources, **how: seen.append((sources, how))
+    )
     names = {}
     for code in re.findall(r"```python\n(.*?)```", page, flags=re.S):
         exec(code, names)  # noqa: S102 (our own documentation)
@@ -126,14 +136,18 @@ def test_the_page_about_looking(monkeypatch, tmp_path):
 
         def predict(self, scan):
             inside = scan.image > self.least
-            return Prediction(inside.astype(np.uint8), {1: np.where(inside, 1.0, -1.0).astype(np.float32)})
+            return Prediction(
+                inside.astype(np.uint8), {1: np.where(inside, 1.0, -1.0).astype(np.float32)}
+            )
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fsseg.prediction.predictor.load_predictor", lambda run: Standing())
     voxels = np.random.default_rng(0).normal(size=(8, 7, 4)).astype(np.float32)
     for name, data in (("a", voxels), ("a_labels", (voxels > 0).astype(np.uint8)), ("b", voxels)):
         nibabel.save(nibabel.Nifti1Image(data, np.diag([-1.5, 2.0, 5.0, 1.0])), f"{name}.nii.gz")
-    figures, snippet = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "looking.md").read_text(), flags=re.S)
+    figures, snippet = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "looking.md").read_text(), flags=re.S
+    )
     exec(figures, {})  # noqa: S102 (our own documentation)
     assert Path("theory.pdf").read_bytes()[:4] == Path("curves.pdf").read_bytes()[:4] == b"%PDF"
     names = {}
@@ -159,7 +173,9 @@ def test_what_the_page_of_the_theory_asserts():
 @pytest.fixture(scope="module")
 def figure():
     """The script of the page's figure, as a module."""
-    spec = importlib.util.spec_from_file_location("figure", ROOT / "docs/figures/cross_entropy_and_dice.py")
+    spec = importlib.util.spec_from_file_location(
+        "figure", ROOT / "docs/figures/cross_entropy_and_dice.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -173,7 +189,9 @@ def test_the_curves_of_the_figure_by_hand(figure):
     found = figure.curves(figure.sums(margins, truth, priors))
     assert found["dice"][0].tolist() == pytest.approx([0, 0.5, 2 * 2 / (4 + 2)])
     assert found["ratio"][0].tolist() == [0, 1, 2]
-    near, far = (math.log1p(math.exp(x)) for x in (-1, 1))  # of a right and of a wrong pixel at an even prior
+    near, far = (
+        math.log1p(math.exp(x)) for x in (-1, 1)
+    )  # of a right and of a wrong pixel at an even prior
     assert found["cross_entropy"][0, 1].item() == pytest.approx((near + far) / 2)
     assert found["weighted_cross_entropy"][0, 1].item() == pytest.approx(1.1 * (near + far) / 2.2)
     assert found["cross_entropy"][0, 0].item() == pytest.approx(
@@ -187,14 +205,19 @@ def test_the_choices_of_the_figure_by_hand(figure):
     truth = torch.tensor([[True] * 3 + [False] * 7, [True] * 3 + [False] * 7])
     numbers, drawn = figure.analyse({"organ": (margins, truth), "other": (margins, truth)})
     organ = numbers["organ"]["pooled"]
-    assert organ["ideal_proportion"] == {"prior": -1.25, "dice": pytest.approx(2 * 5 / (6 + 6))}  # 4 3 3 2 2 1.5 | 1
+    assert organ["ideal_proportion"] == {
+        "prior": -1.25,
+        "dice": pytest.approx(2 * 5 / (6 + 6)),
+    }  # 4 3 3 2 2 1.5 | 1
     assert organ["dice"]["dice"] == pytest.approx(2 * 6 / (7 + 6))
     assert numbers["mean"]["pooled"] == organ  # two equal classes
     assert numbers["organ"]["per_slice"]["ideal_proportion"] == pytest.approx((2 * 2 / 6 + 1) / 2)
     assert drawn["mean"]["ratio"][0, 60].item() == pytest.approx(7 / 6)  # an even prior
     losses = drawn["organ"]["cross_entropy"], drawn["organ"]["weighted_cross_entropy"]
     soft = torch.sigmoid(margins + figure.PRIORS[losses[0][0].argmin()]).sum().item()
-    assert soft == pytest.approx(6, abs=0.2)  # at its minimum the sum of probabilities is the true count
+    assert soft == pytest.approx(
+        6, abs=0.2
+    )  # at its minimum the sum of probabilities is the true count
     assert losses[1].argmin() > losses[0].argmin()  # light backgrounds let more in
 
 
@@ -217,7 +240,17 @@ def test_the_numbers_of_the_theory_are_those_of_the_figure():
         "README.md",
         *(
             f"docs/{name}.md"
-            for name in ("data", "protocols", "results", "scaling", "theory", "tour", "design", "looking", "comparing")
+            for name in (
+                "data",
+                "protocols",
+                "results",
+                "scaling",
+                "theory",
+                "tour",
+                "design",
+                "looking",
+                "comparing",
+            )
         ),
     ],
 )
@@ -232,7 +265,10 @@ def test_paths_exist(page):
 def test_the_tour_names_functions_that_exist():
     text = (ROOT / "docs" / "tour.md").read_text()
     for name, path in re.findall(r"`([a-z_A-Z.]+)` in `(fsseg/\w+\.py)`", text):
-        assert re.search(rf"(def|class) {name.split('.')[-1]}\b", (ROOT / path).read_text()), (name, path)
+        assert re.search(rf"(def|class) {name.split('.')[-1]}\b", (ROOT / path).read_text()), (
+            name,
+            path,
+        )
 
 
 def test_every_protocol_and_fold_scheme_has_its_line():

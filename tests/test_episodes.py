@@ -79,11 +79,16 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
             "query": (episode.target[0] > 0, draw.query_slice),
         }
         moved = {
-            name for name, (mask, index) in masks.items() if not torch.equal(mask, scan.supervoxels[index] == region)
+            name
+            for name, (mask, index) in masks.items()
+            if not torch.equal(mask, scan.supervoxels[index] == region)
         }
         assert moved == {"query" if draw.warp_on_query else "support"}
         images = {"support": episode.support.images[0, 0], "query": episode.query.images[0]}
-        originals = {"support": scan.images[draw.support_slice], "query": scan.images[draw.query_slice]}
+        originals = {
+            "support": scan.images[draw.support_slice],
+            "query": scan.images[draw.query_slice],
+        }
         changed = {name for name in images if not torch.equal(images[name], originals[name])}
         assert changed == moved | {"query" if draw.gamma_on_query else "support"}
 
@@ -97,7 +102,9 @@ def test_locations_are_places_in_the_scan():
 
 
 def test_no_usable_region_is_an_error():
-    with pytest.raises(FssegError, match="none of the 1 training scans has a supervoxel with 5000 pixels"):
+    with pytest.raises(
+        FssegError, match="none of the 1 training scans has a supervoxel with 5000 pixels"
+    ):
         EpisodeSampler([block_scan()], published_rules(min_pixels=5000))
 
 
@@ -105,7 +112,9 @@ def test_gamma_by_hand():
     image = torch.tensor([[1.0, 3.0], [2.0, 5.0]])
     span = 4 + 1e-5
     expected = span * ((np.array([[0, 2], [1, 4]]) + 1e-5) / span) ** 2 + 1
-    assert torch.allclose(change_gamma(image, 2.0), torch.tensor(expected, dtype=torch.float32), atol=1e-5)
+    assert torch.allclose(
+        change_gamma(image, 2.0), torch.tensor(expected, dtype=torch.float32), atol=1e-5
+    )
 
 
 def affine(**changes):
@@ -114,7 +123,9 @@ def affine(**changes):
 
 def grids_of(*affines, size, elastic=0.0):
     inverses = [np.linalg.inv(affine_matrix(one, size))[:2] for one in affines]
-    return warp_grids(elastic_field(draw_noise(0, size), elastic, 5.0), torch.tensor(np.array(inverses)).float())
+    return warp_grids(
+        elastic_field(draw_noise(0, size), elastic, 5.0), torch.tensor(np.array(inverses)).float()
+    )
 
 
 def test_affine_parts_move_points_as_they_should():
@@ -133,13 +144,19 @@ def test_affine_parts_move_points_as_they_should():
 
 def test_the_warp_equals_scipys_affine_interpolation():
     size = (40, 48)
-    image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), 2).astype(np.float32)
+    image = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), 2).astype(
+        np.float32
+    )
     parameters = affine(angle=4.0, shift=(3.0, -2.0), shear=3.0, zoom=1.1)
     inverse = np.linalg.inv(affine_matrix(parameters, size))
     flip = np.array([[0, 1], [1, 0]])  # scipy counts (row, column), the matrix (x, y)
-    expected = ndimage.affine_transform(image, flip @ inverse[:2, :2] @ flip, flip @ inverse[:2, 2], order=1, cval=0.0)
+    expected = ndimage.affine_transform(
+        image, flip @ inverse[:2, :2] @ flip, flip @ inverse[:2, 2], order=1, cval=0.0
+    )
     grids = grids_of(affine(), parameters, size=size)
-    [own, got], _ = warp_slice(torch.from_numpy(image), torch.zeros(1, *size, dtype=torch.bool), grids, fill=0.0)
+    [own, got], _ = warp_slice(
+        torch.from_numpy(image), torch.zeros(1, *size, dtype=torch.bool), grids, fill=0.0
+    )
     np.testing.assert_allclose(own, image, atol=2e-5)
     inside = slice(3, -3)
     np.testing.assert_allclose(got[inside, inside], expected[inside, inside], atol=2e-5)
@@ -155,7 +172,9 @@ def test_the_elastic_field_has_the_published_strength():
 
 def test_what_comes_from_outside_is_fill_and_background():
     grids = grids_of(affine(shift=(20.0, 0.0)), size=(32, 32))
-    [image], [[mask]] = warp_slice(torch.ones(32, 32), torch.ones(1, 32, 32, dtype=torch.bool), grids, fill=-0.5)
+    [image], [[mask]] = warp_slice(
+        torch.ones(32, 32), torch.ones(1, 32, 32, dtype=torch.bool), grids, fill=-0.5
+    )
     assert image[:, :19].unique().tolist() == [-0.5] and not mask[:, :19].any()
     assert torch.allclose(image[:, 21:], torch.ones(32, 11)) and mask[:, 21:].all()
 
@@ -182,11 +201,18 @@ def test_episodes_of_several_classes():
         episode = sampler.make(draw)
         ways = len(episode.support.masks)
         sizes.add(ways)
-        assert episode.support.shared == (ways > 1) and episode.support.images.shape == (ways, 1, 64, 64)
+        assert episode.support.shared == (ways > 1) and episode.support.images.shape == (
+            ways,
+            1,
+            64,
+            64,
+        )
         assert (episode.support.masks.sum(dim=0) <= 1).all() and episode.target.max() <= ways
         assert torch.equal(
             episode.support.target,
-            (episode.support.masks[:, 0] * torch.arange(1, ways + 1)[:, None, None]).amax(dim=0)[None],
+            (episode.support.masks[:, 0] * torch.arange(1, ways + 1)[:, None, None]).amax(dim=0)[
+                None
+            ],
         )
         if not draw.warp_on_query and ways == len(draw.regions):  # the query is as it was
             expected = sum(
@@ -210,7 +236,9 @@ def block_ingredients(*blocks, affines, warped, regions=None, least=200):
         changed=torch.tensor(0),
         warped=torch.tensor(warped),
         noise=torch.zeros(2, 64, 64),
-        inverses=torch.tensor(np.array([np.linalg.inv(affine_matrix(one, (64, 64)))[:2] for one in affines])).float(),
+        inverses=torch.tensor(
+            np.array([np.linalg.inv(affine_matrix(one, (64, 64)))[:2] for one in affines])
+        ).float(),
         fill=torch.tensor(-1.0),
         least=torch.tensor(least),
         location=torch.tensor([0.0, 1.0]),
@@ -219,11 +247,20 @@ def block_ingredients(*blocks, affines, warped, regions=None, least=200):
 
 def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
     large, small, larger = ((0, 20), (0, 20)), ((30, 34), (0, 8)), ((40, 64), (40, 64))
-    composed = compose(block_ingredients(large, small, larger, affines=[affine()], warped=0), 0.0, 5.0)
+    composed = compose(
+        block_ingredients(large, small, larger, affines=[affine()], warped=0), 0.0, 5.0
+    )
     assert composed.masks.flatten(2).sum(dim=2).tolist() == [[400, 0, 576], [400, 0, 576]]
     episode = composed.trimmed().episode()
-    assert episode.support.masks.flatten(1).sum(dim=1).tolist() == [400, 576] and episode.target.max() == 2
-    alone = compose(block_ingredients(small, affines=[affine()], warped=0), 0.0, 5.0).trimmed().episode()
+    assert (
+        episode.support.masks.flatten(1).sum(dim=1).tolist() == [400, 576]
+        and episode.target.max() == 2
+    )
+    alone = (
+        compose(block_ingredients(small, affines=[affine()], warped=0), 0.0, 5.0)
+        .trimmed()
+        .episode()
+    )
     assert alone.support.masks.sum() == 32
 
 
@@ -232,7 +269,9 @@ def test_the_first_warp_that_leaves_something_counts(warped):
     """A shift by 100 pixels empties the masks; those by 2 and by 4 do not."""
     away, two, four = (affine(shift=(float(pixels), 0.0)) for pixels in (100, 2, 4))
     block = ((8, 24), (8, 24))
-    composed = compose(block_ingredients(block, affines=[away, away, two, four], warped=warped), 0.0, 5.0)
+    composed = compose(
+        block_ingredients(block, affines=[away, away, two, four], warped=warped), 0.0, 5.0
+    )
     expected = torch.zeros(2, 64, 64, dtype=torch.bool)
     expected[:, 8:24, 8:24] = True
     expected[warped] = expected[warped].roll(2, dims=1)
@@ -244,7 +283,9 @@ def test_the_first_warp_that_leaves_something_counts(warped):
 
 def test_all_warps_at_once_and_ways_filled_up_are_the_same_episode():
     """What a device works out in one go equals what the host works out as far as it needs to."""
-    sampler = EpisodeSampler([many_regions()], published_rules(shift=90.0, angle=90.0, zoom=(0.3, 1.0)))
+    sampler = EpisodeSampler(
+        [many_regions()], published_rules(shift=90.0, angle=90.0, zoom=(0.3, 1.0))
+    )
     again = 0
     for number in range(60):
         draw = sampler.draw(np.random.default_rng(number), 3)
@@ -253,13 +294,17 @@ def test_all_warps_at_once_and_ways_filled_up_are_the_same_episode():
         made = full.trimmed().episode()
         assert full.masks.shape[1] == 5 and torch.equal(made.target, once.target)
         assert torch.equal(made.support.images, once.support.images)
-        assert torch.equal(made.support.masks, once.support.masks) and torch.equal(made.query.images, once.query.images)
+        assert torch.equal(made.support.masks, once.support.masks) and torch.equal(
+            made.query.images, once.query.images
+        )
     assert again > 5, "some needed more than one warp"
 
 
 def test_an_episode_always_has_a_class():
     """Warps so strong that they move most regions out: whatever is left, the largest is a way and has pixels."""
-    sampler = EpisodeSampler([many_regions()], published_rules(shift=60.0, angle=90.0, zoom=(0.3, 1.0)))
+    sampler = EpisodeSampler(
+        [many_regions()], published_rules(shift=60.0, angle=90.0, zoom=(0.3, 1.0))
+    )
     alone = 0
     for number in range(150):
         episode = sampler.make(sampler.draw(np.random.default_rng(number), 5))

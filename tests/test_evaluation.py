@@ -7,7 +7,7 @@ import torch
 from helpers import TinyBackbone
 from test_assignments import FOLD, scan_with
 
-from fsseg import AdNet, AvgEst, CeT, EmGmm, Map, Ocp, Segmenter, Tpm
+from fsseg import AdNet, AvgEst, CeT, EmGmm, MaskedAverage, Ocp, Segmenter, Tpm
 from fsseg.evaluation.assignments import assign
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.model import segmenter
@@ -28,14 +28,16 @@ def rows(backbone):
     """Five rows of three kinds of scoring."""
     average = AvgEst()
     average.load_state({"prior": 0.2})
-    plain, mixture = (Map(), Tpm(), "plain"), (EmGmm(count=2), Tpm(), "mixture")
+    plain, mixture = (MaskedAverage(), Tpm(), "plain"), (EmGmm(count=2), Tpm(), "mixture")
     asked = [
-        (AdNet(), CeT(), Map(), "adnet"),
+        (AdNet(), CeT(), MaskedAverage(), "adnet"),
         *[(h, t, p, s) for p, h, s in (plain, mixture) for t in (average, Ocp())],
     ]
     return [
         Variant(
-            f"{scoring} {type(threshold).__name__}", Segmenter(backbone, prototypes, head, threshold).eval(), scoring
+            f"{scoring} {type(threshold).__name__}",
+            Segmenter(backbone, prototypes, head, threshold).eval(),
+            scoring,
         )
         for head, threshold, prototypes, scoring in asked
     ]
@@ -62,12 +64,17 @@ class Counting(TinyBackbone):
 def test_each_slice_passes_the_backbone_once(name):
     """Whatever the number of organs, rows and supports; slices that nobody needs do not pass at all."""
     backbone, made = Counting(), scans()
-    made = {case: replace(scan, images=scan.images + number) for number, (case, scan) in enumerate(made.items())}
+    made = {
+        case: replace(scan, images=scan.images + number)
+        for number, (case, scan) in enumerate(made.items())
+    }
     variants = rows(backbone) if not PROTOCOLS[name].together else rows(backbone)[1:]
     assigned, _ = results_of(backbone, PROTOCOLS[name], variants, made)
     needed = {(a.support_case, n) for a in assigned for n in a.support_slices}
     for a in assigned:
-        needed |= {(a.query_case, n) for n in (a.query_slices if a.query_slices is not None else range(12))}
+        needed |= {
+            (a.query_case, n) for n in (a.query_slices if a.query_slices is not None else range(12))
+        }
     assert len(backbone.passed) == len(set(backbone.passed)) == len(needed)
 
 
@@ -89,12 +96,19 @@ def test_rows_together_are_rows_by_themselves(name):
         for part in parts:
             at = list(range(12) if part.query_slices is None else part.query_slices)
             scan = made[part.query_case]
-            target = sum((way + 1) * (scan.labels[at] == value).long() for way, (value, _) in enumerate(part.classes))
+            target = sum(
+                (way + 1) * (scan.labels[at] == value).long()
+                for way, (value, _) in enumerate(part.classes)
+            )
             with torch.no_grad():
-                alone = variant.segmenter(part.support, Query(scan.images[at], scan.location[at]), target).labels
+                alone = variant.segmenter(
+                    part.support, Query(scan.images[at], scan.location[at]), target
+                ).labels
             for way, (value, _) in enumerate(part.classes):
                 chosen = alone == way + 1
-                expected[at] = torch.where(chosen, value if len(part.classes) > 1 else 1, expected[at])
+                expected[at] = torch.where(
+                    chosen, value if len(part.classes) > 1 else 1, expected[at]
+                )
         assert torch.equal(torch.from_numpy(result.labels), expected)
 
 
@@ -104,10 +118,14 @@ def test_results_do_not_depend_on_how_many_slices_pass_at_a_time(monkeypatch, at
     backbone, made = TinyBackbone(), scans()
     images = made["q"].images
     with torch.no_grad():
-        whole, parts = (encode_in_parts(backbone, images, at_once=number) for number in (12, at_once))
+        whole, parts = (
+            encode_in_parts(backbone, images, at_once=number) for number in (12, at_once)
+        )
     torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
     _, usual = results_of(backbone, PROTOCOLS["ep2"], rows(backbone), made)
-    monkeypatch.setattr(segmenter, "working_memory", lambda _: at_once * 16 * 16 * segmenter.BYTES_PER_PIXEL)
+    monkeypatch.setattr(
+        segmenter, "working_memory", lambda _: at_once * 16 * 16 * segmenter.BYTES_PER_PIXEL
+    )
     _, chunked = results_of(backbone, PROTOCOLS["ep2"], rows(backbone), made)
     for one, other in zip(usual, chunked):
         assert (one.labels == other.labels).all() and one.scores == other.scores

@@ -58,11 +58,21 @@ def parse(text):
 def test_every_row_leaves_numbers(tmp_path, monkeypatch, capfd, name, shots):
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=25)
     rows = every_row(name == "ep2_multi")
-    text = path.read_text().split("[[variants]]")[0].replace('folds = "disjoint5"', 'folds = "disjoint3"')
+    text = (
+        path.read_text()
+        .split("[[variants]]")[0]
+        .replace('folds = "disjoint5"', 'folds = "disjoint3"')
+    )
     for row in rows:
-        text += f"[[variants]]\nname = {json.dumps(row['name'])}\nhead = {json.dumps(row['head'])}\n"
+        text += (
+            f"[[variants]]\nname = {json.dumps(row['name'])}\nhead = {json.dumps(row['head'])}\n"
+        )
         for key in ("prototypes", "threshold"):
-            text += f"{key} = {{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in row[key].items()) + " }\n"
+            text += (
+                f"{key} = {{ "
+                + ", ".join(f"{k} = {json.dumps(v)}" for k, v in row[key].items())
+                + " }\n"
+            )
     path.write_text(text)
     words = ["fsseg", "run", path, "--json", "--runs-dir", tmp_path / "runs"]
     words += ["--set", f"protocol.name={name}", "--set", f"protocol.shots={shots}"]
@@ -91,6 +101,12 @@ def test_every_row_leaves_numbers(tmp_path, monkeypatch, capfd, name, shots):
         elif file.suffix == ".gz":
             voxels = np.asanyarray(nibabel.load(file).dataobj)
             assert voxels.dtype.kind == "u" and voxels.max() <= 2, file
-    assert {"scores.jsonl", "calibration.json", "train.jsonl", "checkpoint.safetensors", "labels"} <= seen
+    assert {
+        "scores.jsonl",
+        "calibration.json",
+        "train.jsonl",
+        "checkpoint.safetensors",
+        "labels",
+    } <= seen
     for line in (folder / "scores.jsonl").read_text().splitlines():
         assert len(json.loads(line)["support_slices"]) == shots

@@ -109,12 +109,16 @@ def spoil(root, name):
     elif name == "halves":
         write_nifti(root / "label_2.nii.gz", labels + np.float32(0.5))
     elif name == "two for one":
-        (root / "dataset.toml").write_text("image = 'image_{case}.nii*'\n[classes]\nbright = 1\ndark = 2\n")
+        (root / "dataset.toml").write_text(
+            "image = 'image_{case}.nii*'\n[classes]\nbright = 1\ndark = 2\n"
+        )
         write_nifti(root / "image_2.nii", image)
     elif name == "shared value":
         (root / "dataset.toml").write_text("[classes]\nliver = 1\nspleen = [2, 1]\n")
     elif name == "window upside down":
-        (root / "dataset.toml").write_text("[intensity]\nwindow = [5, -5]\npercentiles = [-1, 90]\n[classes]\na = 1\n")
+        (root / "dataset.toml").write_text(
+            "[intensity]\nwindow = [5, -5]\npercentiles = [-1, 90]\n[classes]\na = 1\n"
+        )
     elif name == "one fold":
         (root / "dataset.toml").write_text("folds = [['1', '2']]\n[classes]\na = 1\n")
     elif name == "no description":
@@ -174,7 +178,9 @@ def test_all_problems_of_a_description_are_reported_at_once(root):
         NiftiFolder(root=str(root))
     assert "classes.liver: expected a valid integer" in str(caught.value)
     spoil(root, "window upside down")
-    with pytest.raises(FssegError, match="intensity.percentiles: is .-1.0, 90.0., expected numbers from 0 to 100"):
+    with pytest.raises(
+        FssegError, match="intensity.percentiles: is .-1.0, 90.0., expected numbers from 0 to 100"
+    ):
         NiftiFolder(root=str(root))
 
 
@@ -186,7 +192,9 @@ def test_a_description_says_how_values_become_classes(tmp_path):
     labels = read_nifti(root / "label_1.nii.gz").voxels.T
     assert dataset.classes == {2: "both"}
     assert dataset.load("1").labels.tolist() == np.flip(np.where(labels > 0, 2, 0), (1, 2)).tolist()
-    (root / "dataset.toml").write_text("other_labels = 'background'\n[classes]\nouter = 600\ninner = 2\n")
+    (root / "dataset.toml").write_text(
+        "other_labels = 'background'\n[classes]\nouter = 600\ninner = 2\n"
+    )
     dataset = NiftiFolder(root=str(root))
     assert dataset.classes == {1: "inner", 2: "outer"}
     assert (dataset.load("1").labels == 1).sum() == (labels == 2).sum() > 0
@@ -199,11 +207,19 @@ def test_intensities_are_clipped_as_described_and_options_win(root):
     )
     dataset = NiftiFolder(root=str(root))
     image = dataset.load("1").image
-    assert (image.min(), image.max(), dataset.name, dataset.statistics) == (250, 400, "x", "training")
+    assert (image.min(), image.max(), dataset.name, dataset.statistics) == (
+        250,
+        400,
+        "x",
+        "training",
+    )
     assert image.dtype == np.float32
     raw = read_nifti(root / "image_1.nii.gz").voxels
     other = NiftiFolder(root=str(root), window=(0, 5000), percentiles=(0, 90), statistics="volume")
-    assert other.load("1").image.max() == pytest.approx(np.percentile(raw, 90)) and other.statistics == "volume"
+    assert (
+        other.load("1").image.max() == pytest.approx(np.percentile(raw, 90))
+        and other.statistics == "volume"
+    )
 
 
 def test_scaled_and_big_endian_files_have_the_values_they_mean(root):
@@ -215,21 +231,31 @@ def test_scaled_and_big_endian_files_have_the_values_they_mean(root):
     nibabel.save(file, root / "image_1.nii.gz")
     stored = nibabel.load(root / "image_1.nii.gz")
     assert stored.header.endianness == ">" and stored.dataobj.slope == 0.5
-    assert (NiftiFolder(root=str(root), orientation="file").load("1").image == 0.5 * image.T - 20).all()
+    assert (
+        NiftiFolder(root=str(root), orientation="file").load("1").image == 0.5 * image.T - 20
+    ).all()
 
 
 def test_a_fourth_axis_of_one_is_none(root):
     image = read_nifti(root / "image_1.nii.gz").voxels
-    nibabel.save(nibabel.Nifti1Image(image[..., None], np.diag([1.5, 1.5, 6, 1])), root / "image_1.nii.gz")
-    assert NiftiFolder(root=str(root), orientation="file").load("1").image.tolist() == image.T.tolist()
+    nibabel.save(
+        nibabel.Nifti1Image(image[..., None], np.diag([1.5, 1.5, 6, 1])), root / "image_1.nii.gz"
+    )
+    assert (
+        NiftiFolder(root=str(root), orientation="file").load("1").image.tolist() == image.T.tolist()
+    )
 
 
 def test_patterns_find_files_in_folders_of_their_own(tmp_path):
     image = np.arange(60).reshape(3, 4, 5).astype(np.int16)
     for case in ("b10", "b9"):
         write_nifti(tmp_path / f"sub-{case}/anat/sub-{case}_T2w.nii.gz", image)
-        write_nifti(tmp_path / f"derivatives/x/sub-{case}_seg.nii.gz", (image > 20).astype(np.uint8))
-    write_nifti(tmp_path / "sub-b9/anat/sub-b10_T2w.nii.gz", image)  # whose id does not match its folder's
+        write_nifti(
+            tmp_path / f"derivatives/x/sub-{case}_seg.nii.gz", (image > 20).astype(np.uint8)
+        )
+    write_nifti(
+        tmp_path / "sub-b9/anat/sub-b10_T2w.nii.gz", image
+    )  # whose id does not match its folder's
     (tmp_path / "sub-b9/anat/._sub-b9_T2w.nii.gz").write_text("left by macOS")
     (tmp_path / "dataset.toml").write_text(
         "image = 'sub-{case}/anat/sub-{case}_T2w.nii.gz'\nlabel = 'derivatives/**/sub-{case}_*.nii.gz'\n[classes]\na = 1\n"
@@ -250,10 +276,15 @@ def test_published_ct_and_its_empty_last_row(tmp_path):
         write_nifti(tmp_path / f"sabs_CT_normalized/image_{case}.nii.gz", image)
         write_nifti(tmp_path / f"sabs_CT_normalized/label_{case}.nii.gz", labels)
     dataset = Sabs(
-        **{key: value for key, value in find_dataset(tmp_path).items() if key != "name"}, statistics="training"
+        **{key: value for key, value in find_dataset(tmp_path).items() if key != "name"},
+        statistics="training",
     )
     volume = dataset.load("0")
-    assert (dataset.name, dataset.statistics, dataset.folds.name) == ("sabs", "training", "tpm_sabs")
+    assert (dataset.name, dataset.statistics, dataset.folds.name) == (
+        "sabs",
+        "training",
+        "tpm_sabs",
+    )
     assert dataset.classes == {1: "spleen", 2: "right_kidney", 3: "left_kidney", 6: "liver"}
     assert volume.image.shape == volume.labels.shape == (3, 256, 256)
     assert set(np.unique(volume.labels)) == {0, 3, 6}, "the third slice's 9 is no class"
@@ -277,7 +308,10 @@ def test_what_a_folder_is(root, tmp_path):
     assert find_dataset(root) == {"name": "nifti", "root": str(root)}
     (tmp_path / "a" / "chaos_MR_T2_normalized").mkdir(parents=True)
     assert find_dataset(tmp_path / "a")["name"] == "chaos_t2"
-    with pytest.raises(FssegError, match="is no dataset, expected a dataset.toml or one of chaos_MR_T2_normalized/, "):
+    with pytest.raises(
+        FssegError,
+        match="is no dataset, expected a dataset.toml or one of chaos_MR_T2_normalized/, ",
+    ):
         find_dataset(tmp_path)
     with pytest.raises(FssegError, match="there is no such folder"):
         find_dataset(tmp_path / "b")

@@ -40,7 +40,9 @@ def fuzzed(examples, *inputs):
 
     def decorate(check):
         def copied(number, name, derandomize):
-            body = FunctionType(check.__code__, check.__globals__, name, check.__defaults__, check.__closure__)
+            body = FunctionType(
+                check.__code__, check.__globals__, name, check.__defaults__, check.__closure__
+            )
             body.__annotations__, body.__doc__ = check.__annotations__, check.__doc__
             how = settings(
                 max_examples=number, deadline=None, derandomize=derandomize, database=None,
@@ -64,17 +66,36 @@ VALUES = st.one_of(
     st.floats(),
     st.text(max_size=8),
     st.sampled_from(
-        ["tpm", "map", "cuda", "../x", "/etc/passwd", "os.system", "fsseg.model.heads:Tpm", "a" * 300, "\x00", "nan"]
+        [
+            "tpm",
+            "map",
+            "cuda",
+            "../x",
+            "/etc/passwd",
+            "os.system",
+            "fsseg.model.heads:Tpm",
+            "a" * 300,
+            "\x00",
+            "nan",
+        ]
     ),
     st.lists(st.one_of(st.integers(-2, 3), st.text(max_size=3)), max_size=3),
-    st.dictionaries(st.sampled_from(["name", "count", "steps", "x"]), st.integers(-1, 3), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["name", "count", "steps", "x"]), st.integers(-1, 3), max_size=2
+    ),
 )
 
 
 def paths_of(value, prefix=()):
     """Where every table, list and value of a recipe is."""
     yield prefix
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield from paths_of(inner, (*prefix, key))
 
@@ -96,7 +117,9 @@ def mutated_tables(draw, tables):
         elif action == "remove" or isinstance(parent, list):
             del parent[where[-1]]
         else:
-            parent[draw(st.text(string.ascii_letters + "_.", min_size=1, max_size=6))] = parent.pop(where[-1])
+            parent[draw(st.text(string.ascii_letters + "_.", min_size=1, max_size=6))] = parent.pop(
+                where[-1]
+            )
     return tables
 
 
@@ -148,7 +171,9 @@ def quickly(call):
 def test_recipes_with_other_values(tables):
     recipe = quickly(lambda: parse_recipe(tables))
     if recipe is not None:
-        assert parse_recipe(tomllib.loads(recipe.toml())) == recipe  # what was accepted can be kept and run again
+        assert (
+            parse_recipe(tomllib.loads(recipe.toml())) == recipe
+        )  # what was accepted can be kept and run again
 
 
 @fuzzed(2000, st.sampled_from(RECIPES).flatmap(mutated_text))
@@ -208,7 +233,9 @@ def test_descriptions_with_other_characters(scans, text):
 
 def nifti_bytes(seed=0):
     rng = np.random.default_rng(seed)
-    image = nibabel.Nifti1Image(rng.integers(0, 400, (32, 32, 3)).astype(np.int16), np.diag([1.5, 1.5, 6.0, 1.0]))
+    image = nibabel.Nifti1Image(
+        rng.integers(0, 400, (32, 32, 3)).astype(np.int16), np.diag([1.5, 1.5, 6.0, 1.0])
+    )
     return image.to_bytes()
 
 
@@ -243,7 +270,11 @@ def test_scans_with_other_headers(scans, name, changes, length, zipped):
 def test_runs_of_mutated_recipes_end_well_or_with_a_sentence(tmp_path, count):
     """All the way: what a run says yes to ends, and what it refuses leaves nothing."""
     dice, ended = random.Random(count), {"ran": 0, "refused": 0}
-    base = tomllib.loads(write_recipe(tmp_path, make_folder(tmp_path / "scans", cases=4, size=48), steps=1).read_text())
+    base = tomllib.loads(
+        write_recipe(
+            tmp_path, make_folder(tmp_path / "scans", cases=4, size=48), steps=1
+        ).read_text()
+    )
     base["protocol"]["folds"] = "disjoint2"
     small = {
         "training.steps": [0, 1], "training.classes": [1, 3], "calibration.episodes": [2, 3, 9], "grid.max_size": [16, 40],
@@ -266,7 +297,9 @@ def test_runs_of_mutated_recipes_end_well_or_with_a_sentence(tmp_path, count):
             assert not runs.exists() or not list(runs.glob("run-*")), chosen
         except Exception as error:
             raise AssertionError(f"{chosen}: {error!r}") from error
-        left = list(runs.rglob("*.unfinished")) + list(runs.rglob("*.lock")) if runs.exists() else []
+        left = (
+            list(runs.rglob("*.unfinished")) + list(runs.rglob("*.lock")) if runs.exists() else []
+        )
         assert left == [], chosen
     assert min(ended.values()) >= 2, ended
 
@@ -300,14 +333,19 @@ def test_a_pickle_in_place_of_any_file_runs_nothing(tmp_path):
     evil.unlink()
 
     recipe = load_recipe(
-        write_recipe(tmp_path, make_folder(tmp_path / "scans", cases=4, size=48)), {"protocol.folds": "disjoint2"}
+        write_recipe(tmp_path, make_folder(tmp_path / "scans", cases=4, size=48)),
+        {"protocol.folds": "disjoint2"},
     )
     recipe.speed.checkpoint_every = 1
     cache = tmp_path / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FSSEG_CACHE", str(cache))
         results = fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")
-        kinds = {path.suffix for path in [*cache.rglob("*.*"), *(tmp_path / "runs").rglob("*.*")] if path.is_file()}
+        kinds = {
+            path.suffix
+            for path in [*cache.rglob("*.*"), *(tmp_path / "runs").rglob("*.*")]
+            if path.is_file()
+        }
         assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".npz"}
         for path in cache.rglob("*"):
             if path.is_file():
@@ -318,7 +356,11 @@ def test_a_pickle_in_place_of_any_file_runs_nothing(tmp_path):
         snapshots = tmp_path / "runs3" / "checkpoints" / state
         snapshots.mkdir(parents=True)
         (snapshots / "step-000000001.safetensors").write_bytes(content)
-        assert fsseg.run(recipe, runs_dir=tmp_path / "runs3", device="cpu").table().equals(results.table())
+        assert (
+            fsseg.run(recipe, runs_dir=tmp_path / "runs3", device="cpu")
+            .table()
+            .equals(results.table())
+        )
         for path in sorted(file for file in results.path.rglob("*") if file.is_file()):
             kept = path.read_bytes()
             os.unlink(path)  # it may be shared with a stage

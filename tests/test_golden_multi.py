@@ -5,7 +5,19 @@ import pytest
 import torch
 from helpers import NoBackbone
 
-from fsseg import AdNetPp, AvgEst, CeT, LinEst, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
+from fsseg import (
+    AdNetPp,
+    AvgEst,
+    CeT,
+    LinEst,
+    MaskedAverage,
+    Ocp,
+    Prototypes,
+    Query,
+    Segmenter,
+    Support,
+    Tpm,
+)
 from fsseg.model.ops import cosine
 from fsseg.training.losses import alignment_loss, log_probabilities
 
@@ -19,7 +31,9 @@ def golden(shared):
 def parts(golden):
     """Support, its features, query, its features and target: four classes in the slice with number 0."""
     shape = tuple(golden["mask_shape"])
-    masks = torch.from_numpy(np.unpackbits(golden["masks"])[: np.prod(shape)].reshape(shape).astype(bool))
+    masks = torch.from_numpy(
+        np.unpackbits(golden["masks"])[: np.prod(shape)].reshape(shape).astype(bool)
+    )
     features = torch.from_numpy(golden["features"])
     location = torch.full((4, 1), float(golden["supp_idx"]) / (float(golden["n_slices"]) - 1))
     support = Support(torch.zeros(4, 1, 256, 256), masks[0][:, None], location, shared=True)
@@ -36,15 +50,24 @@ def head_for(golden):
 @pytest.mark.parametrize("name", ["CE-T", "AvgEst", "LinEst"])
 def test_probabilities_equal_the_published_ones(golden, parts, name):
     support, support_features, query, query_features, _ = parts
-    policies = {"CE-T": CeT(), "AvgEst": AvgEst(), "LinEst": LinEst(location="support", several="published")}
+    policies = {
+        "CE-T": CeT(),
+        "AvgEst": AvgEst(),
+        "LinEst": LinEst(location="support", several="published"),
+    }
     policies["AvgEst"].load_state({"prior": float(golden["avg_icp"])})
     foreground, background = (
-        [*slopes, intercept] for slopes, intercept in zip(golden["lin_A"].tolist(), golden["lin_b"].tolist())
+        [*slopes, intercept]
+        for slopes, intercept in zip(golden["lin_A"].tolist(), golden["lin_b"].tolist())
     )
     policies["LinEst"].load_state({"coefficients": foreground, "background": background})
-    segmenter = Segmenter(NoBackbone(), Map(), head_for(golden), policies[name], mode="reference")
+    segmenter = Segmenter(
+        NoBackbone(), MaskedAverage(), head_for(golden), policies[name], mode="reference"
+    )
     with torch.no_grad():
-        result = segmenter.segment(support, Map()(support_features, support.masks), query, query_features)
+        result = segmenter.segment(
+            support, MaskedAverage()(support_features, support.masks), query, query_features
+        )
     published = golden[f"prob_{name}"]  # the background is its last class
     probability = result.probabilities[:, :, ::16, ::16]
     np.testing.assert_allclose(probability[:, 1:], published[:, :4], rtol=0, atol=1e-5)
@@ -57,10 +80,14 @@ def test_training_probabilities_and_alignment_equal_the_published_ones(golden, p
     support, support_features, query, query_features, _ = parts
     head = Tpm(alpha=float(golden["alpha"]), initial_threshold=float(golden["T_S"]))
     with torch.no_grad():
-        logits = head(query_features[:1], Map()(support_features, support.masks))
+        logits = head(query_features[:1], MaskedAverage()(support_features, support.masks))
         probability = log_probabilities(logits, (256, 256), "reference").exp()[0, :, ::16, ::16]
-        loss = alignment_loss(head, logits, query_features[:1], support_features[0], support, "reference")
-    np.testing.assert_allclose(probability[[1, 2, 3, 4, 0]], golden["train_prob"], rtol=0, atol=1e-5)
+        loss = alignment_loss(
+            head, logits, query_features[:1], support_features[0], support, "reference"
+        )
+    np.testing.assert_allclose(
+        probability[[1, 2, 3, 4, 0]], golden["train_prob"], rtol=0, atol=1e-5
+    )
     assert loss.item() == pytest.approx(float(golden["train_align"]), abs=1e-5)
 
 
@@ -69,9 +96,9 @@ def test_training_probabilities_and_alignment_equal_the_published_ones(golden, p
 def test_the_oracle_predicts_the_true_number_of_pixels_of_all_classes(parts, head, mode):
     """The published code decides at 32 x 32 and misses; ours marks as many pixels as the classes have together."""
     support, support_features, query, query_features, target = parts
-    segmenter = Segmenter(NoBackbone(), Map(), head, Ocp(), mode=mode)
+    segmenter = Segmenter(NoBackbone(), MaskedAverage(), head, Ocp(), mode=mode)
     with torch.no_grad():
-        made = Map()(support_features, support.masks)
+        made = MaskedAverage()(support_features, support.masks)
         result = segmenter.segment(support, made, query, query_features, target)
     assert (result.labels > 0).sum(dim=(1, 2)).tolist() == (target > 0).sum(dim=(1, 2)).tolist()
 
@@ -79,7 +106,7 @@ def test_the_oracle_predicts_the_true_number_of_pixels_of_all_classes(parts, hea
 def test_adnetpp_normalises_every_class_by_itself(parts):
     """P_c = F_c / (F_c + B_c) with its own densities; the published code divides all by the last class's."""
     support, support_features, _, query_features, _ = parts
-    made = Map()(support_features, support.masks)
+    made = MaskedAverage()(support_features, support.masks)
     head = AdNetPp(initial_threshold=-12.0)
     with torch.no_grad():
         logits, score = head(query_features, made), head.score

@@ -5,7 +5,19 @@ import pytest
 import torch
 from helpers import NoBackbone
 
-from fsseg import AvgEst, CeT, EmGmm, LinEst, Map, Ocp, Prototypes, Query, Segmenter, Support, Tpm
+from fsseg import (
+    AvgEst,
+    CeT,
+    EmGmm,
+    LinEst,
+    MaskedAverage,
+    Ocp,
+    Prototypes,
+    Query,
+    Segmenter,
+    Support,
+    Tpm,
+)
 
 
 @pytest.fixture
@@ -17,7 +29,9 @@ def golden(shared):
 def parts(golden):
     """Support, its features, query and its features."""
     shape = tuple(golden["mask_shape"])
-    masks = torch.from_numpy(np.unpackbits(golden["masks"])[: np.prod(shape)].reshape(shape).astype(bool))
+    masks = torch.from_numpy(
+        np.unpackbits(golden["masks"])[: np.prod(shape)].reshape(shape).astype(bool)
+    )
     features = torch.from_numpy(golden["features"])
     location = float(golden["supp_idx"]) / (float(golden["n_slices"]) - 1)
     support = Support(torch.zeros(1, 1, 256, 256), masks[None, :1], torch.tensor([[location]]))
@@ -37,10 +51,18 @@ def policy_for(golden, name, prototypes):
         return CeT()
     if name == "AvgEst":
         policy = AvgEst()
-        policy.load_state({"prior": float(golden["p_F_hat" if prototypes == "map" else "p_F_MP_hats_mn"])})
+        policy.load_state(
+            {"prior": float(golden["p_F_hat" if prototypes == "map" else "p_F_MP_hats_mn"])}
+        )
         return policy
     policy = LinEst(location="support")
-    policy.load_state({"coefficients": golden["lin_single" if prototypes == "map" else "lin_multi_proto"].tolist()})
+    policy.load_state(
+        {
+            "coefficients": golden[
+                "lin_single" if prototypes == "map" else "lin_multi_proto"
+            ].tolist()
+        }
+    )
     return policy
 
 
@@ -49,17 +71,26 @@ def policy_for(golden, name, prototypes):
 def test_probabilities_equal_the_published_ones(golden, parts, name, prototypes):
     support, support_features, query, query_features, _ = parts
     if prototypes == "map":
-        made = Map()(support_features, support.masks)
+        made = MaskedAverage()(support_features, support.masks)
     else:
-        made = Prototypes(torch.from_numpy(golden["em_protos"])[None], torch.from_numpy(golden["em_weights"])[None])
+        made = Prototypes(
+            torch.from_numpy(golden["em_protos"])[None],
+            torch.from_numpy(golden["em_weights"])[None],
+        )
     segmenter = Segmenter(
-        NoBackbone(), Map(), head_for(golden, prototypes), policy_for(golden, name, prototypes), mode="reference"
+        NoBackbone(),
+        MaskedAverage(),
+        head_for(golden, prototypes),
+        policy_for(golden, name, prototypes),
+        mode="reference",
     )
     with torch.no_grad():
         result = segmenter.segment(support, made, query, query_features)
     suffix = "" if prototypes == "map" else "_MP"
     probability = result.probabilities[:, 1]
-    np.testing.assert_allclose(probability[:, ::16, ::16], golden[f"prob_{name}{suffix}"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        probability[:, ::16, ::16], golden[f"prob_{name}{suffix}"], rtol=0, atol=1e-5
+    )
     assert result.labels.sum(dim=(1, 2)).tolist() == golden[f"count_{name}{suffix}"].tolist()
 
 
@@ -75,7 +106,7 @@ def test_em_finds_the_published_prototypes(golden, parts):
 def test_the_oracle_predicts_the_true_number_of_pixels(golden, parts, mode, prototypes):
     """The published code predicts one pixel too many; ours exactly the truth, none in the empty slice."""
     support, support_features, query, query_features, target = parts
-    extractor = Map() if prototypes == "map" else EmGmm(count=5)
+    extractor = MaskedAverage() if prototypes == "map" else EmGmm(count=5)
     segmenter = Segmenter(NoBackbone(), extractor, head_for(golden, prototypes), Ocp(), mode=mode)
     made = extractor(support_features, support.masks)
     full = torch.cat([target, torch.ones_like(target[:1])])

@@ -16,7 +16,9 @@ from fsseg.data.grids import FileGrid, WorkingGrid, anisotropic_axis, find_grid,
 from fsseg.model.ops import restore_labels
 
 SIGNED_AXES = [
-    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
+    (order, signs)
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
 ]
 
 
@@ -26,7 +28,10 @@ def affine_of(order, signs, sizes, tilt=0.0):
     affine[:3, :3] = 0
     for axis in range(3):
         affine[order[axis], axis] = signs[axis] * sizes[axis]
-    affine[:3, :3] = Rotation.from_euler("xyz", [tilt, -tilt / 2, tilt / 3], degrees=True).as_matrix() @ affine[:3, :3]
+    affine[:3, :3] = (
+        Rotation.from_euler("xyz", [tilt, -tilt / 2, tilt / 3], degrees=True).as_matrix()
+        @ affine[:3, :3]
+    )
     affine[:3, 3] = [11, -7, 40]
     return affine
 
@@ -51,7 +56,14 @@ def test_scans_are_turned_alike_whatever_their_file(order, signs, tilt):
 
 @pytest.mark.parametrize(
     ("sizes", "axis"),
-    [((0.7, 0.7, 5), 2), ((6, 1.4, 1.4), 0), ((1, 8, 1.2), 1), ((1, 1, 1), 2), ((1.02, 1, 1), 2), ((1, 1, 0.4), 2)],
+    [
+        ((0.7, 0.7, 5), 2),
+        ((6, 1.4, 1.4), 0),
+        ((1, 8, 1.2), 1),
+        ((1, 1, 1), 2),
+        ((1.02, 1, 1), 2),
+        ((1, 1, 0.4), 2),
+    ],
 )
 def test_the_most_anisotropic_axis(sizes, axis):
     assert anisotropic_axis(sizes) == axis
@@ -63,7 +75,9 @@ def test_the_axis_can_be_chosen_and_the_orientation_left():
     assert (grid.axes, grid.flipped) == ((0, 2, 1), (False, False, False))
 
 
-@given(st.permutations(range(3)), st.tuples(*[st.booleans()] * 3), st.tuples(*[st.integers(1, 5)] * 3))
+@given(
+    st.permutations(range(3)), st.tuples(*[st.booleans()] * 3), st.tuples(*[st.integers(1, 5)] * 3)
+)
 def test_to_the_file_and_back(axes, flipped, shape):
     voxels = np.arange(np.prod(shape)).reshape(shape)
     grid = FileGrid(np.eye(4), tuple(axes), flipped)
@@ -128,11 +142,23 @@ def test_labels_return_to_where_they_came_from(own, factor, size):
     restored = restore_labels(scores, grid).numpy()
     assert restored.shape == labels.shape
     reach = int(np.ceil(1 / factor))
-    inner = labels[0, middle[0] - 3 + reach : middle[0] + 4 - reach, middle[1] - 3 + reach : middle[1] + 4 - reach]
-    kept = restored[0, middle[0] - 3 + reach : middle[0] + 4 - reach, middle[1] - 3 + reach : middle[1] + 4 - reach]
+    inner = labels[
+        0,
+        middle[0] - 3 + reach : middle[0] + 4 - reach,
+        middle[1] - 3 + reach : middle[1] + 4 - reach,
+    ]
+    kept = restored[
+        0,
+        middle[0] - 3 + reach : middle[0] + 4 - reach,
+        middle[1] - 3 + reach : middle[1] + 4 - reach,
+    ]
     assert (kept == inner).all()
     grown = np.zeros_like(labels)
-    grown[0, middle[0] - 3 - reach : middle[0] + 4 + reach, middle[1] - 3 - reach : middle[1] + 4 + reach] = 1
+    grown[
+        0,
+        middle[0] - 3 - reach : middle[0] + 4 + reach,
+        middle[1] - 3 - reach : middle[1] + 4 + reach,
+    ] = 1
     assert not (restored & ~grown & 1).any()
 
 
@@ -162,12 +188,19 @@ def test_predictions_lie_on_the_scans_own_grid(tmp_path_factory, plane, orientat
     sizes[thick] = 5.0
     affine = affine_of(order, signs, sizes, tilt)
     _write_scans(folder / "scans", affine, thick)
-    changes = {"protocol.folds": "dataset", "backbone.strides": [2], "backbone.weights": "package", **grid}
+    changes = {
+        "protocol.folds": "dataset",
+        "backbone.strides": [2],
+        "backbone.weights": "package",
+        **grid,
+    }
     recipe = fsseg.load_recipe(write_recipe(folder, folder / "scans", steps=0), changes)
     recipe.variants = recipe.variants[2:]  # the oracle, which comes near the truth without training
     results = fsseg.run(recipe, runs_dir=folder / "runs")
     for score in results.scores:
-        saved = nibabel.load(results.path / f"fold0/labels/OCP/{score.case}_{score.class_name}.nii.gz")
+        saved = nibabel.load(
+            results.path / f"fold0/labels/OCP/{score.case}_{score.class_name}.nii.gz"
+        )
         source = nibabel.load(folder / f"scans/image_{score.case}.nii.gz")
         assert saved.shape == source.shape
         np.testing.assert_allclose(saved.affine, source.affine, atol=1e-4)

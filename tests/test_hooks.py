@@ -24,8 +24,12 @@ def test_the_page_has_every_hook_in_order():
 
 @pytest.mark.parametrize("name", spec_names())
 def test_a_hook_stands_on_the_page_under_its_exact_signature_with_an_example_that_is_one(name):
-    signature = str(inspect.signature(describe(name))).replace("Callable[[str, str | type], NoneType]", "Register")
-    signature = re.sub(r"collections\.abc\.Callable\[\[str, str \| type\], None\]", "Register", signature)
+    signature = str(inspect.signature(describe(name))).replace(
+        "Callable[[str, str | type], NoneType]", "Register"
+    )
+    signature = re.sub(
+        r"collections\.abc\.Callable\[\[str, str \| type\], None\]", "Register", signature
+    )
     signature = signature.replace("'", '"')
     shown, example = re.findall(r"```python\n(.*?)```", SECTIONS[name], flags=re.S)
     assert shown.strip() == f"def {name}{signature}"
@@ -108,26 +112,39 @@ def recipe_file(tmp_path_factory):
     return write_recipe(folder, make_folder(folder / "scans"), steps=50)
 
 
-NAMES = sorted(["step", "learning_rate", "query", "alignment", "t_loss", "score_threshold", "average_distance"])
+NAMES = sorted(
+    ["step", "learning_rate", "query", "alignment", "t_loss", "score_threshold", "average_distance"]
+)
 
 
 def test_a_run_is_followed_from_start_to_results_and_so_is_one_that_finds_its_training_finished(
     heard, recipe_file, tmp_path
 ):
-    recipe = fsseg.load_recipe(recipe_file, {"trackers": [{"name": "keeping", "word": "told"}], "metrics": ["iou"]})
+    recipe = fsseg.load_recipe(
+        recipe_file, {"trackers": [{"name": "keeping", "word": "told"}], "metrics": ["iou"]}
+    )
     results = fsseg.run(recipe, name="first", runs_dir=tmp_path / "runs")
     rows, (seed,) = [variant.name for variant in recipe.variants], recipe.seeds
     scored = len(results.classes) * len({score.case for score in results.scores})
     steps = [("step", tuple(rows), 0, seed, step, NAMES) for step in (25, 50)]
     told = [item for row in rows for item in (("told", row), ("evaluated", row, 0, seed, scored))]
-    expected = [("started", "first", 50, "runs"), *steps, *told, ("finished", results.path.name, "NoneType")]
+    expected = [
+        ("started", "first", 50, "runs"),
+        *steps,
+        *told,
+        ("finished", results.path.name, "NoneType"),
+    ]
     assert (
-        sorted(map(str, heard)) == sorted(map(str, expected)) and heard[0] == expected[0] and heard[-1] == expected[-1]
+        sorted(map(str, heard)) == sorted(map(str, expected))
+        and heard[0] == expected[0]
+        and heard[-1] == expected[-1]
     )
     first = list(heard)
     heard.clear()
     again = fsseg.run(recipe, name="first", runs_dir=tmp_path / "runs")
-    assert [item for item in heard if item[0] != "finished"] == [item for item in first if item[0] != "finished"]
+    assert [item for item in heard if item[0] != "finished"] == [
+        item for item in first if item[0] != "finished"
+    ]
     assert again.path != results.path
     for metric in ("dice", "iou"):
         assert again.table(metric).equals(results.table(metric))
@@ -160,4 +177,6 @@ def test_an_unknown_metric_or_tracker_is_found_before_anything_runs(recipe_file)
         fsseg.load_recipe(recipe_file, {"metrics": ["iuo"], "trackers": [{"name": "tensorbord"}]})
     text = str(caught.value)
     assert "[metrics.0]: name: there is no metric 'iuo'; did you mean 'iou'?" in text
-    assert "[trackers.0]: name: there is no tracker 'tensorbord'; did you mean 'tensorboard'?" in text
+    assert (
+        "[trackers.0]: name: there is no tracker 'tensorbord'; did you mean 'tensorboard'?" in text
+    )

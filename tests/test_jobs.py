@@ -43,12 +43,20 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_by_one(path):
-    return fsseg.run(fsseg.load_recipe(path, MORE), name="tiny", runs_dir=path.parent / "single", device="cpu")
+    return fsseg.run(
+        fsseg.load_recipe(path, MORE), name="tiny", runs_dir=path.parent / "single", device="cpu"
+    )
 
 
 def contents(run):
-    found = {str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    return {name: content for name, content in found.items() if name not in {"environment.json", "recipe.toml"}}
+    found = {
+        str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*") if file.is_file()
+    }
+    return {
+        name: content
+        for name, content in found.items()
+        if name not in {"environment.json", "recipe.toml"}
+    }
 
 
 def jobs_recipe(path, **more):
@@ -58,9 +66,15 @@ def jobs_recipe(path, **more):
 def test_two_at_a_time_give_the_bits_of_one_by_one(path, one_by_one, tmp_path):
     seen = []
     results = run_as_jobs(
-        jobs_recipe(path), name="tiny", runs_dir=tmp_path, device="cpu", show=lambda jobs, states: seen.append(states)
+        jobs_recipe(path),
+        name="tiny",
+        runs_dir=tmp_path,
+        device="cpu",
+        show=lambda jobs, states: seen.append(states),
     )
-    assert contents(results.path) == contents(one_by_one.path) and results.table().equals(one_by_one.table())
+    assert contents(results.path) == contents(one_by_one.path) and results.table().equals(
+        one_by_one.table()
+    )
     assert json.loads((results.path / "environment.json").read_text())["threads"] == 1
     running = [sum(state.status == "running" for state in states) for states in seen]
     assert max(running) == 2 and [state.status for state in seen[-1]] == ["done"] * 4
@@ -68,9 +82,15 @@ def test_two_at_a_time_give_the_bits_of_one_by_one(path, one_by_one, tmp_path):
     [jobs] = (tmp_path / "jobs").iterdir()
     before = [job.told() for job in JobSet.read(jobs).jobs]
     again = run_as_jobs(jobs_recipe(path), name="tiny", runs_dir=tmp_path, device="cpu")
-    assert [job.told() for job in JobSet.read(jobs).jobs] == before and again.table().equals(results.table())
+    assert [job.told() for job in JobSet.read(jobs).jobs] == before and again.table().equals(
+        results.table()
+    )
     shown = CliRunner().invoke(app, ["status", str(tmp_path)])
-    assert shown.exit_code == 0 and "tiny: 4 folds and seeds" in shown.output and "4 done" in shown.output
+    assert (
+        shown.exit_code == 0
+        and "tiny: 4 folds and seeds" in shown.output
+        and "4 done" in shown.output
+    )
     assert re.search(r"fold 1 seed 4 +done +evaluation", shown.output)
     assert "finished" in CliRunner().invoke(app, ["status", str(again.path)]).output
     # Another recipe has other jobs.
@@ -81,7 +101,9 @@ def test_two_at_a_time_give_the_bits_of_one_by_one(path, one_by_one, tmp_path):
 
 def failing(folder, names, broken):
     """Jobs that print fsseg's version, and one that cannot be run."""
-    commands = {name: ["--version"] if name != broken else ["run", "nowhere.toml"] for name in names}
+    commands = {
+        name: ["--version"] if name != broken else ["run", "nowhere.toml"] for name in names
+    }
     return JobSet.make(folder, "a test", commands)
 
 
@@ -96,12 +118,16 @@ def test_a_job_that_fails_is_reported_and_the_others_go_on(tmp_path):
     assert told[1].startswith("b: failed, nowhere.toml: there is no such recipe")
     assert any("Error: nowhere.toml: there is no such recipe" in line for line in told[2:])
     # Given again, only that one runs.
-    (tmp_path / "set" / "b" / "job.json").write_text(json.dumps({"name": "b", "arguments": ["--version"]}))
+    (tmp_path / "set" / "b" / "job.json").write_text(
+        json.dumps({"name": "b", "arguments": ["--version"]})
+    )
     again = JobSet.read(tmp_path / "set")
     times = [(job.folder / "log.txt").stat().st_mtime_ns for job in again.jobs]
     run_here(again, 2, [{}], 1, lambda states: None)
     again.require_done()
-    changed = [(job.folder / "log.txt").stat().st_mtime_ns != t for job, t in zip(again.jobs, times)]
+    changed = [
+        (job.folder / "log.txt").stat().st_mtime_ns != t for job, t in zip(again.jobs, times)
+    ]
     assert changed == [False, True, False]
 
 
@@ -119,14 +145,18 @@ def test_a_bug_in_a_job_keeps_its_traceback(tmp_path):
 
 def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
     words = write_light_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=1000)
-    words += [word for key, value in (MORE | {"seed": 3}).items() for word in ("--set", f"{key}={value}")]
+    words += [
+        word for key, value in (MORE | {"seed": 3}).items() for word in ("--set", f"{key}={value}")
+    ]
 
     def command(runs, jobs):
         more = ["--runs-dir", runs, "--device", "cpu", "--jobs", jobs]
         return [str(word) for word in (sys.executable, "-m", "fsseg", "run", *words, *more)]
 
     runs = tmp_path / "runs"
-    with subprocess.Popen(command(runs, 2), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as first:
+    with subprocess.Popen(
+        command(runs, 2), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as first:
         said = ""
         for line in first.stderr:
             said += line
@@ -140,7 +170,10 @@ def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
     [folder] = (runs / "jobs").iterdir()
     jobs = JobSet.read(folder)
     assert {state.status for state in jobs.states()} == {"stopped"}
-    assert "stopped by SIGTERM after training step" in CliRunner().invoke(app, ["status", str(folder)]).output
+    assert (
+        "stopped by SIGTERM after training step"
+        in CliRunner().invoke(app, ["status", str(folder)]).output
+    )
     for where, at_once in ((runs, 2), (tmp_path / "single", 1)):
         done = subprocess.run(command(where, at_once), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -153,17 +186,24 @@ def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
 def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
     [job] = jobs.jobs
-    job.tell(State("running", stage="training", done=3, total=9, where="elsewhere"))  # and no process holds its lock
+    job.tell(
+        State("running", stage="training", done=3, total=9, where="elsewhere")
+    )  # and no process holds its lock
     assert job.state() == State("lost", stage="training", done=3, total=9, where="elsewhere")
     run_here(jobs, 1, [{}], 1, lambda states: None)
     assert job.state().status == "done"
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"status": 5}', '{"rate": "x"}', '{"done": null}', '{"other": 1}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"status": 5}', '{"rate": "x"}', '{"done": null}', '{"other": 1}']
+)
 def test_a_damaged_state_is_none(tmp_path, content):
     [job] = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]}).jobs
     (job.folder / "state.json").write_text(content)
-    assert job.state() == State() and "queued" in CliRunner().invoke(app, ["status", str(tmp_path / "set")]).output
+    assert (
+        job.state() == State()
+        and "queued" in CliRunner().invoke(app, ["status", str(tmp_path / "set")]).output
+    )
 
 
 def test_a_job_that_another_process_is_at_is_left_to_it(tmp_path, capsys):
@@ -201,7 +241,10 @@ def test_what_a_job_tells(tmp_path, monkeypatch):
         now[0] += 2.0
     told = job.told()
     assert (told.stage, told.done, told.total, told.rate) == ("training", 10, 10, 0.5)
-    assert replace(told, done=6).seconds_left == 8.0 and replace(told, status="done").seconds_left is None
+    assert (
+        replace(told, done=6).seconds_left == 8.0
+        and replace(told, status="done").seconds_left is None
+    )
 
 
 def test_one_live_table_for_all_jobs(tmp_path, monkeypatch, capsys):
@@ -238,8 +281,24 @@ def test_table_1_two_at_a_time(tmp_path):
     small = ["dataset.size=96", "training.steps=10", "calibration.episodes=8", "speed.threads=1"]
     found = {}
     for jobs in ("1", "2"):
-        command = [sys.executable, "-m", "fsseg", "run", recipe, "--fold", "all", "--jobs", jobs, "--device", "cpu"]
-        command += ["--runs-dir", tmp_path / jobs, *(word for one in small for word in ("--set", one))]
+        command = [
+            sys.executable,
+            "-m",
+            "fsseg",
+            "run",
+            recipe,
+            "--fold",
+            "all",
+            "--jobs",
+            jobs,
+            "--device",
+            "cpu",
+        ]
+        command += [
+            "--runs-dir",
+            tmp_path / jobs,
+            *(word for one in small for word in ("--set", one)),
+        ]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         table, _, run = done.stdout.partition("\nRun directory: ")
@@ -248,7 +307,9 @@ def test_table_1_two_at_a_time(tmp_path):
     assert found["1"] == found["2"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"title": 1}', "[1]", '{"title": "x", "jobs": ["../../etc"]}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"title": 1}', "[1]", '{"title": "x", "jobs": ["../../etc"]}']
+)
 def test_folders_of_something_else(tmp_path, content):
     (tmp_path / "jobs.json").write_text(content)
     done = CliRunner().invoke(app, ["status", str(tmp_path)])
@@ -257,9 +318,16 @@ def test_folders_of_something_else(tmp_path, content):
 
 def test_options_of_the_launcher():
     table = LauncherTable()
-    change_launcher(table, "slurm", 3, ["time=60", "memory=32G", "partition=gpu", 'extra={exclude="n7"}'])
+    change_launcher(
+        table, "slurm", 3, ["time=60", "memory=32G", "partition=gpu", 'extra={exclude="n7"}']
+    )
     told = _parameters(JobSet(Path("set"), "x"), table)
-    assert told["mem"] == "32G" and told["time"] == 60 and told["partition"] == "gpu" and told["gpus_per_node"] == 1
+    assert (
+        told["mem"] == "32G"
+        and told["time"] == 60
+        and told["partition"] == "gpu"
+        and told["gpus_per_node"] == 1
+    )
     assert told["additional_parameters"] == {"exclude": "n7"} and "qos" not in told
     for wrong, expected in [
         (["tme=3"], "there is no such key in .launcher., expected one of name"),
@@ -301,7 +369,9 @@ def test_a_job_script_has_no_line_that_a_recipe_wrote(path, tmp_path):
     extra = {"exclude": "n[1-3]", "gres": "gpu:h100:2", "exclusive": True, "nice": 5}
     recipe = jobs_recipe(path, **{"launcher.extra": extra, "launcher.partition": "gpu,cpu"})
     data = RunData(recipe, Silent())
-    jobs = make_jobs(recipe, data.folds, "a\ntouch evil", tmp_path, "cpu", 1, fresh=False, content=[])
+    jobs = make_jobs(
+        recipe, data.folds, "a\ntouch evil", tmp_path, "cpu", 1, fresh=False, content=[]
+    )
     script = _make_sbatch_string("the command", jobs.folder, **_parameters(jobs, recipe.launcher))
     lines = [line for line in script.splitlines() if line and not line.startswith("#")]
     assert all(re.match("export SUBMITIT|srun .*the command", line) for line in lines), lines
@@ -311,7 +381,11 @@ def test_a_job_script_has_no_line_that_a_recipe_wrote(path, tmp_path):
 def test_without_slurm_it_is_a_sentence(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FssegError, match="launcher slurm: "):
-        run_as_jobs(jobs_recipe(path, **{"launcher.name": "slurm"}), runs_dir=tmp_path / "runs", device="cpu")
+        run_as_jobs(
+            jobs_recipe(path, **{"launcher.name": "slurm"}),
+            runs_dir=tmp_path / "runs",
+            device="cpu",
+        )
 
 
 def test_a_slurm_job_is_asked_to_save_itself_first(tmp_path):
@@ -336,7 +410,12 @@ def test_gpus_are_given_out_one_by_one(tmp_path, monkeypatch):
     tool.chmod(tool.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in places_for_trainings("auto")] == ["0", "1", "0", "0"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in places_for_trainings("auto")] == [
+        "0",
+        "1",
+        "0",
+        "0",
+    ]
     assert places_for_trainings("cpu") == [{}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places_for_trainings("cuda")] == ["1"]
@@ -353,30 +432,65 @@ def test_each_job_sees_its_gpu(tmp_path):
         "time.sleep(60 if sys.argv[1].endswith('a') else 0)"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fsseg.jobs.launchers.command_of", lambda job: [sys.executable, "-c", code, str(job.folder)])
+        patch.setattr(
+            "fsseg.jobs.launchers.command_of",
+            lambda job: [sys.executable, "-c", code, str(job.folder)],
+        )
 
         asked = []
 
         def until_all_have_seen(states):
             if not asked and all(
-                (job.folder / "seen").exists() and (job.folder / "seen").read_text() for job in jobs.jobs
+                (job.folder / "seen").exists() and (job.folder / "seen").read_text()
+                for job in jobs.jobs
             ):
                 asked.append(os.kill(os.getpid(), signal.SIGINT))
 
         with pytest.raises(Stopped):
-            run_here(jobs, 2, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}], 1, until_all_have_seen)
+            run_here(
+                jobs,
+                2,
+                [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}],
+                1,
+                until_all_have_seen,
+            )
     assert [(job.folder / "seen").read_text() for job in jobs.jobs] == ["0", "1", "1"]
 
 
 def test_words_of_a_command_that_jobs_repeat():
-    words = ["supervoxels", "d", "--launcher", "slurm", "--launch=time=3", "--jobs", "2", "--parts", "4"]
-    assert _without(words, ("--launcher", "--launch", "--parts")) == ["supervoxels", "d", "--jobs", "2"]
+    words = [
+        "supervoxels",
+        "d",
+        "--launcher",
+        "slurm",
+        "--launch=time=3",
+        "--jobs",
+        "2",
+        "--parts",
+        "4",
+    ]
+    assert _without(words, ("--launcher", "--launch", "--parts")) == [
+        "supervoxels",
+        "d",
+        "--jobs",
+        "2",
+    ]
 
 
 def test_supervoxels_in_parts(tmp_path):
     """Each scan is somebody's part, and nobody's twice."""
     folder = make_folder(tmp_path / "scans", cases=5)
-    command = [sys.executable, "-m", "fsseg", "supervoxels", folder, "--launcher", "local", "--parts", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "fsseg",
+        "supervoxels",
+        folder,
+        "--launcher",
+        "local",
+        "--parts",
+        "2",
+    ]
     environment = os.environ | {"FSSEG_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
@@ -388,15 +502,39 @@ def test_supervoxels_in_parts(tmp_path):
 def test_preparing_data_as_a_job(tmp_path):
     """The same dataset as without a launcher; asked again, nothing is made again."""
     folder = make_folder(tmp_path / "scans", cases=3)
-    words = ["prepare", "nifti", "--source", folder, "--image", "image_{case}.nii.gz", "--label", "label_{case}.nii.gz"]
+    words = [
+        "prepare",
+        "nifti",
+        "--source",
+        folder,
+        "--image",
+        "image_{case}.nii.gz",
+        "--label",
+        "label_{case}.nii.gz",
+    ]
     more = {"plain": [], "job": ["--launcher", "local", "--launch", "jobs=1"]}
     said = {}
     for name in ("plain", "job", "job"):
-        command = [sys.executable, "-m", "fsseg", *words, "--out", tmp_path / name, "--jobs", "1", *more[name]]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=tmp_path)
+        command = [
+            sys.executable,
+            "-m",
+            "fsseg",
+            *words,
+            "--out",
+            tmp_path / name,
+            "--jobs",
+            "1",
+            *more[name],
+        ]
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, text=True, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         said[name] = done.stdout
     assert "0 cases prepared, 3 there already, 0 failed" in said["job"]
-    files = {name: {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.nii.gz")} for name in more}
+    files = {
+        name: {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.nii.gz")}
+        for name in more
+    }
     assert len(files["job"]) == 6 and files["job"] == files["plain"]
     assert (tmp_path / "job" / "dataset.toml").is_file()

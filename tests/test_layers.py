@@ -55,7 +55,9 @@ def test_imports_go_down():
 
 
 def test_one_module_names_the_accelerator():
-    naming = [path.name for path in PACKAGE.rglob("*.py") if re.search(r"\bcuda\b", path.read_text())]
+    naming = [
+        path.name for path in PACKAGE.rglob("*.py") if re.search(r"\bcuda\b", path.read_text())
+    ]
     passing_on = {"console.py", "reproduction.py", "run_jobs.py", "runs.py"}  # what the user typed
     assert set(naming) - passing_on == {"devices.py"}
 

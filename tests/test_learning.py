@@ -35,7 +35,9 @@ def test_trained_beats_untrained_on_the_phantom(tmp_path, tell):
 @pytest.mark.real_data
 def test_trained_beats_untrained_on_real_scans(tmp_path, shared, tell):
     root = str(shared / "data" / "chaos_t2")
-    check_that_training_helps({"dataset.name": "chaos_t2", "dataset.root": root}, tmp_path, steps=1000, tell=tell)
+    check_that_training_helps(
+        {"dataset.name": "chaos_t2", "dataset.root": root}, tmp_path, steps=1000, tell=tell
+    )
 
 
 @pytest.mark.real_data

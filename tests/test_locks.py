@@ -63,7 +63,9 @@ def test_the_second_process_waits_and_is_told_who_is_first(tmp_path):
     with another_process(path, 1.5) as process, holding(path, told.append):
         assert read_holder(path).pid == os.getpid()
     [sentence] = told
-    assert f"process {process.pid} on " in sentence and sentence.endswith("is at it, waiting for it")
+    assert f"process {process.pid} on " in sentence and sentence.endswith(
+        "is at it, waiting for it"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,7 +75,9 @@ def test_a_killed_process_holds_nothing(tmp_path):
         assert is_held(path)
         process.kill()  # and not waited for: what is left of it in the table of processes is dead as well
         taken = threading.Event()
-        threading.Thread(target=lambda: (acquire(path, told.append), taken.set()), daemon=True).start()
+        threading.Thread(
+            target=lambda: (acquire(path, told.append), taken.set()), daemon=True
+        ).start()
         assert taken.wait(30)
     assert "left behind by process" in told[-1] and read_holder(path).pid == os.getpid()
 
@@ -116,7 +120,9 @@ def test_another_machine_that_is_silent_is_dead_and_one_that_is_not_is_waited_fo
     toucher = threading.Thread(target=touch)
     toucher.start()
     taken = threading.Event()
-    waiter = threading.Thread(target=lambda: (acquire(path, patience=0.8, poll=0.05), taken.set()), daemon=True)
+    waiter = threading.Thread(
+        target=lambda: (acquire(path, patience=0.8, poll=0.05), taken.set()), daemon=True
+    )
     waiter.start()
     assert not taken.wait(2)
     stop.set()
@@ -129,7 +135,9 @@ def test_a_live_process_of_this_machine_is_never_dead(tmp_path):
     with another_process(path) as process:
         process.send_signal(signal.SIGSTOP)
         taken = threading.Event()
-        waiter = threading.Thread(target=lambda: (acquire(path, patience=0.2, poll=0.05), taken.set()), daemon=True)
+        waiter = threading.Thread(
+            target=lambda: (acquire(path, patience=0.2, poll=0.05), taken.set()), daemon=True
+        )
         waiter.start()
         assert not taken.wait(1.5)
     assert taken.wait(10)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fsseg import AdNet, Map, Prototypes, Support, Tpm
+from fsseg import AdNet, MaskedAverage, Prototypes, Support, Tpm
 from fsseg.training.loop import update_averages
 from fsseg.training.losses import (
     alignment_loss,
@@ -23,13 +23,17 @@ def test_weighted_nll_by_hand():
     log_probability = torch.stack([1 - probability, probability])[None].log()
     terms = [(1.0, 0.9), (0.1, 0.8), (0.1, 0.4), (1.0, 0.5)]
     expected = sum(-w * math.log(p) for w, p in terms) / sum(w for w, _ in terms)
-    assert weighted_nll(log_probability, target[None], 0.1).item() == pytest.approx(expected, rel=1e-6)
+    assert weighted_nll(log_probability, target[None], 0.1).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_modes_of_the_probabilities():
     logits = torch.randn(1, 2, 4, 4)
     reference = log_probabilities(logits, (16, 16), "reference").exp()
-    resized = torch.nn.functional.interpolate(logits.softmax(1), size=(16, 16), mode="bilinear", align_corners=True)
+    resized = torch.nn.functional.interpolate(
+        logits.softmax(1), size=(16, 16), mode="bilinear", align_corners=True
+    )
     assert torch.allclose(reference, resized, atol=1e-6)
     default = log_probabilities(logits, (16, 16), "default").exp()
     assert torch.allclose(default.sum(1), torch.ones(1, 16, 16), atol=1e-6)
@@ -60,8 +64,12 @@ def test_alignment_leaves_out_the_ways_that_were_not_predicted(mode, shared):
     head = Tpm(initial_threshold=-2.0)
     winner = logits[0].argmax(dim=0)
     kept = [way for way in (1, 3)]
-    pooled = [query[0][:, winner == way].sum(dim=1) / ((winner == way).sum() + 1e-5) for way in kept]
-    back = log_probabilities(head(slices, Prototypes(torch.stack(pooled)[:, None], torch.ones(2, 1))), (16, 16), mode)
+    pooled = [
+        query[0][:, winner == way].sum(dim=1) / ((winner == way).sum() + 1e-5) for way in kept
+    ]
+    back = log_probabilities(
+        head(slices, Prototypes(torch.stack(pooled)[:, None], torch.ones(2, 1))), (16, 16), mode
+    )
     rows = [0] if shared else [0, 1, 2]
     target = torch.zeros(len(rows), 16, 16, dtype=torch.long)
     for number, way in enumerate(kept, start=1):
@@ -77,14 +85,19 @@ def test_alignment_leaves_out_the_ways_that_were_not_predicted(mode, shared):
 def test_alignment_loss_step_by_step(mode):
     """Predict the query, pool it under the prediction, predict the support with that, compare."""
     generator = torch.Generator().manual_seed(2)
-    support, query = torch.randn(1, 1, 6, 4, 4, generator=generator), torch.randn(1, 6, 4, 4, generator=generator)
+    support, query = (
+        torch.randn(1, 1, 6, 4, 4, generator=generator),
+        torch.randn(1, 6, 4, 4, generator=generator),
+    )
     masks = torch.rand(1, 1, 16, 16, generator=generator) > 0.6
     head = Tpm(initial_threshold=-2.0)
-    logits = head(query, Map()(support, masks))
+    logits = head(query, MaskedAverage()(support, masks))
     marked = logits[0, 1] > logits[0, 0]
     assert 0 < marked.sum() < 16
     prototype = query[0][:, marked].sum(dim=1) / (marked.sum() + 1e-5)
-    back = log_probabilities(head(support[0], Prototypes(prototype[None, None], torch.ones(1, 1))), (16, 16), mode)
+    back = log_probabilities(
+        head(support[0], Prototypes(prototype[None, None], torch.ones(1, 1))), (16, 16), mode
+    )
     expected = -torch.where(masks[0, 0], back[0, 1], back[0, 0]).mean()
     got = alignment_loss(head, logits, query, support[0], marked_support(masks), mode)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -100,7 +113,9 @@ def test_alignment_is_zero_without_a_prediction_and_has_gradients():
     loss.backward()
     assert features.grad.isfinite().all()
     everything = -nothing
-    alignment_loss(head, everything, features, features, marked_support(masks), "default").backward()
+    alignment_loss(
+        head, everything, features, features, marked_support(masks), "default"
+    ).backward()
     assert features.grad.abs().sum() > 0 and head.score_threshold.softplus.grad is not None
 
 
@@ -119,12 +134,18 @@ def test_running_averages_follow_the_ideal_distance():
     target[0, 0] = 1
     ideal = math.sqrt(2 - 2 * 0.5)  # the midpoint of the margins is the midpoint of the cosines
     update_averages(head.score, logits, target, rate=0.25)
-    assert head.score_threshold.average_distance.item() == pytest.approx(0.75 * 1 + 0.25 * ideal, abs=1e-5)
+    assert head.score_threshold.average_distance.item() == pytest.approx(
+        0.75 * 1 + 0.25 * ideal, abs=1e-5
+    )
     cosines[0] = 0.95
     logits[0, 1] = 0.5 * (head.score.threshold.detach() + 20 * cosines)
     before = head.score_threshold.average_distance.item()
     update_averages(head.score, logits, target, rate=1.0)
-    assert head.score_threshold.average_distance.item() == pytest.approx(math.sqrt(2 - 2 * 0.525), abs=1e-5) != before
+    assert (
+        head.score_threshold.average_distance.item()
+        == pytest.approx(math.sqrt(2 - 2 * 0.525), abs=1e-5)
+        != before
+    )
 
 
 class TwoSides:
@@ -136,7 +157,9 @@ class TwoSides:
         sums = (features * masks[:, :, None]).sum(dim=(1, 3, 4))
         foreground = sums / masks.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
         rest = features[0].movedim(1, -1)[~masks.any(dim=0)].mean(dim=0)
-        return Prototypes(foreground[:, None], masks.flatten(1).any(dim=1)[:, None].float(), rest[None])
+        return Prototypes(
+            foreground[:, None], masks.flatten(1).any(dim=1)[:, None].float(), rest[None]
+        )
 
 
 class Cosines(torch.nn.Module):
@@ -144,7 +167,9 @@ class Cosines(torch.nn.Module):
 
     def forward(self, features, prototypes):
         rows = torch.cat([prototypes.background, prototypes.foreground[:, 0]])
-        return 20 * torch.nn.functional.cosine_similarity(features[:, None], rows[None, :, :, None, None], dim=2)
+        return 20 * torch.nn.functional.cosine_similarity(
+            features[:, None], rows[None, :, :, None, None], dim=2
+        )
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -163,7 +188,10 @@ def test_exchanged_sides_step_by_step(shared):
     for way in (1, 3):
         row = query[0][:, winner == way].mean(dim=1)
         features = slices[0 if shared else way - 1]
-        cosine = [torch.nn.functional.cosine_similarity(features, side[:, None, None], dim=0) for side in (rest, row)]
+        cosine = [
+            torch.nn.functional.cosine_similarity(features, side[:, None, None], dim=0)
+            for side in (rest, row)
+        ]
         back = log_probabilities(20 * torch.stack(cosine)[None], (16, 16), "default")[0]
         pixels = [
             -back[int(masks[way - 1, 0, y, x]), y, x]

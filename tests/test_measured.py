@@ -38,7 +38,9 @@ def finished(root, tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp("runs")
             changes = {"protocol.folds": "disjoint2", "metrics": list(MEASURES)} | CHANGES[name]
-            made[name] = fsseg.run(fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs")
+            made[name] = fsseg.run(
+                fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs"
+            )
         return made[name]
 
     return make
@@ -72,8 +74,12 @@ def test_what_was_measured_once_needs_neither_labels_nor_scans(finished, tmp_pat
     copy = shutil.copytree(results.path, tmp_path / "run")
     shutil.rmtree(copy / "fold0" / "labels")
     again = with_measures(unmeasured(results, copy), ["hd95"])
-    assert [s.measures["hd95"] for s in again.scores] == [s.measures["hd95"] for s in results.scores]
-    with pytest.raises(FssegError, match="there is no label map, expected the one that the run kept"):
+    assert [s.measures["hd95"] for s in again.scores] == [
+        s.measures["hd95"] for s in results.scores
+    ]
+    with pytest.raises(
+        FssegError, match="there is no label map, expected the one that the run kept"
+    ):
         with_measures(unmeasured(results, copy), ["assd"])
 
 
@@ -85,7 +91,9 @@ def test_a_label_map_that_was_changed_is_not_measured(finished, tmp_path, own_ca
     voxels = np.asanyarray(image.dataobj).copy()
     voxels[0, 0, 0] ^= 1
     nibabel.save(nibabel.Nifti1Image(voxels, image.affine), file)
-    with pytest.raises(FssegError, match=f"{file.name}: has .* voxels of .* expected .* as the run counted"):
+    with pytest.raises(
+        FssegError, match=f"{file.name}: has .* voxels of .* expected .* as the run counted"
+    ):
         with_measures(unmeasured(results, copy), ["hd95"])
 
 
@@ -94,25 +102,46 @@ def test_the_tidy_table_has_every_measure(finished, own_cache):
     results = finished("ep2")
     found = fsseg.compare([unmeasured(results)], baseline="CE-T")
     frame = found.frame
-    wanted = {"dataset", "fold", "seed", "case", "class_name", "variant", "dice", "predicted", "actual", *MEASURES}
+    wanted = {
+        "dataset",
+        "fold",
+        "seed",
+        "case",
+        "class_name",
+        "variant",
+        "dice",
+        "predicted",
+        "actual",
+        *MEASURES,
+    }
     assert wanted <= set(frame.columns) and len(frame) == len(results.scores)
     assert np.allclose(frame["iou"], frame["dice"] / (2 - frame["dice"]), equal_nan=True)
-    expected = [math.nan if s.measures["assd"] is None else s.measures["assd"] for s in results.scores]
+    expected = [
+        math.nan if s.measures["assd"] is None else s.measures["assd"] for s in results.scores
+    ]
     assert frame["assd"].to_numpy() == pytest.approx(expected, nan_ok=True)
     millilitres = 1.5 * 1.5 * 6.0 / 1000
     assert np.allclose(frame["volume_error"], (frame["predicted"] - frame["actual"]) * millilitres)
 
 
-def test_any_metric_can_be_compared_with_the_options_of_the_run_that_measured_it(finished, own_cache):
+def test_any_metric_can_be_compared_with_the_options_of_the_run_that_measured_it(
+    finished, own_cache
+):
     results = finished("ep2")
     found = fsseg.compare([unmeasured(results)], baseline="CE-T", metric="hd95")
-    assert found.table()["mean"].to_numpy() == pytest.approx(results.table("hd95")["mean"].to_numpy(), nan_ok=True)
-    recipe = fsseg.load_recipe(results.path / "recipe.toml", {"metrics": [{"name": "nsd", "tolerance": 0.5}]})
+    assert found.table()["mean"].to_numpy() == pytest.approx(
+        results.table("hd95")["mean"].to_numpy(), nan_ok=True
+    )
+    recipe = fsseg.load_recipe(
+        results.path / "recipe.toml", {"metrics": [{"name": "nsd", "tolerance": 0.5}]}
+    )
     strict = fsseg.run(recipe, runs_dir=results.path.parent)
     both = fsseg.compare([strict, unmeasured(results)], metric="nsd")
     named = [both.table().loc[f"LinEst ({run.path.name})", "mean"] for run in (strict, results)]
     assert named[0] == named[1] < results.table("nsd").loc["LinEst", "mean"]
-    with pytest.raises(FssegError, match="measured nsd with different options, expected the same.*0.5.*2.0"):
+    with pytest.raises(
+        FssegError, match="measured nsd with different options, expected the same.*0.5.*2.0"
+    ):
         fsseg.compare([strict, results], metric="nsd")
 
 
@@ -122,9 +151,13 @@ def test_without_the_scans_a_warning_says_what_stays_empty(finished, root, tmp_p
     recipe = (copy / "recipe.toml").read_text().replace(str(root), str(tmp_path / "gone"))
     (copy / "recipe.toml").write_text(recipe)
     found = fsseg.compare([unmeasured(results, copy)])
-    with pytest.warns(UserWarning, match="moved: iou, hd95, assd, nsd, volume_error stay empty.*gone"):
+    with pytest.warns(
+        UserWarning, match="moved: iou, hd95, assd, nsd, volume_error stay empty.*gone"
+    ):
         frame = found.frame
-    assert frame["hd95"].isna().all() and np.allclose(frame["iou"], frame["dice"] / (2 - frame["dice"]))
+    assert frame["hd95"].isna().all() and np.allclose(
+        frame["iou"], frame["dice"] / (2 - frame["dice"])
+    )
 
 
 def test_cases_of_the_same_name_are_not_the_same_scans(finished, tmp_path_factory, tmp_path):
@@ -136,7 +169,9 @@ def test_cases_of_the_same_name_are_not_the_same_scans(finished, tmp_path_factor
     other = fsseg.run(recipe, runs_dir=folder / "runs", name="other")
     with pytest.raises(FssegError, match="different scans or a different grid in fold 0"):
         fsseg.compare([results, other])
-    found = fsseg.compare([results, other], baseline=f"CE-T ({results.path.name})", across_protocols=True)
+    found = fsseg.compare(
+        [results, other], baseline=f"CE-T ({results.path.name})", across_protocols=True
+    )
     assert _datasets(found.runs) == ["nifti", f"nifti ({other.path.name})"]
     line = found.table().loc[f"LinEst ({other.path.name})"]
     assert (line["pairs"], line["verdict"]) == (0, "no scan in common")

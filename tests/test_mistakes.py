@@ -19,7 +19,11 @@ def work(tmp_path_factory):
     root = make_folder(folder / "scans")
     recipe = write_recipe(folder, root)
     runs = [
-        fsseg.run(fsseg.load_recipe(recipe, {"protocol.fold": fold}), runs_dir=folder / "runs", name=f"fold{fold}").path
+        fsseg.run(
+            fsseg.load_recipe(recipe, {"protocol.fold": fold}),
+            runs_dir=folder / "runs",
+            name=f"fold{fold}",
+        ).path
         for fold in (0, 2)
     ]
     return root, runs
@@ -40,7 +44,12 @@ def call(capfd, monkeypatch):
 
 
 def predicting(run, root, out, *, labels=None, query=None):
-    support = ["--support", root / "image_10.nii.gz", "--support-labels", labels or root / "label_10.nii.gz"]
+    support = [
+        "--support",
+        root / "image_10.nii.gz",
+        "--support-labels",
+        labels or root / "label_10.nii.gz",
+    ]
     return ["predict", run, *support, "--query", query or root / "image_2.nii.gz", "--out", out]
 
 
@@ -88,7 +97,9 @@ def test_a_support_without_foreground(work, call, tmp_path):
     root, (run, _) = work
     write_nifti(tmp_path / "empty.nii.gz", np.zeros((5, 64, 64), np.uint8))
     answer = call(*predicting(run, root, tmp_path / "out", labels=tmp_path / "empty.nii.gz"))
-    assert refused(answer, "support image_10: its labels have no foreground, expected voxels of every class")
+    assert refused(
+        answer, "support image_10: its labels have no foreground, expected voxels of every class"
+    )
 
 
 def test_a_query_of_another_modality_is_segmented_with_a_warning(work, call, tmp_path):
@@ -98,7 +109,11 @@ def test_a_query_of_another_modality_is_segmented_with_a_warning(work, call, tmp
     nibabel.save(nibabel.Nifti1Image(far, scan.affine), tmp_path / "far.nii.gz")
     code, out, err = call(*predicting(run, root, tmp_path / "out", query=tmp_path / "far.nii.gz"))
     assert code == 0 and "voxels" in out and (tmp_path / "out" / "far_labels.nii.gz").is_file()
-    assert "warning:" in err and "far.nii.gz: its intensities go from" in err and "is it the same modality?" in err
+    assert (
+        "warning:" in err
+        and "far.nii.gz: its intensities go from" in err
+        and "is it the same modality?" in err
+    )
 
 
 def test_runs_that_share_nothing(work, call):
@@ -108,7 +123,10 @@ def test_runs_that_share_nothing(work, call):
     code, out, _ = call("compare", *runs, "--across-protocols", "--format", "json")
     tests = [test for test in json.loads(out)["tests"] if runs[1].name in test["variant"]]
     assert code == 0 and tests
-    assert all((test["pairs"], test["difference"], test["verdict"]) == (0, None, "no scan in common") for test in tests)
+    assert all(
+        (test["pairs"], test["difference"], test["verdict"]) == (0, None, "no scan in common")
+        for test in tests
+    )
     code, out, _ = call("compare", *runs, "--across-protocols")
     assert code == 0 and "no scan in common" in out and "nan" not in out and "has folds 2" in out
 
@@ -118,7 +136,13 @@ def test_scans_that_are_gone(work, call, tmp_path):
     root, (run, _) = work
     copy = shutil.copytree(run, tmp_path / "run")
     gone = tmp_path / "gone"
-    (copy / "recipe.toml").write_text((copy / "recipe.toml").read_text().replace(str(root), str(gone)))
-    for words in (["report", copy], ["compare", copy, "--metric", "hd95"], ["compare", copy, "--supports", "all"]):
+    (copy / "recipe.toml").write_text(
+        (copy / "recipe.toml").read_text().replace(str(root), str(gone))
+    )
+    for words in (
+        ["report", copy],
+        ["compare", copy, "--metric", "hd95"],
+        ["compare", copy, "--supports", "all"],
+    ):
         assert refused(call(*words), str(gone)), words
     assert call("compare", copy)[0] == 0 and call("report", copy, "--no-scans")[0] == 0

@@ -11,7 +11,10 @@ values = st.floats(-30, 30, width=32)
 
 
 @settings(deadline=None, max_examples=200)
-@given(hnp.arrays(np.float32, (3, 4, 5), elements=values), st.lists(st.integers(0, 20), min_size=3, max_size=3))
+@given(
+    hnp.arrays(np.float32, (3, 4, 5), elements=values),
+    st.lists(st.integers(0, 20), min_size=3, max_size=3),
+)
 def test_the_ideal_prior_marks_the_wanted_count(margins, counts):
     """Exactly k pixels, except that pixels tied at the boundary fall to the background."""
     margins = torch.from_numpy(margins)
@@ -72,7 +75,11 @@ def test_an_exact_tie_is_background():
 
 @settings(deadline=None, max_examples=200)
 @given(
-    hnp.arrays(np.float32, (3, 12), elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, 1.0, -1.0])),
+    hnp.arrays(
+        np.float32,
+        (3, 12),
+        elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, 1.0, -1.0]),
+    ),
     st.lists(st.integers(1, 12), min_size=3, max_size=3),
 )
 def test_both_selections_are_those_of_a_sort(rows, rank):
@@ -87,11 +94,16 @@ def test_the_selections_at_the_size_of_a_slice():
     rows = torch.randn(3, 256 * 256, generator=torch.Generator().manual_seed(0)).round(decimals=2)
     rank = torch.tensor([1, 20_000, 256 * 256])
     expected = rows.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
-    assert torch.equal(nth_by_partition(rows, rank), expected) and torch.equal(nth_by_counting(rows, rank), expected)
+    assert torch.equal(nth_by_partition(rows, rank), expected) and torch.equal(
+        nth_by_counting(rows, rank), expected
+    )
 
 
 @settings(deadline=None, max_examples=200)
-@given(hnp.arrays(np.float32, (2, 3, 4), elements=values), st.lists(st.integers(0, 12), min_size=2, max_size=2))
+@given(
+    hnp.arrays(np.float32, (2, 3, 4), elements=values),
+    st.lists(st.integers(0, 12), min_size=2, max_size=2),
+)
 def test_the_ideal_prior_is_that_of_a_sort(margins, counts):
     margins = torch.from_numpy(margins)
     expected = []

@@ -9,7 +9,12 @@ from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
 from fsseg.plugins.options import options_of
 
-VOLUME_ML = {"liver": (750, 1600), "right_kidney": (60, 190), "left_kidney": (60, 190), "spleen": (110, 290)}
+VOLUME_ML = {
+    "liver": (750, 1600),
+    "right_kidney": (60, 190),
+    "left_kidney": (60, 190),
+    "spleen": (110, 290),
+}
 SLICES = {"liver": 14, "right_kidney": 8, "left_kidney": 8, "spleen": 7}
 BINS = 64
 
@@ -22,7 +27,11 @@ def volumes():
 
 
 def same(a, b):
-    return a.image.shape == b.image.shape and np.array_equal(a.image, b.image) and np.array_equal(a.labels, b.labels)
+    return (
+        a.image.shape == b.image.shape
+        and np.array_equal(a.image, b.image)
+        and np.array_equal(a.labels, b.labels)
+    )
 
 
 def test_a_case_is_a_scan(volumes):
@@ -72,7 +81,9 @@ def test_most_scans_begin_and_end_without_organs(volumes):
 def best_window(counts, organ):
     """Largest Dice of any run of neighbouring bins, given the voxels and the organ's voxels in each bin."""
     all_before, organ_before = (np.concatenate([[0], np.cumsum(c)]) for c in (counts, organ))
-    chosen, hits = (np.triu(before[None] - before[:, None]) for before in (all_before, organ_before))
+    chosen, hits = (
+        np.triu(before[None] - before[:, None]) for before in (all_before, organ_before)
+    )
     return (2 * hits / (chosen + organ.sum())).max()
 
 
@@ -83,10 +94,16 @@ def scaled(volume):
 
 def window_scores(images, labels):
     """Dice of the best window per organ; windows start and end at quantiles of the images, the air's apart."""
-    values, truth = (np.concatenate([array.ravel() for array in arrays]) for arrays in (images, labels))
+    values, truth = (
+        np.concatenate([array.ravel() for array in arrays]) for arrays in (images, labels)
+    )
     body = values[values > 0.05]
-    edges = np.unique([0.05, *np.quantile(body[:: 1 + body.size // 500_000], np.arange(1, BINS) / BINS)])
-    counts = np.stack([np.bincount(b, minlength=5) for b in np.split(*_sorted_bins(edges, values, truth))])
+    edges = np.unique(
+        [0.05, *np.quantile(body[:: 1 + body.size // 500_000], np.arange(1, BINS) / BINS)]
+    )
+    counts = np.stack(
+        [np.bincount(b, minlength=5) for b in np.split(*_sorted_bins(edges, values, truth))]
+    )
     return np.array([best_window(counts.sum(axis=1), counts[:, value]) for value in CLASSES])
 
 
@@ -111,7 +128,10 @@ def test_no_intensity_window_solves_it(volumes):
     """
     images, labels = [scaled(volume) for volume in volumes], [volume.labels for volume in volumes]
     pooled = window_scores(images, labels)
-    per_case = np.mean([window_scores([image], [label]) for image, label in zip(images, labels, strict=True)], axis=0)
+    per_case = np.mean(
+        [window_scores([image], [label]) for image, label in zip(images, labels, strict=True)],
+        axis=0,
+    )
     for scores in (pooled, per_case):
         assert scores.mean() < 0.6
         assert (scores < 0.7).all()
@@ -134,7 +154,9 @@ def test_a_seed_determines_a_case(volumes):
     before = np.random.get_state()[1].copy()
     again = generate_case(0, 3)
     assert same(again, volumes[3])
-    assert again.spacing == volumes[3].spacing and np.array_equal(again.grid.affine, volumes[3].grid.affine)
+    assert again.spacing == volumes[3].spacing and np.array_equal(
+        again.grid.affine, volumes[3].grid.affine
+    )
     assert np.array_equal(np.random.get_state()[1], before)
 
 
@@ -160,7 +182,11 @@ def test_size_changes_the_resolution_only(volumes):
 def test_the_component():
     dataset = AbdomenPhantom(seed=5, count=3, size=64)
     assert isinstance(dataset, Dataset)
-    assert dataset.classes == CLASSES and dataset.cases == ["phantom_01", "phantom_02", "phantom_03"]
+    assert dataset.classes == CLASSES and dataset.cases == [
+        "phantom_01",
+        "phantom_02",
+        "phantom_03",
+    ]
     assert same(dataset.load("phantom_02"), generate_case(5, 1, 64))
     assert [(option.name, option.default) for option in options_of(AbdomenPhantom)] == [
         ("seed", "0"), ("count", "20"), ("size", "192"),
@@ -190,5 +216,7 @@ def test_cases_are_kept_and_a_damaged_copy_is_made_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("case", ["phantom_21", "phantom_00", "1", ""])
 def test_an_unknown_case_is_explained(case):
-    with pytest.raises(DataError, match=rf"no case '{case}', expected phantom_01 to phantom_20; correct the id"):
+    with pytest.raises(
+        DataError, match=rf"no case '{case}', expected phantom_01 to phantom_20; correct the id"
+    ):
         AbdomenPhantom().load(case)

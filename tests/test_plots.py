@@ -15,7 +15,9 @@ from fsseg.report import plots
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
-    recipe = fsseg.load_recipe(write_recipe(folder, make_folder(folder / "scans"), steps=50), {"protocol.fold": "all"})
+    recipe = fsseg.load_recipe(
+        write_recipe(folder, make_folder(folder / "scans"), steps=50), {"protocol.fold": "all"}
+    )
     return fsseg.run(recipe, runs_dir=folder / "runs")
 
 
@@ -43,7 +45,9 @@ def test_prior_curves_by_hand():
 
 def test_least_cross_entropy_is_not_best_dice():
     """The figure's point: the ideal proportion comes closer to the best Dice than cross-entropy does."""
-    marks = {line.get_label(): line.get_xdata()[0] for line in plots.threshold_curves().axes[0].lines[2:]}
+    marks = {
+        line.get_label(): line.get_xdata()[0] for line in plots.threshold_curves().axes[0].lines[2:]
+    }
     best = marks["best Dice"]
     assert abs(marks["ideal: predicted = true"] - best) < abs(marks["least cross-entropy"] - best)
 
@@ -64,12 +68,16 @@ def test_the_line_of_lin_est_is_what_it_learned(results):
     figures = plots.calibrations(results)
     assert len(figures) == 5
     for number, figure in enumerate(figures.values()):
-        found = json.loads((results.path / f"fold{number}" / "training0" / "calibration.json").read_text())
+        found = json.loads(
+            (results.path / f"fold{number}" / "training0" / "calibration.json").read_text()
+        )
         place, size, constant = found["states"]["LinEst"]["coefficients"]
         line = figure.axes[1].lines[1]
         typical = np.mean([np.mean(sample["sizes"]) for sample in found["samples"]])
         across = line.get_xdata()
-        assert np.allclose(line.get_ydata(), place * (across - 0.5) ** 2 + size * typical + constant)
+        assert np.allclose(
+            line.get_ydata(), place * (across - 0.5) ** 2 + size * typical + constant
+        )
 
 
 def test_training_curves_have_a_line_for_each_fold(results):
@@ -84,11 +92,16 @@ def test_many_trainings_leave_room_for_their_curves(tmp_path):
         path.read_text()
         + '[[variants]]\nname = "ADNet"\nhead = "adnet"\nthreshold = "ce_t"\ntraining = { t_loss = 1.0 }\n'
     )
-    results = fsseg.run(fsseg.load_recipe(path, {"protocol.fold": "all"}), runs_dir=tmp_path / "runs", device="cpu")
+    results = fsseg.run(
+        fsseg.load_recipe(path, {"protocol.fold": "all"}), runs_dir=tmp_path / "runs", device="cpu"
+    )
     figure = plots.training_curves(results)
     left, right = figure.axes
     figure.canvas.draw()
     assert len(right.lines) == 10 and len({line.get_color() for line in right.lines}) == 2
     told = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert len(told) == len(set(told)) and {"training of CE-T, query loss", "training of ADNet, T loss"} <= set(told)
+    assert len(told) == len(set(told)) and {
+        "training of CE-T, query loss",
+        "training of ADNet, T loss",
+    } <= set(told)
     assert left.get_window_extent().height > 0.5 * figure.bbox.height

@@ -51,7 +51,11 @@ def test_a_new_plugin_of_every_kind_passes_its_own_tests(one_of_each, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_plugin_is_complete(one_of_each, kind):
     made = one_of_each[kind]
-    files = {path.relative_to(made.folder) for path in made.folder.rglob("*.*") if "__pycache__" not in path.parts}
+    files = {
+        path.relative_to(made.folder)
+        for path in made.folder.rglob("*.*")
+        if "__pycache__" not in path.parts
+    }
     assert files == set(made.files)
     project = tomllib.loads((made.folder / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["fsseg"] == {f"new_{kind}": f"fsseg_new_{kind}"}
@@ -82,10 +86,20 @@ prototypes = "new_prototypes"
 threshold = "new_threshold"
 """)
     folders = [option for made in one_of_each.values() for option in ("--plugin", made.folder)]
-    done = shell("run", recipe, *folders, "--runs-dir", tmp_path / "runs", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    done = shell(
+        "run",
+        recipe,
+        *folders,
+        "--runs-dir",
+        tmp_path / "runs",
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "new_metric in percent" in done.stdout and "New" in done.stdout
-    lines = [json.loads(line) for line in (tmp_path / "runs" / "new_tracker.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "runs" / "new_tracker.jsonl").read_text().splitlines()
+    ]
     assert [next(iter(line)) for line in lines] == ["run", "training", "variant"]
 
 
@@ -93,7 +107,11 @@ threshold = "new_threshold"
     "kind, name, sentence",
     [
         ("treshold", "x", "there is no kind of component 'treshold'; did you mean 'threshold'?"),
-        ("threshold", "My-Policy", "expected small letters, digits and single underscores, such as my_threshold"),
+        (
+            "threshold",
+            "My-Policy",
+            "expected small letters, digits and single underscores, such as my_threshold",
+        ),
         ("threshold", "class", "expected small letters"),
         ("threshold", "otsu", "there is a threshold 'otsu' already, of fsseg-otsu"),
     ],
@@ -123,11 +141,16 @@ def test_checks_in_the_shell(one_of_each):
     bad = shell("plugin", "check", folder)
     module.write_text(text)
     assert bad.returncode == 1 and "check_common_offset" in bad.stdout
-    assert "failed: expected the same priors for logits that are all larger by 3" in " ".join(bad.stdout.split())
+    assert "failed: expected the same priors for logits that are all larger by 3" in " ".join(
+        bad.stdout.split()
+    )
     strange = shell("plugin", "check", "otsu", "--set", "threshold/lin_est.x=1")
     assert strange.returncode == 2 and "that component is not part of otsu" in strange.stderr
     none = shell("plugin", "check", "oostu")
-    assert none.returncode == 2 and "there is no plugin 'oostu' with components; did you mean 'otsu'?" in none.stderr
+    assert (
+        none.returncode == 2
+        and "there is no plugin 'oostu' with components; did you mean 'otsu'?" in none.stderr
+    )
 
 
 def test_fifty_plugins_are_listed_without_importing_their_components(tmp_path):
@@ -145,12 +168,20 @@ def test_a_plugin_that_fails_can_be_left_out(tmp_path):
     pretend_to_install(tmp_path, "fsseg-broken", "fsseg_broken")
     stopped = shell("list", PYTHONPATH=str(tmp_path))
     assert stopped.returncode == 2 and "Traceback" not in stopped.stderr
-    assert "plugin 'broken' of fsseg-broken 0.1.0: fsseg_broken cannot be imported" in stopped.stderr
-    assert f"{package / '__init__.py'}:3" in stopped.stderr and "--no-plugin broken" in stopped.stderr
+    assert (
+        "plugin 'broken' of fsseg-broken 0.1.0: fsseg_broken cannot be imported" in stopped.stderr
+    )
+    assert (
+        f"{package / '__init__.py'}:3" in stopped.stderr and "--no-plugin broken" in stopped.stderr
+    )
     assert shell("list", "--no-plugin", "broken", PYTHONPATH=str(tmp_path)).returncode == 0
     listed = shell("plugin", "list", "--json", PYTHONPATH=str(tmp_path))
     problems = {line["name"]: line["problem"] for line in json.loads(listed.stdout)}
-    assert listed.returncode == 1 and "cannot be imported" in problems["broken"] and problems["otsu"] is None
+    assert (
+        listed.returncode == 1
+        and "cannot be imported" in problems["broken"]
+        and problems["otsu"] is None
+    )
 
 
 def everything(recipe):
@@ -189,7 +220,9 @@ def test_the_schema_has_what_installed_plugins_bring():
     thresholds = recipe_schema()["definitions"]["threshold"]["anyOf"]
     assert set(registry().names("threshold")) == set(thresholds[0]["enum"])
     otsu = next(table for table in thresholds if table.get("title") == "otsu")
-    assert otsu["properties"]["bins"]["description"] == "bins of the histogram" and otsu["required"] == ["name"]
+    assert otsu["properties"]["bins"]["description"] == "bins of the histogram" and otsu[
+        "required"
+    ] == ["name"]
 
 
 def test_explain_tells_where_every_value_comes_from():
@@ -204,7 +237,11 @@ def test_explain_tells_where_every_value_comes_from():
     assert told["training.steps"] == (5, 50_000, "command line")
     assert told["training.learning_rate"] == (5e-3, 1e-3, "recipe")
     assert told["training.momentum"] == (0.9, 0.9, "default")
-    assert told["backbone.strides"][0] == [8, 16] and told["backbone.normalise"] == (True, True, "default")
+    assert told["backbone.strides"][0] == [8, 16] and told["backbone.normalise"] == (
+        True,
+        True,
+        "default",
+    )
     assert told["training.head.alpha"] == (20.0, 20.0, "default")
     assert told["variants.0.training.t_loss"] == (1.0, 0.0, "recipe")
     assert told["variants.0.training.head.name"][::2] == ("adnet", "recipe")
@@ -230,7 +267,12 @@ def test_explain_in_the_shell():
         "[default:",
         "50000]",
     ]
-    assert json.loads(shell("explain", ROOT / "recipes" / "tpm_mp5_linest.toml", "--json").stdout)[0]["key"] == "seed"
+    assert (
+        json.loads(shell("explain", ROOT / "recipes" / "tpm_mp5_linest.toml", "--json").stdout)[0][
+            "key"
+        ]
+        == "seed"
+    )
 
 
 def test_a_recipe_with_an_idea_in_a_file(tmp_path):
@@ -240,7 +282,12 @@ def test_a_recipe_with_an_idea_in_a_file(tmp_path):
         "from fsseg import CeT, hookimpl\n\n\nclass Idea(CeT):\n    'Mine.'\n\n\n"
         "@hookimpl\ndef register_thresholds(register):\n    register('idea', Idea)\n"
     )
-    idea = ("--plugin", tmp_path / "my_idea_of_a_threshold.py", "--set", 'variants.0.threshold="idea"')
+    idea = (
+        "--plugin",
+        tmp_path / "my_idea_of_a_threshold.py",
+        "--set",
+        'variants.0.threshold="idea"',
+    )
     done = shell("run", recipe, *idea, "--runs-dir", tmp_path / "runs", "--json")
     assert done.returncode == 0, done.stderr
     without = shell("run", recipe, "--set", 'variants.0.threshold="idea"')

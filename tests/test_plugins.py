@@ -41,7 +41,12 @@ def test_the_constructor_is_the_schema():
         ("limit", "float | none", "none", "none for no limit"),
     ]
     assert schema(Sample).model_json_schema()["properties"]["width"]["minimum"] == 1
-    assert Sample(**validate(Sample, {"width": 3, "pair": [1, 2]})).values == (3, (1.0, 2.0), "a", None)
+    assert Sample(**validate(Sample, {"width": 3, "pair": [1, 2]})).values == (
+        3,
+        (1.0, 2.0),
+        "a",
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,9 @@ def test_constructors_that_cannot_be_a_schema():
 
     with pytest.raises(FssegError, match="argument 'width' is not keyword-only"):
         schema(Positional)
-    with pytest.raises(FssegError, match="Unannotated .*: the constructor's argument 'width' is unannotated"):
+    with pytest.raises(
+        FssegError, match="Unannotated .*: the constructor's argument 'width' is unannotated"
+    ):
         schema(Unannotated)
 
 
@@ -112,7 +119,9 @@ def test_every_hook_is_a_kind_and_every_kind_a_hook():
 
 
 def load(*modules):
-    return plugins.load([Plugin("x", f"dist{number}", "1.0", module) for number, module in enumerate(modules)])
+    return plugins.load(
+        [Plugin("x", f"dist{number}", "1.0", module) for number, module in enumerate(modules)]
+    )
 
 
 class PluginA:
@@ -163,7 +172,10 @@ class Failing:
     "module, sentence",
     [
         (Misspelt(), "there is no hook 'register_haeds'; did you mean 'register_heads'\\?"),
-        (WrongArgument(), "the hook run_started has no argument 'recipes', expected some of recipe, name, runs_dir"),
+        (
+            WrongArgument(),
+            "the hook run_started has no argument 'recipes', expected some of recipe, name, runs_dir",
+        ),
         (NoImportString(), "head 'mine': expected \"package.module:Class\", got 'Sample'"),
         (Failing(), "register_heads failed \\(ZeroDivisionError: by what\\?\\)"),
     ],
@@ -194,12 +206,16 @@ class Unannotated:
 def test_a_constructor_without_annotations_names_the_distribution_and_the_line():
     component = Component("head", "mine", "test_plugins:Unannotated", "some-dist", "2.0")
     where = r"head 'mine' of some-dist 2.0: test_plugins:Unannotated \(.*test_plugins.py:\d+\): "
-    with pytest.raises(FssegError, match=where + "the constructor's argument 'width' is unannotated"):
+    with pytest.raises(
+        FssegError, match=where + "the constructor's argument 'width' is unannotated"
+    ):
         component.load()
 
 
 def test_a_target_that_cannot_be_imported_names_the_distribution():
-    with pytest.raises(FssegError, match="head 'mine' of dist0 1.0: elsewhere:Other cannot be imported"):
+    with pytest.raises(
+        FssegError, match="head 'mine' of dist0 1.0: elsewhere:Other cannot be imported"
+    ):
         load(PluginB()).registry.find("head", "mine").load()
 
 
@@ -210,11 +226,15 @@ def test_a_target_that_cannot_be_imported_names_the_distribution():
         ("x = (", r"SyntaxError.*line 1"),
     ],
 )
-def test_a_plugin_that_fails_to_import_names_the_distribution_and_the_line(tmp_path, monkeypatch, text, reason):
+def test_a_plugin_that_fails_to_import_names_the_distribution_and_the_line(
+    tmp_path, monkeypatch, text, reason
+):
     (tmp_path / "bad_module.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint("bad", "bad_module", "fsseg")
-    sentence = f"plugin 'bad' of some-dist 2.0: bad_module cannot be imported .*{reason}.*--no-plugin bad"
+    sentence = (
+        f"plugin 'bad' of some-dist 2.0: bad_module cannot be imported .*{reason}.*--no-plugin bad"
+    )
     with pytest.raises(FssegError, match=sentence):
         plugin_sources.import_entry(entry, "some-dist", "2.0")
 
@@ -228,7 +248,9 @@ def chosen():
 def test_an_installed_plugin_can_be_left_out(chosen):
     for name in ("otsu", "fsseg-otsu"):
         chosen(without=[name])
-        assert "otsu" not in registry().names("threshold") and "lin_est" in registry().names("threshold")
+        assert "otsu" not in registry().names("threshold") and "lin_est" in registry().names(
+            "threshold"
+        )
     chosen(without=[])
     assert "otsu" in registry().names("threshold")
 
@@ -263,7 +285,10 @@ def test_a_single_file_is_a_plugin(chosen, tmp_path):
     chosen(files=[file])
     found = registry().find("threshold", "idea")
     assert (found.distribution, found.target) == ("idea_in_a_file.py", "idea_in_a_file:Idea")
-    assert found.sources() == [file] and registry().build("threshold", "idea", {"shift": 2.0}).shift == 2.0
+    assert (
+        found.sources() == [file]
+        and registry().build("threshold", "idea", {"shift": 2.0}).shift == 2.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -273,8 +298,16 @@ def test_a_single_file_is_a_plugin(chosen, tmp_path):
         ("two-words.py", IDEA, "expected a Python file whose name can be imported"),
         ("json.py", IDEA, "there is another module 'json'"),
         ("no_hook.py", "x = 1", "it has no hook, expected a function such as register_thresholds"),
-        ("unmarked.py", "def register_heads(register): pass", r"unmarked.py:1: the hook register_heads is not marked"),
-        ("failing.py", "\n\n1 / 0", r"it cannot be imported \(ZeroDivisionError: division by zero, .*failing.py:3\)"),
+        (
+            "unmarked.py",
+            "def register_heads(register): pass",
+            r"unmarked.py:1: the hook register_heads is not marked",
+        ),
+        (
+            "failing.py",
+            "\n\n1 / 0",
+            r"it cannot be imported \(ZeroDivisionError: division by zero, .*failing.py:3\)",
+        ),
     ],
 )
 def test_files_that_are_no_plugins(chosen, tmp_path, name, text, sentence):

@@ -32,10 +32,16 @@ def test_workers_compute_what_one_process_does_and_a_run_finds_it(tmp_path):
     root = make_folder(tmp_path / "scans")
     by_workers = compute_supervoxels(root, felzenszwalb(min_size=300), jobs=2)
     files = kept()
-    assert [line.case for line in by_workers] == [str(case) for case in range(1, 11)] and len(files) == 10
-    assert all(line.seconds > 0 and line.regions > 1 and line.median_size >= 100 for line in by_workers)
+    assert [line.case for line in by_workers] == [str(case) for case in range(1, 11)] and len(
+        files
+    ) == 10
+    assert all(
+        line.seconds > 0 and line.regions > 1 and line.median_size >= 100 for line in by_workers
+    )
     again = compute_supervoxels(root, felzenszwalb(scale=1.0), jobs=1)
-    assert kept() == files and all(line.seconds is None for line in again), "the same options, written differently"
+    assert kept() == files and all(line.seconds is None for line in again), (
+        "the same options, written differently"
+    )
     assert [line.regions for line in again] == [line.regions for line in by_workers]
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=1))
     fsseg.run(recipe, runs_dir=tmp_path / "runs")
@@ -52,9 +58,9 @@ def test_one_bad_scan_does_not_stop_the_others(tmp_path):
     (root / "label_4.nii.gz").write_text("x")
     with pytest.raises(FssegError) as caught:
         compute_supervoxels(root, felzenszwalb(), jobs=1)
-    assert "image_2.nii.gz: every voxel is 3" in str(caught.value) and "label_4.nii.gz: cannot be read" in str(
+    assert "image_2.nii.gz: every voxel is 3" in str(
         caught.value
-    )
+    ) and "label_4.nii.gz: cannot be read" in str(caught.value)
     assert len(kept()) == 2
 
 
@@ -63,7 +69,10 @@ def test_one_bad_scan_does_not_stop_the_others(tmp_path):
     [
         ({"name": "stored"}, "they come with the dataset"),
         ({"name": "felzenswalb"}, "did you mean 'felzenszwalb'?"),
-        ({"name": "felzenszwalb", "min_sise": 3}, "min_sise: unknown key; did you mean 'min_size'?"),
+        (
+            {"name": "felzenszwalb", "min_sise": 3},
+            "min_sise: unknown key; did you mean 'min_size'?",
+        ),
     ],
 )
 def test_wrong_options_are_explained_before_anything_is_computed(tmp_path, table, expected):

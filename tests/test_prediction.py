@@ -68,7 +68,9 @@ def test_a_scan_in_oblique_orientation_is_overlaid_exactly(work, tmp_path):
     plain = shutil.copy(root / "image_3.nii.gz", tmp_path / "plain.nii.gz")
     predictor = load_predictor(results.path)
     support = root / "image_10.nii.gz", root / "label_10.nii.gz"
-    written = predict_files(predictor, *support, [turned, tmp_path / "plain.nii.gz"], tmp_path / "out")
+    written = predict_files(
+        predictor, *support, [turned, tmp_path / "plain.nii.gz"], tmp_path / "out"
+    )
     found, expected = (nibabel.load(path) for path, _ in written)
     image = nibabel.load(turned)
     assert found.shape == image.shape and np.array_equal(found.affine, image.affine)
@@ -88,16 +90,29 @@ def test_a_label_map_lies_where_its_scan_does_in_every_words(work, tmp_path, cod
     scan.set_qform(turned.affine, codes[1])
     nibabel.save(scan, tmp_path / "scan.nii.gz")
     support = root / "image_10.nii.gz", root / "label_10.nii.gz"
-    ((path, _),) = predict_files(load_predictor(results.path), *support, [tmp_path / "scan.nii.gz"], tmp_path / "out")
+    ((path, _),) = predict_files(
+        load_predictor(results.path), *support, [tmp_path / "scan.nii.gz"], tmp_path / "out"
+    )
     found, scan = nibabel.load(path), nibabel.load(tmp_path / "scan.nii.gz")
-    assert np.array_equal(found.affine, scan.affine) and found.header.get_zooms() == scan.header.get_zooms()
+    assert (
+        np.array_equal(found.affine, scan.affine)
+        and found.header.get_zooms() == scan.header.get_zooms()
+    )
     for matrix in ("get_sform", "get_qform"):
-        (one, code), (other, as_code) = getattr(found, matrix)(coded=True), getattr(scan, matrix)(coded=True)
-        assert code == as_code and (one is None) == (other is None) and (one is None or np.array_equal(one, other))
+        (one, code), (other, as_code) = (
+            getattr(found, matrix)(coded=True),
+            getattr(scan, matrix)(coded=True),
+        )
+        assert (
+            code == as_code
+            and (one is None) == (other is None)
+            and (one is None or np.array_equal(one, other))
+        )
 
 
 @pytest.mark.parametrize(
-    "dtype, as_stored", [("uint8", "uint8"), ("int16", "int16"), ("int64", "int64"), ("float32", "uint8")]
+    "dtype, as_stored",
+    [("uint8", "uint8"), ("int16", "int16"), ("int64", "int64"), ("float32", "uint8")],
 )
 def test_labels_keep_their_type_and_values(work, tmp_path, dtype, as_stored):
     """Whole numbers as they are in the support; of floating point the smallest whole numbers that hold them."""
@@ -105,13 +120,22 @@ def test_labels_keep_their_type_and_values(work, tmp_path, dtype, as_stored):
     labels = nibabel.load(root / "label_10.nii.gz")
     factor = 100 if dtype != "uint8" else 1
     changed = np.asanyarray(labels.dataobj).astype(dtype) * np.dtype(dtype).type(factor)
-    nibabel.save(nibabel.Nifti1Image(changed, labels.affine, dtype=changed.dtype), tmp_path / "labels.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(changed, labels.affine, dtype=changed.dtype), tmp_path / "labels.nii.gz"
+    )
     predictor, scans = load_predictor(results.path, variant="CE-T"), [root / "image_2.nii.gz"]
     support = root / "image_10.nii.gz"
-    ((path, _),) = predict_files(predictor, support, tmp_path / "labels.nii.gz", scans, tmp_path / "out")
-    ((plain, _),) = predict_files(predictor, support, root / "label_10.nii.gz", scans, tmp_path / "plain")
+    ((path, _),) = predict_files(
+        predictor, support, tmp_path / "labels.nii.gz", scans, tmp_path / "out"
+    )
+    ((plain, _),) = predict_files(
+        predictor, support, root / "label_10.nii.gz", scans, tmp_path / "plain"
+    )
     assert voxels(path).dtype == as_stored
-    assert np.array_equal(voxels(path), factor * voxels(plain).astype(as_stored)) and voxels(path).any()
+    assert (
+        np.array_equal(voxels(path), factor * voxels(plain).astype(as_stored))
+        and voxels(path).any()
+    )
 
 
 def test_a_scan_of_other_spacing_is_resampled_by_the_recipes_rule(work, tmp_path):
@@ -121,20 +145,30 @@ def test_a_scan_of_other_spacing_is_resampled_by_the_recipes_rule(work, tmp_path
     results = fsseg.run(fsseg.recipe.reading.parse_recipe(table), runs_dir=tmp_path / "runs")
     scan = nibabel.load(root / "image_3.nii.gz")
     fine = np.asanyarray(scan.dataobj).repeat(2, axis=0).repeat(2, axis=1)
-    affine = scan.affine @ np.array([[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 1, 0], [0, 0, 0, 1]])
+    affine = scan.affine @ np.array(
+        [[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
     nibabel.save(nibabel.Nifti1Image(fine, affine), tmp_path / "fine.nii.gz")
     shutil.copy(root / "image_3.nii.gz", tmp_path / "plain.nii.gz")
     support = root / "image_10.nii.gz", root / "label_10.nii.gz"
     written = predict_files(
-        load_predictor(results.path), *support, [tmp_path / "fine.nii.gz", tmp_path / "plain.nii.gz"], tmp_path / "out"
+        load_predictor(results.path),
+        *support,
+        [tmp_path / "fine.nii.gz", tmp_path / "plain.nii.gz"],
+        tmp_path / "out",
     )
     found, plain = (nibabel.load(path) for path, _ in written)
     assert found.shape == (128, 128, 5) and np.array_equal(found.affine, affine)
     coarse = np.asanyarray(found.dataobj)[::2, ::2]
     agree = (coarse == np.asanyarray(plain.dataobj)).mean()
     assert agree > 0.98 and set(np.unique(coarse)) >= {1, 2}
-    seen = [on_working_grid(read_volume(tmp_path / name), table["grid"]) for name in ("fine.nii.gz", "plain.nii.gz")]
-    assert all(volume.image.shape == (5, 32, 32) and volume.spacing == (6.0, 3.0, 3.0) for volume in seen)
+    seen = [
+        on_working_grid(read_volume(tmp_path / name), table["grid"])
+        for name in ("fine.nii.gz", "plain.nii.gz")
+    ]
+    assert all(
+        volume.image.shape == (5, 32, 32) and volume.spacing == (6.0, 3.0, 3.0) for volume in seen
+    )
 
 
 def test_probabilities_and_counts(work, tmp_path):
@@ -146,9 +180,14 @@ def test_probabilities_and_counts(work, tmp_path):
     labels = voxels(path)
     assert counts == {"1": int((labels == 1).sum()), "2": int((labels == 2).sum())}
     shares = {value: voxels(tmp_path / f"image_2_probability_{value}.nii.gz") for value in (1, 2)}
-    assert all(share.dtype == np.float32 and 0 <= share.min() <= share.max() <= 1 for share in shares.values())
+    assert all(
+        share.dtype == np.float32 and 0 <= share.min() <= share.max() <= 1
+        for share in shares.values()
+    )
     assert np.array_equal(labels > 0, np.maximum(shares[1], shares[2]) > 0.5)
-    assert (shares[1] >= shares[2])[labels == 1].all() and (shares[2] >= shares[1])[labels == 2].all()
+    assert (shares[1] >= shares[2])[labels == 1].all() and (shares[2] >= shares[1])[
+        labels == 2
+    ].all()
 
 
 def test_the_fullest_slice_is_taken_and_unlabelled_slices_do_not_matter(work):
@@ -173,7 +212,10 @@ def test_the_fullest_slice_is_taken_and_unlabelled_slices_do_not_matter(work):
 @pytest.mark.parametrize(
     "how, sentence",
     [
-        ({"variant": "OCP"}, "row 'OCP' decides with an oracle, which needs the ground truth .* expected another row"),
+        (
+            {"variant": "OCP"},
+            "row 'OCP' decides with an oracle, which needs the ground truth .* expected another row",
+        ),
         ({"variant": "CET"}, "there is no row 'CET' in the run; did you mean 'CE-T'"),
         ({"fold": 4}, "there is no fold 4 in .*, expected one of 0"),
         ({"seed": 0}, "there is no seed 0 in .*, expected one of 3"),
@@ -225,7 +267,9 @@ def test_supports_and_scans_that_cannot_be_used(work, tmp_path):
 def test_another_range_of_intensities_is_told_of(work, tmp_path):
     results, root, _ = work
     scan = nibabel.load(root / "image_2.nii.gz")
-    far = nibabel.Nifti1Image(np.asanyarray(scan.dataobj).astype(np.float32) * 100 + 9000, scan.affine)
+    far = nibabel.Nifti1Image(
+        np.asanyarray(scan.dataobj).astype(np.float32) * 100 + 9000, scan.affine
+    )
     nibabel.save(far, tmp_path / "far.nii.gz")
     notes = []
 
@@ -235,7 +279,9 @@ def test_another_range_of_intensities_is_told_of(work, tmp_path):
 
     support = root / "image_10.nii.gz", root / "label_10.nii.gz"
     for scans in ([root / "image_2.nii.gz"], [tmp_path / "far.nii.gz"]):
-        predict_files(load_predictor(results.path), *support, scans, tmp_path / "out", progress=Listening())
+        predict_files(
+            load_predictor(results.path), *support, scans, tmp_path / "out", progress=Listening()
+        )
     assert len(notes) == 1 and "far.nii.gz: its intensities go from" in notes[0]
 
 
@@ -286,7 +332,9 @@ def test_files_that_cannot_be_loaded_or_chosen_from(work, tmp_path):
         load_predictor(file, variant="LinEst")
     with pytest.raises(FssegError, match="got fold 1, but"):
         load_predictor(file, fold=1)
-    with pytest.raises(FssegError, match="has format unknown, expected 1, as fsseg export writes it"):
+    with pytest.raises(
+        FssegError, match="has format unknown, expected 1, as fsseg export writes it"
+    ):
         load_predictor(results.path / "fold0" / "training0" / "checkpoint.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(file.read_bytes()[:5000])
     with pytest.raises(FssegError, match="broken.safetensors: cannot be read"):
@@ -303,10 +351,14 @@ def test_the_backbone_as_onnx_gives_the_same_features(work, tmp_path):
     results, _, _ = work
     path = fsseg.export_onnx(results.path, tmp_path / "backbone.onnx")
     images = np.random.default_rng(0).normal(size=(3, 3, 256, 256)).astype(np.float32)
-    (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": images})
+    (found,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        None, {"images": images}
+    )
     backbone = load_predictor(results.path).segmenter.backbone
     with torch.no_grad():
-        expected = backbone(torch.from_numpy(images).to(next(backbone.parameters()).device)).cpu().numpy()
+        expected = (
+            backbone(torch.from_numpy(images).to(next(backbone.parameters()).device)).cpu().numpy()
+        )
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -319,7 +371,9 @@ def test_export_in_the_shell(work, tmp_path, capfd, monkeypatch):
         ("m.safetensors", 0, "MB"),
         ("m.pt", 2, "expected a name that ends with .safetensors or .onnx"),
     ]:
-        monkeypatch.setattr("sys.argv", ["fsseg", "export", str(results.path), str(tmp_path / name)])
+        monkeypatch.setattr(
+            "sys.argv", ["fsseg", "export", str(results.path), str(tmp_path / name)]
+        )
         with pytest.raises(SystemExit) as exit:
             main()
         out, err = capfd.readouterr()

@@ -55,7 +55,9 @@ def as_file(volume):
     return volume.transpose(2, 1, 0)[:, ::-1]
 
 
-@pytest.mark.parametrize("pixel", [5.0, 6.1])  # too few samples for 256, which are padded; and too many
+@pytest.mark.parametrize(
+    "pixel", [5.0, 6.1]
+)  # too few samples for 256, which are padded; and too many
 @pytest.mark.parametrize("as_published", [False, True])
 def test_values_are_those_of_a_slow_resampler(tmp_path, pixel, as_published):
     image, labels = chaos_scan(seed=3)
@@ -64,7 +66,8 @@ def test_values_are_those_of_a_slow_resampler(tmp_path, pixel, as_published):
     factors = (1.25 / pixel, 1.25 / pixel, 7.7 / 6.0)
     if as_published:
         sizes = [
-            int(length * old / new + 1) for length, old, new in zip((64, 64, 6), (pixel, pixel, 6), (1.25, 1.25, 7.7))
+            int(length * old / new + 1)
+            for length, old, new in zip((64, 64, 6), (pixel, pixel, 6), (1.25, 1.25, 7.7))
         ]
         assert sizes[2] == 5 and sizes[0] in (257, 313)
     else:
@@ -76,7 +79,11 @@ def test_values_are_those_of_a_slow_resampler(tmp_path, pixel, as_published):
     difference = written - middle(exact, exact.min())
     # Rounding errors of the two resamplers tip over what lies just between two integers.
     if as_published:
-        assert (written == np.trunc(written)).all() and difference.max() < 1e-6 and difference.min() > -1 - 1e-6
+        assert (
+            (written == np.trunc(written)).all()
+            and difference.max() < 1e-6
+            and difference.min() > -1 - 1e-6
+        )
         assert (difference > -1 + 1e-6).mean() > 0.999
     else:
         assert np.abs(difference).max() < 0.5 + 1e-6
@@ -90,15 +97,32 @@ def test_values_are_those_of_a_slow_resampler(tmp_path, pixel, as_published):
 
 
 def test_the_published_rules_as_measured():
-    line = Scan(np.array([0, 1, 2, 3, 10], dtype=np.int16).reshape(5, 1, 1), np.diag([1.0, 1, 1, 1]))
+    line = Scan(
+        np.array([0, 1, 2, 3, 10], dtype=np.int16).reshape(5, 1, 1), np.diag([1.0, 1, 1, 1])
+    )
     published = resample(line, (0.7, 1.0, 1.0), as_published=True).voxels[:, 0, 0]
     # 0.7 -> 0 and 2.8 -> 2 are truncated; 4.2 is clamped to the last voxel; 4.9 is outside and 0.
     assert published.tolist() == [0, 0, 1, 2, 2, 6, 10, 0]
     clean = resample(line, (0.7, 1.0, 1.0)).voxels[:, 0, 0]
     assert clean.tolist() == pytest.approx([0, 0.7, 1.4, 2.1, 2.8, 6.5, 10])
     halves = line.with_voxels(np.array([0, 1, 1, 0, 0], dtype=np.uint8).reshape(5, 1, 1))
-    assert resample_labels(halves, (0.5, 1, 1)).voxels[:, 0, 0].tolist() == [0, 0, 1, 1, 1, 0, 0, 0, 0], "one half is 0"
-    assert as_integers(np.array([0.8, 2.8, -0.8, 70_000.4]).reshape(4, 1, 1)).ravel().tolist() == [1, 3, -1, 70_000]
+    assert resample_labels(halves, (0.5, 1, 1)).voxels[:, 0, 0].tolist() == [
+        0,
+        0,
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+        0,
+    ], "one half is 0"
+    assert as_integers(np.array([0.8, 2.8, -0.8, 70_000.4]).reshape(4, 1, 1)).ravel().tolist() == [
+        1,
+        3,
+        -1,
+        70_000,
+    ]
 
 
 def test_a_volume_ends_with_an_empty_slice_only_as_published():
@@ -138,18 +162,24 @@ def test_padding_is_the_smallest_value(tmp_path):
     assert image[0, 0, 0] == image.min() > 0
     published = tmp_path / "published"
     prepare(chaos.plan(tmp_path / "raw", as_published=True), published, jobs=1).raise_problems()
-    assert load(published, "1")[0][0, 0, 0] == 0, "the published samples outside the volume are its smallest value"
+    assert load(published, "1")[0][0, 0, 0] == 0, (
+        "the published samples outside the volume are its smallest value"
+    )
 
 
 OBLIQUE = (0.96, 0.28, 0.0, -0.224, 0.768, 0.6)
 
 
-@pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0), OBLIQUE, (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, 1, 0)])
+@pytest.mark.parametrize(
+    "direction", [(1, 0, 0, 0, 1, 0), OBLIQUE, (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, 1, 0)]
+)
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_bright_voxel_stays_where_it_was_in_the_scanner(tmp_path, direction, backwards):
     image = np.full((6, 64, 64), 10, dtype=np.uint16)
     labels = np.zeros(image.shape, dtype=np.uint8)
-    image[3, 12:28, 33:49] = 500  # more than half a percent of the volume, so that it is not clipped away
+    image[3, 12:28, 33:49] = (
+        500  # more than half a percent of the volume, so that it is not clipped away
+    )
     labels[3, 12:28, 33:49] = 2
     corner, step = np.array([-31.0, 12.0, 55.0]), 7.0
     write_chaos_patient(
@@ -164,7 +194,9 @@ def test_a_bright_voxel_stays_where_it_was_in_the_scanner(tmp_path, direction, b
     image, _ = load(tmp_path / "out", "9")
     found = (file.affine @ [*np.argwhere(marks == 2).mean(axis=0), 1])[:3]
     bright = np.argwhere(image > 250)
-    assert np.linalg.norm((file.affine @ [*bright.mean(axis=0), 1])[:3] - found) < 1.25, "labels cover what is bright"
+    assert np.linalg.norm((file.affine @ [*bright.mean(axis=0), 1])[:3] - found) < 1.25, (
+        "labels cover what is bright"
+    )
     sides = np.abs(np.linalg.solve(file.affine[:3, :3], found - expected))
     assert (sides <= 0.51).all(), "to half a voxel"
 
@@ -173,7 +205,9 @@ def test_the_order_of_slices_is_that_of_their_positions_not_of_their_names(tmp_p
     image, labels = chaos_scan(seed=5)
     for backwards in (False, True):
         write_chaos_patient(tmp_path / f"{backwards}/MR/5", image, labels, backwards=backwards)
-        prepare(chaos.plan(tmp_path / f"{backwards}"), tmp_path / f"out_{backwards}", jobs=1).raise_problems()
+        prepare(
+            chaos.plan(tmp_path / f"{backwards}"), tmp_path / f"out_{backwards}", jobs=1
+        ).raise_problems()
     for what in ("image", "label"):
         forward, backward = (load(tmp_path / f"out_{flag}", "5", what)[0] for flag in (False, True))
         assert (forward == backward).all()
@@ -208,7 +242,11 @@ def test_the_source_may_be_given_at_any_level(tmp_path, below):
 
 def test_the_whole_set_is_read_as_the_published_one(tmp_path):
     described, notes = chaos.describe(20, [1, 2, 3, 4])
-    assert described["folds"] == "hansen2022" and described["supervoxel_min_size"] == 5000 and not notes
+    assert (
+        described["folds"] == "hansen2022"
+        and described["supervoxel_min_size"] == 5000
+        and not notes
+    )
     assert "folds" not in chaos.describe(19, [1])[0]
     write_chaos(tmp_path / "raw")
     prepare(chaos.plan(tmp_path / "raw"), tmp_path / "out", jobs=1).raise_problems()
@@ -217,9 +255,17 @@ def test_the_whole_set_is_read_as_the_published_one(tmp_path):
     for dataset in (ChaosT2(root=str(tmp_path / "out")), NiftiFolder(root=str(tmp_path / "out"))):
         assert list(dataset.classes.values()) == ["liver", "right_kidney", "left_kidney", "spleen"]
         volume = dataset.load("2")
-        assert volume.image.shape == (5, 256, 256) and set(np.unique(volume.labels)) == {0, 1, 2, 3, 4}
+        assert volume.image.shape == (5, 256, 256) and set(np.unique(volume.labels)) == {
+            0,
+            1,
+            2,
+            3,
+            4,
+        }
     itself = SimpleITK.ReadImage(str(tmp_path / "out/chaos_MR_T2_normalized/image_2.nii.gz"))
-    assert itself.GetSpacing() == pytest.approx((1.25, 1.25, 7.7)), "other readers find the same geometry"
+    assert itself.GetSpacing() == pytest.approx((1.25, 1.25, 7.7)), (
+        "other readers find the same geometry"
+    )
 
 
 def test_one_patient_by_hand(tmp_path):
@@ -236,5 +282,7 @@ def test_one_patient_by_hand(tmp_path):
     made = chaos.make(case)
     inner = (slice(96, 160), slice(96, 160))  # 64 pixels in the middle of 256
     assert (made.label.voxels[inner] == as_file(labels)).all()
-    assert (made.image.voxels[inner] == np.rint(np.minimum(as_file(image), np.percentile(image, 99.5)))).all()
+    assert (
+        made.image.voxels[inner] == np.rint(np.minimum(as_file(image), np.percentile(image, 99.5)))
+    ).all()
     assert made.before == {"shape": [64, 64, 6], "spacing": [1.25, 1.25, 7.7], "axes": "LPS"}

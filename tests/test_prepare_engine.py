@@ -27,7 +27,11 @@ def plan_of(source, **options):
 
 def contents(folder):
     """Every file below a folder, hidden ones too."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def times(folder):
@@ -54,7 +58,9 @@ def test_only_what_changed_is_made_again(tmp_path, source):
     prepare(plan_of(source), out, jobs=1)
     stamps = times(out)
     other = write_pairs(tmp_path / "other", cases=("x", "y"))
-    (source / "sub-2/anat/sub-2_T2w.nii.gz").write_bytes((other / "sub-x/anat/sub-x_T2w.nii.gz").read_bytes())
+    (source / "sub-2/anat/sub-2_T2w.nii.gz").write_bytes(
+        (other / "sub-x/anat/sub-x_T2w.nii.gz").read_bytes()
+    )
     (source / "sub-1/anat/sub-1_T2w.nii.gz").touch()  # its content counts, not its time
     (out / "label_3.nii.gz").unlink()
     before = (out / "image_2.nii.gz").read_bytes()
@@ -84,14 +90,21 @@ def test_a_damaged_output_and_another_version_are_made_again(tmp_path, source, m
 
 def test_parallel_and_serial_give_the_same_bytes(tmp_path):
     raw = write_chaos(tmp_path / "raw", patients=("1", "2", "3"))
-    one, two = prepare(chaos.plan(raw), tmp_path / "one", jobs=1), prepare(chaos.plan(raw), tmp_path / "two", jobs=2)
+    one, two = (
+        prepare(chaos.plan(raw), tmp_path / "one", jobs=1),
+        prepare(chaos.plan(raw), tmp_path / "two", jobs=2),
+    )
     assert sorted(two.made) == one.made == ["1", "2", "3"]
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     names = set(contents(tmp_path / "one"))
     assert names == {
         "manifest.json",
         "dataset.toml",
-        *(f"chaos_MR_T2_normalized/{what}_{case}.nii.gz" for what in ("image", "label") for case in "123"),
+        *(
+            f"chaos_MR_T2_normalized/{what}_{case}.nii.gz"
+            for what in ("image", "label")
+            for case in "123"
+        ),
     }
 
 
@@ -101,7 +114,9 @@ def test_the_manifest_tells_everything_but_when_and_where(tmp_path):
     text = (tmp_path / "out/manifest.json").read_text()
     assert str(tmp_path) not in text
     manifest = json.loads(text)
-    assert manifest["layout"] == "chaos" and manifest["prepare_version"] == 1 and manifest["simpleitk"]
+    assert (
+        manifest["layout"] == "chaos" and manifest["prepare_version"] == 1 and manifest["simpleitk"]
+    )
     assert manifest["classes"] == {"liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4}
     case = manifest["cases"]["2"]
     assert len(case["sources"]) == 12 and "MR/2/T2SPIR/Ground/IMG-0002-00001.png" in case["sources"]
@@ -111,7 +126,13 @@ def test_the_manifest_tells_everything_but_when_and_where(tmp_path):
     assert case["before"] == {"shape": [64, 64, 6], "spacing": [5.0, 5.0, 6.0], "axes": "LPS"}
     assert case["after"] == {"shape": [256, 256, 5], "spacing": [1.25, 1.25, 7.7], "axes": "LAS"}
     assert list(case["intensity_percentiles"]) == ["0", "1", "50", "99", "99.5", "100"]
-    assert sum(case["voxels"].values()) == 256 * 256 * 5 and set(case["voxels"]) == {"0", "1", "2", "3", "4"}
+    assert sum(case["voxels"].values()) == 256 * 256 * 5 and set(case["voxels"]) == {
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+    }
     assert any("resampled to 1.25 x 1.25 x 7.7 mm" in step for step in case["steps"])
     again = write_chaos(tmp_path / "elsewhere/raw", patients=("2",))
     for path in (raw / "MR").rglob("*.dcm"):  # the helper's DICOM files know their own path
@@ -127,7 +148,10 @@ def test_one_bad_case_does_not_stop_the_others(tmp_path, source):
     bad.write_bytes(good[:200])
     outcome = prepare(plan_of(source), out, jobs=2)
     assert sorted(outcome.made) == ["1", "3"] and list(outcome.problems) == ["2"]
-    with pytest.raises(FssegError, match="1 of 3 cases could not be prepared; correct them and run the same command"):
+    with pytest.raises(
+        FssegError,
+        match="1 of 3 cases could not be prepared; correct them and run the same command",
+    ):
         outcome.raise_problems()
     assert set(contents(out)) == {f"{w}_{c}.nii.gz" for w in ("image", "label") for c in "13"} | {
         "manifest.json",
@@ -157,7 +181,10 @@ def test_the_description_is_the_users_once_changed(tmp_path, source):
     path.write_bytes(path.read_bytes() + "pancreas = 4  # Bauchspeicheldrüse\n".encode("latin-1"))
     prepare(plan_of(source, classes={"liver": 1}), out, jobs=1, progress=notes)
     assert b"spleen = 1" in path.read_bytes() and b"pancreas = 4" in path.read_bytes()
-    assert any("dataset.toml: is not as fsseg prepare wrote it and is left as it is" in note for note in notes.texts)
+    assert any(
+        "dataset.toml: is not as fsseg prepare wrote it and is left as it is" in note
+        for note in notes.texts
+    )
 
 
 def test_a_case_that_left_the_source_is_noted_and_kept(tmp_path, source):
@@ -175,14 +202,18 @@ def test_folders_that_are_not_ours(tmp_path, source):
     out = tmp_path / "theirs"
     out.mkdir()
     (out / "image_1.nii.gz").write_bytes(b"precious")
-    with pytest.raises(FssegError, match="image_1.nii.gz: exists and was not written by fsseg prepare"):
+    with pytest.raises(
+        FssegError, match="image_1.nii.gz: exists and was not written by fsseg prepare"
+    ):
         prepare(plan_of(source), out, jobs=1)
     assert contents(out) == {"image_1.nii.gz": b"precious"}
     with pytest.raises(FssegError, match="holds the source file"):
         prepare(plan_of(source), source, jobs=1)
     prepare(plan_of(source), tmp_path / "out", jobs=1)
     with pytest.raises(FssegError, match="holds a dataset of the layout nifti, expected chaos"):
-        prepare(chaos.plan(write_chaos(tmp_path / "chaos", patients=("1",))), tmp_path / "out", jobs=1)
+        prepare(
+            chaos.plan(write_chaos(tmp_path / "chaos", patients=("1",))), tmp_path / "out", jobs=1
+        )
     (tmp_path / "out/manifest.json").write_text("{}")
     with pytest.raises(FssegError, match="is no manifest of fsseg prepare"):
         prepare(plan_of(source), tmp_path / "out", jobs=1)
@@ -191,7 +222,10 @@ def test_folders_that_are_not_ours(tmp_path, source):
 def test_two_runs_do_not_share_a_folder(tmp_path, source):
     out = tmp_path / "out"
     out.mkdir()
-    with engine._locked(out), pytest.raises(FssegError, match="another fsseg prepare is writing into it"):
+    with (
+        engine._locked(out),
+        pytest.raises(FssegError, match="another fsseg prepare is writing into it"),
+    ):
         prepare(plan_of(source), out, jobs=1)
     prepare(plan_of(source), out, jobs=1).raise_problems()
 
@@ -207,10 +241,16 @@ def test_an_exception_leaves_nothing_half(tmp_path, source, monkeypatch, stage):
         if stage == "writing":
             patched.setattr("gzip.GzipFile.write", interrupt)
         else:
-            patched.setattr(records.os, "replace", lambda a, b: interrupt() if "image" in str(b) else os.rename(a, b))
+            patched.setattr(
+                records.os,
+                "replace",
+                lambda a, b: interrupt() if "image" in str(b) else os.rename(a, b),
+            )
         with pytest.raises(KeyboardInterrupt):
             prepare(plan_of(source), tmp_path / "out", jobs=1)
-    assert not [name for name in contents(tmp_path / "out") if "unfinished" in name or "image" in name]
+    assert not [
+        name for name in contents(tmp_path / "out") if "unfinished" in name or "image" in name
+    ]
     prepare(plan_of(source), tmp_path / "out", jobs=1).raise_problems()
     assert len(times(tmp_path / "out")) == 6
 
@@ -242,17 +282,27 @@ if __name__ == "__main__":
 def start_slowly(tmp_path, source, jobs, pause):
     """A run in a process group of its own, which is in the middle of a file when this returns."""
     script, out = tmp_path / "slow.py", tmp_path / "out"
-    script.write_text(SLOW.format(tests=str(Path(__file__).parent), source=str(source), out=str(out), jobs=jobs))
+    script.write_text(
+        SLOW.format(tests=str(Path(__file__).parent), source=str(source), out=str(out), jobs=jobs)
+    )
     environment = {**os.environ, "PAUSE": str(pause)}
     # A shell's background jobs ignore Ctrl-C, and so would their children: the run is to hear it in any case.
     hearing = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run = subprocess.Popen(
-            [sys.executable, script], env=environment, start_new_session=True, stderr=subprocess.PIPE
+            [sys.executable, script],
+            env=environment,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
         )
     finally:
         signal.signal(signal.SIGINT, hearing)
-    wait_for(lambda: any(path.name.startswith(".image_") and path.stat().st_size for path in unfinished(out)), run)
+    wait_for(
+        lambda: any(
+            path.name.startswith(".image_") and path.stat().st_size for path in unfinished(out)
+        ),
+        run,
+    )
     wait_for(lambda: (out / "image_1.nii.gz").exists(), run)
     wait_for(lambda: any(".image_1" not in path.name for path in unfinished(out)), run)
     return run, out
@@ -270,7 +320,9 @@ def wait_for(happened, run=None, seconds=30):
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for the worker processes in /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="looks for the worker processes in /proc"
+)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_killed_run_leaves_no_half_file_and_the_next_one_completes_it(tmp_path, source, jobs):
     run, out = start_slowly(tmp_path, source, jobs, pause=60)
@@ -284,7 +336,9 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_one_completes_it(tmp_path
     assert finished == ["image_1.nii.gz", "label_1.nii.gz"] and unfinished(out)
     outcome = prepare(plan_of(source), out, jobs=1)
     outcome.raise_problems()
-    assert "1" not in outcome.made or jobs == 2, "what a process that was killed had not told yet is made again"
+    assert "1" not in outcome.made or jobs == 2, (
+        "what a process that was killed had not told yet is made again"
+    )
     assert {"2", "3"} <= set(outcome.made)
     prepare(plan_of(source), tmp_path / "undisturbed", jobs=1)
     assert contents(out) == contents(tmp_path / "undisturbed")
@@ -298,12 +352,16 @@ def is_running(process):
 
 
 def test_ctrl_c_finishes_what_runs_and_begins_nothing_more(tmp_path, source):
-    cases = [str(number) for number in range(1, 21)]  # enough of them that a loaded machine does not finish first
+    cases = [
+        str(number) for number in range(1, 21)
+    ]  # enough of them that a loaded machine does not finish first
     write_pairs(source, cases=cases)
     run, out = start_slowly(tmp_path, source, jobs=2, pause=0.6)
     os.killpg(run.pid, signal.SIGINT)
     told = run.communicate(timeout=30)[1].decode()
-    assert run.returncode != 0 and told.count("KeyboardInterrupt") >= 1 and "SpawnProcess" not in told
+    assert (
+        run.returncode != 0 and told.count("KeyboardInterrupt") >= 1 and "SpawnProcess" not in told
+    )
     assert not unfinished(out) and len(times(out)) % 2 == 0 and len(times(out)) < 2 * len(cases)
     outcome = prepare(plan_of(source), out, jobs=1)
     outcome.raise_problems()
@@ -322,12 +380,19 @@ prepare(plan_of(Path({source!r})), Path({out!r}), jobs=1).raise_problems()
 
 def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path, source):
     """Simulated: no file may grow beyond 2500 bytes, which the system reports as a file too large."""
-    code = FULL.format(tests=str(Path(__file__).parent), source=str(source), out=str(tmp_path / "out"))
+    code = FULL.format(
+        tests=str(Path(__file__).parent), source=str(source), out=str(tmp_path / "out")
+    )
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     last = done.stderr.strip().splitlines()
     assert "fsseg.errors.DataError: 3 of 3 cases could not be prepared" in done.stderr
-    assert "image_3.nii.gz: the disk is full or the file too large (File too large); make room" in last[-1]
+    assert (
+        "image_3.nii.gz: the disk is full or the file too large (File too large); make room"
+        in last[-1]
+    )
     assert "Exception ignored" not in done.stderr
     assert list(contents(tmp_path / "out")) == ["manifest.json"]
     prepare(plan_of(source), tmp_path / "out", jobs=1).raise_problems()
@@ -336,9 +401,18 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path, source):
 @pytest.mark.parametrize(
     "error, expected",
     [
-        (PermissionError(13, "Permission denied"), "cannot be written (Permission denied); expected a writable folder"),
-        (OSError(30, "Read-only file system"), "cannot be written (Read-only file system); expected a writable folder"),
-        (OSError(28, "No space left on device"), "the disk is full or the file too large (No space left on device)"),
+        (
+            PermissionError(13, "Permission denied"),
+            "cannot be written (Permission denied); expected a writable folder",
+        ),
+        (
+            OSError(30, "Read-only file system"),
+            "cannot be written (Read-only file system); expected a writable folder",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            "the disk is full or the file too large (No space left on device)",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_written(tmp_path, source, monkeypatch, error, expected):
@@ -365,7 +439,9 @@ def test_a_worker_that_dies_is_explained(tmp_path, source, monkeypatch):
     """Simulated: the system ends a process that takes too much memory."""
     from dataclasses import replace
 
-    with pytest.raises(FssegError, match="a worker process was ended from outside, most likely for lack of memory"):
+    with pytest.raises(
+        FssegError, match="a worker process was ended from outside, most likely for lack of memory"
+    ):
         prepare(replace(plan_of(source), make=die), tmp_path / "out", jobs=2)
     assert not unfinished(tmp_path / "out")
 

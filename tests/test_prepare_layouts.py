@@ -56,7 +56,9 @@ def test_btcv(tmp_path, as_published):
     grey = (np.clip(raw, -125, 275).astype(float) + 125) / 400 * 255
     sizes = (257, 257, 4) if as_published else (256, 256, 3)
     assert image.shape == labels.shape == sizes
-    assert (str(image.dtype), str(labels.dtype)) == (("float64",) * 2 if as_published else ("float32", "uint8"))
+    assert (str(image.dtype), str(labels.dtype)) == (
+        ("float64",) * 2 if as_published else ("float32", "uint8")
+    )
     expected = slow_linear(grey[32:-32, 32:-32], (1.75, 1.75, 1), sizes)
     assert np.abs(image - expected).max() < 1e-4
     assert (labels == slow_labels(marked[32:-32, 32:-32], (1.75, 1.75, 1), sizes)).all()
@@ -102,7 +104,9 @@ def test_cmr(tmp_path, pixel):
     sizes = [int(np.ceil((length - 0.5) * pixel / 1.25)) for length in raw.shape[:2]] + [4]
     exact = slow_linear(np.minimum(raw, np.percentile(raw, 99.5)), factors, sizes)
     assert np.abs(image - middle(exact, exact.min())).max() < 0.5 + 1e-6 and image.dtype == np.int16
-    assert (labels == middle(slow_labels(marked, factors, sizes), 0)).all() and labels.dtype == np.uint16
+    assert (
+        labels == middle(slow_labels(marked, factors, sizes), 0)
+    ).all() and labels.dtype == np.uint16
     assert set(np.unique(labels)) == {0, 200, 500, 600}
     centres = [
         (where @ [*np.argwhere(of == 500).mean(axis=0), 1])[:3]
@@ -114,7 +118,9 @@ def test_cmr(tmp_path, pixel):
         "lv_blood_pool": 500,
         "right_ventricle": 600,
     }
-    assert cmr.describe(35, [])[0]["folds"] == "hansen2022" and "folds" not in cmr.describe(34, [])[0]
+    assert (
+        cmr.describe(35, [])[0]["folds"] == "hansen2022" and "folds" not in cmr.describe(34, [])[0]
+    )
 
 
 def test_msd_keeps_intensities_and_a_sheared_affine(tmp_path):
@@ -138,13 +144,22 @@ def test_msd_keeps_intensities_and_a_sheared_affine(tmp_path):
 
 @pytest.mark.parametrize("chosen, number", [("1", 1), ("t2", 1), ("ADC", 0)])
 def test_a_channel_of_a_four_dimensional_file(tmp_path, chosen, number):
-    source = write_msd(tmp_path / "raw", cases=("p_1",), modality={"0": "ADC", "1": "T2"}, channels=2)
-    with pytest.raises(FssegError, match=r"several channels \(0 ADC, 1 T2\), expected one; choose it with --channel"):
+    source = write_msd(
+        tmp_path / "raw", cases=("p_1",), modality={"0": "ADC", "1": "T2"}, channels=2
+    )
+    with pytest.raises(
+        FssegError,
+        match=r"several channels \(0 ADC, 1 T2\), expected one; choose it with --channel",
+    ):
         msd.plan(source)
-    with pytest.raises(FssegError, match="--channel CT: there is no such channel, expected one of 0 ADC, 1 T2"):
+    with pytest.raises(
+        FssegError, match="--channel CT: there is no such channel, expected one of 0 ADC, 1 T2"
+    ):
         msd.plan(source, "CT")
     make(msd.plan(source, chosen), tmp_path / "out")
-    assert (load(tmp_path / "out/image_p_1.nii.gz")[0] == blob_scan(seed=0)[0] + 1000 * number).all()
+    assert (
+        load(tmp_path / "out/image_p_1.nii.gz")[0] == blob_scan(seed=0)[0] + 1000 * number
+    ).all()
     assert described(tmp_path / "out")["intensity"] == {"percentiles": [0, 99.5]}
 
 
@@ -165,7 +180,9 @@ def test_nnunet_file_endings(tmp_path, ending):
     source = write_nnunet(tmp_path / "raw", ending=ending)
     make(msd.plan(source), tmp_path / "out")
     written, affine = load(tmp_path / "out/image_a_001.nii.gz")
-    assert (written == blob_scan(seed=0)[0]).all() and np.allclose(affine, np.diag([1.5, 1.5, 6, 1]))
+    assert (written == blob_scan(seed=0)[0]).all() and np.allclose(
+        affine, np.diag([1.5, 1.5, 6, 1])
+    )
 
 
 def test_nnunet_first_format_lists_cases_without_their_channels(tmp_path):
@@ -184,7 +201,10 @@ def test_a_dataset_json_may_list_files_elsewhere(tmp_path):
     table["training"][0]["image"] = str(elsewhere)
     (source / "dataset.json").write_text(json.dumps(table))
     outcome, _ = make(msd.plan(source), tmp_path / "out")
-    assert list(outcome.manifest.cases["c_1"]["sources"]) == ["../disk/c_1.nii.gz", "labelsTr/c_1.nii.gz"]
+    assert list(outcome.manifest.cases["c_1"]["sources"]) == [
+        "../disk/c_1.nii.gz",
+        "labelsTr/c_1.nii.gz",
+    ]
 
 
 def test_what_is_to_be_ignored_becomes_background(tmp_path):
@@ -210,7 +230,9 @@ def test_labels_of_a_dataset_json(tmp_path, labels, expected, told):
 
 def test_pairs_are_made_by_id(tmp_path):
     source = write_pairs(tmp_path / "raw", cases=("10", "9", "b c"))
-    write_raw_nifti(source / "sub-9/anat/sub-10_T2w.nii.gz", np.zeros((2, 2, 2), dtype=np.int16))  # two ids in one path
+    write_raw_nifti(
+        source / "sub-9/anat/sub-10_T2w.nii.gz", np.zeros((2, 2, 2), dtype=np.int16)
+    )  # two ids in one path
     image, label = "sub-{case}/anat/sub-{case}_T2w.nii.gz", "**/{case}_seg.nii.gz"
     plan = nifti.plan(source, image, label, {"liver": 1}, name="My Scans", modality="MR")
     assert [case.case for case in plan.cases] == ["9", "10", "b_c"]
@@ -233,7 +255,9 @@ def test_pairs_are_made_by_id(tmp_path):
 def test_other_formats_keep_their_place(tmp_path, ending):
     source = write_pairs(tmp_path / "raw", ending=ending, affine=ROTATED)
     plan = nifti.plan(source, f"sub-{{case}}/anat/*{ending}", f"labels/{{case}}_seg{ending}")
-    assert len(plan.cases[0].image) == (2 if ending == ".mhd" else 1), "a .mhd file has its voxels elsewhere"
+    assert len(plan.cases[0].image) == (2 if ending == ".mhd" else 1), (
+        "a .mhd file has its voxels elsewhere"
+    )
     _, notes = make(plan, tmp_path / "out")
     assert notes[1].startswith("no --class: every label value became one (label_1, label_4)")
     image, affine = load(tmp_path / "out/image_01.nii.gz")
@@ -244,10 +268,14 @@ def test_scaled_and_big_endian_files_give_the_right_numbers(tmp_path):
     voxels, labels = blob_scan()
     scaled = nibabel.Nifti1Image(voxels, np.diag([1.0, 1, 3, 1]))
     scaled.header.set_slope_inter(0.5, -10)
-    big = nibabel.Nifti1Image(voxels, np.diag([1.0, 1, 3, 1]), header=nibabel.Nifti1Header(endianness=">"))
+    big = nibabel.Nifti1Image(
+        voxels, np.diag([1.0, 1, 3, 1]), header=nibabel.Nifti1Header(endianness=">")
+    )
     for case, file in (("scaled", scaled), ("big", big)):
         nibabel.save(file, tmp_path / f"{case}.nii.gz")
-        write_raw_nifti(tmp_path / f"{case}_seg.nii.gz", labels.astype(np.float32), np.diag([1.0, 1, 3, 1]))
+        write_raw_nifti(
+            tmp_path / f"{case}_seg.nii.gz", labels.astype(np.float32), np.diag([1.0, 1, 3, 1])
+        )
     (tmp_path / "labels").mkdir()
     for case in ("scaled", "big"):
         (tmp_path / f"{case}_seg.nii.gz").rename(tmp_path / f"labels/{case}.nii.gz")
@@ -274,7 +302,9 @@ def test_names(tmp_path):
         "liver", "left_kidney", "l4_l5", "class_2nd"
     ]  # fmt: skip
     assert file_ids(["a b", "c"], tmp_path) == {"a b": "a_b", "c": "c"}
-    with pytest.raises(FssegError, match="cases 'a b' and 'a_b' would both be written as a_b; rename one"):
+    with pytest.raises(
+        FssegError, match="cases 'a b' and 'a_b' would both be written as a_b; rename one"
+    ):
         file_ids(["a b", "a_b"], tmp_path)
 
 
@@ -296,10 +326,19 @@ def test_a_dataset_json_that_says_too_little(tmp_path):
         ("[]", "is a list, expected a table"),
         ('{"labels": {"0": "background", "1": "a"}}', "lacks the channels"),
         ('{"modality": {"0": "CT"}}', "lacks the labels"),
-        ('{"modality": {"0": "CT"}, "labels": {"0": "background"}}', "no class besides the background"),
+        (
+            '{"modality": {"0": "CT"}, "labels": {"0": "background"}}',
+            "no class besides the background",
+        ),
         ('{"modality": {"0": "CT"}, "labels": {"liver": "x"}}', "its labels cannot be read"),
-        (json.dumps({"modality": {"0": "CT"}, "labels": {"a": 1}, "file_ending": ".png"}), "two-dimensional pictures"),
-        (json.dumps({"modality": {"0": "CT"}, "labels": {"a": 1}, "training": [1]}), "training list cannot be read"),
+        (
+            json.dumps({"modality": {"0": "CT"}, "labels": {"a": 1}, "file_ending": ".png"}),
+            "two-dimensional pictures",
+        ),
+        (
+            json.dumps({"modality": {"0": "CT"}, "labels": {"a": 1}, "training": [1]}),
+            "training list cannot be read",
+        ),
     ):
         (tmp_path / "dataset.json").write_text(table)
         with pytest.raises(FssegError, match=expected):

@@ -74,7 +74,9 @@ def spoil_chaos(root, mistake):
         write_like(second, root, position=(-100, -120, -34), leave_out=("ImagePositionPatient",))
     elif mistake == "tilted":
         for index, path in enumerate(sorted((root / DICOM).iterdir())):
-            write_like(path, root, position=(-100, -120 + 2 * index, -40 + 6 * index), number=index + 1)
+            write_like(
+                path, root, position=(-100, -120 + 2 * index, -40 + 6 * index), number=index + 1
+            )
     elif mistake == "one slice":
         for path in sorted((root / DICOM).iterdir())[1:]:
             path.unlink()
@@ -97,7 +99,13 @@ def write_like(path, root, *, number=2, **options):
     series = SimpleITK.ImageFileReader()
     series.SetFileName(str(sorted((root / DICOM).iterdir())[3]))
     series.ReadImageInformation()
-    write_dicom(path, np.zeros((64, 64)), series=series.GetMetaData("0020|000e").strip("\0 "), number=number, **options)
+    write_dicom(
+        path,
+        np.zeros((64, 64)),
+        series=series.GetMetaData("0020|000e").strip("\0 "),
+        number=number,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,21 +115,36 @@ def write_like(path, root, *, number=2, **options):
             "missing slice",
             r"1/T2SPIR/DICOM_anon: 1 slice\(s\) are missing between IMG-0002-00002.dcm and IMG-0002-00004.dcm",
         ),
-        ("missing png", "Ground: lacks the PNG of IMG-0002-00003, expected one of the same name for every DICOM"),
+        (
+            "missing png",
+            "Ground: lacks the PNG of IMG-0002-00003, expected one of the same name for every DICOM",
+        ),
         ("missing ground", "Ground: lacks the PNG of IMG-0002-00001, .*, IMG-0002-00005, ...,"),
         ("missing dicom", "DICOM_anon: lacks the DICOM of IMG-0002-00006"),
-        ("mixed series", r"mixes 2 series \(IMG-0002-0000\d.dcm and IMG-0002-0000\d.dcm are of different ones\)"),
+        (
+            "mixed series",
+            r"mixes 2 series \(IMG-0002-0000\d.dcm and IMG-0002-0000\d.dcm are of different ones\)",
+        ),
         ("same place", "IMG-0002-0000[12].dcm and IMG-0002-0000[12].dcm are at the same place"),
-        ("uneven", "the step between IMG-0002-00001.dcm and IMG-0002-00002.dcm is 3.50 mm, expected 6.00 mm"),
+        (
+            "uneven",
+            "the step between IMG-0002-00001.dcm and IMG-0002-00002.dcm is 3.50 mm, expected 6.00 mm",
+        ),
         ("other direction", "its size, pixel spacing or direction differs from that of"),
         ("no position", "IMG-0002-00002.dcm: lacks ImagePositionPatient, expected 3 numbers"),
-        ("tilted", r"its axes are not at right angles \(a sheared affine, for example of a tilted gantry\)"),
+        (
+            "tilted",
+            r"its axes are not at right angles \(a sheared affine, for example of a tilted gantry\)",
+        ),
         ("one slice", "has one slice, expected a volume of several"),
         ("no dicom", "IMG-0002-00002.dcm: cannot be read as DICOM"),
         ("cut off", "IMG-0002-00002.dcm: its pixels cannot be read|cannot be read as DICOM"),
         ("colours", "IMG-0002-00002.png: has 3 colour channels, expected one of grey values"),
         ("no png", "IMG-0002-00002.png: cannot be read as PNG"),
-        ("small png", "IMG-0002-00002.png: has 63 x 64 columns and rows, expected 64 x 64 as IMG-0002-00002.dcm"),
+        (
+            "small png",
+            "IMG-0002-00002.png: has 63 x 64 columns and rows, expected 64 x 64 as IMG-0002-00002.dcm",
+        ),
         ("strange grey", "IMG-0002-00002.png: has the grey value 100, expected 0, 55-70 liver"),
     ],
 )
@@ -181,14 +204,26 @@ def spoil_pair(image, label, mistake):
         ("cut off", "image.nii.gz: cannot be read as NIfTI"),
         ("cut off labels", "label.nii.gz: cannot be read as NIfTI"),
         ("four dimensions", "image.nii.gz: has 4 dimensions (20 x 18 x 6 x 2), expected 3"),
-        ("colours", "image.nii.gz: has colours (RGB) or complex numbers, expected one number per voxel"),
+        (
+            "colours",
+            "image.nii.gz: has colours (RGB) or complex numbers, expected one number per voxel",
+        ),
         ("nan", "image.nii.gz: 1 voxels are NaN or infinite"),
         ("constant", "image.nii.gz: every voxel is 0, expected an image"),
-        ("more slices", "label.nii.gz: has shape 20 x 18 x 7, expected 20 x 18 x 6 as image.nii.gz"),
-        ("other place", "label.nii.gz: its affine differs from that of image.nii.gz, expected the same grid"),
+        (
+            "more slices",
+            "label.nii.gz: has shape 20 x 18 x 7, expected 20 x 18 x 6 as image.nii.gz",
+        ),
+        (
+            "other place",
+            "label.nii.gz: its affine differs from that of image.nii.gz, expected the same grid",
+        ),
         ("turned", "its axes run towards LAS, expected RAS as those of image.nii.gz"),
         ("half labels", "label.nii.gz: has label values 0.5, 1.5, 4.5, expected whole numbers"),
-        ("negative labels", "label.nii.gz: has label values -1, expected whole numbers from 0 to 65535"),
+        (
+            "negative labels",
+            "label.nii.gz: has label values -1, expected whole numbers from 0 to 65535",
+        ),
     ],
 )
 def test_mistakes_in_nifti_files(tmp_path, mistake, expected):
@@ -218,7 +253,9 @@ def test_mistakes_in_other_formats(tmp_path, ending):
 
 
 def test_label_values_that_nobody_named(tmp_path):
-    source = write_msd(tmp_path / "raw", cases=("1", "2"), labels={"0": "background", "1": "liver", "2": "tumour"})
+    source = write_msd(
+        tmp_path / "raw", cases=("1", "2"), labels={"0": "background", "1": "liver", "2": "tumour"}
+    )
     write_raw_nifti(source / "labelsTr/1.nii.gz", blob_scan(values=(1, 7))[1], OBLIQUE)
     sentence = refuse(msd.plan(source), tmp_path / "out")
     assert "labelsTr/1.nii.gz: has label values 7, expected 0 and 1 liver, 2 tumour" in sentence
@@ -228,12 +265,17 @@ def test_label_values_that_nobody_named(tmp_path):
     label = source / "patient1_C0_manual.nii.gz"
     write_raw_nifti(label, labels, nibabel.load(source / "patient1_C0.nii.gz").affine)
     sentence = refuse(cmr.plan(source), tmp_path / "out_cmr")
-    assert "has label values 420, expected 0 and 200 lv_myocardium, 500 lv_blood_pool, 600 right_ventricle" in sentence
+    assert (
+        "has label values 420, expected 0 and 200 lv_myocardium, 500 lv_blood_pool, 600 right_ventricle"
+        in sentence
+    )
 
 
 def test_btcv_mistakes(tmp_path):
     source = write_btcv(tmp_path / "raw", numbers=(1, 2), slices=2)
-    write_raw_nifti(source / "img/img0001.nii.gz", np.arange(256 * 256 * 2, dtype=np.int32).reshape(256, 256, 2))
+    write_raw_nifti(
+        source / "img/img0001.nii.gz", np.arange(256 * 256 * 2, dtype=np.int32).reshape(256, 256, 2)
+    )
     write_raw_nifti(source / "label/label0001.nii.gz", np.zeros((256, 256, 2), dtype=np.uint8))
     assert "has 256 x 256 pixels a slice, expected 512 x 512 as all of BTCV" in refuse(
         btcv.plan(source), tmp_path / "out", "0"
@@ -242,7 +284,9 @@ def test_btcv_mistakes(tmp_path):
     voxels[0, 0, 0] = 500
     write_raw_nifti(source / "img/img0001.nii.gz", voxels)
     write_raw_nifti(source / "label/label0001.nii.gz", np.zeros((512, 512, 2), dtype=np.uint8))
-    assert "every voxel is 275 after clipping to -125..275" in refuse(btcv.plan(source), tmp_path / "out", "0")
+    assert "every voxel is 275 after clipping to -125..275" in refuse(
+        btcv.plan(source), tmp_path / "out", "0"
+    )
     (source / "label/label0001.nii.gz").unlink()
     with pytest.raises(FssegError, match=r"image without its partner for 1 case\(s\): 0001"):
         btcv.plan(source)
@@ -254,7 +298,10 @@ def test_a_sheared_affine_cannot_be_resampled_but_an_oblique_one_can(tmp_path):
         path = source / f"patient1_C0{what}.nii.gz"
         write_raw_nifti(path, np.asanyarray(nibabel.load(path).dataobj), OBLIQUE)
     sentence = refuse(cmr.plan(source), tmp_path / "out")
-    assert "its axes are not at right angles (a sheared affine" in sentence and "SimpleITK refuses" in sentence
+    assert (
+        "its axes are not at right angles (a sheared affine" in sentence
+        and "SimpleITK refuses" in sentence
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,7 +311,10 @@ def test_a_sheared_affine_cannot_be_resampled_but_an_oblique_one_can(tmp_path):
             lambda root: chaos.plan(root / "nowhere"),
             "nowhere: there is no such folder; expected the CHAOS training set",
         ),
-        (lambda root: chaos.plan(root / "file"), "file: is a file; expected the CHAOS training set"),
+        (
+            lambda root: chaos.plan(root / "file"),
+            "file: is a file; expected the CHAOS training set",
+        ),
         (
             lambda root: chaos.plan(root),
             r"found no \*/T2SPIR/DICOM_anon in .*; expected the CHAOS training set with MR/",
@@ -273,8 +323,14 @@ def test_a_sheared_affine_cannot_be_resampled_but_an_oblique_one_can(tmp_path):
             lambda root: btcv.plan(root),
             r"found no img/img\*.nii\* in .*RawData/Training.*; expected the BTCV training set",
         ),
-        (lambda root: cmr.plan(root), "found no patient<k>_C0_manual.nii.gz in it; expected the MS-CMRSeg set"),
-        (lambda root: msd.plan(root), "dataset.json: there is no such file; expected the folder with dataset.json"),
+        (
+            lambda root: cmr.plan(root),
+            "found no patient<k>_C0_manual.nii.gz in it; expected the MS-CMRSeg set",
+        ),
+        (
+            lambda root: msd.plan(root),
+            "dataset.json: there is no such file; expected the folder with dataset.json",
+        ),
         (
             lambda root: nifti.plan(root, "{case}.nii", "{case}_l.nii"),
             "found no image, expected files named {case}.nii",
@@ -283,7 +339,10 @@ def test_a_sheared_affine_cannot_be_resampled_but_an_oblique_one_can(tmp_path):
             lambda root: nifti.plan(root, "a.nii", "{case}.nii"),
             "--image a.nii: expected a path below --source with {case}",
         ),
-        (lambda root: nifti.plan(root, "{case}.nii", "/x/{case}"), "--label /x/{case}: expected a path below --source"),
+        (
+            lambda root: nifti.plan(root, "{case}.nii", "/x/{case}"),
+            "--label /x/{case}: expected a path below --source",
+        ),
     ],
 )
 def test_sources_of_another_layout(tmp_path, make_plan, expected):
@@ -298,7 +357,9 @@ def test_pairs_without_partners_are_listed(tmp_path):
     (source / "labels/3_seg.nii.gz").unlink()
     with pytest.raises(FssegError) as caught:
         nifti.plan(source, "sub-{case}/anat/sub-{case}_T2w.nii.gz", "labels/{case}_seg.nii.gz")
-    assert "image without its partner for 1 case(s): 3; expected labels/{case}_seg.nii.gz" in str(caught.value)
+    assert "image without its partner for 1 case(s): 3; expected labels/{case}_seg.nii.gz" in str(
+        caught.value
+    )
     assert "label without its partner for 1 case(s): 2;" in str(caught.value)
     shutil.copy(source / "sub-1/anat/sub-1_T2w.nii.gz", source / "sub-1/anat/sub-1_T1w.nii.gz")
     with pytest.raises(FssegError, match="finds two files for case 1"):
@@ -307,7 +368,9 @@ def test_pairs_without_partners_are_listed(tmp_path):
 
 def test_simpleitk_may_be_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(FssegError, match=r"needs SimpleITK, which is not installed; install fsseg\[prepare\]"):
+    with pytest.raises(
+        FssegError, match=r"needs SimpleITK, which is not installed; install fsseg\[prepare\]"
+    ):
         chaos.plan(tmp_path)
     source = write_msd(tmp_path / "raw", cases=("1",))
     prepare(msd.plan(source), tmp_path / "out", jobs=1).raise_problems()  # which resamples nothing
@@ -332,11 +395,16 @@ def test_the_shell_prepares_and_says_what_comes_next(tmp_path, shell):
     write_chaos_patient(tmp_path / "raw/MR/7", *chaos_scan(organs=(1, 4)))
     done = shell("chaos", "--source", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", 1)
     assert done.returncode == 0, done.stderr
-    assert "1 cases prepared, 0 there already, 0 failed" in done.stdout and "prepare 1/1" in done.stderr
+    assert (
+        "1 cases prepared, 0 there already, 0 failed" in done.stdout
+        and "prepare 1/1" in done.stderr
+    )
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     row = next(line for line in done.stdout.splitlines() if line.startswith("spleen")).split()
     assert row == ["spleen", "1", str(manifest["cases"]["7"]["voxels"]["4"])]
-    assert next(line for line in done.stdout.splitlines() if line.startswith("right_kidney")).split()[1:] == ["0", "0"]
+    assert next(
+        line for line in done.stdout.splitlines() if line.startswith("right_kidney")
+    ).split()[1:] == ["0", "0"]
     assert f"fsseg check {tmp_path / 'out'}" in done.stdout
     assert f"fsseg run recipes/tpm_mp5_linest.toml --data {tmp_path / 'out'}" in done.stdout
     assert (
@@ -347,24 +415,48 @@ def test_the_shell_prepares_and_says_what_comes_next(tmp_path, shell):
 
 def test_the_shell_takes_the_options_of_every_layout(tmp_path, shell):
     done = shell(
-        "cmr", "--source", write_cmr(tmp_path / "cmr", numbers=(1,)), "--out", tmp_path / "out_cmr", "--jobs", 1
+        "cmr",
+        "--source",
+        write_cmr(tmp_path / "cmr", numbers=(1,)),
+        "--out",
+        tmp_path / "out_cmr",
+        "--jobs",
+        1,
     )
     assert done.returncode == 0, done.stderr
     source = write_btcv(tmp_path / "btcv", numbers=(1,), slices=2)
     done = shell("btcv", "--source", source, "--out", tmp_path / "out_btcv", "--as-published")
     assert done.returncode == 0, done.stderr
-    assert nibabel.load(tmp_path / "out_btcv/sabs_CT_normalized/image_0.nii.gz").shape == (257, 257, 3)
+    assert nibabel.load(tmp_path / "out_btcv/sabs_CT_normalized/image_0.nii.gz").shape == (
+        257,
+        257,
+        3,
+    )
     source = write_msd(tmp_path / "msd", modality={"0": "ADC", "1": "T2"}, channels=2)
     assert shell("msd", "--source", source, "--out", tmp_path / "out_msd").returncode == 2
     assert (
-        shell("msd", "--source", source, "--out", tmp_path / "out_msd", "--channel", "T2", "--jobs", 1).returncode == 0
+        shell(
+            "msd", "--source", source, "--out", tmp_path / "out_msd", "--channel", "T2", "--jobs", 1
+        ).returncode
+        == 0
     )
-    options = ["--image", "sub-{case}/anat/*.nii.gz", "--label", "labels/{case}_seg.nii.gz", "--name", "mine"]
+    options = [
+        "--image",
+        "sub-{case}/anat/*.nii.gz",
+        "--label",
+        "labels/{case}_seg.nii.gz",
+        "--name",
+        "mine",
+    ]
     options += ["--class", "liver=1", "--class", "spleen=4", "--modality", "CT", "--jobs", 1]
-    done = shell("nifti", "--source", write_pairs(tmp_path / "pairs"), "--out", tmp_path / "out", *options)
+    done = shell(
+        "nifti", "--source", write_pairs(tmp_path / "pairs"), "--out", tmp_path / "out", *options
+    )
     assert done.returncode == 0, done.stderr
     table = tomllib.loads((tmp_path / "out/dataset.toml").read_text())
-    assert table["classes"] == {"liver": 1, "spleen": 4} and table["intensity"] == {"window": [-125, 275]}
+    assert table["classes"] == {"liver": 1, "spleen": 4} and table["intensity"] == {
+        "window": [-125, 275]
+    }
     assert (table["name"], table["modality"]) == ("mine", "CT")
 
 
@@ -377,7 +469,10 @@ def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, shell):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "1 cases prepared, 0 there already, 2 failed" in done.stdout
     assert "Error: 2 of 3 cases could not be prepared" in done.stderr
-    assert "1_seg.nii.gz: cannot be read" in done.stderr and "3_seg.nii.gz: cannot be read" in done.stderr
+    assert (
+        "1_seg.nii.gz: cannot be read" in done.stderr
+        and "3_seg.nii.gz: cannot be read" in done.stderr
+    )
     assert "--class liver: expected NAME=VALUE" in shell(
         "nifti", "--source", source, "--out", tmp_path / "out", *options, "--class", "liver"
     ).stderr  # fmt: skip
@@ -385,9 +480,15 @@ def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, shell):
 
 def test_the_commands_explain_themselves_and_start_fast():
     code = "import sys; import fsseg.cli.prepare; print([name for name in ('torch', 'numpy', 'SimpleITK') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
     code = "import sys; import fsseg.prepare.engine as e, fsseg.prepare.layouts.chaos; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "False"
+    )
 
 
 @pytest.mark.parametrize("command", ["chaos", "btcv", "cmr", "msd", "nifti"])

@@ -62,15 +62,25 @@ def test_a_second_run_reads_no_training_scan(tmp_path, cache, read):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "data")))
     data, cold = sampler_of(recipe)
     assert set(read) >= set(data.folds[0].training)
-    content, evaluated = data.training_content(data.folds[0]), data.evaluation_content(data.folds[0])
+    content, evaluated = (
+        data.training_content(data.folds[0]),
+        data.evaluation_content(data.folds[0]),
+    )
     read.clear()
     again, warm = sampler_of(recipe)
     assert not read
-    assert again.training_content(data.folds[0]) == content and again.evaluation_content(data.folds[0]) == evaluated
+    assert (
+        again.training_content(data.folds[0]) == content
+        and again.evaluation_content(data.folds[0]) == evaluated
+    )
     for one, other in zip(cold.scans, warm.scans):
         assert one.case == other.case and one.fill == other.fill
-        assert torch.equal(one.images, other.images) and torch.equal(one.supervoxels, other.supervoxels)
-        assert (one.table.ids == other.table.ids).all() and (one.table.counts == other.table.counts).all()
+        assert torch.equal(one.images, other.images) and torch.equal(
+            one.supervoxels, other.supervoxels
+        )
+        assert (one.table.ids == other.table.ids).all() and (
+            one.table.counts == other.table.counts
+        ).all()
 
 
 def linked(root, times):
@@ -79,7 +89,9 @@ def linked(root, times):
         number = int(image.name.split("_")[1].split(".")[0])
         for more in range(1, times):
             for kind in ("image", "label"):
-                os.symlink(root / f"{kind}_{number}.nii.gz", root / f"{kind}_{100 * more + number}.nii.gz")
+                os.symlink(
+                    root / f"{kind}_{number}.nii.gz", root / f"{kind}_{100 * more + number}.nii.gz"
+                )
     return root
 
 
@@ -87,7 +99,9 @@ def linked(root, times):
 def test_a_start_reads_nothing_twice_whatever_the_number_of_cases(tmp_path, cache, read, protocol):
     """Ten cases linked ten times, all folds: everything that is found before training, from ten scans and from none."""
     root = linked(make_folder(tmp_path / "data"), 10)
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"protocol.fold": "all", "protocol.name": protocol})
+    recipe = fsseg.load_recipe(
+        write_recipe(tmp_path, root), {"protocol.fold": "all", "protocol.name": protocol}
+    )
     folds = plan(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
     facts = folds[0].data.facts
     assert len(facts) == 100 and len({fact.image for fact in facts.values()}) == 10
@@ -123,11 +137,16 @@ def test_what_slices_show_is_what_their_labels_show(tmp_path, cache):
         labels[4, 3, 3] = 2  # in none of the pixels that are left of four
         write_nifti(root / f"label_{case}.nii.gz", labels)
     for name in ("ep1", "alp_3chunk", "ep2_multi"):
-        recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"grid.max_size": 16, "protocol.name": name})
+        recipe = fsseg.load_recipe(
+            write_recipe(tmp_path, root), {"grid.max_size": 16, "protocol.name": name}
+        )
         data = RunData(recipe, Silent())
         [fold] = data.folds
         scans = data.scans(fold, "zscore")
-        facts, voxels = data.assignments(fold, scans, 0), assign(data.protocol, fold, scans, data.classes, 0)
+        facts, voxels = (
+            data.assignments(fold, scans, 0),
+            assign(data.protocol, fold, scans, data.classes, 0),
+        )
         for one, other in zip(facts, voxels, strict=True):
             assert replace(one, support=other.support) == other
             assert torch.equal(one.support.images, other.support.images)
@@ -145,13 +164,17 @@ def test_a_scan_that_changes_while_a_run_uses_it_is_an_error(tmp_path, cache):
     labels = np.asarray(nibabel.load(path).dataobj).T.copy()
     labels[0, 0, 0] = 2
     write_nifti(path, labels)
-    with pytest.raises(FssegError, match=f"case {fold.queries[0]}: it has other voxels .*; run again"):
+    with pytest.raises(
+        FssegError, match=f"case {fold.queries[0]}: it has other voxels .*; run again"
+    ):
         data.scans(fold, "zscore")[fold.queries[0]]
     again = RunData(recipe, Silent())
     assert (again.scans(fold, "zscore")[fold.queries[0]].truth == 2).sum() == (labels == 2).sum()
 
 
-def test_a_scan_whose_change_no_fingerprint_shows_is_found_when_it_is_read(tmp_path, cache, monkeypatch):
+def test_a_scan_whose_change_no_fingerprint_shows_is_found_when_it_is_read(
+    tmp_path, cache, monkeypatch
+):
     root = make_folder(tmp_path / "data")
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
     monkeypatch.setattr(NiftiFolder, "fingerprint", lambda self, case: case)
@@ -172,7 +195,9 @@ def test_computing_supervoxels_ahead_leaves_facts_too(tmp_path, cache, read):
     assert len(list(cache.glob("facts/*.json"))) == len(read) == 10
     read.clear()
     data, _ = sampler_of(recipe)
-    assert read == Counter(data.folds[0].training), "to scale them as the backbone asks, and not to look at them"
+    assert read == Counter(data.folds[0].training), (
+        "to scale them as the backbone asks, and not to look at them"
+    )
 
 
 def test_facts_follow_an_option_of_the_dataset_that_files_do_not_show(cache):
@@ -213,7 +238,9 @@ def test_a_changed_file_is_read_again(tmp_path, cache, read):
 @pytest.mark.parametrize("name", ["images.npy", "supervoxels.npy", "table.npy", "about.json"])
 @pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
 def test_a_damaged_entry_is_made_again(tmp_path, cache, name, damage):
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "data", cases=10, size=64, slices=4)))
+    recipe = fsseg.load_recipe(
+        write_recipe(tmp_path, make_folder(tmp_path / "data", cases=10, size=64, slices=4))
+    )
     _, cold = sampler_of(recipe)
     expected = cold.scans[0].images.clone(), cold.scans[0].supervoxels.clone()
     for path in cache.glob(f"training/*/{name}"):
@@ -224,7 +251,9 @@ def test_a_damaged_entry_is_made_again(tmp_path, cache, name, damage):
     for path in cache.glob("facts/*.json"):
         path.write_text(json.dumps({"image": "?"}) if damage == "cut" else "{")
     _, again = sampler_of(recipe)
-    assert torch.equal(again.scans[0].images, expected[0]) and torch.equal(again.scans[0].supervoxels, expected[1])
+    assert torch.equal(again.scans[0].images, expected[0]) and torch.equal(
+        again.scans[0].supervoxels, expected[1]
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
@@ -232,7 +261,9 @@ def test_a_damaged_array_is_computed_again(cache, damage):
     """Also one that would still be read, with a few other numbers in it."""
     array, asked = np.arange(40, dtype=np.int32).reshape(5, 8), []
     compute = lambda: (asked.append(1), array)[1]  # noqa: E731
-    assert (cached("test", "a", compute) == array).all() and (cached("test", "a", compute) == array).all()
+    assert (cached("test", "a", compute) == array).all() and (
+        cached("test", "a", compute) == array
+    ).all()
     [path] = cache.glob("test/*.npy")
     whole = path.read_bytes()
     assert len(asked) == 1 and (np.load(path) == array).all()
@@ -240,7 +271,9 @@ def test_a_damaged_array_is_computed_again(cache, damage):
     flipped[150] ^= 1
     other = io.BytesIO()
     np.save(other, array + 1)
-    path.write_bytes({"cut": whole[:-9], "flip": bytes(flipped), "empty": b"", "other": other.getvalue()}[damage])
+    path.write_bytes(
+        {"cut": whole[:-9], "flip": bytes(flipped), "empty": b"", "other": other.getvalue()}[damage]
+    )
     assert (cached("test", "a", compute) == array).all() and len(asked) == 2
     assert path.read_bytes() == whole and [file.name for file in cache.rglob("test/*")] == ["a.npy"]
 
@@ -261,7 +294,9 @@ def test_a_dataset_without_fingerprints_is_read_each_time(tmp_path, cache, read,
     """Third-party datasets need no `fingerprint`; what is made of their scans is kept by content all the same."""
     usual = ComponentTable.build
     monkeypatch.setattr(
-        ComponentTable, "build", lambda self, kind: Bare(usual(self, kind)) if kind == "dataset" else usual(self, kind)
+        ComponentTable,
+        "build",
+        lambda self, kind: Bare(usual(self, kind)) if kind == "dataset" else usual(self, kind),
     )
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "data")))
     data, cold = sampler_of(recipe)
@@ -277,13 +312,16 @@ def test_maps_hold_no_files_open_and_are_not_written_through(tmp_path):
     np.save(tmp_path / "a.npy", array)
     before = (tmp_path / "a.npy").read_bytes()
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    mapped = [map_array(tmp_path / "a.npy") for _ in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4 + 50)][
-        :2000
-    ]
+    mapped = [
+        map_array(tmp_path / "a.npy")
+        for _ in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4 + 50)
+    ][:2000]
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
     assert mapped[0].dtype == torch.int32 and torch.equal(mapped[-1], torch.from_numpy(array))
     mapped[0] += 1
-    assert (tmp_path / "a.npy").read_bytes() == before and torch.equal(mapped[1], torch.from_numpy(array))
+    assert (tmp_path / "a.npy").read_bytes() == before and torch.equal(
+        mapped[1], torch.from_numpy(array)
+    )
 
 
 def test_threads_read_headers_where_the_interpreter_would_lose_count(tmp_path, cache):

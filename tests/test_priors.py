@@ -11,7 +11,10 @@ def test_clipping_survives_any_log_odds():
     assert clip_prior(np.array([-1e6, 0.0, 1e6])).tolist() == [1e-3, 0.5, 1 - 1e-3]
 
 
-@given(st.lists(st.floats(-8, 8), min_size=1, max_size=5), st.lists(st.floats(-8, 8), min_size=5, max_size=5))
+@given(
+    st.lists(st.floats(-8, 8), min_size=1, max_size=5),
+    st.lists(st.floats(-8, 8), min_size=5, max_size=5),
+)
 @settings(deadline=None)
 def test_pooling_equals_the_published_shares(foreground, background):
     """pi = mean e^f / (mean e^f + sum e^b), written out in probabilities."""
@@ -50,7 +53,9 @@ def test_the_pooled_fit_is_where_a_plain_divergence_is_smallest():
         total = 0.0
         for ways, log_odds_ in zip(described, ideal):
             target = 1 / (1 + np.exp(-log_odds_))
-            odds = np.mean([np.exp(ways[c] @ coefficients[:2] + coefficients[2]) for c in range(len(ways))])
+            odds = np.mean(
+                [np.exp(ways[c] @ coefficients[:2] + coefficients[2]) for c in range(len(ways))]
+            )
             p = odds / (1 + odds)
             total += target * np.log(target / p) + (1 - target) * np.log((1 - target) / (1 - p))
         return total / len(described)

@@ -8,7 +8,9 @@ from fsseg import FssegError
 from fsseg.data.folds import FOLD_SCHEMES, disjoint_folds, listed_folds, make_fold
 from fsseg.recipe.protocols import PROTOCOLS, choose_classes, protocol_hash
 
-CHAOS = [str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)]
+CHAOS = [
+    str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)
+]
 
 
 def test_hansen2022_are_the_published_chaos_folds():
@@ -18,7 +20,10 @@ def test_hansen2022_are_the_published_chaos_folds():
     assert ranks == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15], [0, 16, 17, 18]]
     assert [CHAOS.index(fold.support) for fold in folds] == [4, 8, 12, 16, 19]
     for fold in folds:
-        assert set(fold.training) == set(CHAOS) - {fold.support, *fold.queries} and len(fold.training) == 15
+        assert (
+            set(fold.training) == set(CHAOS) - {fold.support, *fold.queries}
+            and len(fold.training) == 15
+        )
 
 
 def test_hansen2022_are_the_published_cmr_folds():
@@ -66,7 +71,9 @@ def test_folds_can_be_listed_with_the_support_last():
     assert scheme.folds == 2
     fold = make_fold(scheme, ["a", "b", "c", "d", "e", "f"], 1)
     assert (fold.support, fold.queries, fold.training) == ("d", ("b", "e"), ("a", "c", "f"))
-    with pytest.raises(FssegError, match="fold 0 of the dataset's list: there is no case c; the cases are a, b"):
+    with pytest.raises(
+        FssegError, match="fold 0 of the dataset's list: there is no case c; the cases are a, b"
+    ):
         make_fold(scheme, ["a", "b"], 0)
 
 
@@ -135,26 +142,38 @@ def test_circular_supports_repair_the_published_folds():
     for index in range(5):
         assert make_fold(published, CHAOS, index, "circular") == make_fold(repaired, CHAOS, index)
     circular = replace(PROTOCOLS["ep2"], support="circular")
-    assert protocol_hash(circular, published, {1: "liver"}) == protocol_hash(PROTOCOLS["ep2"], repaired, {1: "liver"})
-    assert protocol_hash(circular, published, {1: "liver"}) != protocol_hash(PROTOCOLS["ep2"], published, {1: "liver"})
+    assert protocol_hash(circular, published, {1: "liver"}) == protocol_hash(
+        PROTOCOLS["ep2"], repaired, {1: "liver"}
+    )
+    assert protocol_hash(circular, published, {1: "liver"}) != protocol_hash(
+        PROTOCOLS["ep2"], published, {1: "liver"}
+    )
 
 
 def test_listed_folds_name_their_supports():
     scheme = listed_folds([["c", "a"], ["b", "d"]])
-    with pytest.raises(FssegError, match='protocol.support: is "circular", but the dataset lists its folds and names'):
+    with pytest.raises(
+        FssegError,
+        match='protocol.support: is "circular", but the dataset lists its folds and names',
+    ):
         make_fold(scheme, ["a", "b", "c", "d", "e"], 0, "circular")
     for support in ("last", "each"):
         assert make_fold(scheme, ["a", "b", "c", "d", "e"], 0, support).support == "a"
 
 
 def test_what_cannot_be_divided():
-    with pytest.raises(FssegError, match='21 cases, expected 20 or 35 as published; set protocol.folds to "disjoint5"'):
+    with pytest.raises(
+        FssegError,
+        match='21 cases, expected 20 or 35 as published; set protocol.folds to "disjoint5"',
+    ):
         make_fold(FOLD_SCHEMES["hansen2022"], [*CHAOS, "40"], 0)
     with pytest.raises(FssegError, match="hansen2022 has folds 0 to 4"):
         make_fold(FOLD_SCHEMES["hansen2022"], CHAOS, 5)
     with pytest.raises(FssegError, match="leave 1 for it, expected at least 2"):
         make_fold(FOLD_SCHEMES["disjoint5"], CHAOS[:7], 0)
-    with pytest.raises(FssegError, match="leave 1 for it, expected at least 2 .* so 5 cases in all"):
+    with pytest.raises(
+        FssegError, match="leave 1 for it, expected at least 2 .* so 5 cases in all"
+    ):
         make_fold(FOLD_SCHEMES["disjoint5"], CHAOS[:4], 2, "circular")
     one_fold = replace(FOLD_SCHEMES["disjoint5"], folds=1)
     with pytest.raises(FssegError, match="no case is left for training"):
@@ -178,5 +197,7 @@ def test_some_of_the_classes():
     assert choose_classes(classes, None) == classes
     assert choose_classes(classes, ["spleen", "liver"]) == {1: "liver", 4: "spleen"}
     assert list(choose_classes(classes, ["spleen", "liver"])) == [1, 4], "in the dataset's order"
-    with pytest.raises(FssegError, match="the dataset has no class 'speen'; did you mean 'spleen'?"):
+    with pytest.raises(
+        FssegError, match="the dataset has no class 'speen'; did you mean 'spleen'?"
+    ):
         choose_classes(classes, ["liver", "speen"])

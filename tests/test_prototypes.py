@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fsseg import EmGmm, FssegError, Map
+from fsseg import EmGmm, FssegError, MaskedAverage
 from fsseg.model.prototypes import Pixels
 
 
@@ -18,15 +18,19 @@ def test_map_equals_pooling_of_resized_features():
     expected = torch.zeros(2, 8)
     for way in range(2):
         for shot in range(3):
-            fine = F.interpolate(features[way, shot][None], size=(40, 56), mode="bilinear", align_corners=False)[0]
-            expected[way] += fine[:, masks[way, shot]].sum(dim=1) / (masks[way, shot].sum() + 1e-5) / 3
-    made = Map()(features, masks)
+            fine = F.interpolate(
+                features[way, shot][None], size=(40, 56), mode="bilinear", align_corners=False
+            )[0]
+            expected[way] += (
+                fine[:, masks[way, shot]].sum(dim=1) / (masks[way, shot].sum() + 1e-5) / 3
+            )
+    made = MaskedAverage()(features, masks)
     assert torch.allclose(made.foreground[:, 0], expected, rtol=0, atol=1e-6)
     assert made.weights.tolist() == [[1.0], [1.0]]
 
 
 def test_map_of_an_empty_mask_is_zero():
-    made = Map()(torch.randn(1, 1, 4, 3, 3), torch.zeros(1, 1, 24, 24, dtype=torch.bool))
+    made = MaskedAverage()(torch.randn(1, 1, 4, 3, 3), torch.zeros(1, 1, 24, 24, dtype=torch.bool))
     assert made.foreground.abs().max() == 0
 
 
@@ -45,7 +49,12 @@ def slow_em(pixels, means, weights, sigma, steps):
         likelihoods.append(joint.sum(dim=1).log().sum().item())
         shares = joint / joint.sum(dim=1, keepdim=True)
         weights = shares.mean(dim=0)
-        means = torch.stack([F.normalize((shares[:, j, None] * pixels).sum(dim=0), dim=0) for j in range(len(means))])
+        means = torch.stack(
+            [
+                F.normalize((shares[:, j, None] * pixels).sum(dim=0), dim=0)
+                for j in range(len(means))
+            ]
+        )
     return means, weights, likelihoods
 
 
@@ -54,7 +63,8 @@ def slow_loss(pixels, means, weights, sigma):
     total = 0.0
     for pixel in pixels.double():
         densities = [
-            w * torch.exp(-(pixel - m).square().sum() / (2 * sigma**2)) for m, w in zip(means.double(), weights)
+            w * torch.exp(-(pixel - m).square().sum() / (2 * sigma**2))
+            for m, w in zip(means.double(), weights)
         ]
         total -= float(sum(densities).log())
     return total
@@ -119,11 +129,14 @@ def test_em_fits_the_pixels_of_all_shots_together(space):
     for way in range(2):
         pooled = []
         for shot in range(3):
-            fine = F.interpolate(features[way, shot][None], size=(40, 56), mode="bilinear", align_corners=False)[0]
+            fine = F.interpolate(
+                features[way, shot][None], size=(40, 56), mode="bilinear", align_corners=False
+            )[0]
             pooled += [fine[:, y, x] for y, x in masks[way, shot].nonzero().tolist()]
         pixels = torch.stack(pooled)
         means, weights = extractor.fit(
-            Pixels.of(F.normalize(pixels, dim=1) if space == "sphere" else pixels), torch.tensor(0.1).sqrt()
+            Pixels.of(F.normalize(pixels, dim=1) if space == "sphere" else pixels),
+            torch.tensor(0.1).sqrt(),
         )
         assert torch.allclose(made.foreground[way], means, atol=1e-4)
         assert torch.allclose(made.weights[way], weights, atol=1e-4)
@@ -136,7 +149,7 @@ def test_one_component_is_the_direction_of_map():
     masks = torch.zeros(1, 2, 12, 12, dtype=torch.bool)
     masks[:, :, 3:9, 2:7] = True
     single = EmGmm(count=1)(features, masks)
-    pooled = F.normalize(Map()(features, masks).foreground, dim=2)
+    pooled = F.normalize(MaskedAverage()(features, masks).foreground, dim=2)
     assert torch.allclose(single.foreground, pooled, atol=1e-5)
     assert single.weights.tolist() == [[1.0]]
 
@@ -167,8 +180,12 @@ def test_fewer_pixels_than_prototypes(pixels):
     masks = torch.zeros(1, 1, 24, 24, dtype=torch.bool)
     masks[0, 0, 10, 8 : 8 + pixels] = True
     extractor = EmGmm(count=5)
-    made = extractor(torch.randn(1, 1, 8, 24, 24, generator=torch.Generator().manual_seed(1)), masks)
-    assert made.weights.sum().item() == pytest.approx(1, abs=1e-6) and made.foreground.isfinite().all()
+    made = extractor(
+        torch.randn(1, 1, 8, 24, 24, generator=torch.Generator().manual_seed(1)), masks
+    )
+    assert (
+        made.weights.sum().item() == pytest.approx(1, abs=1e-6) and made.foreground.isfinite().all()
+    )
     points = F.normalize(torch.randn(pixels, 8, generator=torch.Generator().manual_seed(1)), dim=1)
     means, weights = extractor.fit(Pixels.of(points), torch.tensor(0.32))
     copied = extractor.fit(Pixels.of(points.repeat(5, 1)), torch.tensor(0.32))

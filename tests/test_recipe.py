@@ -70,10 +70,16 @@ def test_overrides_by_dotted_key(path):
 
 
 def test_naming_another_component_drops_the_options_of_the_old_one(path):
-    assert load_recipe(path, {"dataset.name": "nifti", "dataset.root": "x"}).dataset.options == {"root": "x"}
+    assert load_recipe(path, {"dataset.name": "nifti", "dataset.root": "x"}).dataset.options == {
+        "root": "x"
+    }
     assert load_recipe(path, {"dataset.name": "abdomen_phantom"}).dataset.options == {"seed": 4}
-    assert load_recipe(path, {"variants.1.threshold.name": "ce_t"}).variants[1].threshold.options == {}
-    assert load_recipe(path, {"variants.1.name": "five"}).variants[1].prototypes.options == {"count": 3}
+    assert (
+        load_recipe(path, {"variants.1.threshold.name": "ce_t"}).variants[1].threshold.options == {}
+    )
+    assert load_recipe(path, {"variants.1.name": "five"}).variants[1].prototypes.options == {
+        "count": 3
+    }
 
 
 def test_everything_wrong_is_reported_at_once(path):
@@ -115,14 +121,20 @@ def test_everything_wrong_is_reported_at_once(path):
         ({"variants.5.name": "x"}, "expected a number from 0 to 1, got '5'"),
         ({"seed.deep": 1}, "--set seed.deep"),
         ({"training.steps": "10"}, "[training]: steps: expected a valid integer, got '10'"),
-        ({"protocol.fold": "some"}, "[protocol]: fold: expected a valid integer or 'all', got 'some'"),
+        (
+            {"protocol.fold": "some"},
+            "[protocol]: fold: expected a valid integer or 'all', got 'some'",
+        ),
         (
             {"protocol.folds": "hansen"},
             "[protocol]: folds: expected 'dataset', 'hansen2022', 'hansen2022_circular', 'rpt_sabs', 'tpm_sabs', 'disjoint2', 'disjoint3' or 'disjoint5', got 'hansen'",
         ),
         ({"dataset": {"seed": 1}}, "[dataset]: name: is missing"),
         ({"variants": []}, "top level: variants: "),
-        ({"training.head": "adnett"}, "[training.head]: name: there is no head 'adnett'; did you mean 'adnet'?"),
+        (
+            {"training.head": "adnett"},
+            "[training.head]: name: there is no head 'adnett'; did you mean 'adnet'?",
+        ),
     ],
 )
 def test_single_mistakes(path, changes, expected):
@@ -155,11 +167,24 @@ def test_fields_can_be_changed_and_are_checked(path):
 
 def test_a_minimal_recipe_gets_the_papers_settings():
     recipe = parse_recipe(
-        {"dataset": "abdomen_phantom", "backbone": "timm", "variants": [{"name": "x", "threshold": "ce_t"}]}
+        {
+            "dataset": "abdomen_phantom",
+            "backbone": "timm",
+            "variants": [{"name": "x", "threshold": "ce_t"}],
+        }
     )
     training = recipe.training
-    assert (training.steps, training.learning_rate, training.decay, training.decay_every) == (50_000, 1e-3, 0.95, 1000)
-    assert (training.momentum, training.weight_decay, training.background_weight) == (0.9, 5e-4, 0.1)
+    assert (training.steps, training.learning_rate, training.decay, training.decay_every) == (
+        50_000,
+        1e-3,
+        0.95,
+        1000,
+    )
+    assert (training.momentum, training.weight_decay, training.background_weight) == (
+        0.9,
+        5e-4,
+        0.1,
+    )
     assert recipe.calibration.episodes == 1000
     assert isinstance(recipe, Recipe)
 

@@ -33,16 +33,23 @@ for write in (
 
 def test_a_full_disk_leaves_nothing(tmp_path):
     """Simulated by a limit on the size of files, which the system reports as it does a full disk."""
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True
+    )
     first, second = done.stdout.splitlines()
-    assert f"{tmp_path}/a.txt: the disk is full or the file too large (File too large); make room" in first
+    assert (
+        f"{tmp_path}/a.txt: the disk is full or the file too large (File too large); make room"
+        in first
+    )
     assert f"{tmp_path}/b: the disk is full or the file too large" in second
     assert list(tmp_path.iterdir()) == [] and done.stderr == ""
 
 
 def test_a_file_where_a_folder_should_be(tmp_path):
     (tmp_path / "x").write_text("")
-    with pytest.raises(FssegError, match="x: a file is where a folder is expected .*; choose another folder"):
+    with pytest.raises(
+        FssegError, match="x: a file is where a folder is expected .*; choose another folder"
+    ):
         write_text(tmp_path / "x" / "y.txt", "")
     with pytest.raises(FssegError, match="x: a file is where a folder is expected"):
         fill_folder(tmp_path / "x" / "y", lambda folder: None)
@@ -73,7 +80,9 @@ def test_a_damaged_file_is_a_sentence(tmp_path, content):
     if not content:
         assert read_scores(tmp_path / "scores.jsonl") == []
         return
-    with pytest.raises(FssegError, match="scores.jsonl: damaged .*; run the recipe again with --fresh"):
+    with pytest.raises(
+        FssegError, match="scores.jsonl: damaged .*; run the recipe again with --fresh"
+    ):
         read_scores(tmp_path / "scores.jsonl")
 
 

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import fsseg
-from fsseg import Amount, CeT, Component3d, Fixed, Map, Position, QueryInformed, Segmenter, Smooth3d, Tpm
+from fsseg import (
+    Amount,
+    CeT,
+    Component3d,
+    Fixed,
+    MaskedAverage,
+    Position,
+    QueryInformed,
+    Segmenter,
+    Smooth3d,
+    Tpm,
+)
 from fsseg.errors import RecipeError
 from fsseg.evaluation.decisions import read_decisions
 from fsseg.model.refiners import body_extent, heaviest_components, keep_amount
@@ -84,7 +95,9 @@ def test_the_heaviest_component_against_flooding(seed, connectivity):
                     left.remove(there)
                     found.add(there)
                     todo.append(there)
-        best = max(best, (float(sum(values[place] for place in found)), found), key=lambda pair: pair[0])
+        best = max(
+            best, (float(sum(values[place] for place in found)), found), key=lambda pair: pair[0]
+        )
     kept = heaviest_components(torch.from_numpy(values)[:, None], connectivity)[:, 0]
     assert {tuple(place) for place in kept.nonzero().tolist()} == best[1]
 
@@ -112,27 +125,37 @@ def test_the_amount_stays(seed, ways):
             assert ranked[:, way][chosen].min() > ranked[:, way][~chosen].max()
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 8), (7, 8), (8, 8), (20, 20), (32, 32), (33, 32), (60, 32)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(0, 8), (7, 8), (8, 8), (20, 20), (32, 32), (33, 32), (60, 32)]
+)
 def test_the_amount_is_kept_within_limits(before, after):
     """An area of 64 pixels of 1 mm: 8 ** 3 = 512 mm3 with depth 1, which are 16 cells of 2 x 4 x 4 mm."""
     margins = samples.random(4, 1, 4, 4, seed=2)
     order = margins.flatten().sort(descending=True).values
-    margins = margins - (order[before] + order[max(before - 1, 0)]) / 2 if before else margins - order[0]
+    margins = (
+        margins - (order[before] + order[max(before - 1, 0)]) / 2 if before else margins - order[0]
+    )
     mask = torch.zeros(16, 16, dtype=torch.bool)
     mask[4:12, 4:12] = True
     support = Support(torch.ones(1, 1, 16, 16), mask[None, None], torch.full((1, 1), 0.5))
     query = Query(torch.ones(4, 16, 16), torch.linspace(0, 1, 4), (2.0, 1.0, 1.0))
-    shown = QueryVolume(support, Prototypes(torch.ones(1, 1, 3), torch.ones(1, 1)), query, torch.ones(4, 3, 4, 4))
+    shown = QueryVolume(
+        support, Prototypes(torch.ones(1, 1, 3), torch.ones(1, 1)), query, torch.ones(4, 3, 4, 4)
+    )
     refined = Amount(depth=1.0, factor=2.0)(margins, shown)
     assert ((margins > 0).sum(), (refined > 0).sum()) == (before, after)
-    assert torch.equal(refined.flatten().argsort(), margins.flatten().argsort()), "the ranking stays"
+    assert torch.equal(refined.flatten().argsort(), margins.flatten().argsort()), (
+        "the ranking stays"
+    )
     assert before != after or torch.equal(refined, margins)
 
 
 def test_the_body_is_found_by_its_brightness():
     images = torch.zeros(5, 32, 48)
     images[:4, 8:24, 16:40] = 1.0
-    images[3, 0:32, 0:48] = 1.0  # one slice that is framed differently, and the last one shows nothing
+    images[3, 0:32, 0:48] = (
+        1.0  # one slice that is framed differently, and the last one shows nothing
+    )
     assert body_extent(images, (8, 12)) == ((2.0, 6.0), (4.0, 10.0))
     assert body_extent(torch.zeros(2, 32, 48), (8, 12)) == ((0.0, 8.0), (0.0, 12.0))
 
@@ -154,7 +177,9 @@ def test_the_density_of_places_by_hand():
     (my, vy), (mx, vx) = variances
     for z in range(3):
         expected = -0.5 * (
-            ((place - my) ** 2 / vy)[:, None] + ((place - mx) ** 2 / vx)[None] + ((z / 2 - 0.5) / 0.5) ** 2
+            ((place - my) ** 2 / vy)[:, None]
+            + ((place - mx) ** 2 / vx)[None]
+            + ((z / 2 - 0.5) / 0.5) ** 2
         )
         assert torch.allclose(density[z, 0], expected, atol=1e-5), z
 
@@ -171,7 +196,9 @@ def test_position_tells_left_from_right():
     shown = volume(torch.ones(5, 3, 8, 8), mask=mask, images=images)
     refined = Component3d()(Position()(margins, shown), shown)
     assert (refined[:, 0, :, :4] > 0).any() and not (refined[:, 0, :, 4:] > 0).any()
-    assert (Component3d()(margins, shown)[:, 0, :, 4:] > 0).any(), "without it the heavier one would have stayed"
+    assert (Component3d()(margins, shown)[:, 0, :, 4:] > 0).any(), (
+        "without it the heavier one would have stayed"
+    )
 
 
 def two_kinds(noise=0.05):
@@ -199,7 +226,9 @@ def test_the_query_tells_what_the_class_looks_like_there():
 def test_query_informed_is_the_plain_formula(method):
     margins, shown = two_kinds()
     refined = QueryInformed(method=method, share=1.0, weight=1.0, ridge=0.1)(margins, shown)
-    cells = torch.nn.functional.normalize(shown.features.double(), dim=1).movedim(1, -1).reshape(-1, 16)
+    cells = (
+        torch.nn.functional.normalize(shown.features.double(), dim=1).movedim(1, -1).reshape(-1, 16)
+    )
     cells = cells - cells.mean(dim=0)
     direction = cells[(margins[:, 0] > 0).flatten()].mean(dim=0)
     if method == "discriminant":
@@ -221,12 +250,16 @@ def test_a_share_learns_from_the_clearest_cells():
 
 
 def segmenter(*refiners, threshold=None):
-    return Segmenter(TinyBackbone(), Map(), Tpm(), threshold or CeT(), refiners=refiners).eval()
+    return Segmenter(
+        TinyBackbone(), MaskedAverage(), Tpm(), threshold or CeT(), refiners=refiners
+    ).eval()
 
 
 def shown_pair():
     support = Support(samples.random(1, 1, 64, 64), samples.masks(size=64), torch.full((1, 1), 0.5))
-    return support, Query(samples.random(5, 64, 64, seed=9), torch.linspace(0, 1, 5), (5.0, 1.0, 1.0))
+    return support, Query(
+        samples.random(5, 64, 64, seed=9), torch.linspace(0, 1, 5), (5.0, 1.0, 1.0)
+    )
 
 
 class Nothing:
@@ -240,14 +273,21 @@ class Nothing:
 @torch.no_grad()
 def test_the_segmenter_hands_over_margins_under_the_prior():
     nothing, (support, query) = Nothing(), shown_pair()
-    plain, refined = segmenter(threshold=Fixed(prior=0.4)), segmenter(nothing, threshold=Fixed(prior=0.4))
+    plain, refined = (
+        segmenter(threshold=Fixed(prior=0.4)),
+        segmenter(nothing, threshold=Fixed(prior=0.4)),
+    )
     refined.load_state_dict(plain.state_dict())
     expected, found = plain(support, query), refined(support, query)
     assert (expected.labels != found.labels).float().mean() < 1e-3  # round-off at the boundary
     assert torch.allclose(found.probabilities, expected.probabilities, atol=1e-5)
     assert expected.refined is None and torch.equal(found.refined, nothing.margins)
     assert nothing.volume.query is query and nothing.volume.support is support
-    assert nothing.volume.spacing == (5.0, 64 / nothing.margins.shape[2], 64 / nothing.margins.shape[3])
+    assert nothing.volume.spacing == (
+        5.0,
+        64 / nothing.margins.shape[2],
+        64 / nothing.margins.shape[3],
+    )
 
 
 @torch.no_grad()
@@ -302,8 +342,14 @@ def finished(tmp_path_factory):
 
 def test_a_run_with_refiners(finished):
     """Rows without any have the same scores; refined margins are kept as a row's own, and decide as they are."""
-    scores = {name: [s for s in finished.scores if s.variant == name] for name in ("refined", "plain", "none")}
-    counts = {name: [(s.intersection, s.predicted, s.actual) for s in found] for name, found in scores.items()}
+    scores = {
+        name: [s for s in finished.scores if s.variant == name]
+        for name in ("refined", "plain", "none")
+    }
+    counts = {
+        name: [(s.intersection, s.predicted, s.actual) for s in found]
+        for name, found in scores.items()
+    }
     assert counts["plain"] == counts["none"] != counts["refined"]
     [folder] = finished.path.glob("fold*/training0")
     files = {}
@@ -317,7 +363,11 @@ def test_a_run_with_refiners(finished):
 
 def test_prediction_refines_as_the_run_did(finished):
     predictor = fsseg.load_predictor(finished.path, variant="refined", device="cpu")
-    assert [type(refiner) for refiner in predictor.segmenter.refiners] == [Position, QueryInformed, Component3d]
+    assert [type(refiner) for refiner in predictor.segmenter.refiners] == [
+        Position,
+        QueryInformed,
+        Component3d,
+    ]
     assert predictor.segmenter.refiners[1].share == 0.4
 
 
@@ -339,7 +389,10 @@ def test_other_refiners_take_the_training_and_the_calibration(finished, tmp_path
             '"componet_3d"',
             "number 4, refiners, 0: name: there is no refiner 'componet_3d'; did you mean 'component_3d'?",
         ),
-        ('[{ name = "component_3d", conectivity = 6 }]', "conectivity: .*did you mean 'connectivity'"),
+        (
+            '[{ name = "component_3d", conectivity = 6 }]',
+            "conectivity: .*did you mean 'connectivity'",
+        ),
         ('[{ name = "component_3d", connectivity = 8 }]', "connectivity: "),
         ("3", "refiners"),
     ],
@@ -359,10 +412,16 @@ def test_refiners_are_explained_swept_and_in_the_schema(tmp_path):
     told = {(s.table, s.key): s for s in explain(fsseg.load_recipe(path), tables, {})}
     number = next(n for n, row in enumerate(tables["variants"]) if row["name"] == "refined")
     share = told[f"variants.{number}.refiners.1", "share"]
-    assert (share.value, share.default, share.source) == (0.4, 0.5, "recipe") and "component" in share.meaning
+    assert (share.value, share.default, share.source) == (
+        0.4,
+        0.5,
+        "recipe",
+    ) and "component" in share.meaning
     shown = recipe_schema()
     assert "component_3d" in json.dumps(shown["definitions"]["refiner"])
-    assert {"$ref": "#/definitions/refiner"} in shown["definitions"]["VariantTable"]["properties"]["refiners"]["anyOf"]
+    assert {"$ref": "#/definitions/refiner"} in shown["definitions"]["VariantTable"]["properties"][
+        "refiners"
+    ]["anyOf"]
     recipe = fsseg.load_recipe(path)
     recipe.variants, recipe.sweep = (
         recipe.variants[-1:],

@@ -69,7 +69,9 @@ def test_the_worst_cases_come_first_and_then_the_best():
     """Oracles do not count, a case with several supports counts by its worst, and each case stands once."""
     dice = {"a": 50, "b": 90, "c": 10, "d": 70, "e": 30}
     scores = [
-        CaseScore("OCP" if oracle else "CE-T", oracle, 0, 0, case, "organ", support, (0,), hits, 100, 100)
+        CaseScore(
+            "OCP" if oracle else "CE-T", oracle, 0, 0, case, "organ", support, (0,), hits, 100, 100
+        )
         for case, of_case in dice.items()
         for support, more in (("x", 0), ("y", 5))
         for oracle, hits in ((False, of_case + more), (True, 100 - of_case))
@@ -82,7 +84,15 @@ def test_the_worst_cases_come_first_and_then_the_best():
 
 def test_the_page_holds_everything_and_loads_nothing(finished, tmp_path):
     page = fsseg.write_report(finished("default"), tmp_path / "r.html").read_text(encoding="utf-8")
-    for part in ("CE-T", "LinEst", "OCP *", "too few for a test", "Every class by itself", "Calibration", 'id="prior"'):
+    for part in (
+        "CE-T",
+        "LinEst",
+        "OCP *",
+        "too few for a test",
+        "Every class by itself",
+        "Calibration",
+        'id="prior"',
+    ):
         assert part in page
     assert set(re.findall(r"https?://[^\s\"'<>)]+", page)) <= {
         "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg\\",
@@ -94,13 +104,17 @@ def test_the_page_holds_everything_and_loads_nothing(finished, tmp_path):
 
 def test_without_scans_there_are_none_in_the_page(finished, tmp_path):
     results = finished("default")
-    page = fsseg.write_report(results.path, tmp_path / "r.html", scans=False).read_text(encoding="utf-8")
+    page = fsseg.write_report(results.path, tmp_path / "r.html", scans=False).read_text(
+        encoding="utf-8"
+    )
     assert 'id="data"' not in page and "canvas" not in page.split("</style>")[1] and "CE-T" in page
 
 
 def test_names_are_text_and_not_markup(root, tmp_path):
     changes = {"variants.0.name": "<b>&</script>"}
-    results = fsseg.run(fsseg.load_recipe(write_recipe(tmp_path, root), changes), runs_dir=tmp_path / "runs")
+    results = fsseg.run(
+        fsseg.load_recipe(write_recipe(tmp_path, root), changes), runs_dir=tmp_path / "runs"
+    )
     page = fsseg.write_report(results, cases=1).read_text(encoding="utf-8")
     assert "<b>" not in page and page.count("</script>") == 2 and "&lt;b&gt;" in page
 
@@ -115,18 +129,25 @@ def test_what_cannot_be_shown_is_one_sentence(finished, tmp_path, root):
         fsseg.write_report(tmp_path / "none")
     other = shutil.copytree(root, tmp_path / "other")
     scan = nibabel.load(other / "image_1.nii.gz")
-    nibabel.save(nibabel.Nifti1Image(np.asanyarray(scan.dataobj) + 1, scan.affine), other / "image_1.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.asanyarray(scan.dataobj) + 1, scan.affine), other / "image_1.nii.gz"
+    )
     copy = shutil.copytree(results.path, tmp_path / "run")
     recipe = (copy / "recipe.toml").read_text().replace(str(root), str(other))
     (copy / "recipe.toml").write_text(recipe)
-    with pytest.raises(FssegError, match="the scans of fold 0 are not those that were evaluated.*put the scans back"):
+    with pytest.raises(
+        FssegError,
+        match="the scans of fold 0 are not those that were evaluated.*put the scans back",
+    ):
         fsseg.write_report(copy, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 
 
 def test_a_run_without_margins_says_so(root, tmp_path):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"protocol.save_margins": False})
-    page = fsseg.write_report(fsseg.run(recipe, runs_dir=tmp_path / "runs")).read_text(encoding="utf-8")
+    page = fsseg.write_report(fsseg.run(recipe, runs_dir=tmp_path / "runs")).read_text(
+        encoding="utf-8"
+    )
     assert "keeps no margins" in page and 'id="data"' not in page
 
 
@@ -164,9 +185,13 @@ def shares(margins, priors, *, reference, oracle=False):
     maps = torch.from_numpy(margins).double()
     if reference and not oracle:
         raised = torch.cat([torch.zeros_like(maps[:1]), maps + torch.tensor(priors)[:, None, None]])
-        large = F.interpolate(raised.softmax(dim=0)[None], size=(64, 64), mode="bilinear", align_corners=True)[0]
+        large = F.interpolate(
+            raised.softmax(dim=0)[None], size=(64, 64), mode="bilinear", align_corners=True
+        )[0]
         return large.numpy().argmax(axis=0)
-    large = F.interpolate(maps[None], size=(64, 64), mode="bilinear", align_corners=reference)[0].numpy()
+    large = F.interpolate(maps[None], size=(64, 64), mode="bilinear", align_corners=reference)[
+        0
+    ].numpy()
     raised = large + np.array(priors)[:, None, None]
     return np.where(raised.max(axis=0) > 0, raised.argmax(axis=0) + 1, 0)
 
@@ -196,9 +221,13 @@ def test_the_viewer_decides_as_python_does(finished, chromium, tmp_path, root, n
         for one in read_decisions(results.path / "fold0" / "training0")
         if (one.case, one.support_case) == (exhibit.case, exhibit.support_case)
     ]
-    volume = read_volume(root / f"image_{exhibit.case}.nii.gz", root / f"label_{exhibit.case}.nii.gz")
+    volume = read_volume(
+        root / f"image_{exhibit.case}.nii.gz", root / f"label_{exhibit.case}.nii.gz"
+    )
     values, seen = {"bright": 1, "dark": 2}, set()
-    for view, names in enumerate([["bright"], ["dark"]] if name != "together" else [decided[0].classes]):
+    for view, names in enumerate(
+        [["bright"], ["dark"]] if name != "together" else [decided[0].classes]
+    ):
         choose(driver, "view", view)
         rows = [one for one in decided if one.classes == names]
         shown = driver.find_element("id", "scoring").find_elements("tag name", "option")
@@ -206,19 +235,28 @@ def test_the_viewer_decides_as_python_does(finished, chromium, tmp_path, root, n
             choose(driver, "scoring", scoring)
             of = next(one for one in rows if one.variant in option.text.split(": ")[-1].split("; "))
             margins = of.margins()
-            low, high = (float(driver.find_element("id", "prior").get_attribute(end)) for end in ("min", "max"))
+            low, high = (
+                float(driver.find_element("id", "prior").get_attribute(end))
+                for end in ("min", "max")
+            )
             for z in (0, 2, 4):
                 choose(driver, "slice", z)
-                truth = sum((volume.labels[z] == values[n]) * way for way, n in enumerate(names, start=1))
+                truth = sum(
+                    (volume.labels[z] == values[n]) * way for way, n in enumerate(names, start=1)
+                )
                 for prior in (low, -0.37, 0.0, 0.81, high):
                     choose(driver, "prior", prior)
                     prior = float(driver.find_element("id", "prior").get_attribute("value"))
-                    expected = told(shares(margins[z], [prior] * len(names), reference=reference), truth, names)
+                    expected = told(
+                        shares(margins[z], [prior] * len(names), reference=reference), truth, names
+                    )
                     assert driver.find_element("id", "dice").text == expected
                     seen.add(expected)
                 for one in rows:
                     oracle = one.variant in results.oracles
-                    labels = shares(one.margins()[z], one.priors[z], reference=reference, oracle=oracle)
+                    labels = shares(
+                        one.margins()[z], one.priors[z], reference=reference, oracle=oracle
+                    )
                     cells = driver.find_elements("css selector", f'tr[data-row="{one.variant}"] td')
                     if not oracle:  # whose prior lies between two pixels that rounding may swap
                         assert cells[0].text == told(labels, truth, names)
@@ -228,7 +266,9 @@ def test_the_viewer_decides_as_python_does(finished, chromium, tmp_path, root, n
 
 
 @pytest.mark.browser
-def test_the_page_works_by_keyboard_asks_for_nothing_and_marks_the_priors(finished, chromium, tmp_path):
+def test_the_page_works_by_keyboard_asks_for_nothing_and_marks_the_priors(
+    finished, chromium, tmp_path
+):
     import json
 
     from selenium.webdriver import Keys
@@ -238,7 +278,10 @@ def test_the_page_works_by_keyboard_asks_for_nothing_and_marks_the_priors(finish
     driver.get(fsseg.write_report(finished("default"), tmp_path / "r.html").as_uri())
     pixels = "return document.getElementById('canvas').toDataURL()"
     slider, prior = driver.find_element("id", "slice"), driver.find_element("id", "prior")
-    before, told_before = driver.execute_script(pixels), driver.find_element("id", "slice-told").text
+    before, told_before = (
+        driver.execute_script(pixels),
+        driver.find_element("id", "slice-told").text,
+    )
     slider.send_keys(Keys.ARROW_RIGHT)
     assert driver.find_element("id", "slice-told").text != told_before
     assert driver.execute_script(pixels) != before
@@ -252,7 +295,9 @@ def test_the_page_works_by_keyboard_asks_for_nothing_and_marks_the_priors(finish
     ideal = float(marks[0].text.split()[-1])
     assert float(prior.get_attribute("value")) == pytest.approx(ideal, abs=0.006)
     asked = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    urls = {m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"}
+    urls = {
+        m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"
+    }
     assert urls and all(url.startswith(("file:///", "data:")) for url in urls)
     assert [url for url in urls if url.startswith("file:")] == [(tmp_path / "r.html").as_uri()]
     assert driver.get_log("browser") == []
@@ -267,7 +312,9 @@ def test_dark_light_and_narrow(finished, chromium, tmp_path):
     for scheme in ("light", "dark"):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        colours.append(driver.execute_script("return getComputedStyle(document.body).backgroundColor"))
+        colours.append(
+            driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+        )
     assert colours[0] == "rgb(255, 255, 255)" and colours[1] != colours[0]
     size = {"width": 390, "height": 800, "deviceScaleFactor": 2, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

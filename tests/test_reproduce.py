@@ -20,7 +20,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    recipe = fsseg.load_recipe(write_recipe(folder, make_folder(folder / "scans")), {"speed.threads": 1})
+    recipe = fsseg.load_recipe(
+        write_recipe(folder, make_folder(folder / "scans")), {"speed.threads": 1}
+    )
     return fsseg.run(recipe, name="tiny", runs_dir=folder / "runs")
 
 
@@ -29,10 +31,16 @@ def test_a_run_is_reproduced_to_the_bit(finished):
     done = CliRunner().invoke(app, ["reproduce", str(finished.path), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     count = len(finished.scores)
-    assert f"reproduced: {count} of {count} scores are equal, the largest difference of a Dice is 0.000" in done.output
+    assert (
+        f"reproduced: {count} of {count} scores are equal, the largest difference of a Dice is 0.000"
+        in done.output
+    )
     assert "What differs" not in done.output and torch.get_num_threads() == threads
     [again] = (finished.path.parent / "reproduced").glob("tiny-*/run.json")
-    assert again.parent.joinpath("scores.jsonl").read_bytes() == finished.path.joinpath("scores.jsonl").read_bytes()
+    assert (
+        again.parent.joinpath("scores.jsonl").read_bytes()
+        == finished.path.joinpath("scores.jsonl").read_bytes()
+    )
 
 
 def test_a_run_that_was_tampered_with_is_not_reproduced(finished, tmp_path):
@@ -53,7 +61,12 @@ def test_a_run_that_was_tampered_with_is_not_reproduced(finished, tmp_path):
     assert "torch: 0.0.1 then" in done.output and "data.1: other then" in done.output
     found = fsseg.reproduce(run, runs_dir=tmp_path / "elsewhere", device="cpu")
     assert found.equal == len(lines) - 1 and found.second.path.parent == tmp_path / "elsewhere"
-    assert CliRunner().invoke(app, ["reproduce", str(run), "--device", "cpu", "--tolerance", "99"]).exit_code == 0
+    assert (
+        CliRunner()
+        .invoke(app, ["reproduce", str(run), "--device", "cpu", "--tolerance", "99"])
+        .exit_code
+        == 0
+    )
 
 
 def test_a_run_is_not_repeated_into_itself(finished):
@@ -64,10 +77,15 @@ def test_a_run_is_not_repeated_into_itself(finished):
 def test_the_environment_is_on_record(finished):
     about = json.loads((finished.path / "environment.json").read_text())
     assert (
-        about["threads"] == 1 and about["determinism"] == "fast" and about["torch"] == torch.__version__.split("+")[0]
+        about["threads"] == 1
+        and about["determinism"] == "fast"
+        and about["torch"] == torch.__version__.split("+")[0]
     )
     assert about["hardware"] == describe_device(CPU) | {"name": "CPU, 1 thread"}
-    assert set(about["data"]) == {str(case) for case in range(1, 11)} and len(set(about["data"].values())) == 10
+    assert (
+        set(about["data"]) == {str(case) for case in range(1, 11)}
+        and len(set(about["data"].values())) == 10
+    )
     if os.path.isdir(os.path.join(os.path.dirname(__file__), "..", ".git")):
         assert len(about["git"]["commit"]) == 40 and isinstance(about["git"]["changed"], bool)
 
@@ -78,13 +96,17 @@ def test_threads_are_part_of_a_training(tmp_path):
     for threads in (1, 2, torch.get_num_threads(), "auto"):
         recipe.speed.threads = threads
         fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")
-    assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == len({1, 2, torch.get_num_threads()})
+    assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == len(
+        {1, 2, torch.get_num_threads()}
+    )
 
 
 def test_deterministic_is_asked_of_torch_and_given_back():
     with computing(CPU, 1, deterministic=True):
         assert torch.are_deterministic_algorithms_enabled() and torch.get_num_threads() == 1
-    assert not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
+    assert (
+        not torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.deterministic
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +116,10 @@ def test_deterministic_is_asked_of_torch_and_given_back():
             torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"),
             r"memory is full \(CUDA out of memory. Tried 2",
         ),
-        (RuntimeError("x does not have a deterministic implementation"), 'speed.determinism: is "deterministic", but'),
+        (
+            RuntimeError("x does not have a deterministic implementation"),
+            'speed.determinism: is "deterministic", but',
+        ),
     ],
 )
 def test_what_a_device_cannot_do_is_a_sentence(tmp_path, monkeypatch, error, expected):
@@ -113,7 +138,8 @@ def test_what_a_device_cannot_do_is_a_sentence(tmp_path, monkeypatch, error, exp
         forward = full
 
     monkeypatch.setattr(
-        "fsseg.runs.fold.FoldRun._build_trainable", lambda self, training: (Full(), training.head.build("head"))
+        "fsseg.runs.fold.FoldRun._build_trainable",
+        lambda self, training: (Full(), training.head.build("head")),
     )
     with pytest.raises(FssegError, match=expected):
         fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")

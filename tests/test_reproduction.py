@@ -22,9 +22,15 @@ def page():
 
 @pytest.mark.parametrize("folder", ["recipes", "recipes/paper/abd_mri", "recipes/paper/abd_ct"])
 def test_claims_are_about_rows_of_the_recipes(page, folder):
-    rows = {n: [v.name for v in fsseg.load_recipe(ROOT / folder / f"table{n}.toml").variants] for n in (1, 2)}
+    rows = {
+        n: [v.name for v in fsseg.load_recipe(ROOT / folder / f"table{n}.toml").variants]
+        for n in (1, 2)
+    }
     assert len(rows[1]) == len(rows[2]) == 9
-    assert all(claim.row in rows[claim.table] and claim.against in rows[claim.table] for claim in page.CLAIMS)
+    assert all(
+        claim.row in rows[claim.table] and claim.against in rows[claim.table]
+        for claim in page.CLAIMS
+    )
 
 
 def test_holm_by_hand(page):
@@ -34,7 +40,11 @@ def test_holm_by_hand(page):
 
 
 def test_verdicts(page):
-    assert [page.verdict(d, p) for d, p in [(1, 0.01), (-1, 0.01), (1, 0.05)]] == ["holds", "the opposite", "not shown"]
+    assert [page.verdict(d, p) for d, p in [(1, 0.01), (-1, 0.01), (1, 0.05)]] == [
+        "holds",
+        "the opposite",
+        "not shown",
+    ]
 
 
 def test_the_tables_of_two_runs(page, tmp_path):
@@ -42,17 +52,34 @@ def test_the_tables_of_two_runs(page, tmp_path):
     tables = {}
     for number in (1, 2):
         names = dict.fromkeys(
-            name for claim in page.CLAIMS if claim.table == number for name in (claim.against, claim.row)
+            name
+            for claim in page.CLAIMS
+            if claim.table == number
+            for name in (claim.against, claim.row)
         )
         scores = [
-            CaseScore(name, "OCP" in name, 0, 0, str(case), "x", "s", (1,), 50 + 4 * rank + case % 3, 100, 100)
+            CaseScore(
+                name,
+                "OCP" in name,
+                0,
+                0,
+                str(case),
+                "x",
+                "s",
+                (1,),
+                50 + 4 * rank + case % 3,
+                100,
+                100,
+            )
             for rank, name in enumerate(names)
             for case in range(10)
         ]
         tables[number] = Results(tmp_path, scores, ["x"], {})
     first = page.table_of(tables[1]).splitlines()
     assert first[0] == "| variant | x | mean | ± cases |"
-    assert first[2] == "| ADNet | 50.9 | 50.9 | 0.9 |" and any("TPM 1, OCP \\*" in line for line in first)
+    assert first[2] == "| ADNet | 50.9 | 50.9 | 0.9 |" and any(
+        "TPM 1, OCP \\*" in line for line in first
+    )
     claims = page.claims_of(tables).splitlines()
     assert claims[2].startswith("| AvgEst over ADNet (except liver) | +4.0 | +4.0 | 10 of 10 |")
     assert len(claims) == 2 + len(page.CLAIMS) and claims[2].endswith("| holds |")

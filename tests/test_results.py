@@ -11,8 +11,20 @@ from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
 
 
-def score(variant="a", case="1", class_name="x", intersection=1, predicted=2, actual=2, oracle=False, fold=0, seed=0):
-    return CaseScore(variant, oracle, fold, seed, case, class_name, "9", (3,), intersection, predicted, actual)
+def score(
+    variant="a",
+    case="1",
+    class_name="x",
+    intersection=1,
+    predicted=2,
+    actual=2,
+    oracle=False,
+    fold=0,
+    seed=0,
+):
+    return CaseScore(
+        variant, oracle, fold, seed, case, class_name, "9", (3,), intersection, predicted, actual
+    )
 
 
 def test_means_by_hand(tmp_path):
@@ -30,7 +42,8 @@ def test_means_by_hand(tmp_path):
 def test_spreads_over_folds_and_seeds_by_hand(tmp_path):
     """Dice by seed and fold: 50 and 100, then 100 and 100; the scan of fold 1 is the same one in both."""
     scores = [
-        score(intersection=i, fold=fold, seed=seed) for i, fold, seed in [(1, 0, 0), (2, 1, 0), (2, 0, 5), (2, 1, 5)]
+        score(intersection=i, fold=fold, seed=seed)
+        for i, fold, seed in [(1, 0, 0), (2, 1, 0), (2, 0, 5), (2, 1, 5)]
     ]
     row = Results(tmp_path, scores, ["x"], {}).table().loc["a"]
     assert row["mean"] == 87.5
@@ -45,7 +58,8 @@ def test_a_comparison_pairs_scans(tmp_path):
     scores = []
     for variant, values in (("a", a), ("b", b)):
         scores += [
-            score(variant, str(case), intersection=v, predicted=100, actual=100) for case, v in enumerate(values)
+            score(variant, str(case), intersection=v, predicted=100, actual=100)
+            for case, v in enumerate(values)
         ]
         # Two supports of one more scan: 40 and 60 against 50 and 50, so no difference but one that is averaged away.
         for v in (40, 60) if variant == "a" else (44, 50):

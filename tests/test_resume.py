@@ -16,12 +16,19 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_light_recipe, write_recipe
+from helpers import (
+    TinyBackbone,
+    block_scan,
+    make_folder,
+    published_rules,
+    write_light_recipe,
+    write_recipe,
+)
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import fsseg
-from fsseg import FssegError, Map, Tpm
+from fsseg import FssegError, MaskedAverage, Tpm
 from fsseg.recipe.tables import TrainingTable
 from fsseg.runs.stages import Stages
 from fsseg.system.locks import Holder
@@ -60,7 +67,7 @@ class Dropping(TinyBackbone):
 def begin(folder=None, *, every=4, progress=None, backbone=Dropping, steps=STEPS, tell=None):
     saver = None if folder is None else Snapshots(folder, every, progress or Silent())
     return Training(
-        backbone(), Map(), Tpm(), EpisodeSampler([block_scan()], published_rules()),
+        backbone(), MaskedAverage(), Tpm(), EpisodeSampler([block_scan()], published_rules()),
         TrainingTable(steps=steps, learning_rate=0.05, decay_every=10),
         seed=5, mode="default", device=CPU, saver=saver, tell=tell,
     )  # fmt: skip
@@ -123,7 +130,9 @@ def test_the_momentum_is_kept(tmp_path):
         training.advance()
     snapshot = training.snapshot()
     momenta = [name for name in snapshot.tensors if name.startswith("optimiser.")]
-    assert len(momenta) == len([p for p in training.backbone.parameters()]) + len(list(training.head.parameters()))
+    assert len(momenta) == len([p for p in training.backbone.parameters()]) + len(
+        list(training.head.parameters())
+    )
     assert all(snapshot.tensors[name].abs().sum() > 0 for name in momenta[:2])
 
 
@@ -131,7 +140,13 @@ def test_every_generator_goes_on_where_it_was():
     """Through the text of a file; a normal draw leaves numpy with a second one in hand."""
 
     def draws():
-        return random.random(), random.gauss(0, 1), np.random.normal(), np.random.random(), torch.rand(2).tolist()
+        return (
+            random.random(),
+            random.gauss(0, 1),
+            np.random.normal(),
+            np.random.random(),
+            torch.rand(2).tolist(),
+        )
 
     with seeded(CPU, 1, 2):
         draws()
@@ -205,7 +220,9 @@ def test_a_damaged_file_gives_way_to_the_older_one(tmp_path, uninterrupted, dama
     damage(tmp_path / "step-000000008.safetensors")
     second = begin(tmp_path, progress=notes)
     assert second.step == 4
-    assert re.search(rf"step-000000008.safetensors: damaged \(.*({DAMAGES[damage]}).*\), going on", notes.said[0])
+    assert re.search(
+        rf"step-000000008.safetensors: damaged \(.*({DAMAGES[damage]}).*\), going on", notes.said[0]
+    )
     assert notes.said[1] == f"training: goes on from step 4 of {STEPS}"
     assert_same(train_together([second])[0], uninterrupted)
 
@@ -281,8 +298,12 @@ except FssegError as error:
 def test_a_full_disk_keeps_what_was_saved(tmp_path):
     """Simulated by a limit on the size of files, which the system reports as it does a full disk."""
     here = os.path.dirname(__file__)
-    done = subprocess.run([sys.executable, "-c", FULL, tmp_path, here], capture_output=True, text=True)
-    assert "step-000000002.safetensors: the disk is full or the file too large" in done.stdout, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, tmp_path, here], capture_output=True, text=True
+    )
+    assert "step-000000002.safetensors: the disk is full or the file too large" in done.stdout, (
+        done.stderr
+    )
     assert files(tmp_path) == ["step-000000001.safetensors"]
     assert begin(tmp_path).step == 1
 
@@ -301,7 +322,9 @@ def fsseg_run(recipe, runs, *more):
 def running(recipe, runs, *more, cache=None, stderr=subprocess.PIPE):
     environment = os.environ | ({"FSSEG_CACHE": str(cache)} if cache else {})
     command = fsseg_run(recipe, runs, *more)
-    with subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stderr=stderr, stdout=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
         try:
             yield process
         finally:
@@ -310,7 +333,9 @@ def running(recipe, runs, *more, cache=None, stderr=subprocess.PIPE):
 
 def contents(run):
     """The bytes of everything in a run but what says when and where."""
-    found = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    found = {
+        str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()
+    }
     return {name: content for name, content in found.items() if name != "environment.json"}
 
 
@@ -340,7 +365,9 @@ class Watched:
         kinds = {path.name.partition("-")[0] for path in self._files() - self._before}
         stages = [".train", "step", ".calibrate", ".evaluate", "evaluate"]
         found = [stage for kind, stage in zip(stages, STAGES[1:]) if kind in kinds]
-        self._at = max([self._at, *found], key=STAGES.index)  # between two stages it is at the earlier one
+        self._at = max(
+            [self._at, *found], key=STAGES.index
+        )  # between two stages it is at the earlier one
         return self._at
 
     def wait_for(self, stage, seconds=math.inf):
@@ -409,7 +436,9 @@ def kill_in_turn(uninterrupted_run, folder, moments, dice):
     runs = finished_runs(folder / "runs")
     assert runs and all(contents(run) == expected for run in runs)
     assert {name.rpartition("/")[2] for name in expected} >= set(COMPARED)
-    left = [path for path in (folder / "runs").rglob("*") if path.suffix in {".unfinished", ".lock"}]
+    left = [
+        path for path in (folder / "runs").rglob("*") if path.suffix in {".unfinished", ".lock"}
+    ]
     assert left == [] and not list((folder / "runs" / "checkpoints").glob("*/*"))
     return kills, (folder / "said.txt").read_text().count("training: goes on from step")
 
@@ -438,7 +467,15 @@ def test_four_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
-    moments = ["data", "supervoxels", *4 * ["training"], "calibration", "calibration", "evaluation", "evaluation"]
+    moments = [
+        "data",
+        "supervoxels",
+        *4 * ["training"],
+        "calibration",
+        "calibration",
+        "evaluation",
+        "evaluation",
+    ]
     everywhere = set(STAGES) - {"writing"}  # that takes milliseconds
     kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6), tell)
 
@@ -453,7 +490,9 @@ def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     lock.write_text(json.dumps(asdict(replace(Holder.me(), boot="the day before"))))
     assert stages.finish("train", {"a": 1}, make) == (folder, True)
     assert list((tmp_path / "stages").iterdir()) == [folder]
-    lock.write_text(json.dumps(asdict(Holder.me())))  # of a process that lives, which makes it again
+    lock.write_text(
+        json.dumps(asdict(Holder.me()))
+    )  # of a process that lives, which makes it again
     assert stages.finish("train", {"a": 1}, make) == (folder, True) and lock.exists()
 
 
@@ -466,7 +505,9 @@ def test_a_signal_ends_the_command_with_a_sentence(whole, tmp_path):
                 break
         said = process.stderr.read()
         assert process.wait() == 128 + signal.SIGTERM
-    assert re.search(r"stopped by SIGTERM after training step \d+ of 200; run the same again to go on", said)
+    assert re.search(
+        r"stopped by SIGTERM after training step \d+ of 200; run the same again to go on", said
+    )
     assert "Traceback" not in said and not list((tmp_path / "runs").glob("tiny-*"))
     with running(recipe, tmp_path / "runs") as process:
         said = process.stderr.read()
@@ -480,7 +521,9 @@ def test_a_second_signal_stops_at_once(tmp_path):
         "import signal, time, os\nfrom fsseg.system.signals import *\n"
         "with stoppable(), saving_first():\n print('ready', flush=True)\n while True:\n  time.sleep(0.01)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
@@ -493,7 +536,8 @@ def test_fresh_makes_everything_again(tmp_path, monkeypatch):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=3))
     trained = []
     monkeypatch.setattr(
-        "fsseg.runs.fold.train_together", lambda all, progress: (trained.append(1), train_together(all, progress))[1]
+        "fsseg.runs.fold.train_together",
+        lambda all, progress: (trained.append(1), train_together(all, progress))[1],
     )
     first = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     inode = (tmp_path / "runs" / "stages").glob("train-*").__next__().stat().st_ino
@@ -545,4 +589,7 @@ def test_a_snapshot_holds_tensors_and_text_alone(tmp_path):
     training.advance()
     training.saver.save(training)
     [path] = tmp_path.iterdir()
-    assert b"pickle" not in path.read_bytes() and load_file(path).keys() == read_snapshot(path).tensors.keys()
+    assert (
+        b"pickle" not in path.read_bytes()
+        and load_file(path).keys() == read_snapshot(path).tensors.keys()
+    )

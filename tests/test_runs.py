@@ -12,7 +12,21 @@ import torch
 from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_recipe
 
 import fsseg
-from fsseg import AdNet, AvgEst, CeT, EmGmm, Episode, FssegError, LinEst, Map, Ocp, Query, Segmenter, Support, Tpm
+from fsseg import (
+    AdNet,
+    AvgEst,
+    CeT,
+    EmGmm,
+    Episode,
+    FssegError,
+    LinEst,
+    MaskedAverage,
+    Ocp,
+    Query,
+    Segmenter,
+    Support,
+    Tpm,
+)
 from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
 from fsseg.data.supervoxels.regions import count_regions
@@ -86,7 +100,9 @@ def test_every_number_of_the_table_can_be_traced(finished):
                 if (line.variant, line.class_name) != (variant, name):
                     continue
                 truth = nibabel.load(finished_root(results) / f"label_{line.case}.nii.gz")
-                predicted = nibabel.load(results.path / "fold0" / "labels" / folder / f"{line.case}_{name}.nii.gz")
+                predicted = nibabel.load(
+                    results.path / "fold0" / "labels" / folder / f"{line.case}_{name}.nii.gz"
+                )
                 assert np.allclose(predicted.affine, truth.affine)
                 a, b = np.asarray(truth.dataobj) == value, np.asarray(predicted.dataobj) > 0
                 dice.append(200 * (a & b).sum() / (a.sum() + b.sum()))
@@ -105,8 +121,12 @@ def test_each_threshold_learns_from_its_own_scoring(root, tmp_path):
     changes = {"variants": [
         {"name": f"{count}", "threshold": "avg_est", "prototypes": {"name": "em_gmm", "count": count}} for count in (1, 3)
     ]}  # fmt: skip
-    results = fsseg.run(fsseg.load_recipe(write_recipe(tmp_path, root), changes), runs_dir=tmp_path / "runs")
-    calibration = json.loads((results.path / "fold0" / "training0" / "calibration.json").read_text())
+    results = fsseg.run(
+        fsseg.load_recipe(write_recipe(tmp_path, root), changes), runs_dir=tmp_path / "runs"
+    )
+    calibration = json.loads(
+        (results.path / "fold0" / "training0" / "calibration.json").read_text()
+    )
     by_scoring = pd.DataFrame(calibration["samples"]).groupby("scoring", sort=False)["prior"]
     means = by_scoring.apply(lambda log_odds: clip_prior(log_odds.to_numpy()).mean()).tolist()
     assert len(means) == 2 and means[0] != means[1]
@@ -187,7 +207,13 @@ def test_several_seeds(root, tmp_path):
     one = {}
     for seed in (0, 3):
         files = {p.name for p in (results.path / f"seed{seed}" / "fold0" / "training0").iterdir()}
-        assert files == {"train.jsonl", "checkpoint.safetensors", "calibration.json", "priors.jsonl", "margins"}
+        assert files == {
+            "train.jsonl",
+            "checkpoint.safetensors",
+            "calibration.json",
+            "priors.jsonl",
+            "margins",
+        }
         alone = fsseg.load_recipe(write_recipe(tmp_path, root, steps=2), changes | {"seed": seed})
         one[seed] = fsseg.run(alone, runs_dir=tmp_path / "alone").frame
         of_seed = results.frame[results.frame["seed"] == seed].reset_index(drop=True)
@@ -201,11 +227,14 @@ def test_a_finished_evaluation_is_taken_as_it_is(root, tmp_path, monkeypatch):
     first = fsseg.run(fsseg.load_recipe(path), runs_dir=runs)
     calls = []
     monkeypatch.setattr(
-        "fsseg.runs.fold.evaluate", lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs)
+        "fsseg.runs.fold.evaluate",
+        lambda *args, **kwargs: calls.append(1) or evaluate(*args, **kwargs),
     )
     again = fsseg.run(fsseg.load_recipe(path), runs_dir=runs)
     assert again.scores == first.scores and not calls
-    assert sorted(p.name for p in again.path.rglob("*.nii.gz")) == sorted(p.name for p in first.path.rglob("*.nii.gz"))
+    assert sorted(p.name for p in again.path.rglob("*.nii.gz")) == sorted(
+        p.name for p in first.path.rglob("*.nii.gz")
+    )
     for number, changes in enumerate(
         [{"variants.0.threshold": "ocp"}, {"protocol.name": "ep1"}, {"grid.max_size": 32}]
     ):
@@ -229,7 +258,11 @@ def test_two_trainings_and_all_folds(root, tmp_path):
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == 10
     assert results.about["folds"] == [0, 1, 2, 3, 4]
-    assert results.frame.groupby("variant").size().to_dict() == {"CE-T": 10, "LinEst": 10, "OCP": 10}
+    assert results.frame.groupby("variant").size().to_dict() == {
+        "CE-T": 10,
+        "LinEst": 10,
+        "OCP": 10,
+    }
     assert results.variants == ["CE-T", "LinEst", "OCP"]
     assert not list(results.path.rglob("*.nii.gz"))
 
@@ -237,7 +270,11 @@ def test_two_trainings_and_all_folds(root, tmp_path):
 def test_the_same_run_gives_the_same_bits(root, tmp_path):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3))
     first, second = (fsseg.run(recipe, runs_dir=tmp_path / name) for name in "ab")
-    for name in ("fold0/training0/checkpoint.safetensors", "fold0/training0/calibration.json", "scores.jsonl"):
+    for name in (
+        "fold0/training0/checkpoint.safetensors",
+        "fold0/training0/calibration.json",
+        "scores.jsonl",
+    ):
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
 
 
@@ -254,7 +291,10 @@ def broken_support(root):
     "mistake, expected",
     [
         ("support", "case 2: it is a support but shows no dark"),
-        ("head", "variant 'CE-T': its head tpm cannot take the state that training the head tpm left"),
+        (
+            "head",
+            "variant 'CE-T': its head tpm cannot take the state that training the head tpm left",
+        ),
         ("regions", "none of the 8 training scans has a supervoxel with 4000 pixels"),
         ("fold", "disjoint5 has folds 0 to 4"),
     ],
@@ -289,16 +329,28 @@ class CountingBackbone(TinyBackbone):
 def test_variants_share_the_passes_of_the_backbone():
     """Each support and query slice passes once, whatever the number of rows; each calibration image likewise."""
     backbone = CountingBackbone()
-    rows = [("a", Map(), CeT()), ("b", Map(), AvgEst()), ("c", EmGmm(count=2), LinEst()), ("d", EmGmm(count=2), Ocp())]
+    rows = [
+        ("a", MaskedAverage(), CeT()),
+        ("b", MaskedAverage(), AvgEst()),
+        ("c", EmGmm(count=2), LinEst()),
+        ("d", EmGmm(count=2), Ocp()),
+    ]
     variants = [Variant(n, Segmenter(backbone, p, Tpm(), t), type(p).__name__) for n, p, t in rows]
     sampler = EpisodeSampler([block_scan()], published_rules())
     device = torch.device("cpu")
     calibration = calibrate(backbone, variants, sampler, 10, seed=0, device=device)
-    assert backbone.slices == 20 and len(calibration.samples) == 20 and set(calibration.states) == {"b", "c"}
+    assert (
+        backbone.slices == 20
+        and len(calibration.samples) == 20
+        and set(calibration.states) == {"b", "c"}
+    )
     labels = torch.zeros(6, 32, 32, dtype=torch.uint8)
     labels[1:4, :9], labels[2:5, 20:] = 1, 2
     scans = [
-        EvaluationScan(c, torch.randn(6, 32, 32), torch.linspace(0, 1, 6), labels, labels, own_grid(32)) for c in "sqr"
+        EvaluationScan(
+            c, torch.randn(6, 32, 32), torch.linspace(0, 1, 6), labels, labels, own_grid(32)
+        )
+        for c in "sqr"
     ]
     fold, scans = Fold(0, "s", ("q", "r"), ("t",)), {scan.case: scan for scan in scans}
     assigned = assign(find_protocol("ep2"), fold, scans, {1: "one", 2: "two"}, seed=0)
@@ -309,26 +361,32 @@ def test_variants_share_the_passes_of_the_backbone():
 
 def test_a_segmenter_by_hand():
     """Every combination of built-in prototypes and heads on plain tensors."""
-    support = Support(torch.randn(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.bool), torch.zeros(1, 1))
+    support = Support(
+        torch.randn(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.bool), torch.zeros(1, 1)
+    )
     query = Query(torch.randn(3, 32, 32), torch.linspace(0, 1, 3))
     with pytest.raises(FssegError, match="the mask of way 0, shot 0 is empty"):
-        Segmenter(TinyBackbone(), Map(), AdNet(), CeT())(support, query)
+        Segmenter(TinyBackbone(), MaskedAverage(), AdNet(), CeT())(support, query)
     support.masks[0, 0, 8:20, 8:20] = True
-    for prototypes, head in [(Map(), AdNet()), (Map(), Tpm()), (EmGmm(count=3), Tpm()),
+    for prototypes, head in [(MaskedAverage(), AdNet()), (MaskedAverage(), Tpm()), (EmGmm(count=3), Tpm()),
                              (EmGmm(count=3, space="euclidean"), Tpm(space="euclidean"))]:  # fmt: skip
         for mode in ("default", "reference"):
             result = Segmenter(TinyBackbone(), prototypes, head, CeT(), mode=mode)(support, query)
             assert result.labels.shape == (3, 32, 32) and result.labels.max() <= 1
             assert torch.allclose(result.probabilities.sum(dim=1), torch.ones(3, 32, 32), atol=1e-5)
-            assert ((result.probabilities[:, 1] > 0.5) == (result.labels == 1)).float().mean() > 0.999
+            assert (
+                (result.probabilities[:, 1] > 0.5) == (result.labels == 1)
+            ).float().mean() > 0.999
     target = torch.zeros(3, 32, 32, dtype=torch.long)
     target[1, :7] = 1
-    oracle = Segmenter(TinyBackbone(), Map(), Tpm(), Ocp())
+    oracle = Segmenter(TinyBackbone(), MaskedAverage(), Tpm(), Ocp())
     with pytest.raises(FssegError, match="Ocp: it is an oracle and got no target"):
         oracle(support, query)
     marked = oracle(support, query, target).labels
     empty, wanted, none = marked.sum(dim=(1, 2)).tolist()
-    assert empty == none == 0 and 7 * 32 - 3 <= wanted <= 7 * 32  # ties at the repeated border are background
+    assert (
+        empty == none == 0 and 7 * 32 - 3 <= wanted <= 7 * 32
+    )  # ties at the repeated border are background
 
 
 def test_several_ways_share_the_path():
@@ -347,7 +405,16 @@ def test_training_learns_and_moves_the_averages():
     backbone, head = TinyBackbone(), Tpm()
     sampler = EpisodeSampler([block_scan(seed=s) for s in range(3)], published_rules())
     options = TrainingTable(steps=150, learning_rate=2e-2)
-    log = train(backbone, Map(), head, sampler, options, seed=0, mode="default", device=torch.device("cpu"))
+    log = train(
+        backbone,
+        MaskedAverage(),
+        head,
+        sampler,
+        options,
+        seed=0,
+        mode="default",
+        device=torch.device("cpu"),
+    )
     assert [record["step"] for record in log] == list(range(25, 151, 25))
     assert np.mean([r["query"] for r in log[-2:]]) < 0.9 * log[0]["query"]
     assert head.score_threshold.average_distance.item() != 1.0
@@ -356,12 +423,18 @@ def test_training_learns_and_moves_the_averages():
 
 def test_the_learning_rate_decays_and_gradients_are_clipped():
     options = TrainingTable(
-        steps=60, learning_rate=0.1, decay=0.5, decay_every=20, gradient_clip=1e-4, momentum=0.0, weight_decay=0.0
+        steps=60,
+        learning_rate=0.1,
+        decay=0.5,
+        decay_every=20,
+        gradient_clip=1e-4,
+        momentum=0.0,
+        weight_decay=0.0,
     )
     backbone, head = TinyBackbone(), Tpm()
     before = backbone.convolution.weight.detach().clone()
     log = train(
-        backbone, Map(), head, EpisodeSampler([block_scan()], published_rules()), options,
+        backbone, MaskedAverage(), head, EpisodeSampler([block_scan()], published_rules()), options,
         seed=0, mode="default", device=torch.device("cpu"),
     )  # fmt: skip
     assert [record["learning_rate"] for record in log] == pytest.approx([0.05, 0.025])
@@ -371,10 +444,18 @@ def test_the_learning_rate_decays_and_gradients_are_clipped():
 
 
 def test_an_episode_moves_between_devices():
-    support = Support(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool), torch.zeros(1, 1))
-    episode = Episode(support, Query(torch.zeros(1, 4, 4), torch.zeros(1)), torch.zeros(1, 4, 4, dtype=torch.long))
+    support = Support(
+        torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool), torch.zeros(1, 1)
+    )
+    episode = Episode(
+        support, Query(torch.zeros(1, 4, 4), torch.zeros(1)), torch.zeros(1, 4, 4, dtype=torch.long)
+    )
     meta = episode.to(torch.device("meta"))
-    assert {meta.support.images.device.type, meta.query.location.device.type, meta.target.device.type} == {"meta"}
+    assert {
+        meta.support.images.device.type,
+        meta.query.location.device.type,
+        meta.target.device.type,
+    } == {"meta"}
 
 
 def test_trainings_at_a_time_end_as_one_by_one(root, tmp_path):
@@ -382,7 +463,9 @@ def test_trainings_at_a_time_end_as_one_by_one(root, tmp_path):
     changes = {"seed": [0, 1, 2]}
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3), changes)
     usual = fsseg.run(recipe, runs_dir=tmp_path / "alone", device="cpu")
-    several = fsseg.load_recipe(write_recipe(tmp_path, root, steps=3), changes | {"speed.together": 2})
+    several = fsseg.load_recipe(
+        write_recipe(tmp_path, root, steps=3), changes | {"speed.together": 2}
+    )
     together = fsseg.run(several, runs_dir=tmp_path / "together", device="cpu")
     assert together.scores == usual.scores
     states = [
@@ -408,22 +491,31 @@ def test_training_and_calibration_with_several_classes(root, tmp_path):
     changes = {"training.classes": 5, "episodes.min_pixels": 30, "supervoxels.min_size": 100}
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=25), changes)
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
-    log = [json.loads(line) for line in (results.path / "fold0/training0/train.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line)
+        for line in (results.path / "fold0/training0/train.jsonl").read_text().splitlines()
+    ]
     assert len(log) == 1 and all(np.isfinite(value) for record in log for value in record.values())
     assert results.frame["dice"].notna().all()
     scan = block_scan(size=64)
-    regions = np.repeat((1 + (np.arange(64) // 16)[:, None] * 4 + np.arange(64) // 16)[None], 6, axis=0).astype(
-        np.int32
-    )
+    regions = np.repeat(
+        (1 + (np.arange(64) // 16)[:, None] * 4 + np.arange(64) // 16)[None], 6, axis=0
+    ).astype(np.int32)
     sampler = EpisodeSampler(
         [replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))],
         published_rules(zoom=(1.0, 1.0)),
     )
-    variants = [Variant("a", Segmenter(TinyBackbone(), Map(), Tpm(), LinEst()), "map")]
+    variants = [Variant("a", Segmenter(TinyBackbone(), MaskedAverage(), Tpm(), LinEst()), "map")]
     sizes = {}
     for classes in (1, 4):
         calibration = calibrate(
-            variants[0].segmenter.backbone, variants, sampler, 12, seed=0, device=torch.device("cpu"), classes=classes
+            variants[0].segmenter.backbone,
+            variants,
+            sampler,
+            12,
+            seed=0,
+            device=torch.device("cpu"),
+            classes=classes,
         )
         sizes[classes] = np.mean([sum(sample.sizes) for sample in calibration.samples])
     assert sizes[1] < 0.07 and sizes[4] > 0.15
@@ -432,16 +524,19 @@ def test_training_and_calibration_with_several_classes(root, tmp_path):
 def test_calibration_finds_the_prior_of_every_class_by_itself():
     """Each class alone against the background, with all pixels sorted: halfway between the last it should get and the next."""
     scan = block_scan(size=64)
-    regions = np.repeat((1 + (np.arange(64) // 16)[:, None] * 4 + np.arange(64) // 16)[None], 6, axis=0).astype(
-        np.int32
-    )
+    regions = np.repeat(
+        (1 + (np.arange(64) // 16)[:, None] * 4 + np.arange(64) // 16)[None], 6, axis=0
+    ).astype(np.int32)
     sampler = EpisodeSampler(
-        [replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))], published_rules()
+        [replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))],
+        published_rules(),
     )
     backbone = TinyBackbone().eval()
-    segmenter = Segmenter(backbone, Map(), Tpm(), LinEst(per_class=True))
+    segmenter = Segmenter(backbone, MaskedAverage(), Tpm(), LinEst(per_class=True))
     device = torch.device("cpu")
-    calibration = calibrate(backbone, [Variant("a", segmenter, "map")], sampler, 5, seed=0, device=device, classes=3)
+    calibration = calibrate(
+        backbone, [Variant("a", segmenter, "map")], sampler, 5, seed=0, device=device, classes=3
+    )
     several = 0
     for number, sample in enumerate(calibration.samples):
         episode = sampler.make(sampler.draw(episode_rng(0, CALIBRATION_STREAM, number), 3))
@@ -449,10 +544,12 @@ def test_calibration_finds_the_prior_of_every_class_by_itself():
         with torch.no_grad():
             coarse = segmenter.head(
                 encode(backbone, episode.query.images),
-                Map()(encode_support(backbone, episode.support), episode.support.masks),
+                MaskedAverage()(encode_support(backbone, episode.support), episode.support.masks),
             )
         logits = resize(coarse, tuple(episode.query.images.shape[-2:]))[0]
-        for way, (prior, size) in enumerate(zip(sample.way_priors, sample.sizes, strict=True), start=1):
+        for way, (prior, size) in enumerate(
+            zip(sample.way_priors, sample.sizes, strict=True), start=1
+        ):
             margins = np.sort((logits[way] - logits[0]).numpy(), axis=None)[::-1]
             wanted = int((episode.target == way).sum())
             assert prior == pytest.approx(-(margins[wanted - 1] + margins[wanted]) / 2, abs=1e-4)
@@ -467,12 +564,16 @@ def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_pat
     recipe.dataset = {**recipe.dataset.model_dump(), "statistics": "training"}
     pooled = RunData(recipe, Silent())
     [fold] = pooled.folds
-    voxels = np.concatenate([pooled.volumes[case].image.ravel() for case in fold.training]).astype(np.float64)
+    voxels = np.concatenate([pooled.volumes[case].image.ravel() for case in fold.training]).astype(
+        np.float64
+    )
     case = fold.queries[0]
     expected = (pooled.volumes[case].image - voxels.mean()) / voxels.std()
     np.testing.assert_allclose(pooled.scans(fold, "zscore")[case].images, expected, atol=1e-4)
     own = pooled.volumes[case].image
-    np.testing.assert_allclose(plain.scans(fold, "zscore")[case].images, (own - own.mean()) / own.std(), atol=1e-4)
+    np.testing.assert_allclose(
+        plain.scans(fold, "zscore")[case].images, (own - own.mean()) / own.std(), atol=1e-4
+    )
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert results.frame["dice"].notna().all()
 

@@ -34,7 +34,9 @@ def test_zscore_is_over_the_whole_volume():
 
 
 def test_percentile_rule_by_hand():
-    values = np.arange(1001, dtype=np.float32).reshape(7, 11, 13)  # percentiles 1 and 99.5 are 10 and 995
+    values = np.arange(1001, dtype=np.float32).reshape(
+        7, 11, 13
+    )  # percentiles 1 and 99.5 are 10 and 995
     image = measure("percentile", [values]).apply(values).flatten()
     assert image[[0, 10, 995, 1000]].tolist() == [-1, -1, 1, 1]
     assert image[502] == pytest.approx(2 * (502 - 10) / 985 - 1, abs=1e-6)
@@ -44,14 +46,20 @@ def test_statistics_of_several_scans_are_those_of_all_their_voxels():
     a, b = volume(0).image, 3 * volume(1).image[:2] + 100
     together = np.concatenate([a.ravel(), b.ravel()])
     scaling = measure("zscore", [a, b])
-    assert (scaling.subtract, scaling.divide) == pytest.approx((together.mean(), together.std()), rel=1e-6)
+    assert (scaling.subtract, scaling.divide) == pytest.approx(
+        (together.mean(), together.std()), rel=1e-6
+    )
     scaling = measure("percentile", [a, b])
     low, high = np.percentile(together, [1, 99.5])
-    assert (scaling.subtract, scaling.subtract + scaling.divide) == pytest.approx((low, high), rel=1e-6)
+    assert (scaling.subtract, scaling.subtract + scaling.divide) == pytest.approx(
+        (low, high), rel=1e-6
+    )
 
 
 def test_an_unknown_rule_is_an_error():
-    with pytest.raises(FssegError, match="intensity rule 'minmax': .* expected one of zscore, percentile"):
+    with pytest.raises(
+        FssegError, match="intensity rule 'minmax': .* expected one of zscore, percentile"
+    ):
         measure("minmax", [volume().image])
 
 
@@ -62,7 +70,9 @@ def test_scans_keep_what_their_stage_needs():
     assert torch.equal(scan.labels, torch.from_numpy(volume().labels))
     regions = np.ones((4, 12, 10), dtype=np.int32)
     training = training_scan(volume(), regions, measure("percentile", [volume().image]))
-    assert training.fill == pytest.approx(training.images.mean().item()) and not hasattr(training, "labels")
+    assert training.fill == pytest.approx(training.images.mean().item()) and not hasattr(
+        training, "labels"
+    )
     with pytest.raises(FssegError, match="it has no labels"):
         evaluation_scan(volume(labels=False), volume(labels=False), plain)
 
@@ -82,10 +92,16 @@ def test_the_size_of_supervoxels_follows_the_grid():
     assert default_min_size(own, dataset) == 7
     assert default_min_size(on_working_grid(own, {"spacing": 0.75}), dataset) == 28
     dataset.supervoxel_min_size = None
-    usual = Volume("x", np.zeros((36, 256, 256), np.float32), None, (7.7, 1.25, 1.25), FileGrid(np.eye(4)))
+    usual = Volume(
+        "x", np.zeros((36, 256, 256), np.float32), None, (7.7, 1.25, 1.25), FileGrid(np.eye(4))
+    )
     assert default_min_size(usual, dataset) == 5000
     assert default_min_size(own, dataset) == 1
-    assert scaled_pixels(200, 256, 256) == 200 and scaled_pixels(200, 128, 64) == 25 and scaled_pixels(20, 8, 8) == 1
+    assert (
+        scaled_pixels(200, 256, 256) == 200
+        and scaled_pixels(200, 128, 64) == 25
+        and scaled_pixels(20, 8, 8) == 1
+    )
 
 
 class Counting:
@@ -103,12 +119,16 @@ def test_supervoxels_are_computed_once_for_the_same_content(tmp_path, monkeypatc
     method, dataset = Counting(), NoScans(7)
     assert [cached_supervoxels(volume(), method, dataset, "a").max() for _ in range(3)] == [1, 1, 1]
     assert cached_supervoxels(volume(1), method, dataset, "a").max() == 2, "another scan"
-    assert cached_supervoxels(volume(), method, dataset, "b").max() == 3, "another method or other options"
+    assert cached_supervoxels(volume(), method, dataset, "b").max() == 3, (
+        "another method or other options"
+    )
     dataset.supervoxel_min_size = 8
     assert cached_supervoxels(volume(), method, dataset, "a").max() == 4, "another size"
     [path] = [p for p in (tmp_path / "supervoxels").iterdir() if np.load(p).max() == 3]
     path.write_bytes(b"")
-    assert cached_supervoxels(volume(), method, NoScans(7), "b").max() == 5, "a damaged file is computed again"
+    assert cached_supervoxels(volume(), method, NoScans(7), "b").max() == 5, (
+        "a damaged file is computed again"
+    )
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -122,5 +142,8 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 def test_keys_differ_with_content_type_and_shape():
     ones = np.ones(4)
-    keys = {content_key(x) for x in (ones, ones * 2, ones.astype(np.float32), ones.reshape(2, 2), "ones", 1)}
+    keys = {
+        content_key(x)
+        for x in (ones, ones * 2, ones.astype(np.float32), ones.reshape(2, 2), "ones", 1)
+    }
     assert len(keys) == 6 and content_key(ones, 1) == content_key(np.ones(4), 1)

@@ -15,20 +15,26 @@ def found(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sensitivity")
     root = make_folder(folder / "scans", cases=6)
     changes = CHANGES[request.param] | {"protocol.folds": "disjoint2"}
-    results = fsseg.run(fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs")
+    results = fsseg.run(
+        fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs"
+    )
     return results, fsseg.support_sensitivity(results.path), root, request.param
 
 
 def test_every_slice_of_every_case_is_a_support_of_all_others(found):
     """`bright` is in slices 0 to 4 and `dark` in 1 to 3; the fold has three cases; the oracle's row is not there."""
     results, sensitivity, root, _ = found
-    cases = {score.case for score in results.scores} | {score.support_case for score in results.scores}
+    cases = {score.case for score in results.scores} | {
+        score.support_case for score in results.scores
+    }
     expected = set()
     for name, value in {"bright": 1, "dark": 2}.items():
         for support in cases:
             labels = np.asanyarray(nibabel.load(root / f"label_{support}.nii.gz").dataobj)
             slices = np.flatnonzero((labels == value).any(axis=(0, 1)))
-            expected |= {(name, support, int(z), case) for z in slices for case in cases if case != support}
+            expected |= {
+                (name, support, int(z), case) for z in slices for case in cases if case != support
+            }
     frame = sensitivity.frame
     for row in ("CE-T", "LinEst"):
         own = frame[frame["variant"] == row]
@@ -44,7 +50,13 @@ def test_the_runs_own_support_gives_the_runs_numbers(found):
         assert {len(score.support_slices) for score in results.scores} == {3}
         return
     counts = lambda score: (score.intersection, score.predicted, score.actual)  # noqa: E731
-    key = lambda score: (score.variant, score.class_name, score.case, score.support_case, score.support_slices)  # noqa: E731
+    key = lambda score: (
+        score.variant,
+        score.class_name,
+        score.case,
+        score.support_case,
+        score.support_slices,
+    )  # noqa: E731
     every = {key(score): counts(score) for score in sensitivity.scores}
     own = [score for score in results.scores if not score.oracle]
     assert own and all(every[key(score)] == counts(score) for score in own)
@@ -58,7 +70,9 @@ def test_the_table_is_of_supports(found):
     means = 100 * own.groupby(["support_case", "support_slice"])["dice"].mean()
     line = table.loc[("LinEst", "dark")]
     assert line["supports"] == len(means) == 9
-    assert line[["min", "median", "max"]].tolist() == pytest.approx([means.min(), means.median(), means.max()])
+    assert line[["min", "median", "max"]].tolist() == pytest.approx(
+        [means.min(), means.median(), means.max()]
+    )
     assert line["as run"] == pytest.approx(results.table().loc["LinEst", "dark"])
 
 
@@ -80,11 +94,19 @@ def test_the_dots_are_the_supports(found):
 def test_what_supports_do_not_have_is_refused(found, tmp_path, capfd, monkeypatch):
     from fsseg.cli.main import main
 
-    for more in (["--metric", "hd95"], ["--baseline", "CE-T"], [str(found[0].path), "--plot", str(tmp_path / "p.png")]):
-        monkeypatch.setattr("sys.argv", ["fsseg", "compare", str(found[0].path), "--supports", "all", *more])
+    for more in (
+        ["--metric", "hd95"],
+        ["--baseline", "CE-T"],
+        [str(found[0].path), "--plot", str(tmp_path / "p.png")],
+    ):
+        monkeypatch.setattr(
+            "sys.argv", ["fsseg", "compare", str(found[0].path), "--supports", "all", *more]
+        )
         with pytest.raises(SystemExit) as exit:
             main()
-        assert exit.value.code == 2 and "expected no --baseline, --metric" in " ".join(capfd.readouterr().err.split())
+        assert exit.value.code == 2 and "expected no --baseline, --metric" in " ".join(
+            capfd.readouterr().err.split()
+        )
 
 
 def test_in_the_shell(found, capfd, monkeypatch):
@@ -92,7 +114,10 @@ def test_in_the_shell(found, capfd, monkeypatch):
 
     results, sensitivity, _, _ = found
     for form in ("text", "md", "csv", "json", "latex"):
-        monkeypatch.setattr("sys.argv", ["fsseg", "compare", str(results.path), "--supports", "all", "--format", form])
+        monkeypatch.setattr(
+            "sys.argv",
+            ["fsseg", "compare", str(results.path), "--supports", "all", "--format", form],
+        )
         with pytest.raises(SystemExit) as exit:
             main()
         out, _ = capfd.readouterr()

@@ -53,7 +53,8 @@ def test_slices_that_show_any_of_the_classes():
     assert np.flatnonzero(shown(volume, {2: "two", 3: "three"})).tolist() == [0, 4]
     assert not shown(volume, {7: "seven"}).any()
     with pytest.raises(
-        FssegError, match="case x: it has no labels, but episodes.setting is 2, .* show one or two; add"
+        FssegError,
+        match="case x: it has no labels, but episodes.setting is 2, .* show one or two; add",
     ):
         shown(replace(volume, labels=None), {1: "one", 2: "two"})
 
@@ -67,7 +68,11 @@ def test_nothing_is_drawn_from_hidden_slices(hidden):
     expected = set()
     for region in range(1, 17):
         shown = [number for number in left if (regions[number] == region).sum() > 20]
-        expected |= {(region, frozenset(pair)) for pair in pairwise(shown) if (regions[pair[0]] == region).sum() >= 200}
+        expected |= {
+            (region, frozenset(pair))
+            for pair in pairwise(shown)
+            if (regions[pair[0]] == region).sum() >= 200
+        }
     sampler = EpisodeSampler([scan], published_rules(setting=2))
     drawn, others = set(), set()
     for number in range(1500):
@@ -77,9 +82,16 @@ def test_nothing_is_drawn_from_hidden_slices(hidden):
         drawn.add((first, pair))
         others |= {(region, draw.support_slice) for region in further}
         for region in further:
-            assert (regions[draw.support_slice] == region).sum() >= 200 and draw.support_slice in left
+            assert (
+                regions[draw.support_slice] == region
+            ).sum() >= 200 and draw.support_slice in left
     assert drawn == expected
-    reach = {(region, number) for region in range(1, 17) for number in left if (regions[number] == region).any()}
+    reach = {
+        (region, number)
+        for region in range(1, 17)
+        for number in left
+        if (regions[number] == region).any()
+    }
     assert others <= reach and {number for _, number in others} == set(left)
     if hidden is not None:
         assert (1, frozenset((2, 5))) in drawn, "the slices next to the gap follow one another"
@@ -103,8 +115,12 @@ def test_episodes_of_setting_2_show_no_hidden_slice():
 
 def test_nothing_left_to_sample_is_an_error():
     volume = striped_volume()
-    scan = training_scan(volume, striped_regions(), measure("zscore", [volume.image]), np.arange(7) > 0)
-    with pytest.raises(FssegError, match="none of the 1 training scans has a supervoxel .* episodes.setting to 1"):
+    scan = training_scan(
+        volume, striped_regions(), measure("zscore", [volume.image]), np.arange(7) > 0
+    )
+    with pytest.raises(
+        FssegError, match="none of the 1 training scans has a supervoxel .* episodes.setting to 1"
+    ):
         EpisodeSampler([scan], published_rules(setting=2))
 
 
@@ -120,15 +136,24 @@ def test_a_run_in_setting_2_trains_and_calibrates_on_the_other_slices(tmp_path, 
     """`dark` is in slices 1 to 3 of 5, so the first and the last are left."""
     seen = []
     draw = EpisodeSampler.draw
-    monkeypatch.setattr(EpisodeSampler, "draw", lambda *a, **k: seen.append(draw(*a, **k)) or seen[-1])
+    monkeypatch.setattr(
+        EpisodeSampler, "draw", lambda *a, **k: seen.append(draw(*a, **k)) or seen[-1]
+    )
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=7)
     results = fsseg.run(fsseg.load_recipe(path, changed()), runs_dir=tmp_path / "runs")
-    assert len(seen) == 7 + 6 and {frozenset((d.support_slice, d.query_slice)) for d in seen} == {frozenset((0, 4))}
+    assert len(seen) == 7 + 6 and {frozenset((d.support_slice, d.query_slice)) for d in seen} == {
+        frozenset((0, 4))
+    }
     assert results.about["options"] == ["setting 2"] and results.about["setting"] == 2
     seen.clear()
-    plain = fsseg.run(fsseg.load_recipe(path, changed(**{"episodes.setting": 1})), runs_dir=tmp_path / "runs")
+    plain = fsseg.run(
+        fsseg.load_recipe(path, changed(**{"episodes.setting": 1})), runs_dir=tmp_path / "runs"
+    )
     assert {number for d in seen for number in (d.support_slice, d.query_slice)} == {0, 1, 2, 3, 4}
-    assert plain.about["options"] == [] and plain.about["protocol_hash"] == results.about["protocol_hash"]
+    assert (
+        plain.about["options"] == []
+        and plain.about["protocol_hash"] == results.about["protocol_hash"]
+    )
 
 
 @pytest.mark.parametrize("setting", [1, 2])
@@ -153,7 +178,9 @@ def test_a_training_is_known_by_the_slices_it_may_see(tmp_path, setting):
         fsseg.run(recipe, runs_dir=tmp_path / "runs")
         assert trainings(tmp_path) == 1
     else:
-        with pytest.raises(FssegError, match="none of the 8 training scans of fold 0 has two slices without bright"):
+        with pytest.raises(
+            FssegError, match="none of the 8 training scans of fold 0 has two slices without bright"
+        ):
             fsseg.run(recipe, runs_dir=tmp_path / "runs")
         assert trainings(tmp_path) == 2
 
@@ -188,13 +215,20 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path, monkeypatch):
 
     assert "has two slices without bright or dark" in attempt(**{"episodes.setting": 2})
     assert "[episodes]: setting: expected 1 or 2, got 3" in attempt(**{"episodes.setting": 3})
-    assert "[protocol]: shots: expected greater than or equal to 1, got 0" in attempt(**{"protocol.shots": 0})
+    assert "[protocol]: shots: expected greater than or equal to 1, got 0" in attempt(
+        **{"protocol.shots": 0}
+    )
     assert "[protocol]: support: expected 'last', 'circular' or 'each', got 'all'" in attempt(
         **{"protocol.support": "all"}
     )
     told = attempt(**{"protocol.shots": 4})
-    assert "case 2: 3 of its slices show dark (label 2), expected at least 4 for 1 part of 4 shots" in told
-    told = attempt(**{"protocol.name": "ep2_multi", "protocol.shots": 4, "variants.1.prototypes": "map"})
+    assert (
+        "case 2: 3 of its slices show dark (label 2), expected at least 4 for 1 part of 4 shots"
+        in told
+    )
+    told = attempt(
+        **{"protocol.name": "ep2_multi", "protocol.shots": 4, "variants.1.prototypes": "map"}
+    )
     assert "3 slices of it show bright and dark like slice" in told
     description = root / "dataset.toml"
     description.write_text('folds = [["1", "2"], ["3", "4"]]\n' + description.read_text())
@@ -204,6 +238,8 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(
         fsseg.data.datasets.folders.NiftiFolder,
         "load",
-        lambda self, case: replace(load(self, case), labels=None) if case == "5" else load(self, case),
+        lambda self, case: (
+            replace(load(self, case), labels=None) if case == "5" else load(self, case)
+        ),
     )
     assert "case 5: it has no labels, but episodes.setting is 2" in attempt(**changed())

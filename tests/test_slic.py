@@ -92,14 +92,19 @@ def test_thicker_slices_make_regions_that_span_fewer_of_them():
 
 def test_only_the_ratio_of_the_spacings_matters():
     image = noisy_block((8, 20, 20))
-    small, large = (Slic(count=12)(volume_of(image, (3 * unit, unit, unit)), NoScans(200)) for unit in (0.5, 2.0))
+    small, large = (
+        Slic(count=12)(volume_of(image, (3 * unit, unit, unit)), NoScans(200))
+        for unit in (0.5, 2.0)
+    )
     np.testing.assert_array_equal(small, large)
 
 
 def test_sigma_is_in_millimetres(abdomen):
     # A mask is found in the image as it is, so that only the clusters can differ.
     near, far = (
-        Volume("7", abdomen.image, None, tuple(unit * size for size in (4.0, 1.0, 1.0)), abdomen.grid)
+        Volume(
+            "7", abdomen.image, None, tuple(unit * size for size in (4.0, 1.0, 1.0)), abdomen.grid
+        )
         for unit in (1, 2)
     )
     smooth = Slic(sigma=1.5)(near, NoScans(200))
@@ -110,7 +115,9 @@ def test_sigma_is_in_millimetres(abdomen):
 def test_regions_follow_intensities_unless_they_are_to_be_compact():
     image = noisy_block((6, 30, 30))
     image[:, :, 13:] += 60
-    loose, compact = (Slic(count=8, compactness=value)(volume_of(image), NoScans(200)) for value in (0.01, 100.0))
+    loose, compact = (
+        Slic(count=8, compactness=value)(volume_of(image), NoScans(200)) for value in (0.01, 100.0)
+    )
     assert not set(np.unique(loose[:, :, :13])) & set(np.unique(loose[:, :, 13:]))
     assert set(np.unique(compact[:, :, :13])) & set(np.unique(compact[:, :, 13:]))
 

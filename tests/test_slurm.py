@@ -50,12 +50,28 @@ def recipe(tmp_path_factory):
 def local(recipe, tmp_path_factory):
     """The table of the same run in one process."""
     return table_of(
-        subprocess.run(command(recipe, tmp_path_factory.mktemp("local")), capture_output=True, text=True, check=True)
+        subprocess.run(
+            command(recipe, tmp_path_factory.mktemp("local")),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     )
 
 
 def command(recipe, runs, *more):
-    words = [sys.executable, "-m", "fsseg", "run", *recipe, "--runs-dir", runs, *FOLDS, *SETTINGS, *more]
+    words = [
+        sys.executable,
+        "-m",
+        "fsseg",
+        "run",
+        *recipe,
+        "--runs-dir",
+        runs,
+        *FOLDS,
+        *SETTINGS,
+        *more,
+    ]
     return [str(word) for word in words]
 
 
@@ -89,22 +105,36 @@ def under_way(jobs, at_least=10):
 
 
 def ask(environment, *words):
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200).stdout
+    return subprocess.run(
+        words, env=environment, capture_output=True, text=True, timeout=200
+    ).stdout
 
 
-def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, local, tmp_path, tell):
+def test_a_job_that_loses_its_node_is_queued_again_and_resumes(
+    slurm, recipe, local, tmp_path, tell
+):
     """Slurm warns of a preemption or the end of the time with a signal; here it is sent by scancel."""
     runs = tmp_path / "runs"
     with subprocess.Popen(
-        command(recipe, runs, *SLURM), env=slurm, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(recipe, runs, *SLURM),
+        env=slurm,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         jobs = job_set(runs)
-        assert [job.name for job in jobs.jobs] == [f"fold {fold} seed {seed}" for seed in (3, 4) for fold in (0, 1)]
+        assert [job.name for job in jobs.jobs] == [
+            f"fold {fold} seed {seed}" for seed in (3, 4) for fold in (0, 1)
+        ]
         job = wait_for(lambda: under_way(jobs))
         number = json.loads((jobs.folder / "slurm.json").read_text())[job.name]
         ask(slurm, "scancel", "--signal=USR2", number)
         status = [sys.executable, "-m", "fsseg", "status", str(jobs.folder)]
-        wait_for(lambda: re.search(rf"{job.name} +queued .* its node was taken away", ask(slurm, *status)))
+        wait_for(
+            lambda: re.search(
+                rf"{job.name} +queued .* its node was taken away", ask(slurm, *status)
+            )
+        )
         out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert table_of(subprocess.CompletedProcess([], 0, out)) == local
@@ -119,28 +149,42 @@ def test_a_job_that_loses_its_node_is_queued_again_and_resumes(slurm, recipe, lo
 def test_who_watches_may_leave_and_come_back(slurm, recipe, local, tmp_path):
     """Ctrl-C ends the watching; a job that is cancelled for good meanwhile runs when the command is given again."""
     runs = tmp_path / "runs"
-    with subprocess.Popen(command(recipe, runs, *SLURM), env=slurm, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(recipe, runs, *SLURM), env=slurm, stderr=subprocess.PIPE, text=True
+    ) as process:
         jobs = job_set(runs)
         job = wait_for(lambda: under_way(jobs))
         process.send_signal(2)
         said = process.stderr.read()
         assert process.wait() == 130
-    assert re.search(r"detached: \d jobs go on without; fsseg status .* the same command attaches again", said)
+    assert re.search(
+        r"detached: \d jobs go on without; fsseg status .* the same command attaches again", said
+    )
     assert job.state().status == "running"
     number = json.loads((jobs.folder / "slurm.json").read_text())[job.name]
     ask(slurm, "scancel", number)
     wait_for(lambda: job.state().status in {"stopped", "lost"})
-    again = subprocess.run(command(recipe, runs, *SLURM), env=slurm, capture_output=True, text=True, timeout=PATIENCE)
+    again = subprocess.run(
+        command(recipe, runs, *SLURM), env=slurm, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert again.returncode == 0, again.stderr
     assert "1 jobs submitted" in again.stderr and table_of(again) == local
-    third = subprocess.run(command(recipe, runs, *SLURM), env=slurm, capture_output=True, text=True, timeout=PATIENCE)
+    third = subprocess.run(
+        command(recipe, runs, *SLURM), env=slurm, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert "submitted" not in third.stderr and table_of(third) == local
 
 
 def test_what_slurm_refuses_is_a_sentence(slurm, recipe, tmp_path):
     wrong = [*SLURM, "--launch", "partition=nowhere"]
-    done = subprocess.run(command(recipe, tmp_path / "runs", *wrong), env=slurm, capture_output=True, text=True)
-    assert done.returncode == 2 and "launcher slurm: " in done.stderr and "nvalid partition" in done.stderr
+    done = subprocess.run(
+        command(recipe, tmp_path / "runs", *wrong), env=slurm, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 2
+        and "launcher slurm: " in done.stderr
+        and "nvalid partition" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 

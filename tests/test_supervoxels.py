@@ -33,7 +33,9 @@ STEPS = [
 def published(name: str) -> dict[str, np.ndarray]:
     path = GOLDEN / f"supervoxels_{name}.npz"
     if not path.is_file():
-        reason = f"{path.name} is not in {GOLDEN}: results of the published algorithm cannot be compared"
+        reason = (
+            f"{path.name} is not in {GOLDEN}: results of the published algorithm cannot be compared"
+        )
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -62,7 +64,9 @@ def reference(image, *, spacing, scale, sigma, min_size):
             other = tuple(position + shift for position, shift in zip(voxel, step, strict=True))
             if all(0 <= position < size for position, size in zip(other, image.shape, strict=True)):
                 difference = float(image[voxel]) - float(image[other])
-                edges.append((math.sqrt(weight * (difference * difference)), number, place, voxel, other))
+                edges.append(
+                    (math.sqrt(weight * (difference * difference)), number, place, voxel, other)
+                )
     edges.sort()
     region = {voxel: {voxel} for voxel in voxels}
     inner = {voxel: 0.0 for voxel in voxels}  # of the region the voxel is in
@@ -81,7 +85,9 @@ def reference(image, *, spacing, scale, sigma, min_size):
         if region[a] is not region[b] and min(len(region[a]), len(region[b])) < min_size:
             merge(a, b, cost)
     ids: dict[int, int] = {}
-    return np.array([ids.setdefault(id(region[voxel]), len(ids)) for voxel in voxels]).reshape(image.shape)
+    return np.array([ids.setdefault(id(region[voxel]), len(ids)) for voxel in voxels]).reshape(
+        image.shape
+    )
 
 
 def step_weight(step, ratio):
@@ -119,7 +125,9 @@ def test_labels_and_mask_are_the_published_ones(name):
 def test_the_component_gives_the_published_supervoxels():
     stored = published("tiny_i")
     method = Felzenszwalb(min_size=int(stored["min_size"]))
-    volume = volume_of(stored["raw_int16"].astype(np.float32), tuple(stored["spacing_zxy"].tolist()))
+    volume = volume_of(
+        stored["raw_int16"].astype(np.float32), tuple(stored["spacing_zxy"].tolist())
+    )
     np.testing.assert_array_equal(method(volume, NoScans()), stored["masked_labels"])
 
 
@@ -158,7 +166,12 @@ def test_of_two_equal_costs_the_earlier_direction_wins(earlier, later):
 )
 def test_equals_the_reference_on_any_shape(seed, shape, kind, through_plane, scale, min_size):
     image = np.round(np.random.default_rng(seed).uniform(0, 255 if kind == "integer" else 4, shape))
-    options = {"spacing": (through_plane, 1.25, 1.25), "scale": scale, "sigma": 0.0, "min_size": min_size}
+    options = {
+        "spacing": (through_plane, 1.25, 1.25),
+        "scale": scale,
+        "sigma": 0.0,
+        "min_size": min_size,
+    }
     np.testing.assert_array_equal(felzenszwalb(image, **options), reference(image, **options))
 
 
@@ -186,7 +199,11 @@ def test_larger_volumes_equal_the_plain_port(seed, monkeypatch):
     options["min_size"] = int(rng.choice([2, 30, 200, 1000]))
     bands = visited_bands(monkeypatch)
     found = felzenszwalb(image, sigma=float(sigma), **options)
-    smooth = ndimage.gaussian_filter(image, [sigma / size for size in options["spacing"]]) if sigma else image
+    smooth = (
+        ndimage.gaussian_filter(image, [sigma / size for size in options["spacing"]])
+        if sigma
+        else image
+    )
     np.testing.assert_array_equal(found, plain_supervoxels(smooth, **options))
     assert len(bands) > 2 or scale > 1  # a large scale may leave nothing to the second phase
 
@@ -199,7 +216,9 @@ def test_bands_and_room_change_nothing(kind, room, quantiles, monkeypatch):
     options = {"spacing": SPACING, "min_size": 150}
     monkeypatch.setattr(supervoxels, "BANDS", quantiles)
     monkeypatch.setattr(supervoxels, "ROOM", room)
-    np.testing.assert_array_equal(felzenszwalb(image, **options), plain_supervoxels(image, **options))
+    np.testing.assert_array_equal(
+        felzenszwalb(image, **options), plain_supervoxels(image, **options)
+    )
 
 
 def test_later_bands_store_only_what_can_still_merge(monkeypatch):
@@ -229,7 +248,8 @@ def costs_of_any_size(rng: np.random.Generator, count: int) -> np.ndarray:
         np.zeros(50),
         np.random.default_rng(0).integers(0, 20, 5000) * 255 / 915,
         # Grey values that were whole numbers once: each cost in several roundings, which differ in the last bits.
-        np.abs(np.diff(np.random.default_rng(1).integers(0, 915, 5000) * 255 / 915)) * np.sqrt(3.65),
+        np.abs(np.diff(np.random.default_rng(1).integers(0, 915, 5000) * 255 / 915))
+        * np.sqrt(3.65),
         np.random.default_rng(2).uniform(1, 1.001, 5000),
         costs_of_any_size(np.random.default_rng(3), 5000),
     ],
@@ -258,7 +278,9 @@ def test_a_limit_that_is_a_cost_divides_no_tie(kind, monkeypatch):
     options = {"spacing": (1.25, 1.25, 1.25), "min_size": 60}
     monkeypatch.setattr(supervoxels, "_sample_costs", lambda graph: np.arange(0.0, 40.0))
     monkeypatch.setattr(supervoxels, "BANDS", tuple(np.linspace(0, 1, 40)))
-    np.testing.assert_array_equal(felzenszwalb(image, **options), plain_supervoxels(image, **options))
+    np.testing.assert_array_equal(
+        felzenszwalb(image, **options), plain_supervoxels(image, **options)
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,7 +323,9 @@ def test_a_larger_gap_between_slices_makes_a_step_cost_more():
 @pytest.mark.parametrize("min_size", [1, 50, 400])
 @pytest.mark.parametrize("scale", [1.0, 3e5])
 def test_regions_are_dense_connected_and_large_enough(kind, min_size, scale):
-    labels = felzenszwalb(noise(3, (8, 24, 28), kind), spacing=SPACING, scale=scale, min_size=min_size)
+    labels = felzenszwalb(
+        noise(3, (8, 24, 28), kind), spacing=SPACING, scale=scale, min_size=min_size
+    )
     ids, first, sizes = np.unique(labels, return_index=True, return_counts=True)
     assert ids.tolist() == list(range(len(ids)))
     assert (np.diff(first) > 0).all()
@@ -336,7 +360,9 @@ def test_the_body_is_each_slices_largest_part_with_its_holes_filled():
             ".........",
         ],
     ]
-    image = np.array([[[10.5 if mark == "#" else 10.0 for mark in row] for row in rows] for rows in drawn])
+    image = np.array(
+        [[[10.5 if mark == "#" else 10.0 for mark in row] for row in rows] for rows in drawn]
+    )
     expected = np.zeros(image.shape, dtype=bool)
     expected[0, 2, 2:5] = expected[0, 6, 2:5] = True
     expected[0, 3:6, 1:6] = True
@@ -359,7 +385,9 @@ def test_the_minimum_is_the_datasets_unless_given(option, used):
     stored = 12.5 * noise(5, (4, 12, 14), "integer") - 400  # stored intensities are on any scale
     image = scaled(stored)
     expected = cut_to_body(felzenszwalb(image, spacing=SPACING, min_size=used), body_mask(image))
-    np.testing.assert_array_equal(Felzenszwalb(min_size=option)(volume_of(stored), NoScans()), expected)
+    np.testing.assert_array_equal(
+        Felzenszwalb(min_size=option)(volume_of(stored), NoScans()), expected
+    )
     assert len(np.unique(expected)) > 2
 
 

@@ -24,9 +24,16 @@ def one_row(file, **more):
 
 
 def test_every_combination_is_a_row(file):
-    grid = {"prototypes.name": ["em_gmm"], "prototypes.count": [1, 3], "threshold.name": ["ce_t", "avg_est"]}
+    grid = {
+        "prototypes.name": ["em_gmm"],
+        "prototypes.count": [1, 3],
+        "threshold.name": ["ce_t", "avg_est"],
+    }
     recipe = expand(one_row(file, sweep=grid))
-    told = [(row.name, row.prototypes.options.get("count"), row.threshold.name) for row in recipe.variants]
+    told = [
+        (row.name, row.prototypes.options.get("count"), row.threshold.name)
+        for row in recipe.variants
+    ]
     assert told == [
         (f"prototypes=em_gmm, count={count}, threshold={name}", count, name)
         for count in (1, 3)
@@ -39,7 +46,9 @@ def test_several_rows_are_each_swept(file):
     recipe = load_recipe(file, {"sweep": {"training.steps": [1, 2]}})
     rows = [row.name for row in recipe.variants]
     expanded = expand(recipe)
-    assert [row.name for row in expanded.variants] == [f"{row}: steps={steps}" for row in rows for steps in (1, 2)]
+    assert [row.name for row in expanded.variants] == [
+        f"{row}: steps={steps}" for row in rows for steps in (1, 2)
+    ]
     assert [expanded.training_of(row).steps for row in expanded.variants] == [1, 2] * len(rows)
 
 
@@ -67,13 +76,18 @@ def test_a_sweep_shares_its_trainings_and_shows_a_grid(file, tmp_path, monkeypat
 
     trained = []
     monkeypatch.setattr(
-        "fsseg.runs.fold.train_together", lambda them, *rest: trained.append(1) or train_together(them, *rest)
+        "fsseg.runs.fold.train_together",
+        lambda them, *rest: trained.append(1) or train_together(them, *rest),
     )
     grid = {"training.steps": [1, 2], "threshold.name": ["ce_t", "ocp"]}
     found = fsseg.sweep(one_row(file), grid, runs_dir=tmp_path / "runs")
     assert len(trained) == 2
     shown = found.grid()
-    assert shown.shape == (2, 2) and list(shown.index) == ["1", "2"] and list(shown.columns) == ["ce_t", "ocp"]
+    assert (
+        shown.shape == (2, 2)
+        and list(shown.index) == ["1", "2"]
+        and list(shown.columns) == ["ce_t", "ocp"]
+    )
     table = found.table()
     assert table["training.steps"].tolist() == [1, 1, 2, 2]
     assert shown.loc["2", "ocp"] == table.loc["steps=2, threshold=ocp", "mean"]
@@ -86,10 +100,15 @@ def test_a_sweep_shares_its_trainings_and_shows_a_grid(file, tmp_path, monkeypat
 
 def test_settings_of_the_recipe_make_runs_of_their_own(file, tmp_path):
     found = fsseg.sweep(
-        one_row(file), {"calibration.episodes": [2, 3], "threshold.name": ["avg_est"]}, runs_dir=tmp_path
+        one_row(file),
+        {"calibration.episodes": [2, 3], "threshold.name": ["avg_est"]},
+        runs_dir=tmp_path,
     )
     assert len(found.comparison.runs) == 2 and found.grid().shape == (2, 1)
-    assert list(found.settings) == ["episodes=2, threshold=avg_est", "episodes=3, threshold=avg_est"]
+    assert list(found.settings) == [
+        "episodes=2, threshold=avg_est",
+        "episodes=3, threshold=avg_est",
+    ]
 
 
 def test_a_recipes_own_sweep_is_that_of_the_same_grid(file, tmp_path):
@@ -104,11 +123,16 @@ def test_a_recipes_own_sweep_is_that_of_the_same_grid(file, tmp_path):
         fsseg.sweep(written, runs_dir=tmp_path / "runs"),
         fsseg.sweep(one_row(file), grid, runs_dir=tmp_path / "runs"),
     ):
-        assert same.table()["mean"].to_dict() == own.table()["mean"].to_dict() and len(same.settings) == 2
+        assert (
+            same.table()["mean"].to_dict() == own.table()["mean"].to_dict()
+            and len(same.settings) == 2
+        )
     assert own.comparison.runs[0].variants == ["threshold=ce_t", "threshold=avg_est"]  # each once
 
 
 def test_nothing_to_sweep(file):
     for grid, row in (({}, None), ({"threshold.name": ["ce_t"]}, "nobody")):
-        with pytest.raises(FssegError, match="sweep: expected values by key and a row of the recipe"):
+        with pytest.raises(
+            FssegError, match="sweep: expected values by key and a row of the recipe"
+        ):
             fsseg.sweep(load_recipe(file), grid, row=row)

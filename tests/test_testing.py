@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsseg import CeT, FssegError, Map, Tpm, hookimpl, registry
+from fsseg import CeT, FssegError, MaskedAverage, Tpm, hookimpl, registry
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.evaluation.metrics import Iou
 from fsseg.model.refiners import Component3d
@@ -36,7 +36,9 @@ class Backbone(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, 1))
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, 1)
+            )
 
     def forward(self, images):
         return self.layers(images)
@@ -72,7 +74,7 @@ class Tracker:
 
 
 SOUND = {
-    "backbone": Backbone, "prototypes": Map, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
+    "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
     "refiner": Component3d, "metric": Iou, "tracker": Tracker,
 }  # fmt: skip
 
@@ -117,7 +119,7 @@ def fitted(**methods):
     return type("Broken", (Fitted,), {"__doc__": "Broken.", **methods})
 
 
-class Background(Map):
+class Background(MaskedAverage):
     """Map, with a background it makes or does not make."""
 
     background = True
@@ -405,7 +407,9 @@ CASES = [(name, *case) for name, cases in BROKEN.items() for case in cases]
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "name, kind, component, sentence", CASES, ids=[f"{c[0]}-{c[1]}-{n}" for n, c in enumerate(CASES)]
+    "name, kind, component, sentence",
+    CASES,
+    ids=[f"{c[0]}-{c[1]}-{n}" for n, c in enumerate(CASES)],
 )
 def test_a_broken_component_fails_its_check(name, kind, component, sentence, monkeypatch):
     if name == "check_cpu_and_gpu_agree":  # as if the CPU were a GPU
@@ -420,7 +424,9 @@ def test_a_broken_component_fails_its_check(name, kind, component, sentence, mon
 
 
 def test_every_check_has_a_broken_component():
-    assert {function.__name__ for kind in KINDS for function in check_functions(kind)} == set(BROKEN)
+    assert {function.__name__ for kind in KINDS for function in check_functions(kind)} == set(
+        BROKEN
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -439,13 +445,23 @@ OPTIONS = {
     "backbone/timm": {"model": "resnet10t", "strides": [8], "channels": 16},
     "dataset/abdomen_phantom": PHANTOM,
 }
-NEED_FILES = {"dataset/chaos_t2", "dataset/sabs", "dataset/cmr", "dataset/nifti", "supervoxels/stored"}
+NEED_FILES = {
+    "dataset/chaos_t2",
+    "dataset/sabs",
+    "dataset/cmr",
+    "dataset/nifti",
+    "supervoxels/stored",
+}
 BUILT_IN = [f"{c.kind}/{c.name}" for c in registry() if c.distribution == "fsseg"]
 
 
 @pytest.mark.parametrize("label", [label for label in BUILT_IN if label not in NEED_FILES])
 def test_the_built_in_components_keep_their_contracts(label):
-    failed = [result for result in run_checks(label, options=OPTIONS.get(label)) if result.status == "failed"]
+    failed = [
+        result
+        for result in run_checks(label, options=OPTIONS.get(label))
+        if result.status == "failed"
+    ]
     assert not failed
 
 
@@ -455,22 +471,32 @@ def test_the_checks_as_plugin_authors_run_them(check):
 
 
 @parametrize_with_checks(
-    broken("threshold", oracle=None), kind="threshold", expected_failures={"check_oracle_is_declared": "on purpose"}
+    broken("threshold", oracle=None),
+    kind="threshold",
+    expected_failures={"check_oracle_is_declared": "on purpose"},
 )
 def test_an_expected_failure(check):
     check()
 
 
 def test_an_expected_failure_of_no_check():
-    with pytest.raises(FssegError, match="no check 'check_order_of_slicse'.*did you mean 'check_order_of_slices'"):
-        parametrize_with_checks("threshold/ce_t", expected_failures={"check_order_of_slicse": "typo"})
+    with pytest.raises(
+        FssegError, match="no check 'check_order_of_slicse'.*did you mean 'check_order_of_slices'"
+    ):
+        parametrize_with_checks(
+            "threshold/ce_t", expected_failures={"check_order_of_slicse": "typo"}
+        )
 
 
 def test_results_say_what_became_of_every_check():
     policy = changed("threshold", lambda prior, evidence: prior + evidence.logits.mean())
-    results = {result.name: (result.status, result.sentence) for result in run_checks(policy, "threshold")}
+    results = {
+        result.name: (result.status, result.sentence) for result in run_checks(policy, "threshold")
+    }
     status, sentence = results["check_common_offset"]
-    assert status == "failed" and sentence.startswith("expected the same priors for logits that are all larger by 3")
+    assert status == "failed" and sentence.startswith(
+        "expected the same priors for logits that are all larger by 3"
+    )
     assert results["check_constructor"] == ("passed", "")
     assert results["check_fit_comes_first"] == ("skipped", "it is not fitted")
 
@@ -484,7 +510,11 @@ def test_a_components_own_exception_is_a_failure():
 
 
 def test_nothing_to_check():
-    with pytest.raises(FssegError, match="there is no kind of component 'treshold'; did you mean 'threshold'"):
+    with pytest.raises(
+        FssegError, match="there is no kind of component 'treshold'; did you mean 'threshold'"
+    ):
         run_checks("treshold/ce_t")
     with pytest.raises(NotApplicable):
-        next(check for check in checks_for("threshold/ce_t") if check.name == "check_fit_comes_first")()
+        next(
+            check for check in checks_for("threshold/ce_t") if check.name == "check_fit_comes_first"
+        )()

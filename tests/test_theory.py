@@ -28,7 +28,12 @@ def random_case(seed, ways=1, protos=1, channels=6):
     seed=st.integers(0, 1000),
 )
 def test_theorem_3_1_one_prototype_equals_adnet(alpha, above, dimension, form, seed):
-    options = {"alpha": alpha, "initial_threshold": alpha * (above - 1), "form": form, "dimension": dimension}
+    options = {
+        "alpha": alpha,
+        "initial_threshold": alpha * (above - 1),
+        "form": form,
+        "dimension": dimension,
+    }
     features, prototypes = random_case(seed)
     adnet, tpm = AdNet(**options).double(), Tpm(**options).double()
     tpm.load_state_dict(adnet.state_dict())
@@ -39,7 +44,9 @@ def test_theorem_3_1_one_prototype_equals_adnet(alpha, above, dimension, form, s
 def test_adnet_is_equation_2():
     features, prototypes = random_case(3)
     head = AdNet(alpha=20.0, initial_threshold=-7.0).double()
-    score = -20.0 * torch.cosine_similarity(features, prototypes.foreground[0, 0][None, :, None, None], dim=1)
+    score = -20.0 * torch.cosine_similarity(
+        features, prototypes.foreground[0, 0][None, :, None, None], dim=1
+    )
     expected = 1 - torch.sigmoid(0.5 * (score + 7.0))
     assert torch.allclose(head(features, prototypes).softmax(dim=1)[:, 1], expected, atol=1e-6)
 
@@ -59,7 +66,9 @@ def test_equations_8_and_9(space, ways, protos):
     def density(way, sigma):
         total = 0
         for j in range(protos):
-            normal = MultivariateNormal(centres[way, j], sigma**2 * torch.eye(channels, dtype=torch.float64))
+            normal = MultivariateNormal(
+                centres[way, j], sigma**2 * torch.eye(channels, dtype=torch.float64)
+            )
             total = total + prototypes.weights[way, j] * normal.log_prob(points).exp()
         return total
 
@@ -84,7 +93,15 @@ def test_sigmas_of_the_default_threshold():
 
 @pytest.mark.parametrize(
     "distance, prior",
-    [(0.4, 0.014774), (0.6, 0.039166), (0.8, 0.141851), (0.9, 0.278885), (1, 0.5), (1.1, 0.740775), (1.2, 0.900250)],
+    [
+        (0.4, 0.014774),
+        (0.6, 0.039166),
+        (0.8, 0.141851),
+        (0.9, 0.278885),
+        (1, 0.5),
+        (1.1, 0.740775),
+        (1.2, 0.900250),
+    ],
 )
 def test_distance_to_prior_and_back(distance, prior):
     score = Tpm().double().score
@@ -113,9 +130,13 @@ def test_one_dimensional_normals_confirm_the_log_densities():
     """An independent check of the d = 1 normalisation used by the published code."""
     head = Tpm(sigmas=(0.5, 2.0), space="euclidean", dimension=1).double()
     features = torch.linspace(-3, 3, 12, dtype=torch.float64).view(1, 1, 3, 4)
-    prototypes = Prototypes(torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
+    prototypes = Prototypes(
+        torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    )
     normals = [Independent(Normal(torch.zeros(1, dtype=torch.float64), s), 1) for s in (2.0, 0.5)]
-    expected = torch.stack([n.log_prob(features.movedim(1, -1)) for n in normals], dim=1).softmax(dim=1)
+    expected = torch.stack([n.log_prob(features.movedim(1, -1)) for n in normals], dim=1).softmax(
+        dim=1
+    )
     assert torch.allclose(head(features, prototypes).softmax(dim=1), expected, atol=1e-7)
 
 

@@ -66,14 +66,20 @@ def test_avg_est_is_the_mean_of_clipped_probabilities():
 
 def test_avg_est_of_classes_by_themselves():
     policy = AvgEst(per_class=True)
-    policy.fit([np.zeros(0)] * 2, IdealPriors(np.array([5.0, 5.0]), [np.array([0.0, 1.0]), np.array([-1.0])]))
+    policy.fit(
+        [np.zeros(0)] * 2,
+        IdealPriors(np.array([5.0, 5.0]), [np.array([0.0, 1.0]), np.array([-1.0])]),
+    )
     expected = (0.5 + 1 / (1 + math.exp(-1)) + 1 / (1 + math.e)) / 3
     assert policy.state() == {"prior": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: AvgEst(source="training", per_class=True), lambda: LinEst(several="published", per_class=True)],
+    [
+        lambda: AvgEst(source="training", per_class=True),
+        lambda: LinEst(several="published", per_class=True),
+    ],
 )
 def test_what_knows_no_classes_cannot_be_asked_for_them(make):
     with pytest.raises(FssegError, match="per_class = true"):
@@ -108,7 +114,9 @@ def test_lin_est_regressors(location, columns):
 def several_ways(seed=0, episodes=60):
     """Regressors of two to four ways, and ideal priors of each way and of all together."""
     rng = np.random.default_rng(seed)
-    described = [rng.uniform(size=(int(rng.integers(2, 5)), 2)) * [0.25, 0.2] for _ in range(episodes)]
+    described = [
+        rng.uniform(size=(int(rng.integers(2, 5)), 2)) * [0.25, 0.2] for _ in range(episodes)
+    ]
     ways = [x @ [-3.0, 8.0] - 2.0 for x in described]
     return described, IdealPriors(np.array([np.log(np.mean(np.exp(u))) for u in ways]), ways)
 
@@ -118,10 +126,16 @@ def test_lin_est_of_several_ways_recovers_the_plane_behind_the_mean_of_exponenti
     policy = LinEst()
     described, ideal = several_ways()
     policy.fit(described, ideal)
-    assert policy.coefficients == pytest.approx([-3.0, 8.0, -2.0], abs=1e-3) and policy.background is None
+    assert (
+        policy.coefficients == pytest.approx([-3.0, 8.0, -2.0], abs=1e-3)
+        and policy.background is None
+    )
     seen = evidence(ways=3)
     sizes, locations = [0.25] * 3, [0.25, 0.0, 0.25]
-    expected = [np.log(np.mean([np.exp(-3 * place + 8 * size - 2) for size in sizes])) for place in locations]
+    expected = [
+        np.log(np.mean([np.exp(-3 * place + 8 * size - 2) for size in sizes]))
+        for place in locations
+    ]
     assert policy(seen).tolist() == pytest.approx(expected, abs=1e-3)
 
 
@@ -132,7 +146,9 @@ def test_lin_est_of_classes_by_themselves_is_one_prior_per_way():
     assert policy.coefficients == pytest.approx([-3.0, 8.0, -2.0], abs=1e-6)
     seen = evidence(ways=2)
     seen.support_masks[1, :, 1] = False  # the second way covers half as much
-    expected = [[-3 * place + 8 * size - 2 for size in (0.25, 0.125)] for place in (0.25, 0.0, 0.25)]
+    expected = [
+        [-3 * place + 8 * size - 2 for size in (0.25, 0.125)] for place in (0.25, 0.0, 0.25)
+    ]
     np.testing.assert_allclose(policy(seen), expected, atol=1e-5)
 
 
@@ -142,7 +158,10 @@ def test_the_published_prior_of_several_ways_is_fitted_to_episodes_with_most_of_
     policy.fit(described, ideal)
     chosen = [i for i, x in enumerate(described) if len(x) == 4]
     other = LinEst(several="published")
-    other.fit([described[i] for i in chosen], IdealPriors(ideal.together[chosen], [ideal.ways[i] for i in chosen]))
+    other.fit(
+        [described[i] for i in chosen],
+        IdealPriors(ideal.together[chosen], [ideal.ways[i] for i in chosen]),
+    )
     assert policy.state() == other.state()
     assert policy.background[2] == 0 and all(abs(w) <= 0.7072 for w in policy.background[:2])
     # A plain formulation of the same prior on the episodes it was fitted to: near what is ideal.
@@ -201,14 +220,18 @@ def test_the_profile_of_one_slice_is_linest():
             evidence, logits=evidence.logits[number : number + 1], features=evidence.features[number : number + 1],
             query_location=evidence.query_location[number : number + 1],
         )  # fmt: skip
-        assert torch.equal(one.margin > -policy(one)[:, None, None], one.margin > -plain(one)[:, None, None])
+        assert torch.equal(
+            one.margin > -policy(one)[:, None, None], one.margin > -plain(one)[:, None, None]
+        )
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_the_profile_moves_foreground_to_slices_with_high_margins(strength):
     """The amount in the query stays; the slices' differences are the strength times those of their largest margins."""
     policy, plain, evidence = profile_of(strength=strength, share=0.1)
-    evidence = replace(evidence, logits=evidence.logits * torch.tensor([0.5, 1, 1.5, 1, 0.7])[:, None, None, None])
+    evidence = replace(
+        evidence, logits=evidence.logits * torch.tensor([0.5, 1, 1.5, 1, 0.7])[:, None, None, None]
+    )
     moved, prior = policy(evidence), plain(evidence)
     found, before = (evidence.margin > -p[:, None, None] for p in (moved, prior))
     assert found.sum() == before.sum()

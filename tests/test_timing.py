@@ -49,9 +49,14 @@ def test_an_estimate_by_hand(tmp_path, root, monkeypatch):
     assert found.steps == 2 * 4 and found.training == 2 * 4 * 2.0
     assert found.calibration == 2 * 6 * 3.0
     assert found.evaluation == 2 * (5 * 0.25 + 5 * 2 * 0.5)
-    assert found.speeds.fraction == 0.75 and found.total == found.training + found.calibration + found.evaluation
+    assert (
+        found.speeds.fraction == 0.75
+        and found.total == found.training + found.calibration + found.evaluation
+    )
     together = estimate(planned(tmp_path, root, {"protocol.name": "ep2_multi"}))
-    assert together.evaluation == 10 * 0.25 + 10 * 1 * 0.5, "each of two in turn, for all classes at once"
+    assert together.evaluation == 10 * 0.25 + 10 * 1 * 0.5, (
+        "each of two in turn, for all classes at once"
+    )
 
 
 def test_what_is_finished_takes_no_time(tmp_path, root):
@@ -67,7 +72,9 @@ def test_measuring_leaves_nothing_behind(tmp_path, root):
     speeds = found.speeds
     assert min(speeds.step, speeds.bare_step, speeds.slice, speeds.episode, speeds.decision) > 0
     assert speeds.size == (64, 64) and not (tmp_path / "runs").exists()
-    assert f"{found.steps} steps" in str(found) and "supervoxels that are not kept yet" in str(found)
+    assert f"{found.steps} steps" in str(found) and "supervoxels that are not kept yet" in str(
+        found
+    )
 
 
 def test_the_bare_step_is_two_slices_and_an_update(tmp_path, root):
@@ -83,19 +90,25 @@ def test_the_bare_step_is_two_slices_and_an_update(tmp_path, root):
 
 def test_the_shell_prints_the_figures(tmp_path, root):
     recipe = write_recipe(tmp_path, root, steps=4)
-    done = CliRunner().invoke(app, ["bench", str(recipe), "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"])
+    done = CliRunner().invoke(
+        app, ["bench", str(recipe), "--runs-dir", str(tmp_path / "runs"), "--device", "cpu"]
+    )
     assert done.exit_code == 0
     for words in ("training step", "bare network", "slice, network", "this recipe", "64 x 64"):
         assert words in done.output
     done = CliRunner().invoke(app, ["bench", str(recipe), "--json", "--device", "cpu"])
     figures = json.loads(done.stdout[done.stdout.index("{") :])
-    assert figures["total"] == pytest.approx(figures["training"] + figures["calibration"] + figures["evaluation"])
+    assert figures["total"] == pytest.approx(
+        figures["training"] + figures["calibration"] + figures["evaluation"]
+    )
     assert figures["speeds"]["speed"]["precision"] == "float32"
 
 
 def test_a_run_tells_how_long_it_will_take(tmp_path, root):
     """Only where that is worth the seconds it takes to find out."""
-    code = "import sys; from fsseg.cli.main import main; sys.argv = ['fsseg', *sys.argv[1:]]; main()"
+    code = (
+        "import sys; from fsseg.cli.main import main; sys.argv = ['fsseg', *sys.argv[1:]]; main()"
+    )
     recipe = write_recipe(tmp_path, root)
     for steps, expected in ((2, 0), (200, 1)):
         command = [
@@ -113,6 +126,8 @@ def test_a_run_tells_how_long_it_will_take(tmp_path, root):
         assert told_by.count("estimate for CPU") == expected
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(3.2, "3 s"), (89, "89 s"), (100, "2 min"), (7200, "2.0 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3.2, "3 s"), (89, "89 s"), (100, "2 min"), (7200, "2.0 h")]
+)
 def test_times_as_people_read_them(seconds, words):
     assert told_time(seconds) == words

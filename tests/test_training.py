@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fsseg.model.ops
 from fsseg.data.supervoxels.regions import count_regions
 from fsseg.model.heads import AdNet, Tpm
-from fsseg.model.prototypes import EmGmm, Map
+from fsseg.model.prototypes import EmGmm, MaskedAverage
 from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
 from fsseg.system.progress import Silent
@@ -23,7 +23,9 @@ from fsseg.training.snapshots import read_snapshot, write_snapshot
 CPU = torch.device("cpu")
 PLAIN = SpeedTable(precision="float32", capture="off", channels_last=False, fused=False)
 FAST = SpeedTable(precision="float32", capture="on")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch finds no GPU on this machine"
+)
 
 
 def sampler(scans=2):
@@ -34,7 +36,9 @@ def sampler(scans=2):
         regions = np.repeat((1 + row[:, None] * 4 + row)[None], 5, axis=0).astype(np.int32)
         regions[1::2, 61:] = 0
         scan = block_scan(str(seed), slices=5, size=64, seed=seed)
-        made.append(replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions)))
+        made.append(
+            replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))
+        )
     return EpisodeSampler(made, published_rules(min_pixels=180, zoom=(0.9, 1.1)))
 
 
@@ -45,7 +49,7 @@ def training(speed, *, head=Tpm, classes=1, steps=20, seed=0, device=CPU, scans=
         TrainingTable(classes=classes, steps=steps, learning_rate=1e-2, **options),
     )
     return Training(
-        backbone, Map(), head().to(device), scans or sampler(), options,
+        backbone, MaskedAverage(), head().to(device), scans or sampler(), options,
         seed=seed, mode="default", device=device, speed=speed,
     )  # fmt: skip
 
@@ -61,24 +65,36 @@ def weights(done):
 
 
 def losses(done):
-    return np.array([[r["query"], r["alignment"], r["score_threshold"]] for r in done.log.records()])
+    return np.array(
+        [[r["query"], r["alignment"], r["score_threshold"]] for r in done.log.records()]
+    )
 
 
 @pytest.mark.parametrize("head, classes", [(Tpm, 1), (AdNet, 1), (Tpm, 4)])
 def test_the_fast_and_the_plain_path_train_alike(head, classes):
     """All fast parts against none: ways filled up, all warps worked out, fused updates, channels last; 20 steps."""
     plain, fast = train_together(
-        [training(speed, head=head, classes=classes, steps=25, t_loss=0.1) for speed in (PLAIN, FAST)]
+        [
+            training(speed, head=head, classes=classes, steps=25, t_loss=0.1)
+            for speed in (PLAIN, FAST)
+        ]
     )
     assert fast.speed.capture and not plain.speed.capture and plain.step == fast.step == 25
     assert losses(plain) == pytest.approx(losses(fast), abs=1e-4)
     assert (weights(plain) - weights(fast)).abs().max() < 1e-4
-    assert (weights(plain) - weights(training(PLAIN))).abs().max() > 1e-2, "and the weights did move"
+    assert (weights(plain) - weights(training(PLAIN))).abs().max() > 1e-2, (
+        "and the weights did move"
+    )
 
 
 def test_several_trainings_at_a_time_are_those_one_by_one():
-    alone = [train_together([training(SpeedTable(), steps=steps, seed=seed)])[0] for seed, steps in ((0, 6), (1, 9))]
-    together = train_together([training(SpeedTable(), steps=steps, seed=seed) for seed, steps in ((0, 6), (1, 9))])
+    alone = [
+        train_together([training(SpeedTable(), steps=steps, seed=seed)])[0]
+        for seed, steps in ((0, 6), (1, 9))
+    ]
+    together = train_together(
+        [training(SpeedTable(), steps=steps, seed=seed) for seed, steps in ((0, 6), (1, 9))]
+    )
     for one, other in zip(alone, together):
         assert torch.equal(weights(one), weights(other)) and one.step == other.step
     assert not torch.equal(weights(together[0]), weights(together[1]))
@@ -103,7 +119,15 @@ def test_a_step_that_is_replayed_reads_what_is_put_in_place():
 class HostReads(TorchDispatchMode):
     """Counts the operations for which the host would have to wait for a device."""
 
-    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "index.Tensor")
+    waiting = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "is_nonzero",
+        "unique",
+        "index.Tensor",
+    )
 
     def __init__(self):
         super().__init__()
@@ -138,7 +162,10 @@ def test_what_cannot_be_recorded_runs_plain():
     recorded = Recorded(lambda: ran.append(1), CPU, record=refuse)
     for _ in range(PLAIN_RUNS + 4):
         recorded()
-    assert len(ran) == PLAIN_RUNS + 4 and recorded.problem == "operation not permitted when stream is capturing"
+    assert (
+        len(ran) == PLAIN_RUNS + 4
+        and recorded.problem == "operation not permitted when stream is capturing"
+    )
 
 
 def test_people_are_told_what_could_not_be_recorded():
@@ -165,7 +192,9 @@ def test_people_are_told_what_could_not_be_recorded():
 def test_recording_replaces_running():
     """Each call is one step, whether plain or replayed; recording itself runs nothing."""
     ran = []
-    recorded = Recorded(lambda: ran.append("plain"), CPU, record=lambda _: lambda: ran.append("replayed"))
+    recorded = Recorded(
+        lambda: ran.append("plain"), CPU, record=lambda _: lambda: ran.append("replayed")
+    )
     for _ in range(PLAIN_RUNS + 2):
         recorded()
     assert ran == ["plain"] * PLAIN_RUNS + ["replayed"] * 2 and recorded.problem is None
@@ -173,12 +202,14 @@ def test_recording_replaces_running():
 
 def test_what_is_chosen():
     scans, backbone = sampler(), TinyBackbone()
-    chosen = choose_speed(SpeedTable(), CPU, backbone, Map(), scans)
+    chosen = choose_speed(SpeedTable(), CPU, backbone, MaskedAverage(), scans)
     assert not chosen.capture and chosen.channels_last and chosen.fused
-    assert choose_speed(FAST, CPU, backbone, Map(), scans).capture
+    assert choose_speed(FAST, CPU, backbone, MaskedAverage(), scans).capture
     assert not choose_speed(FAST, CPU, backbone, EmGmm(), scans).capture, "EM asks the host"
     mixed = EpisodeSampler([block_scan(size=32), block_scan("b", size=48)], published_rules())
-    assert not choose_speed(FAST, CPU, backbone, Map(), mixed).capture, "slices of several sizes"
+    assert not choose_speed(FAST, CPU, backbone, MaskedAverage(), mixed).capture, (
+        "slices of several sizes"
+    )
 
 
 def test_bfloat16_is_chosen_where_it_is_faster(monkeypatch):
@@ -261,4 +292,6 @@ def test_a_training_of_fixed_shapes_goes_on_where_it_was_saved(tmp_path):
     write_snapshot(tmp_path / "saved.safetensors", first.snapshot())
     second = training(speed, steps=30)
     second.restore(read_snapshot(tmp_path / "saved.safetensors"))
-    assert torch.equal(weights(train_together([second])[0]), weights(whole)) and second.speed.capture
+    assert (
+        torch.equal(weights(train_together([second])[0]), weights(whole)) and second.speed.capture
+    )

@@ -31,7 +31,9 @@ def root(tmp_path_factory):
     root = make_folder(tmp_path_factory.mktemp("data") / "scans", cases=6)
     file = nibabel.load(root / "label_1.nii.gz")
     labels = np.asanyarray(file.dataobj)
-    nibabel.save(nibabel.Nifti1Image(np.where(labels == 2, 0, labels), file.affine), root / "label_1.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.where(labels == 2, 0, labels), file.affine), root / "label_1.nii.gz"
+    )
     return root
 
 
@@ -44,7 +46,9 @@ def finished(root, tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
             changes = CHANGES[name] | {"protocol.folds": "disjoint2"}
-            made[name] = fsseg.run(fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs")
+            made[name] = fsseg.run(
+                fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs"
+            )
         return made[name]
 
     return make
@@ -64,7 +68,9 @@ def dice(predicted, actual):
 
 def test_ends_are_fifths():
     """Of 1 and 2 slices all, of 3 to 9 one at each end, of 10 two; gaps do not count."""
-    found = {count: end_slices(np.ones(count, bool)).sum() for count in (1, 2, 3, 4, 5, 9, 10, 14, 15)}
+    found = {
+        count: end_slices(np.ones(count, bool)).sum() for count in (1, 2, 3, 4, 5, 9, 10, 14, 15)
+    }
     assert found == {1: 1, 2: 2, 3: 2, 4: 2, 5: 2, 9: 2, 10: 4, 14: 4, 15: 6}
     assert not end_slices(np.zeros(4, bool)).any()
     gapped = np.array([0, 1, 0, 1, 1, 0, 1, 0], bool)
@@ -73,16 +79,28 @@ def test_ends_are_fifths():
 
 def test_a_scan_by_hand():
     """Five slices of four pixels, the organ in slices 1 to 3, two pixels each."""
-    actual = np.array([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)[:, None]
-    predicted = np.array([[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)[:, None]
+    actual = np.array([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)[
+        :, None
+    ]
+    predicted = np.array(
+        [[1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool
+    )[:, None]
     counts = count_wrong(predicted, actual)
     assert counts == {"fp_without": 4, "fp_with": 2, "fn_ends": 2, "fn_inside": 1}
-    wrong = WrongVoxels(score(predicted, actual), **counts)  # 3 right of 9 predicted and 6 true: Dice 6 / 15
+    wrong = WrongVoxels(
+        score(predicted, actual), **counts
+    )  # 3 right of 9 predicted and 6 true: Dice 6 / 15
     told = {kind: wrong.measures(kind) for kind in KINDS}
-    assert [told[kind]["share"] for kind in KINDS] == pytest.approx([400 / 6, 200 / 6, 200 / 6, 100 / 6])
-    assert [told[kind]["lost"] for kind in KINDS] == pytest.approx([400 / 15, 200 / 15, 200 / 15, 100 / 15])
+    assert [told[kind]["share"] for kind in KINDS] == pytest.approx(
+        [400 / 6, 200 / 6, 200 / 6, 100 / 6]
+    )
+    assert [told[kind]["lost"] for kind in KINDS] == pytest.approx(
+        [400 / 15, 200 / 15, 200 / 15, 100 / 15]
+    )
     gains = [6 / 11, 6 / 13, 10 / 17, 8 / 16]
-    assert [told[kind]["gain"] for kind in KINDS] == pytest.approx([100 * (one - 6 / 15) for one in gains])
+    assert [told[kind]["gain"] for kind in KINDS] == pytest.approx(
+        [100 * (one - 6 / 15) for one in gains]
+    )
 
 
 def test_what_is_undefined():
@@ -90,9 +108,16 @@ def test_what_is_undefined():
     nothing, something = np.zeros((3, 2, 2), bool), np.ones((3, 2, 2), bool)
     for predicted, lost in ((something, 100.0), (nothing, np.nan)):
         counts = count_wrong(predicted, nothing)
-        assert counts == {"fp_without": int(predicted.sum()), "fp_with": 0, "fn_ends": 0, "fn_inside": 0}
+        assert counts == {
+            "fp_without": int(predicted.sum()),
+            "fp_with": 0,
+            "fn_ends": 0,
+            "fn_inside": 0,
+        }
         told = WrongVoxels(score(predicted, nothing), **counts).measures("fp_without")
-        assert np.isnan([told["share"], told["gain"]]).all() and told["lost"] == pytest.approx(lost, nan_ok=True)
+        assert np.isnan([told["share"], told["gain"]]).all() and told["lost"] == pytest.approx(
+            lost, nan_ok=True
+        )
 
 
 SLICES = st.lists(st.integers(0, 255) | st.integers(0, 15), min_size=1, max_size=12)
@@ -123,11 +148,15 @@ def check_a_count(count, predicted, actual):
     """What has to be so whatever the masks: the sum, each voxel's kind, the lost Dice, and what repairing gains."""
     counts, kinds = count(predicted, actual), kinds_of_voxels(predicted, actual)
     one = WrongVoxels(score(predicted, actual), **counts)
-    assert sum(counts.values()) == one.score.predicted + one.score.actual - 2 * one.score.intersection
+    assert (
+        sum(counts.values()) == one.score.predicted + one.score.actual - 2 * one.score.intersection
+    )
     assert counts == {kind: list(kinds.values()).count(kind) for kind in KINDS}
     if not (predicted | actual).any():
         return
-    assert sum(one.measures(kind)["lost"] for kind in KINDS) == pytest.approx(100 * (1 - dice(predicted, actual)))
+    assert sum(one.measures(kind)["lost"] for kind in KINDS) == pytest.approx(
+        100 * (1 - dice(predicted, actual))
+    )
     for kind in KINDS if actual.any() else ():
         repaired = predicted.copy()
         for place, of in kinds.items():
@@ -193,7 +222,11 @@ def test_the_kinds_add_up_to_what_the_run_counted(finished, name):
 def test_what_is_counted_is_in_the_files(finished, root):
     """A case of `ep2` from its two files, without the package."""
     results = finished("ep2")
-    one = next(one for one in fsseg.error_table(results).wrong if one.score.class_name == "dark" and one.score.actual)
+    one = next(
+        one
+        for one in fsseg.error_table(results).wrong
+        if one.score.class_name == "dark" and one.score.actual
+    )
     folder = results.path / "fold0" / "labels" / one.score.variant.replace("-", "_")
     predicted = np.asanyarray(nibabel.load(folder / f"{one.score.case}_dark.nii.gz").dataobj).T == 1
     actual = np.asanyarray(nibabel.load(root / f"label_{one.score.case}.nii.gz").dataobj).T == 2
@@ -215,7 +248,11 @@ def test_the_table_is_that_of_the_run_taken_apart(finished, name):
             assert lines["dice"].tolist() == pytest.approx([means.loc[variant, of]] * 4)
             assert lines["lost"].sum() == pytest.approx(100 - means.loc[variant, of])
     frame = fsseg.error_table(results).frame
-    own = frame[(frame["variant"] == "CE-T") & (frame["class_name"] == "dark") & (frame["kind"] == "fp_with")]
+    own = frame[
+        (frame["variant"] == "CE-T")
+        & (frame["class_name"] == "dark")
+        & (frame["kind"] == "fp_with")
+    ]
     assert table.loc[("CE-T", "dark", "fp_with"), "gain"] == pytest.approx(own["gain"].mean())
 
 
@@ -230,9 +267,16 @@ def test_forms_of_the_table(finished):
     back = pandas.read_csv(io.StringIO(errors.to_csv()))
     assert back["voxels"].tolist() == errors.frame["voxels"].tolist()
     rows = json.loads(json.dumps(errors.dumps()))["rows"]
-    assert len(rows) == 3 * 3 * 4 and {"variant", "class", "kind", "dice", "voxels", "share", "lost", "gain"} == set(
-        rows[0]
-    )
+    assert len(rows) == 3 * 3 * 4 and {
+        "variant",
+        "class",
+        "kind",
+        "dice",
+        "voxels",
+        "share",
+        "lost",
+        "gain",
+    } == set(rows[0])
 
 
 def test_the_bars_are_the_table(finished):
@@ -243,7 +287,9 @@ def test_the_bars_are_the_table(finished):
     for axes in figure.axes:
         for kind, bars in zip(KINDS, axes.containers):
             expected = table.xs((axes.get_title(), kind), level=("class", "kind"))["lost"]
-            assert [bar.get_width() for bar in bars] == pytest.approx(expected.loc[errors.results.variants].tolist())
+            assert [bar.get_width() for bar in bars] == pytest.approx(
+                expected.loc[errors.results.variants].tolist()
+            )
 
 
 # ---- what cannot be told ----
@@ -284,7 +330,10 @@ def test_scans_that_changed_or_are_gone(copy, root, tmp_path):
     (copy / "recipe.toml").write_text(recipe)
     assert fsseg.error_table(copy).wrong  # moved, and the same
     labels = nibabel.load(other / "label_2.nii.gz")
-    nibabel.save(nibabel.Nifti1Image(np.asanyarray(labels.dataobj)[::-1], labels.affine), other / "label_2.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(np.asanyarray(labels.dataobj)[::-1], labels.affine),
+        other / "label_2.nii.gz",
+    )
     refused(copy, "the scans of fold 0 are not those that were evaluated.*put the scans back")
     shutil.rmtree(other)
     refused(copy, "other")

@@ -39,12 +39,14 @@ class Recorder:
 
     oracle: ClassVar[bool] = True
     seen: ClassVar[list[tuple[Tensor, Tensor]]] = []
-    score: ClassVar[fsseg.Score | None] = None
+    score: ClassVar[fsseg.ScoreScale | None] = None
 
     def __init__(self, *, started: int = 0) -> None:
         pass
 
-    def __call__(self, evidence: fsseg.Evidence, target: Int[Tensor, "query height width"]) -> Float[Tensor, "query"]:
+    def __call__(
+        self, evidence: fsseg.Evidence, target: Int[Tensor, "query height width"]
+    ) -> Float[Tensor, "query"]:
         truth = (target > 0).flatten(1)
         shown = truth.any(dim=1)
         Recorder.seen.append((evidence.margin.flatten(1)[shown].cpu(), truth[shown].cpu()))
@@ -53,7 +55,9 @@ class Recorder:
 
 
 def sums(
-    margins: Float[Tensor, "slice pixel"], truth: Bool[Tensor, "slice pixel"], priors: Float[Tensor, "*slice prior"]
+    margins: Float[Tensor, "slice pixel"],
+    truth: Bool[Tensor, "slice pixel"],
+    priors: Float[Tensor, "*slice prior"],
 ) -> dict[str, Float[Tensor, "slice prior"]]:
     """What the curves are made of, per slice and prior: sums over pixels, which add up over slices.
 
@@ -80,7 +84,9 @@ def pooled(parts: dict[str, Float[Tensor, "slice prior"]]) -> dict[str, Float[Te
     return {name: values.sum(dim=0, keepdim=True) for name, values in parts.items()}
 
 
-def curves(parts: dict[str, Float[Tensor, "slice prior"]]) -> dict[str, Float[Tensor, "slice prior"]]:
+def curves(
+    parts: dict[str, Float[Tensor, "slice prior"]],
+) -> dict[str, Float[Tensor, "slice prior"]]:
     """Mean cross-entropy per pixel, unweighted and with the weights of training, Dice and the predicted / true ratio."""
     light = BACKGROUND_WEIGHT
     loss = parts["foreground_loss"] + parts["background_loss"]
@@ -105,7 +111,10 @@ def choices(
         "weighted_cross_entropy": found["weighted_cross_entropy"].argmin(dim=1),
         "dice": found["dice"].argmax(dim=1),
     }
-    chosen = {name: (priors[index], found["dice"].gather(1, index[:, None])[:, 0]) for name, index in at.items()}
+    chosen = {
+        name: (priors[index], found["dice"].gather(1, index[:, None])[:, 0])
+        for name, index in at.items()
+    }
     return chosen | {"ideal_proportion": (ideal, dice_at_ideal)}
 
 
@@ -139,16 +148,24 @@ def analyse(
         totals.append(pooled(parts))
         drawn[name] = curves(totals[-1])
         own = choices(curves(parts), priors, *at_ideal(margins, truth))
-        common = choices(drawn[name], priors, *at_ideal(margins.flatten()[None], truth.flatten()[None]))
+        common = choices(
+            drawn[name], priors, *at_ideal(margins.flatten()[None], truth.flatten()[None])
+        )
         numbers[name] = {
             "slices": len(margins),
             "true_share": float(truth.double().mean()),
             "pooled": _plain(common),
             "per_slice": {criterion: float(dice.mean()) for criterion, (_, dice) in own.items()},
         }
-    drawn["mean"] = {key: torch.stack([drawn[name][key] for name in classes]).mean(dim=0) for key in drawn[name]}
-    drawn["mean"]["ratio"] = curves({key: sum(total[key] for total in totals) for key in totals[0]})["ratio"]
-    ideal, _ = at_ideal(*(torch.cat([pair[i].flatten() for pair in classes.values()])[None] for i in (0, 1)))
+    drawn["mean"] = {
+        key: torch.stack([drawn[name][key] for name in classes]).mean(dim=0) for key in drawn[name]
+    }
+    drawn["mean"]["ratio"] = curves(
+        {key: sum(total[key] for total in totals) for key in totals[0]}
+    )["ratio"]
+    ideal, _ = at_ideal(
+        *(torch.cat([pair[i].flatten() for pair in classes.values()])[None] for i in (0, 1))
+    )
     dices = [curves(pooled(sums(*pair, ideal[:, None])))["dice"][0] for pair in classes.values()]
     numbers["mean"] = {
         "pooled": _plain(choices(drawn["mean"], priors, ideal, torch.stack(dices).mean(dim=0))),
@@ -160,8 +177,13 @@ def analyse(
     return numbers, drawn
 
 
-def _plain(chosen: dict[str, tuple[Float[Tensor, "1"], Float[Tensor, "1"]]]) -> dict[str, dict[str, float]]:
-    return {criterion: {"prior": float(prior), "dice": float(dice)} for criterion, (prior, dice) in chosen.items()}
+def _plain(
+    chosen: dict[str, tuple[Float[Tensor, "1"], Float[Tensor, "1"]]],
+) -> dict[str, dict[str, float]]:
+    return {
+        criterion: {"prior": float(prior), "dice": float(dice)}
+        for criterion, (prior, dice) in chosen.items()
+    }
 
 
 def record(runs_dir: str, device: str) -> tuple[fsseg.Results, dict[str, tuple[Tensor, Tensor]]]:
@@ -176,11 +198,18 @@ def record(runs_dir: str, device: str) -> tuple[fsseg.Results, dict[str, tuple[T
     for score, (margins, truth) in zip(results.scores, Recorder.seen, strict=True):
         assert score.intersection == ((margins > 0) & truth).sum(), "the run counted other pixels"
         slices[score.class_name].append((margins, truth))
-    return results, {name: tuple(torch.cat(part) for part in zip(*found)) for name, found in slices.items()}
+    return results, {
+        name: tuple(torch.cat(part) for part in zip(*found)) for name, found in slices.items()
+    }
 
 
 LINES = {
-    "weighted_cross_entropy": ("#d55e00", "-.", "CE 0.1/1", "minimum of cross-entropy, weights of training"),
+    "weighted_cross_entropy": (
+        "#d55e00",
+        "-.",
+        "CE 0.1/1",
+        "minimum of cross-entropy, weights of training",
+    ),
     "cross_entropy": ("#0072b2", "--", "CE", "minimum of cross-entropy, unweighted"),
     "ideal_proportion": ("#000000", ":", "proportion", "ideal proportion: predicted = true count"),
     "dice": ("#009e73", "-", "max. Dice", "maximum of Dice"),
@@ -188,7 +217,9 @@ LINES = {
 """Colour (Okabe and Ito's, safe for the colour-blind), style, short and long name of the vertical lines."""
 
 
-def draw(numbers: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsseg.Score, path: Path) -> None:
+def draw(
+    numbers: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsseg.ScoreScale, path: Path
+) -> None:
     """The figure: curves of the mean over classes on the left, the Dice of each class on the right."""
     import matplotlib
 
@@ -197,15 +228,29 @@ def draw(numbers: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsse
     import numpy as np
     from PIL import Image
 
-    plt.rcParams.update({"font.size": 9, "axes.titlesize": 9.5, "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.titlesize": 9.5,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    )
     figure = plt.figure(figsize=(9.4, 6.8), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
     mean = {key: values[0] for key, values in drawn["mean"].items()}
     loss, dice, ratio = left.subplots(3, 1, sharex=True, height_ratios=[1, 1.5, 1])
-    for key, label in (("weighted_cross_entropy", "weighted 0.1 / 1"), ("cross_entropy", "unweighted")):
+    for key, label in (
+        ("weighted_cross_entropy", "weighted 0.1 / 1"),
+        ("cross_entropy", "unweighted"),
+    ):
         loss.plot(priors, mean[key], color=LINES[key][0])
         loss.text(-5.9, 1.15 * mean[key][0], label, color=LINES[key][0])
-    loss.set(ylabel="cross-entropy\n(nats per pixel)", yscale="log", ylim=(0.6 * mean["cross_entropy"].min(), 3))
+    loss.set(
+        ylabel="cross-entropy\n(nats per pixel)",
+        yscale="log",
+        ylim=(0.6 * mean["cross_entropy"].min(), 3),
+    )
     loss.set_title("Mean of the classes, one prior for all slices", fontweight="bold", pad=8)
     dice.plot(priors, 100 * mean["dice"], color=LINES["dice"][0])
     for key, chosen in numbers["mean"]["pooled"].items():
@@ -214,7 +259,10 @@ def draw(numbers: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsse
     ratio.plot(priors, mean["ratio"], color="black")
     ratio.axhline(1, color="0.7", linewidth=0.8, zorder=0)
     ratio.set(
-        ylabel="predicted / true\npixels", yscale="log", ylim=(0.01, 30), xlabel="log-odds of the foreground prior"
+        ylabel="predicted / true\npixels",
+        yscale="log",
+        ylim=(0.01, 30),
+        xlabel="log-odds of the foreground prior",
     )
     for axes in (loss, dice, ratio):
         _verticals(axes, numbers["mean"]["pooled"], top=100 / 150 if axes is dice else 1)
@@ -239,12 +287,16 @@ def draw(numbers: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsse
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     figure.canvas.draw()
     # Few colours make a small file.
-    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64).save(path, optimize=True)
+    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64).save(
+        path, optimize=True
+    )
 
 
 def _verticals(axes, chosen: dict, top: float = 1.0) -> None:
     for key, (color, style, *_) in LINES.items():
-        axes.axvline(chosen[key]["prior"], ymax=top, color=color, linestyle=style, linewidth=1.3, zorder=0.5)
+        axes.axvline(
+            chosen[key]["prior"], ymax=top, color=color, linestyle=style, linewidth=1.3, zorder=0.5
+        )
 
 
 def _values(axes, chosen: dict, step: float) -> None:
@@ -255,18 +307,25 @@ def _values(axes, chosen: dict, step: float) -> None:
         axes.text(0.99, 0.99 - step * row, text, color=color, **place)
 
 
-def _distance_axis(axes, score: fsseg.Score) -> None:
+def _distance_axis(axes, score: fsseg.ScoreScale) -> None:
     """A second axis on top: where a prototype's boundary lies under the prior."""
     distances = [0.2, 0.6, 0.8, 1.0, 1.2, 1.4]
     top = axes.twiny()
     top.set(xlim=axes.get_xlim(), xlabel="distance threshold between unit vectors")
-    top.set_xticks([score.prior_at_distance(torch.tensor(distance)).item() for distance in distances], distances)
+    top.set_xticks(
+        [score.prior_at_distance(torch.tensor(distance)).item() for distance in distances],
+        distances,
+    )
     top.spines["top"].set_visible(True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs-dir", default="runs", help="where runs and finished trainings are kept [runs]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs-dir", default="runs", help="where runs and finished trainings are kept [runs]"
+    )
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda [cpu]")
     given = parser.parse_args()
     results, classes = record(given.runs_dir, given.device)
@@ -274,11 +333,16 @@ def main() -> None:
     score = Recorder.score
     about = {
         "recipe": "recipes/table1.toml, TPM 1",
-        **{key: results.about[key] for key in ("dataset", "protocol", "protocol_hash", "folds", "seeds")},
+        **{
+            key: results.about[key]
+            for key in ("dataset", "protocol", "protocol_hash", "folds", "seeds")
+        },
         "alpha": float(score.alpha),
         "distance_threshold": float(score.distance),
     }
-    rounded = json.loads(json.dumps({"about": about, **numbers}), parse_float=lambda text: round(float(text), 6))
+    rounded = json.loads(
+        json.dumps({"about": about, **numbers}), parse_float=lambda text: round(float(text), 6)
+    )
     name = Path(__file__).stem
     (HERE / f"{name}.json").write_text(json.dumps(rounded, indent=1) + "\n")
     draw(numbers, drawn, PRIORS, score, HERE / f"{name}.png")

@@ -72,7 +72,17 @@ class Comparison:
         for run, names, dataset in zip(runs, _distinct(runs), _datasets(runs)):
             part = run.frame.assign(dataset=dataset, run=run.path.name)
             parts.append(part.assign(variant=part["variant"].map(names)))
-        first = ["dataset", "run", "fold", "seed", "case", "class_name", "variant", "support_case", "support_slices"]
+        first = [
+            "dataset",
+            "run",
+            "fold",
+            "seed",
+            "case",
+            "class_name",
+            "variant",
+            "support_case",
+            "support_slices",
+        ]
         frame = pandas.concat(parts, ignore_index=True)
         return frame[[*first, *[column for column in frame.columns if column not in first]]]
 
@@ -117,7 +127,9 @@ class Comparison:
             tables.append(table.rename(index=names))
         means = pandas.concat(tables)
         tests = self.tests().xs("mean", level="class")
-        return means.join(tests[["pairs", "difference", "low", "high", "p", "verdict"]]).reindex(self.variants)
+        return means.join(tests[["pairs", "difference", "low", "high", "p", "verdict"]]).reindex(
+            self.variants
+        )
 
     def tests(self) -> "pandas.DataFrame":
         """Every variant against the baseline, by class and for the mean over classes, on the scans that both have.
@@ -140,7 +152,9 @@ class Comparison:
             for name in [*self.classes, "mean"]:
                 lines[variant, name] = _paired(differences[name].dropna().to_numpy())
         index = pandas.MultiIndex.from_tuples(list(lines), names=["variant", "class"])
-        table = pandas.DataFrame(list(lines.values()), index=index, columns=list(_paired(np.zeros(0))))
+        table = pandas.DataFrame(
+            list(lines.values()), index=index, columns=list(_paired(np.zeros(0)))
+        )
         table["p"] = _holm(table["p_raw"].to_numpy(dtype=float))
         table["verdict"] = [self._verdict(line) for _, line in table.iterrows()]
         return table
@@ -189,7 +203,13 @@ class Comparison:
         """The table and all tests as plain values."""
         rows = json.loads(self.table().reset_index(names="variant").to_json(orient="records"))
         tests = json.loads(self.tests().reset_index().to_json(orient="records"))
-        return {"baseline": self.baseline, "metric": self.metric, "unit": self.unit, "rows": rows, "tests": tests}
+        return {
+            "baseline": self.baseline,
+            "metric": self.metric,
+            "unit": self.unit,
+            "rows": rows,
+            "tests": tests,
+        }
 
     def shown(self) -> "pandas.DataFrame":
         """The table as text: a column for the difference and its interval, one for the test."""
@@ -202,7 +222,9 @@ class Comparison:
             "–" if own else _interval(line) for own, (_, line) in zip(against, table.iterrows())
         ]
         shown["verdict"] = [
-            "–" if own else line["verdict"] + (f" (p {_p(line['p'])})" if line["pairs"] >= FEWEST else "")
+            "–"
+            if own
+            else line["verdict"] + (f" (p {_p(line['p'])})" if line["pairs"] >= FEWEST else "")
             for own, (_, line) in zip(against, table.iterrows())
         ]
         shown.index = self._marked(shown.index)
@@ -211,13 +233,21 @@ class Comparison:
 
     def _marked(self, variants: Iterable[str]) -> list[str]:
         """Names of rows, those that used the ground truth with an asterisk."""
-        oracles = {names[name] for run, names in zip(self.runs, _distinct(self.runs)) for name in run.oracles}
+        oracles = {
+            names[name]
+            for run, names in zip(self.runs, _distinct(self.runs))
+            for name in run.oracles
+        }
         return [f"{name} *" if name in oracles else name for name in variants]
 
     def shown_tests(self) -> "pandas.DataFrame":
         """The tests as text, a line per variant and class."""
         tests = self.tests()
-        shown = tests[["pairs"]].map(str).set_axis([f"{variant}, {name}" for variant, name in tests.index])
+        shown = (
+            tests[["pairs"]]
+            .map(str)
+            .set_axis([f"{variant}, {name}" for variant, name in tests.index])
+        )
         shown["difference"] = [_interval(line) for _, line in tests.iterrows()]
         shown["p, corrected"] = ["–" if p != p else _p(p).removeprefix("= ") for p in tests["p"]]
         shown["verdict"] = list(tests["verdict"])
@@ -231,10 +261,19 @@ class Comparison:
             values = self.cases.loc[variant]["mean"].dropna().to_numpy()
             beside = place + np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [place]
             axes.plot(
-                beside, values, "o", color="tab:blue" if variant != self.baseline else "tab:gray", alpha=0.6, ms=4
+                beside,
+                values,
+                "o",
+                color="tab:blue" if variant != self.baseline else "tab:gray",
+                alpha=0.6,
+                ms=4,
             )
-            axes.hlines(values.mean() if len(values) else math.nan, place - 0.3, place + 0.3, color="black")
-        axes.set_xticks(range(len(self.variants)), self._marked(self.variants), rotation=30, ha="right")
+            axes.hlines(
+                values.mean() if len(values) else math.nan, place - 0.3, place + 0.3, color="black"
+            )
+        axes.set_xticks(
+            range(len(self.variants)), self._marked(self.variants), rotation=30, ha="right"
+        )
         axes.set_ylabel(f"{self.metric}{f', {self.unit}' if self.unit else ''}, mean over classes")
         return figure
 
@@ -273,7 +312,9 @@ def compare(
     names = comparison.variants
     found = names[0] if baseline is None else baseline
     if found not in names:
-        raise FssegError(f"compare: there is no row {found!r} to compare with; {nearest(found, names)}")
+        raise FssegError(
+            f"compare: there is no row {found!r} to compare with; {nearest(found, names)}"
+        )
     return replace(comparison, baseline=found)
 
 
@@ -283,14 +324,21 @@ LATEX = {"±": r"$\pm$", "–": "--", "<": "$<$"}
 
 def as_markdown(shown: "pandas.DataFrame") -> str:
     """A table of text in Markdown: names to the left, the rest to the right."""
-    return shown.to_markdown(disable_numparse=True, colalign=("left", *["right"] * len(shown.columns)))
+    return shown.to_markdown(
+        disable_numparse=True, colalign=("left", *["right"] * len(shown.columns))
+    )
 
 
 def as_latex(shown: "pandas.DataFrame") -> str:
     """A table of text in LaTeX; needs the packages booktabs and nothing else."""
     from pandas.io.formats.style import Styler
 
-    style = Styler(shown.reset_index()).format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+    style = (
+        Styler(shown.reset_index())
+        .format(escape="latex")
+        .format_index(escape="latex", axis=1)
+        .hide(axis="index")
+    )
     columns = "l" + "r" * len(shown.columns)
     return style.to_latex(hrules=True, column_format=columns).translate(str.maketrans(LATEX))
 
@@ -308,12 +356,16 @@ def _all_with(runs: list[Results], metric: str, progress: Progress) -> list[Resu
 
     known = {"dice", *registry().names("metric"), *(name for run in runs for name in run.metrics)}
     if metric not in known:
-        raise FssegError(f"compare: there is no metric {metric!r}; {nearest(metric, sorted(known))}")
+        raise FssegError(
+            f"compare: there is no metric {metric!r}; {nearest(metric, sorted(known))}"
+        )
     ways = {str(run.path): _metric_options(run, metric) for run in runs if metric in run.metrics}
     options = next(iter(ways.values()), {})
     if any(other != options for other in ways.values()):
         told = ", ".join(f"{path} with {other}" for path, other in ways.items())
-        raise FssegError(f"compare: the runs measured {metric} with different options, expected the same: {told}")
+        raise FssegError(
+            f"compare: the runs measured {metric} with different options, expected the same: {told}"
+        )
     return [with_measures(run, [ComponentTable(name=metric, **options)], progress) for run in runs]
 
 
@@ -335,7 +387,9 @@ def _measured_if_possible(run: Results, progress: Progress) -> Results:
     except FssegError as error:
         missing = [name for name in MEASURES if name not in run.metrics]
         warnings.warn(f"{run.path.name}: {', '.join(missing)} stay empty: {error}", stacklevel=2)
-        return replace(run, scores=[replace(one, measures=_without_voxels(one, missing)) for one in run.scores])
+        return replace(
+            run, scores=[replace(one, measures=_without_voxels(one, missing)) for one in run.scores]
+        )
 
 
 def _without_voxels(score: CaseScore, missing: list[str]) -> dict[str, float | None]:
@@ -368,7 +422,9 @@ def _check_alike(runs: list[Results]) -> None:
         data, others = first.about.get("data", {}), run.about.get("data", {})
         shared = data.keys() & others.keys()
         if not shared:
-            raise _unlike(first, run, f"folds ({', '.join(data) or 'none'} and {', '.join(others) or 'none'})")
+            raise _unlike(
+                first, run, f"folds ({', '.join(data) or 'none'} and {', '.join(others) or 'none'})"
+            )
         strange = [fold for fold in sorted(shared) if data[fold] != others[fold]]
         if strange:
             raise _unlike(first, run, f"scans or a different grid in fold {strange[0]}")
@@ -387,7 +443,10 @@ def _distinct(runs: list[Results]) -> list[dict[str, str]]:
     for run in runs:
         for name in run.variants:
             count[name] = count.get(name, 0) + 1
-    return [{name: name if count[name] == 1 else f"{name} ({run.path.name})" for name in run.variants} for run in runs]
+    return [
+        {name: name if count[name] == 1 else f"{name} ({run.path.name})" for name in run.variants}
+        for run in runs
+    ]
 
 
 def _datasets(runs: list[Results]) -> list[str]:

@@ -58,7 +58,10 @@ class _LabelMap:
 
 
 def of_every_score(
-    results: Results, make: Callable[[Counted], Made], progress: Progress | None = None, what: str = "label maps"
+    results: Results,
+    make: Callable[[Counted], Made],
+    progress: Progress | None = None,
+    what: str = "label maps",
 ) -> list[Made]:
     """What is made of the voxels of each score of a finished run, in the order of its scores.
 
@@ -84,7 +87,11 @@ def of_every_score(
 
     def of_case(case: str) -> list[tuple[CaseScore, Made]]:
         own = data.own[case]
-        return [(counted.score, make(counted)) for one in by_case[case] for counted in _counted(one, own)]
+        return [
+            (counted.score, make(counted))
+            for one in by_case[case]
+            for counted in _counted(one, own)
+        ]
 
     made = {}
     for pairs in at_once(of_case, list(by_case), progress or Silent(), what):
@@ -100,11 +107,19 @@ def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMa
         for fold in data.folds:
             folder = fold_folder(results.path, seeds, seed, fold.index) / LABELS
             # As in the evaluation: the parts of one segmentation follow each other.
-            together = lambda choice: (choice.query_case, choice.support_case, choice.classes, choice.turn)  # noqa: E731
+            together = lambda choice: (
+                choice.query_case,
+                choice.support_case,
+                choice.classes,
+                choice.turn,
+            )  # noqa: E731
             for (case, support, classes, _), parts in groupby(data.choices(fold, seed), together):
                 slices = _slices(parts)
                 for variant in results.variants:
-                    own = {value: scores[variant, fold.index, seed, case, name, support] for value, name in classes}
+                    own = {
+                        value: scores[variant, fold.index, seed, case, name, support]
+                        for value, name in classes
+                    }
                     file = label_file(folder, list(own.values()), in_turn=data.support == "each")
                     yield case, _LabelMap(file, own, slices)
 
@@ -139,7 +154,9 @@ def _read(file: Path, own: Volume) -> Shaped[np.ndarray, "slice height width"]:
             f"{file}: there is no label map, expected the one that the run kept; put it back, or run the recipe again with "
             "--fresh"
         )
-    labels = own.grid.from_file(read_nifti(file).voxels)[tuple(slice(length) for length in own.image.shape)]
+    labels = own.grid.from_file(read_nifti(file).voxels)[
+        tuple(slice(length) for length in own.image.shape)
+    ]
     if labels.shape != own.image.shape:
         raise FssegError(
             f"{file}: has {_told(labels.shape)} voxels, expected {_told(own.image.shape)} like its scan; it was changed since "

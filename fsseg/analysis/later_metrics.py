@@ -24,7 +24,9 @@ MEASURES = ("iou", "hd95", "assd", "nsd", "volume_error")
 
 
 def with_measures(
-    results: Results, metrics: Iterable[ComponentTable | str] = MEASURES, progress: Progress | None = None
+    results: Results,
+    metrics: Iterable[ComponentTable | str] = MEASURES,
+    progress: Progress | None = None,
 ) -> Results:
     """The results with these metrics, as if the recipe had asked for them; what the run measured stays as it is.
 
@@ -43,14 +45,20 @@ def with_measures(
     if not tables or not results.scores:
         return results
     built = {table.name: table.build("metric") for table in tables}
-    found = cache(lambda: _measure(results, built, progress or Silent()))  # all of them in one pass over the scans
+    found = cache(
+        lambda: _measure(results, built, progress or Silent())
+    )  # all of them in one pass over the scans
     kept_by = [results.about["data"], [_place(score) for score in results.scores]]
     columns: dict[str, np.ndarray] = {}
     for table in tables:
         key = content_key(component_identity("metric", table.name, table.options), *kept_by)
         columns[table.name] = cached("measures", key, lambda name=table.name: found()[name])
     scores = [
-        replace(score, measures=score.measures | {name: _plain(values[number]) for name, values in columns.items()})
+        replace(
+            score,
+            measures=score.measures
+            | {name: _plain(values[number]) for name, values in columns.items()},
+        )
         for number, score in enumerate(results.scores)
     ]
     facts = {name: facts_of(metric) for name, metric in built.items()}
@@ -68,7 +76,10 @@ def _measure(
     """Each metric of every score, NaN where it is undefined."""
 
     def values(counted: Counted) -> list[float]:
-        found = [float(metric(counted.predicted, counted.actual, counted.spacing)) for metric in metrics.values()]
+        found = [
+            float(metric(counted.predicted, counted.actual, counted.spacing))
+            for metric in metrics.values()
+        ]
         return [value if math.isfinite(value) else math.nan for value in found]
 
     lines = of_every_score(results, values, progress, "measures")
@@ -78,7 +89,15 @@ def _measure(
 def _place(score: CaseScore) -> tuple[Any, ...]:
     """What tells a score from all others of its run: the variant first, the class last."""
     slices = tuple(score.support_slices)
-    return score.variant, score.fold, score.seed, score.case, score.support_case, slices, score.class_name
+    return (
+        score.variant,
+        score.fold,
+        score.seed,
+        score.case,
+        score.support_case,
+        slices,
+        score.class_name,
+    )
 
 
 def _plain(value: float) -> float | None:

@@ -38,14 +38,20 @@ class Reproduction:
     @property
     def largest(self) -> float:
         """The largest difference of a Dice, in percent; one that is there only once counts 100."""
-        differences = [abs(one.dice - other.dice) for one, other in self._pairs if one.dice == one.dice]
+        differences = [
+            abs(one.dice - other.dice) for one, other in self._pairs if one.dice == one.dice
+        ]
         whole = len(self._pairs) == len(self.first.scores) == len(self.second.scores)
         return 100 * max(differences, default=0.0) if whole else 100.0
 
     @property
     def _pairs(self) -> list[tuple[CaseScore, CaseScore]]:
         again = {_identity(score): score for score in self.second.scores}
-        return [(score, again[_identity(score)]) for score in self.first.scores if _identity(score) in again]
+        return [
+            (score, again[_identity(score)])
+            for score in self.first.scores
+            if _identity(score) in again
+        ]
 
 
 def reproduce(
@@ -69,13 +75,24 @@ def reproduce(
     first = load_results(path)
     recipe, before = load_recipe(first.path / "recipe.toml"), _environment(first.path)
     if recipe.speed.threads == "auto" and "threads" in before:
-        recipe.speed.threads = before["threads"]  # what another number of cores would change is no difference
+        recipe.speed.threads = before[
+            "threads"
+        ]  # what another number of cores would change is no difference
     runs = Path(runs_dir) if runs_dir is not None else first.path.parent / "reproduced"
     if runs.resolve() == first.path.parent.resolve():
-        raise FssegError(f"{runs}: is where the run itself lies, expected another folder for its repetition")
+        raise FssegError(
+            f"{runs}: is where the run itself lies, expected another folder for its repetition"
+        )
     finished = any((folder / "run.json").is_file() for folder in runs.glob(f"{first.path.name}-*"))
     # What was finished is made again; what was stopped goes on.
-    second = run(recipe, name=first.path.name, runs_dir=runs, device=device, progress=progress, fresh=finished)
+    second = run(
+        recipe,
+        name=first.path.name,
+        runs_dir=runs,
+        device=device,
+        progress=progress,
+        fresh=finished,
+    )
     return Reproduction(first, second, _differences(before, _environment(second.path)))
 
 

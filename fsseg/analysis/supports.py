@@ -42,7 +42,10 @@ class Sensitivity:
         """One row per score; `support_slice` is the number of the one slice, `dice` is in [0, 1]."""
         import pandas
 
-        rows = [vars(score) | {"dice": score.dice, "support_slice": score.support_slices[0]} for score in self.scores]
+        rows = [
+            vars(score) | {"dice": score.dice, "support_slice": score.support_slices[0]}
+            for score in self.scores
+        ]
         return pandas.DataFrame(rows).drop(columns=["measures", "support_slices"])
 
     @cached_property
@@ -64,7 +67,12 @@ class Sensitivity:
             dice = group["dice"].dropna()
             quantiles = {told: dice.quantile(share) for told, share in SHARES.items()}
             lines[variant, name] = (
-                {"supports": len(dice), "as run": means.loc[variant, name], "mean": dice.mean(), "sd": dice.std()}
+                {
+                    "supports": len(dice),
+                    "as run": means.loc[variant, name],
+                    "mean": dice.mean(),
+                    "sd": dice.std(),
+                }
                 | {"min": dice.min()}
                 | quantiles
                 | {"max": dice.max()}
@@ -75,7 +83,9 @@ class Sensitivity:
     def shown(self) -> "pandas.DataFrame":
         """The table as text."""
         table = self.table()
-        shown = table.drop(columns="supports").map(lambda value: "–" if value != value else f"{value:.1f}")
+        shown = table.drop(columns="supports").map(
+            lambda value: "–" if value != value else f"{value:.1f}"
+        )
         shown.insert(0, "supports", table["supports"].map(str))
         shown.index = [f"{variant}, {name}" for variant, name in table.index]
         shown.index.name = "variant, class"
@@ -86,20 +96,35 @@ class Sensitivity:
 
         Needs matplotlib.
         """
-        variants, classes = (list(dict.fromkeys(self.supports[key])) for key in ("variant", "class_name"))
+        variants, classes = (
+            list(dict.fromkeys(self.supports[key])) for key in ("variant", "class_name")
+        )
         means, random = self.results.table(), np.random.default_rng(0)
-        figure, row = panels(1.2 + 2.6 * len(classes), 1.0 + 0.4 * len(variants), len(classes), sharey=True)
+        figure, row = panels(
+            1.2 + 2.6 * len(classes), 1.0 + 0.4 * len(variants), len(classes), sharey=True
+        )
         for axes, name in zip(np.atleast_1d(row), classes):
             for place, variant in enumerate(variants):
-                chosen = (self.supports["variant"] == variant) & (self.supports["class_name"] == name)
-                dice, colour = self.supports.loc[chosen, "dice"].dropna().to_numpy(), COLOURS[place % len(COLOURS)]
+                chosen = (self.supports["variant"] == variant) & (
+                    self.supports["class_name"] == name
+                )
+                dice, colour = (
+                    self.supports.loc[chosen, "dice"].dropna().to_numpy(),
+                    COLOURS[place % len(COLOURS)],
+                )
                 if len(dice) > 1:
                     axes.boxplot(
                         dice, positions=[place], orientation="horizontal", widths=0.5, showfliers=False, manage_ticks=False,
                         medianprops={"color": colour, "linewidth": 2}, boxprops={"alpha": 0.6},
                     )  # fmt: skip
                 axes.plot(
-                    dice, place + random.uniform(-0.15, 0.15, len(dice)), "o", color=colour, alpha=0.4, ms=3, mew=0
+                    dice,
+                    place + random.uniform(-0.15, 0.15, len(dice)),
+                    "o",
+                    color=colour,
+                    alpha=0.4,
+                    ms=3,
+                    mew=0,
                 )
                 axes.vlines(means.loc[variant, name], place - 0.4, place + 0.4, color="black")
             axes.set_title(name)
@@ -136,10 +161,21 @@ def support_sensitivity(
                 backbone = variants[0].segmenter.backbone
                 scans = data.scans(fold, backbone.intensity)
                 assigned = data.every_support(fold, scans)
-                found = evaluate(backbone, variants, assigned, scans, fold, seed=seed, device=place, progress=progress)
+                found = evaluate(
+                    backbone,
+                    variants,
+                    assigned,
+                    scans,
+                    fold,
+                    seed=seed,
+                    device=place,
+                    progress=progress,
+                )
                 scores += _scores(found)
     if not scores:
-        raise FssegError(f"{results.path}: all rows decide with an oracle, expected one that needs no ground truth")
+        raise FssegError(
+            f"{results.path}: all rows decide with an oracle, expected one that needs no ground truth"
+        )
     return Sensitivity(results, scores)
 
 

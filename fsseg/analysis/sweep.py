@@ -108,5 +108,7 @@ def sweep(
             settings[row_name(values)] = values
             rows.append(change_row(changed["variants"][0], chosen) | {"name": row_name(values)})
         recipes.append(parse_recipe(changed | {"variants": rows}, "sweep"))
-    found = compare(recipes, baseline, metric=metric, across_protocols=True, **{"name": "sweep"} | how)
+    found = compare(
+        recipes, baseline, metric=metric, across_protocols=True, **{"name": "sweep"} | how
+    )
     return Sweep(found, settings)

@@ -39,7 +39,12 @@ LEGEND = (
     "kind alone would gain. The end slices are the first and the last fifth of those that show the organ."
 )
 
-SHADES = {"fp_without": COLOURS[1], "fp_with": COLOURS[4], "fn_ends": COLOURS[0], "fn_inside": COLOURS[5]}
+SHADES = {
+    "fp_without": COLOURS[1],
+    "fp_with": COLOURS[4],
+    "fn_ends": COLOURS[0],
+    "fn_inside": COLOURS[5],
+}
 """Warm for what is too much, cool for what is missing."""
 
 
@@ -83,7 +88,8 @@ class WrongVoxels:
 
 
 def count_wrong(
-    predicted: Bool[np.ndarray, "slice height width"], actual: Bool[np.ndarray, "slice height width"]
+    predicted: Bool[np.ndarray, "slice height width"],
+    actual: Bool[np.ndarray, "slice height width"],
 ) -> dict[str, int]:
     """The number of wrong voxels of each kind."""
     extra = (predicted & ~actual).sum(axis=(1, 2))
@@ -143,11 +149,15 @@ class ErrorTable:
         means["dice"] *= 100
         classes = self.results.classes
         if len(classes) > 1:
-            of_classes = means.groupby(["variant", "kind"], sort=False)[told].agg(lambda one: one.mean(skipna=False))
+            of_classes = means.groupby(["variant", "kind"], sort=False)[told].agg(
+                lambda one: one.mean(skipna=False)
+            )
             means = pandas.concat([means, of_classes.assign(class_name="mean").set_index("class_name", append=True)
                                    .reorder_levels(means.index.names)])  # fmt: skip
         order = [self.results.variants, classes + ["mean"] * (len(classes) > 1), list(KINDS)]
-        return means.reindex(pandas.MultiIndex.from_product(order, names=["variant", "class", "kind"]))
+        return means.reindex(
+            pandas.MultiIndex.from_product(order, names=["variant", "class", "kind"])
+        )
 
     def shown(self) -> "pandas.DataFrame":
         """The table as text, a line per variant and class; `LEGEND` says what its numbers are."""
@@ -155,8 +165,15 @@ class ErrorTable:
 
         table, oracles = self.table(), self.results.oracles
         dice = table["dice"].groupby(level=["variant", "class"], sort=False).first().map(_number)
-        cells = [f"{_number(line['lost'])} ({_number(line['gain'], '+')})" for _, line in table.iterrows()]
-        kinds = pandas.Series(cells, table.index).unstack().reindex(index=dice.index, columns=list(KINDS))
+        cells = [
+            f"{_number(line['lost'])} ({_number(line['gain'], '+')})"
+            for _, line in table.iterrows()
+        ]
+        kinds = (
+            pandas.Series(cells, table.index)
+            .unstack()
+            .reindex(index=dice.index, columns=list(KINDS))
+        )
         shown = kinds.rename(columns=KINDS)
         shown.insert(0, "Dice", dice)
         shown.index = [f"{name}{' *' if name in oracles else ''}, {of}" for name, of in dice.index]
@@ -183,9 +200,13 @@ class ErrorTable:
 
     def plot(self) -> Any:
         """A figure: for each class and variant a bar of the Dice points lost, in parts by kind; needs matplotlib."""
-        lost, dice = (self.table()[column].unstack("kind", sort=False) for column in ("lost", "dice"))
+        lost, dice = (
+            self.table()[column].unstack("kind", sort=False) for column in ("lost", "dice")
+        )
         classes, longest = lost.index.unique("class"), lost.sum(axis=1).max()
-        variants = [f"{name} *" if name in self.results.oracles else name for name in self.results.variants]
+        variants = [
+            f"{name} *" if name in self.results.oracles else name for name in self.results.variants
+        ]
         wide = len(classes) > 2  # enough for a legend in one line
         size = max(4.6, 1.4 + 1.6 * len(classes)), (1.25 if wide else 1.75) + 0.24 * len(variants)
         figure, row = panels(*size, len(classes), sharey=True)
@@ -200,7 +221,9 @@ class ErrorTable:
             *axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(KINDS) if wide else 1,
             frameon=False, fontsize=8, handlelength=1,
         )  # fmt: skip
-        figure.supxlabel("Dice points lost; beside each bar the Dice that is left, in percent", fontsize=8)
+        figure.supxlabel(
+            "Dice points lost; beside each bar the Dice that is left, in percent", fontsize=8
+        )
         return figure
 
 
@@ -231,7 +254,14 @@ def _draw_bars(axes: Any, lost: "pandas.DataFrame", dice: "pandas.Series") -> No
         told = told.replace("FP", "false positives").replace("FN", "false negatives")
         parts = lost[kind].fillna(0).to_numpy()
         axes.barh(
-            places, parts, left=ends, height=0.72, color=SHADES[kind], edgecolor="white", linewidth=0.4, label=told
+            places,
+            parts,
+            left=ends,
+            height=0.72,
+            color=SHADES[kind],
+            edgecolor="white",
+            linewidth=0.4,
+            label=told,
         )
         ends += parts
     for place, end, value in zip(places, ends, dice):

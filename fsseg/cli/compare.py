@@ -22,33 +22,49 @@ def compare_command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Run directories, such as runs/table1-20261123-120000, or recipes, which are run.", metavar="RUN..."
+            help="Run directories, such as runs/table1-20261123-120000, or recipes, which are run.",
+            metavar="RUN...",
         ),
     ],
     baseline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The variant to compare with [default: the first].")
+        str | None,
+        typer.Option(metavar="NAME", help="The variant to compare with [default: the first]."),
     ] = None,
     metric: Annotated[str, typer.Option(metavar="NAME", help="dice, or a metric.")] = "dice",
     format: Annotated[
         Literal["text", "md", "latex", "csv", "json"],
-        typer.Option("--format", help="A table as text, Markdown or LaTeX; every score as CSV; all tests as JSON."),
+        typer.Option(
+            "--format",
+            help="A table as text, Markdown or LaTeX; every score as CSV; all tests as JSON.",
+        ),
     ] = "text",
     by_class: Annotated[
         bool, typer.Option("--by-class", help="The tests of every class, not only of the mean.")
     ] = False,
     across_protocols: Annotated[
-        bool, typer.Option("--across-protocols", help="Show runs side by side that were not evaluated alike.")
+        bool,
+        typer.Option(
+            "--across-protocols", help="Show runs side by side that were not evaluated alike."
+        ),
     ] = False,
     supports: Annotated[
         Literal["as-run", "all"],
-        typer.Option(help="all: segment again from every slice that could be the support, and show how Dice spreads."),
+        typer.Option(
+            help="all: segment again from every slice that could be the support, and show how Dice spreads."
+        ),
     ] = "as-run",
     errors: Annotated[
-        bool, typer.Option("--errors", help="Where the lost Dice is: the wrong voxels of each run by kind.")
+        bool,
+        typer.Option(
+            "--errors", help="Where the lost Dice is: the wrong voxels of each run by kind."
+        ),
     ] = False,
     device: Device = "auto",
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw every scan (or support) as a dot, into a PNG or PDF.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw every scan (or support) as a dot, into a PNG or PDF."
+        ),
     ] = None,
 ) -> None:
     """Compare the rows of runs with one of them: differences with their intervals, and paired tests.
@@ -110,11 +126,21 @@ def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | N
     if plot is not None:
         found[0].plot().savefig(plot, dpi=150)
     if format == "csv":
-        print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")
+        print(
+            pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(
+                index=False
+            ),
+            end="",
+        )
         return
     if format == "json":
         rows = [json.loads(one.table().reset_index().to_json(orient="records")) for one in found]
-        print(json.dumps([{"run": str(one.results.path), "rows": each} for one, each in zip(found, rows)], indent=2))
+        print(
+            json.dumps(
+                [{"run": str(one.results.path), "rows": each} for one, each in zip(found, rows)],
+                indent=2,
+            )
+        )
         return
     console = wide_console()
     for one in found:
@@ -125,7 +151,8 @@ def _compare_supports(runs: list[Path], format: str, device: str, plot: Path | N
             print(as_latex(shown), end="")
         else:
             console.print(
-                f"{one.results.path}: Dice in percent, from every slice that could be the support\n", soft_wrap=True
+                f"{one.results.path}: Dice in percent, from every slice that could be the support\n",
+                soft_wrap=True,
             )
             console.print(_table(shown))
 
@@ -137,7 +164,9 @@ def _show_errors(runs: list[Path], format: str, plot: Path | None, *, other: boo
     if other:
         raise FssegError("compare: got --errors and --supports all, expected one of them")
     if plot is not None and len(runs) > 1:
-        raise FssegError(f"compare --errors: --plot draws one run, got {len(runs)}; give one of them")
+        raise FssegError(
+            f"compare --errors: --plot draws one run, got {len(runs)}; give one of them"
+        )
     with follow() as bars:
         found = [error_table(run, progress=bars) for run in runs]
     if plot is not None:
@@ -148,7 +177,12 @@ def _show_errors(runs: list[Path], format: str, plot: Path | None, *, other: boo
     if format == "csv":
         import pandas
 
-        print(pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(index=False), end="")
+        print(
+            pandas.concat([one.frame.assign(run=one.results.path.name) for one in found]).to_csv(
+                index=False
+            ),
+            end="",
+        )
         return
     console = wide_console()
     for one in found:
@@ -171,7 +205,10 @@ def _print(found: "Comparison", by_class: bool) -> None:
         told = f"{about['dataset']}, protocol {about['protocol']} {about['protocol_hash']}, {run.cases} cases"
         console.print(f"{run.path}: {told}", soft_wrap=True)
     unit = " in percent" if found.unit == "%" else f", {found.unit}" if found.unit else ""
-    console.print(f"\n{found.metric}{unit}; differences of the mean over classes with 95 % intervals\n", soft_wrap=True)
+    console.print(
+        f"\n{found.metric}{unit}; differences of the mean over classes with 95 % intervals\n",
+        soft_wrap=True,
+    )
     console.print(_table(found.shown()))
     if by_class:
         console.print("\nby class\n")

@@ -37,7 +37,10 @@ Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="
 PluginFiles = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin", metavar="FILE", callback=_choose_files, help="A plugin in a single file; may be given again."
+        "--plugin",
+        metavar="FILE",
+        callback=_choose_files,
+        help="A plugin in a single file; may be given again.",
     ),
 ]
 LeftOut = Annotated[
@@ -112,7 +115,13 @@ class Bars:
         self._console.print(plain(text), soft_wrap=True)
 
 
-COLOURS = {"done": "green", "failed": "bold red", "running": "cyan", "stopped": "yellow", "lost": "yellow"}
+COLOURS = {
+    "done": "green",
+    "failed": "bold red",
+    "running": "cyan",
+    "stopped": "yellow",
+    "lost": "yellow",
+}
 
 
 def table_of_jobs(states: list[State], names: list[str]) -> Table:
@@ -149,7 +158,9 @@ class JobTable:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        )
         self._seen: list[str] = []
 
     def __enter__(self) -> "JobTable":
@@ -188,7 +199,9 @@ def parse_change(change: str) -> tuple[str, Any]:
     """`table.key=value`, the value as in TOML; a word that is no TOML value is a string."""
     key, sign, text = change.partition("=")
     if not sign or not key.strip():
-        raise FssegError(f"--set {change}: expected table.key=value, for example training.steps=500")
+        raise FssegError(
+            f"--set {change}: expected table.key=value, for example training.steps=500"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

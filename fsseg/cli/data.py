@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 def check_command(
     folder: Annotated[Path, typer.Argument(help="A dataset's folder.", metavar="DIR")],
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to draw the contact sheet [default: check-NAME.png].")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to draw the contact sheet [default: check-NAME.png]."
+        ),
     ] = None,
     no_sheet: Annotated[bool, typer.Option("--no-sheet", help="Draw none.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print findings and table as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print findings and table as JSON.")
+    ] = False,
 ) -> None:
     """Look at every file of a dataset and list all that is wrong with it.
 
@@ -37,7 +42,12 @@ def check_command(
         write_contact_sheet(checked, drawn)
     if as_json:
         findings = [vars(finding) for finding in checked.findings]
-        print(json.dumps({"dataset": checked.name, "findings": findings, "classes": checked.table()}, indent=2))
+        print(
+            json.dumps(
+                {"dataset": checked.name, "findings": findings, "classes": checked.table()},
+                indent=2,
+            )
+        )
     else:
         print_checked(checked, drawn)
     raise typer.Exit(0 if checked.usable else 1)
@@ -61,10 +71,15 @@ def print_checked(checked: "Checked", sheet: Path | None) -> None:
         console.print()
         console.print(table)
         console.print("\nslices and ml: medians over the cases that show the class")
-    counts = {kind: sum(f.severity == kind for f in checked.findings) for kind in ("problem", "warning")}
+    counts = {
+        kind: sum(f.severity == kind for f in checked.findings) for kind in ("problem", "warning")
+    }
     verdict = "ready to run" if checked.usable else "not ready: solve the problems first"
     told = ", ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in counts.items())
-    console.print(f"\n{plain(checked.name)}: {len(checked.cases)} usable cases, {told}; {verdict}", soft_wrap=True)
+    console.print(
+        f"\n{plain(checked.name)}: {len(checked.cases)} usable cases, {told}; {verdict}",
+        soft_wrap=True,
+    )
     if sheet is not None:
         console.print(f"Contact sheet: {sheet}", soft_wrap=True)
 
@@ -72,24 +87,33 @@ def print_checked(checked: "Checked", sheet: Path | None) -> None:
 def supervoxels_command(
     folder: Annotated[Path, typer.Argument(help="A dataset's folder.", metavar="DIR")],
     min_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Voxels of a region at least; the dataset's own when omitted.")
+        int | None,
+        typer.Option(
+            metavar="N", help="Voxels of a region at least; the dataset's own when omitted."
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(metavar="NAME", help="The method: see fsseg list supervoxels.")
     ] = "felzenszwalb",
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method; may be given again."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of the method; may be given again."
+        ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="RECIPE", help="Take the method and the working grid from a recipe.")
+        Path | None,
+        typer.Option(metavar="RECIPE", help="Take the method and the working grid from a recipe."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Scans at a time; one per processor when omitted.")
+        int | None,
+        typer.Option(metavar="N", help="Scans at a time; one per processor when omitted."),
     ] = None,
     launcher: Launcher = None,
     launch: Launch = None,
-    parts: Annotated[int, typer.Option(metavar="N", min=1, help="With --launcher: how many jobs.")] = 8,
+    parts: Annotated[
+        int, typer.Option(metavar="N", min=1, help="With --launcher: how many jobs.")
+    ] = 8,
     part: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Compute the supervoxels of a dataset ahead of a run, several scans at a time.

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from fsseg.cli.console import JobTable, Said, count_jobs, parse_change, plain, table_of_jobs, wide_console
+from fsseg.cli.console import (
+    JobTable,
+    Said,
+    count_jobs,
+    parse_change,
+    plain,
+    table_of_jobs,
+    wide_console,
+)
 from fsseg.errors import FssegError
 from fsseg.jobs.job import ENDED, SET, JobSet, State, work
 
@@ -26,25 +34,38 @@ Launch = Annotated[
 
 
 def change_launcher(
-    table: "LauncherTable", name: str | None = None, jobs: int | None = None, changes: list[str] | None = None
+    table: "LauncherTable",
+    name: str | None = None,
+    jobs: int | None = None,
+    changes: list[str] | None = None,
 ) -> None:
     """Puts what the command line says into a [launcher] table; raises FssegError for what it does not know."""
     wanted = dict(parse_change(change) for change in changes or [])
-    wanted |= {key: value for key, value in {"name": name, "jobs": jobs}.items() if value is not None}
+    wanted |= {
+        key: value for key, value in {"name": name, "jobs": jobs}.items() if value is not None
+    }
     for key, value in wanted.items():
         if key not in type(table).model_fields:
             known = ", ".join(type(table).model_fields)
-            raise FssegError(f"--launch {key}: there is no such key in [launcher], expected one of {known}")
+            raise FssegError(
+                f"--launch {key}: there is no such key in [launcher], expected one of {known}"
+            )
         try:
             setattr(table, key, value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise FssegError(f"launcher.{key}: got {value!r}; {reason[0].lower()}{reason[1:]}") from None
+            raise FssegError(
+                f"launcher.{key}: got {value!r}; {reason[0].lower()}{reason[1:]}"
+            ) from None
 
 
 Launcher = Annotated[
     str | None,
-    typer.Option("--launcher", metavar="local|slurm", help="Do it in processes of their own, here or on a cluster."),
+    typer.Option(
+        "--launcher",
+        metavar="local|slurm",
+        help="Do it in processes of their own, here or on a cluster.",
+    ),
 ]
 
 
@@ -67,7 +88,9 @@ def launch_this(name: str, launcher: str, launch: list[str] | None, parts: int =
     }
     jobs = JobSet.make(folder, name, commands)
     for job in jobs.jobs:
-        if job.told().status in ENDED:  # asked again, it looks again: what is there already is kept, not made again
+        if (
+            job.told().status in ENDED
+        ):  # asked again, it looks again: what is there already is kept, not made again
             job.tell(State())
     said = Said()
     with JobTable() as shown:
@@ -91,7 +114,10 @@ def _without(words: list[str], options: tuple[str, ...]) -> list[str]:
 
 def status_command(
     folder: Annotated[
-        Path, typer.Argument(help="The folder of a run's jobs, or the one where runs are kept.", metavar="RUNDIR")
+        Path,
+        typer.Argument(
+            help="The folder of a run's jobs, or the one where runs are kept.", metavar="RUNDIR"
+        ),
     ],
 ) -> None:
     """Show every job of a run: queued, running (how far, how fast, how long still), done or failed.
@@ -102,9 +128,15 @@ def status_command(
     if (folder / "run.json").is_file():
         console.print(f"{plain(folder)}: finished", soft_wrap=True)
         return
-    found = [folder] if (folder / SET).is_file() else sorted(path.parent for path in (folder / "jobs").glob(f"*/{SET}"))
+    found = (
+        [folder]
+        if (folder / SET).is_file()
+        else sorted(path.parent for path in (folder / "jobs").glob(f"*/{SET}"))
+    )
     if not found:
-        raise FssegError(f"{folder}: holds no jobs, expected a folder that fsseg run --jobs or --launcher made")
+        raise FssegError(
+            f"{folder}: holds no jobs, expected a folder that fsseg run --jobs or --launcher made"
+        )
     for one in found:
         jobs = JobSet.read(one)
         states = jobs.states()

@@ -11,7 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fsseg.cli.compare import compare_command
-from fsseg.cli.console import Device, JobTable, LeftOut, PluginFiles, Said, follow, parse_change, plain, wide_console
+from fsseg.cli.console import (
+    Device,
+    JobTable,
+    LeftOut,
+    PluginFiles,
+    Said,
+    follow,
+    parse_change,
+    plain,
+    wide_console,
+)
 from fsseg.cli.data import check_command, supervoxels_command
 from fsseg.cli.jobs import Launch, change_launcher, job_command, status_command
 from fsseg.cli.plugins import list_command, plugin_app
@@ -28,13 +38,20 @@ if TYPE_CHECKING:
     from fsseg.runs.results import Results
 
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="A folder of scans, in place of the recipe's dataset.")
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="A folder of scans, in place of the recipe's dataset."
+    ),
 ]
 FoldNumber = Annotated[
-    str | None, typer.Option("--fold", metavar="N|all", help="The fold to run, or all (protocol.fold).")
+    str | None,
+    typer.Option("--fold", metavar="N|all", help="The fold to run, or all (protocol.fold)."),
 ]
 Seeds = Annotated[
-    str | None, typer.Option("--seed", metavar="N[,N...]", help="The run's seed, or several to run with each (seed).")
+    str | None,
+    typer.Option(
+        "--seed", metavar="N[,N...]", help="The run's seed, or several to run with each (seed)."
+    ),
 ]
 RunsFolder = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs are kept.")]
 
@@ -53,7 +70,9 @@ def main() -> None:
     try:
         app()
     except FssegError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]Error:[/] {plain(error)}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]Error:[/] {plain(error)}"
+        )
         sys.exit(2)
     except Stopped as stop:
         Console(stderr=True, highlight=False, soft_wrap=True).print(plain(stop))
@@ -69,7 +88,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -87,22 +109,30 @@ def run_command(
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", min=1, help="So many seeds, from the recipe's own upwards.")
+        int | None,
+        typer.Option(
+            "--seeds", metavar="N", min=1, help="So many seeds, from the recipe's own upwards."
+        ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", metavar="N", min=1, help="Trainings at a time, each in a process of its own."),
+        typer.Option(
+            "--jobs", metavar="N", min=1, help="Trainings at a time, each in a process of its own."
+        ),
     ] = None,
     launcher: Annotated[
-        str | None, typer.Option("--launcher", metavar="local|slurm", help="Where these run (launcher.name).")
+        str | None,
+        typer.Option("--launcher", metavar="local|slurm", help="Where these run (launcher.name)."),
     ] = None,
     launch: Launch = None,
     part: Annotated[Path | None, typer.Option("--part", hidden=True)] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over: take nothing from earlier runs of this recipe.")
+        bool,
+        typer.Option("--fresh", help="Start over: take nothing from earlier runs of this recipe."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the table as JSON; progress goes to standard error.")
+        bool,
+        typer.Option("--json", help="Print the table as JSON; progress goes to standard error."),
     ] = False,
 ) -> None:
     """Train, calibrate and evaluate a recipe, and print its table.
@@ -116,7 +146,9 @@ def run_command(
     """
     loaded = _load(recipe, changes, data, fold, seed)
     if seeds is not None:
-        loaded.seed = [loaded.seeds[0] + number for number in range(seeds)] if seeds > 1 else loaded.seeds[0]
+        loaded.seed = (
+            [loaded.seeds[0] + number for number in range(seeds)] if seeds > 1 else loaded.seeds[0]
+        )
     change_launcher(loaded.launcher, launcher, jobs, launch)
     asked = {"name": recipe.stem, "runs_dir": runs_dir, "device": device, "fresh": fresh}
     if part is not None:
@@ -175,7 +207,9 @@ def bench_command(
     wide_console().print(table)
 
 
-def _load(recipe: Path, changes: list[str] | None, data: Path | None, fold: str | None, seed: str | None) -> "Recipe":
+def _load(
+    recipe: Path, changes: list[str] | None, data: Path | None, fold: str | None, seed: str | None
+) -> "Recipe":
     """The recipe with what the command line changes about it."""
     overrides = dict(parse_change(change) for change in changes or [])
     if data is not None:
@@ -197,7 +231,9 @@ def _data_overrides(folder: Path, recipe: Path, overrides: dict[str, Any]) -> di
     from fsseg.plugins.options import schema
     from fsseg.recipe.reading import load_recipe
 
-    if "dataset.name" in overrides or "dataset" in overrides:  # a dataset that is named has the last word
+    if (
+        "dataset.name" in overrides or "dataset" in overrides
+    ):  # a dataset that is named has the last word
         named = overrides.pop("dataset.name", None) or overrides.pop("dataset")
         return {"dataset.name": named, "dataset.root": str(folder)}
     try:
@@ -239,10 +275,14 @@ def print_results(results: "Results") -> None:
     console.print(_table_of_means(results, "dice"))
     for metric in results.metrics:
         unit = results.unit(metric)
-        console.print(f"\n{metric}{' in percent' if unit == '%' else f', {unit}' if unit else ''}\n")
+        console.print(
+            f"\n{metric}{' in percent' if unit == '%' else f', {unit}' if unit else ''}\n"
+        )
         console.print(_table_of_means(results, metric))
     if about["uses_truth"]:
-        console.print(f"\nProtocol {about['protocol']} chooses the query's slices by its ground truth")
+        console.print(
+            f"\nProtocol {about['protocol']} chooses the query's slices by its ground truth"
+        )
     if results.oracles:
         console.print("\n* uses the ground truth of the query")
     console.print(f"\nRun directory: {results.path}", soft_wrap=True)
@@ -256,5 +296,7 @@ def _table_of_means(results: "Results", metric: str) -> Table:
         table.add_column(column.replace("sd_", "± over ").replace("_", " "), justify="right")
     for name, row in means.iterrows():
         mark = " *" if name in results.oracles else ""
-        table.add_row(f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row])
+        table.add_row(
+            f"{plain(name)}{mark}", *["–" if value != value else f"{value:.1f}" for value in row]
+        )
     return table

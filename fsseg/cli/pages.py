@@ -34,7 +34,10 @@ def _section(component: Component) -> str:
     options = options_of(loaded)
     if options:
         lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{o.name}` | {_cell(o.type)} | {_cell(o.default)} | {_cell(o.meaning)} |" for o in options]
+        lines += [
+            f"| `{o.name}` | {_cell(o.type)} | {_cell(o.default)} | {_cell(o.meaning)} |"
+            for o in options
+        ]
         lines.append("")
     return "\n".join(lines)
 
@@ -67,10 +70,21 @@ whether an idea is any good; that is what a recipe is for.
 
 def contract_page() -> str:
     """A Markdown page with every contract check and what it looks at."""
-    from fsseg.testing import check_functions, meaning_of  # torch loads with the page, not with a listing
+    from fsseg.testing import (
+        check_functions,
+        meaning_of,
+    )  # torch loads with the page, not with a listing
 
-    shared = [f for f in check_functions("threshold") if all(f in check_functions(k) for k in ("head", "prototypes"))]
-    parts = [CONTRACT_HEADER, "## All kinds\n", "As far as they apply: a metric has no state, a dataset no bfloat16.\n"]
+    shared = [
+        f
+        for f in check_functions("threshold")
+        if all(f in check_functions(k) for k in ("head", "prototypes"))
+    ]
+    parts = [
+        CONTRACT_HEADER,
+        "## All kinds\n",
+        "As far as they apply: a metric has no state, a dataset no bfloat16.\n",
+    ]
     parts += _check_table(shared, meaning_of)
     for kind in KINDS:
         own = [function for function in check_functions(kind) if function not in shared]

@@ -21,12 +21,15 @@ plugin_app = typer.Typer(
 
 def list_command(
     what: Annotated[
-        str | None, typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component.")
+        str | None,
+        typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component."),
     ] = None,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a page with all options.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a page with all options.")
+    ] = False,
 ) -> None:
     """List components and the distributions they come from, or the options of one (KIND/NAME)."""
     kind, _, name = (what or "").partition("/")
@@ -69,15 +72,23 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
     loaded = component.load()
     options = options_of(loaded)
     if as_json:
-        print(json.dumps({**component.dumps(), "options": [vars(option) for option in options]}, indent=2))
+        print(
+            json.dumps(
+                {**component.dumps(), "options": [vars(option) for option in options]}, indent=2
+            )
+        )
         return
     console = wide_console()
-    console.print(f"[bold]{kind}/{name}[/]  {component.distribution} {component.version}, {component.target}\n")
+    console.print(
+        f"[bold]{kind}/{name}[/]  {component.distribution} {component.version}, {component.target}\n"
+    )
     console.print(plain(inspect.getdoc(loaded) or ""), "\n")
     if not options:
         console.print("It has no options.")
         return
-    table = Table("option", "type", "default", "meaning", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        "option", "type", "default", "meaning", box=None, pad_edge=False, header_style="bold"
+    )
     for option in options:
         table.add_row(option.name, plain(option.type), plain(option.default), plain(option.meaning))
     console.print(table)
@@ -85,10 +96,16 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
 
 @plugin_app.command("new")
 def new_command(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="threshold, head, ...: see fsseg list.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The component's name in recipes, such as my_policy.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="threshold, head, ...: see fsseg list.")
+    ],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The component's name in recipes, such as my_policy."),
+    ],
     folder: Annotated[
-        Path | None, typer.Option("--dir", metavar="DIR", help="Where to write it [default: fsseg-NAME].")
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Where to write it [default: fsseg-NAME]."),
     ] = None,
 ) -> None:
     """Write a package with a component that works, its test and its README, ready to be changed.
@@ -110,7 +127,9 @@ def new_command(
 
 
 @plugin_app.command("list")
-def list_plugins_command(plugin: PluginFiles = None, no_plugin: LeftOut = None, as_json: AsJson = False) -> None:
+def list_plugins_command(
+    plugin: PluginFiles = None, no_plugin: LeftOut = None, as_json: AsJson = False
+) -> None:
     """List the installed plugins with what they bring, also those that cannot be loaded.
 
     Exits with 1 if there are any of these.
@@ -121,10 +140,18 @@ def list_plugins_command(plugin: PluginFiles = None, no_plugin: LeftOut = None, 
     if as_json:
         print(json.dumps([vars(line) for line in found], indent=2))
     else:
-        table = Table("plugin", "from", "brings", "listens to", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            "plugin", "from", "brings", "listens to", box=None, pad_edge=False, header_style="bold"
+        )
         for line in found:
-            brings = ", ".join(line.components) if line.problem is None else f"[red]{plain(line.problem)}[/]"
-            table.add_row(line.name, f"{line.distribution} {line.version}", brings, ", ".join(line.listens))
+            brings = (
+                ", ".join(line.components)
+                if line.problem is None
+                else f"[red]{plain(line.problem)}[/]"
+            )
+            table.add_row(
+                line.name, f"{line.distribution} {line.version}", brings, ", ".join(line.listens)
+            )
         wide_console().print(table)
     raise typer.Exit(1 if any(line.problem for line in found) else 0)
 
@@ -132,7 +159,11 @@ def list_plugins_command(plugin: PluginFiles = None, no_plugin: LeftOut = None, 
 @plugin_app.command("check")
 def check_plugin_command(
     what: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="A plugin, its distribution, KIND/NAME, a file, or its folder.")
+        str,
+        typer.Argument(
+            metavar="NAME|PATH",
+            help="A plugin, its distribution, KIND/NAME, a file, or its folder.",
+        ),
     ],
     changes: Annotated[
         list[str] | None,
@@ -179,7 +210,9 @@ def _print_checks(lines: list[dict[str, str]]) -> None:
     table = Table("component", "check", "", box=None, pad_edge=False, header_style="bold")
     for line in lines:
         told = "" if line["status"] == "passed" else f": {plain(line['sentence'])}"
-        table.add_row(line["component"], line["name"], f"[{COLOURS[line['status']]}]{line['status']}[/]{told}")
+        table.add_row(
+            line["component"], line["name"], f"[{COLOURS[line['status']]}]{line['status']}[/]{told}"
+        )
     console.print(table)
     counts = [f"{sum(line['status'] == status for line in lines)} {status}" for status in COLOURS]
     console.print(f"\n{', '.join(counts)}")

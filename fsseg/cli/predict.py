@@ -10,22 +10,40 @@ from fsseg.errors import FssegError
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="A run directory, or a file that fsseg export wrote.", metavar="RUN")],
-    more: Annotated[list[Path] | None, typer.Argument(help="Further scans to segment.", metavar="[SCAN...]")] = None,
-    support: Annotated[Path, typer.Option(metavar="FILE", help="A scan with labelled slices, NIfTI.")] = ...,
+    run: Annotated[
+        Path,
+        typer.Argument(help="A run directory, or a file that fsseg export wrote.", metavar="RUN"),
+    ],
+    more: Annotated[
+        list[Path] | None, typer.Argument(help="Further scans to segment.", metavar="[SCAN...]")
+    ] = None,
+    support: Annotated[
+        Path, typer.Option(metavar="FILE", help="A scan with labelled slices, NIfTI.")
+    ] = ...,
     support_labels: Annotated[
         Path, typer.Option(metavar="FILE", help="Its labels, 0 where nothing is labelled.")
     ] = ...,
-    query: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A scan to segment.")] = None,
+    query: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A scan to segment.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write label maps.")] = ...,
     slices: Annotated[
         list[int] | None,
-        typer.Option("--slice", metavar="N", help="A labelled slice to use, from 0; the fullest when omitted."),
+        typer.Option(
+            "--slice",
+            metavar="N",
+            help="A labelled slice to use, from 0; the fullest when omitted.",
+        ),
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The row of the run [default: the first that is no oracle].")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The row of the run [default: the first that is no oracle]."
+        ),
     ] = None,
-    fold: Annotated[int | None, typer.Option(metavar="N", help="Whose training to use [default: the first].")] = None,
+    fold: Annotated[
+        int | None, typer.Option(metavar="N", help="Whose training to use [default: the first].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Likewise.")] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write the probability of each class as well.")
@@ -61,12 +79,20 @@ def export_command(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     out: Annotated[
         Path,
-        typer.Argument(help="FILE.safetensors for fsseg predict, or FILE.onnx: the backbone alone.", metavar="FILE"),
+        typer.Argument(
+            help="FILE.safetensors for fsseg predict, or FILE.onnx: the backbone alone.",
+            metavar="FILE",
+        ),
     ],
     variant: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The row of the run [default: the first that is no oracle].")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The row of the run [default: the first that is no oracle]."
+        ),
     ] = None,
-    fold: Annotated[int | None, typer.Option(metavar="N", help="Whose training to take [default: the first].")] = None,
+    fold: Annotated[
+        int | None, typer.Option(metavar="N", help="Whose training to take [default: the first].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Likewise.")] = None,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
@@ -82,7 +108,9 @@ def export_command(
         raise FssegError(f"export: got {out}, expected a name that ends with .safetensors or .onnx")
     if out.suffix == ".onnx":
         if variant is not None:
-            raise FssegError("export: got --variant for ONNX, which holds the backbone alone; leave it out")
+            raise FssegError(
+                "export: got --variant for ONNX, which holds the backbone alone; leave it out"
+            )
         export_onnx(run, out, fold=fold, seed=seed)
     else:
         export_predictor(run, out, variant=variant, fold=fold, seed=seed)

@@ -22,10 +22,19 @@ prepare_app = typer.Typer(
 )
 
 Source = Annotated[Path, typer.Option(metavar="DIR", help="The folder with the raw scans.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="The dataset's folder; made if it is not there.")]
-Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, help="Cases at a time; one per processor when omitted.")]
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", help="The dataset's folder; made if it is not there.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Cases at a time; one per processor when omitted."),
+]
 AsPublished = Annotated[
-    bool, typer.Option("--as-published", help="Reproduce the published files with their quirks, to compare numbers.")
+    bool,
+    typer.Option(
+        "--as-published",
+        help="Reproduce the published files with their quirks, to compare numbers.",
+    ),
 ]
 
 
@@ -71,7 +80,9 @@ def btcv(
 
 
 @prepare_app.command()
-def cmr(source: Source, out: Out, jobs: Jobs = None, launcher: Launcher = None, launch: Launch = None) -> None:
+def cmr(
+    source: Source, out: Out, jobs: Jobs = None, launcher: Launcher = None, launch: Launch = None
+) -> None:
     """MS-CMRSeg (cardiac bSSFP MR): patientK_C0 and its manual labels to the dataset cmr.
 
     Clipped at the 99.5th percentile, 1.25 x 1.25 mm, 256 x 256; slices stay as they are. This is our choice: the
@@ -88,7 +99,9 @@ def cmr(source: Source, out: Out, jobs: Jobs = None, launcher: Launcher = None, 
 def msd(
     source: Source,
     out: Out,
-    channel: Annotated[str | None, typer.Option(metavar="NAME|N", help="Of several channels, the one to take.")] = None,
+    channel: Annotated[
+        str | None, typer.Option(metavar="NAME|N", help="Of several channels, the one to take.")
+    ] = None,
     jobs: Jobs = None,
     launcher: Launcher = None,
     launch: Launch = None,
@@ -106,18 +119,29 @@ def msd(
 def nifti(
     source: Source,
     out: Out,
-    image: Annotated[str, typer.Option(metavar="PATTERN", help="The images' path below the source, with {case}.")],
+    image: Annotated[
+        str, typer.Option(metavar="PATTERN", help="The images' path below the source, with {case}.")
+    ],
     label: Annotated[str, typer.Option(metavar="PATTERN", help="The labels' path, likewise.")],
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NAME=VALUE", help="A class and its label value (or values: a=1,2); repeat."),
+        typer.Option(
+            "--class",
+            metavar="NAME=VALUE",
+            help="A class and its label value (or values: a=1,2); repeat.",
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What tables call the dataset; the folder's name when omitted.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What tables call the dataset; the folder's name when omitted."
+        ),
     ] = None,
     modality: Annotated[
         Literal["MR", "CT"] | None,
-        typer.Option(help="Decides how intensities are clipped when scans are read; not at all when omitted."),
+        typer.Option(
+            help="Decides how intensities are clipped when scans are read; not at all when omitted."
+        ),
     ] = None,
     jobs: Jobs = None,
     launcher: Launcher = None,
@@ -132,12 +156,20 @@ def nifti(
     from fsseg.prepare.layouts.nifti import parse_classes, plan
 
     _prepare(
-        lambda: plan(source, image, label, parse_classes(classes or []), name, modality), out, jobs, launcher, launch
+        lambda: plan(source, image, label, parse_classes(classes or []), name, modality),
+        out,
+        jobs,
+        launcher,
+        launch,
     )
 
 
 def _prepare(
-    make_plan: Callable[[], "Plan"], out: Path, jobs: int | None, launcher: str | None, launch: list[str] | None
+    make_plan: Callable[[], "Plan"],
+    out: Path,
+    jobs: int | None,
+    launcher: str | None,
+    launch: list[str] | None,
 ) -> None:
     if launcher is not None:
         launch_this("prepare", launcher, launch)
@@ -170,4 +202,6 @@ def print_outcome(outcome: "Outcome") -> None:
     console.print(table)
     console.print(f"\nDataset: {outcome.out}", soft_wrap=True)
     console.print(f"Next: fsseg check {outcome.out}", soft_wrap=True)
-    console.print(f"      fsseg run recipes/tpm_mp5_linest.toml --data {outcome.out}", soft_wrap=True)
+    console.print(
+        f"      fsseg run recipes/tpm_mp5_linest.toml --data {outcome.out}", soft_wrap=True
+    )

@@ -11,11 +11,14 @@ from rich.table import Table
 from fsseg.cli.console import LeftOut, PluginFiles, parse_change, plain, wide_console
 
 RecipeFile = Annotated[
-    Path, typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE")
+    Path,
+    typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE"),
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."),
+    typer.Option(
+        "--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."
+    ),
 ]
 
 
@@ -43,10 +46,16 @@ def explain_command(
         shown.add_column(min_width=12)
         shown.add_column()
         for setting in group:
-            default = "" if setting.source == "default" else f" \\[default: {plain(_told(setting.default))}]"
+            default = (
+                ""
+                if setting.source == "default"
+                else f" \\[default: {plain(_told(setting.default))}]"
+            )
             colour = "dim" if setting.source == "default" else "bold"
             meaning = f"{plain(setting.meaning)}[dim]{default if setting.key != 'name' else ''}[/]"
-            shown.add_row(setting.key, f"[{colour}]{plain(_told(setting.value))}[/]", setting.source, meaning)
+            shown.add_row(
+                setting.key, f"[{colour}]{plain(_told(setting.value))}[/]", setting.source, meaning
+            )
         console.print(f"[bold]{plain(f'[{table}]') if table else 'top level'}[/]")
         console.print(shown)
         console.print()

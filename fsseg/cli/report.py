@@ -11,14 +11,21 @@ from fsseg.cli.console import LeftOut, PluginFiles, follow, wide_console
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="The page [default: report.html in RUN].")
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The page [default: report.html in RUN]."),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The row to compare the others with [default: the first].")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The row to compare the others with [default: the first]."
+        ),
     ] = None,
-    cases: Annotated[int, typer.Option(metavar="N", help="Cases to show slices of: the worst half and the best.")] = 4,
+    cases: Annotated[
+        int, typer.Option(metavar="N", help="Cases to show slices of: the worst half and the best.")
+    ] = 4,
     no_scans: Annotated[
-        bool, typer.Option("--no-scans", help="Leave out all pictures of scans: numbers and names only.")
+        bool,
+        typer.Option("--no-scans", help="Leave out all pictures of scans: numbers and names only."),
     ] = False,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
@@ -30,5 +37,7 @@ def report_command(
     from fsseg.report.page import write_report
 
     with follow() as bars:
-        path = write_report(run, out, baseline=baseline, cases=cases, scans=not no_scans, progress=bars)
+        path = write_report(
+            run, out, baseline=baseline, cases=cases, scans=not no_scans, progress=bars
+        )
     wide_console().print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

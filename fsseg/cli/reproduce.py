@@ -12,10 +12,16 @@ from fsseg.cli.console import Device, LeftOut, PluginFiles, follow, plain, wide_
 def reproduce_command(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     tolerance: Annotated[
-        float, typer.Option(metavar="PERCENT", help="Difference of a case's Dice that is still called the same.")
+        float,
+        typer.Option(
+            metavar="PERCENT", help="Difference of a case's Dice that is still called the same."
+        ),
     ] = 0.0,
     runs_dir: Annotated[
-        Path | None, typer.Option("--runs-dir", metavar="DIR", help="Where to run [default: reproduced, beside RUN].")
+        Path | None,
+        typer.Option(
+            "--runs-dir", metavar="DIR", help="Where to run [default: reproduced, beside RUN]."
+        ),
     ] = None,
     device: Device = "auto",
     plugin: PluginFiles = None,
@@ -37,13 +43,17 @@ def reproduce_command(
         table.add_column(column, justify="right")
     for name in before.index:
         again = now.get(name, float("nan"))
-        table.add_row(plain(name), f"{before[name]:.2f}", f"{again:.2f}", f"{again - before[name]:+.2f}")
+        table.add_row(
+            plain(name), f"{before[name]:.2f}", f"{again:.2f}", f"{again - before[name]:+.2f}"
+        )
     console.print("\n3-D Dice in percent, mean of classes\n")
     console.print(table)
     if found.differences:
         console.print("\nWhat differs around it:")
         for name, (then, there) in found.differences.items():
-            console.print(f"  {plain(name)}: {plain(then)} then, {plain(there)} now", soft_wrap=True)
+            console.print(
+                f"  {plain(name)}: {plain(then)} then, {plain(there)} now", soft_wrap=True
+            )
     count, same = len(found.first.scores), found.largest <= tolerance
     console.print(
         f"\n{'reproduced' if same else 'not reproduced'}: {found.equal} of {count} scores are equal, the largest "

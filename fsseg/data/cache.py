@@ -57,7 +57,10 @@ def cached(kind: str, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray
             return _read(path)
         except (OSError, ValueError, EOFError):
             array = compute()
-            with replacing(path) as unfinished, unfinished.open("wb") as file:  # a name would get the suffix .npy
+            with (
+                replacing(path) as unfinished,
+                unfinished.open("wb") as file,
+            ):  # a name would get the suffix .npy
                 file.write(_dump(array))
             return array
 

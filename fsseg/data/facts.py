@@ -43,7 +43,9 @@ class Facts:
     @staticmethod
     def of(own: Volume, volume: Volume, dataset: Dataset) -> "Facts":
         """The facts of a scan on its own and on the working grid."""
-        shown, working = (None if one.labels is None else _shown(one.labels) for one in (own, volume))
+        shown, working = (
+            None if one.labels is None else _shown(one.labels) for one in (own, volume)
+        )
         size, min_size = list(volume.image.shape), default_min_size(volume, dataset)
         return Facts(image_key(volume), scan_key(own), size, min_size, shown, working)
 
@@ -99,7 +101,9 @@ def require_labels(case: str, facts: Facts) -> None:
 
 def no_labels(case: str) -> DataError:
     """What is said of a case that cannot be evaluated."""
-    return DataError(f"case {case}: it has no labels, expected them for evaluation; add its label file")
+    return DataError(
+        f"case {case}: it has no labels, expected them for evaluation; add its label file"
+    )
 
 
 def slices_showing(case: str, facts: Facts, classes: dict[int, str]) -> Bool[np.ndarray, "slice"]:

@@ -74,7 +74,9 @@ def find_scheme(name: str) -> FoldScheme:
     return _find(FOLD_SCHEMES, name, "fold scheme")
 
 
-def make_fold(scheme: FoldScheme, cases: list[str], index: int, support: SupportChoice | None = None) -> Fold:
+def make_fold(
+    scheme: FoldScheme, cases: list[str], index: int, support: SupportChoice | None = None
+) -> Fold:
     """The fold of this index.
 
     Args:
@@ -88,9 +90,15 @@ def make_fold(scheme: FoldScheme, cases: list[str], index: int, support: Support
         FssegError: The scheme does not have this fold, cannot divide these cases, or names its supports itself.
     """
     if not 0 <= index < scheme.folds:
-        raise FssegError(f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all")
+        raise FssegError(
+            f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all"
+        )
     circular = (support or scheme.support) == "circular"
-    chosen = _listed(scheme, cases, index, circular) if scheme.lists else _by_rank(scheme, cases, index, circular)
+    chosen = (
+        _listed(scheme, cases, index, circular)
+        if scheme.lists
+        else _by_rank(scheme, cases, index, circular)
+    )
     if len(chosen) < 2:
         raise FssegError(
             f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(chosen)} for it, expected at least "
@@ -98,7 +106,9 @@ def make_fold(scheme: FoldScheme, cases: list[str], index: int, support: Support
         )
     training = tuple(case for case in cases if case not in chosen)
     if not training:
-        raise FssegError(f"fold {index} of {scheme.name}: no case is left for training; add cases to the dataset")
+        raise FssegError(
+            f"fold {index} of {scheme.name}: no case is left for training; add cases to the dataset"
+        )
     *queries, last = chosen
     return Fold(index, last, tuple(queries), training)
 
@@ -115,7 +125,9 @@ def _by_rank(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -
     if circular:
         # What an overlapping fold shares with the next one is the support; a disjoint one borrows the same case.
         return [*cases[first:end], cases[end % count]]
-    return [cases[rank] for rank in sorted(rank % count for rank in range(first, end + scheme.overlap))]
+    return [
+        cases[rank] for rank in sorted(rank % count for rank in range(first, end + scheme.overlap))
+    ]
 
 
 def _listed(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -> list[str]:

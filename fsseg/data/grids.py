@@ -80,7 +80,9 @@ def find_grid(
     world, sign = nibabel.io_orientation(affine).T
     width, height = sorted(in_plane, key=lambda number: world[number])
     return FileGrid(
-        affine, (across, height, width), (bool(sign[across] < 0), bool(sign[height] > 0), bool(sign[width] > 0))
+        affine,
+        (across, height, width),
+        (bool(sign[across] < 0), bool(sign[height] > 0), bool(sign[width] > 0)),
     )
 
 
@@ -117,10 +119,14 @@ class WorkingGrid:
 
     def pixel(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
         """Distance of neighbouring slices, rows and columns of the working grid, for the scan's own, mm."""
-        height, width = (mm * old / new for mm, old, new in zip(spacing[1:], self.own, self.resized))
+        height, width = (
+            mm * old / new for mm, old, new in zip(spacing[1:], self.own, self.resized)
+        )
         return spacing[0], height, width
 
-    def image(self, image: Float[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice h w"]:
+    def image(
+        self, image: Float[np.ndarray, "slice height width"]
+    ) -> Float[np.ndarray, "slice h w"]:
         """Intensities on the working grid; what is padded has the volume's smallest value."""
         if self.is_own:
             return image
@@ -128,16 +134,22 @@ class WorkingGrid:
         import torch.nn.functional as F
 
         resized = F.interpolate(
-            torch.from_numpy(image.astype(np.float32))[None], size=self.resized, mode="bilinear", antialias=True
+            torch.from_numpy(image.astype(np.float32))[None],
+            size=self.resized,
+            mode="bilinear",
+            antialias=True,
         )[0]
         return self._cut(resized.numpy(), float(image.min()))
 
-    def labels(self, labels: Integer[np.ndarray, "slice height width"]) -> Integer[np.ndarray, "slice h w"]:
+    def labels(
+        self, labels: Integer[np.ndarray, "slice height width"]
+    ) -> Integer[np.ndarray, "slice h w"]:
         """Label values (or region ids) on the working grid: those of the nearest pixels, 0 where padded."""
         if self.is_own:
             return labels
         rows, columns = (
-            ((np.arange(new) + 0.5) * old / new).astype(np.int64) for old, new in zip(self.own, self.resized)
+            ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+            for old, new in zip(self.own, self.resized)
         )
         return self._cut(labels[:, rows[:, None], columns], 0.0)
 

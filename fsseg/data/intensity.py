@@ -20,9 +20,13 @@ class Scaling:
     divide: float
     bounded: bool = False
 
-    def apply(self, image: Float[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice height width"]:
+    def apply(
+        self, image: Float[np.ndarray, "slice height width"]
+    ) -> Float[np.ndarray, "slice height width"]:
         """The scaled image, in single precision."""
-        scaled = (image.astype(np.float64) - self.subtract) / max(self.divide, np.finfo(np.float64).tiny)
+        scaled = (image.astype(np.float64) - self.subtract) / max(
+            self.divide, np.finfo(np.float64).tiny
+        )
         return (2 * np.clip(scaled, 0, 1) - 1 if self.bounded else scaled).astype(np.float32)
 
 
@@ -59,5 +63,7 @@ RULES: dict[str, Callable[[Images], Scaling]] = {"zscore": zscore, "percentile":
 def measure(rule: str, images: Images) -> Scaling:
     """The scaling that a rule makes of these images; raises DataError for an unknown rule."""
     if rule not in RULES:
-        raise DataError(f"intensity rule {rule!r}: the backbone asks for it, expected one of {', '.join(RULES)}")
+        raise DataError(
+            f"intensity rule {rule!r}: the backbone asks for it, expected one of {', '.join(RULES)}"
+        )
     return RULES[rule](images)

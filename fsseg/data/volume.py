@@ -41,4 +41,6 @@ def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
         return volume
     labels = None if volume.labels is None else working.labels(volume.labels)
     spacing = working.pixel(volume.spacing)
-    return replace(volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working)
+    return replace(
+        volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working
+    )

@@ -133,7 +133,9 @@ def choose_every_support(
                 continue
             for number, values in enumerate(shown[support]):
                 there = tuple(of for of in classes.items() if of[0] in values)
-                for ways in ([there] if there else []) if protocol.together else [(of,) for of in there]:
+                for ways in (
+                    ([there] if there else []) if protocol.together else [(of,) for of in there]
+                ):
                     slices = None
                     if not protocol.together:
                         (slices,) = divide_query(whole, _slices_with(shown[query], ways[0][0]))
@@ -192,10 +194,14 @@ def _all_classes(
 
     Further shots are other slices that show the same ways.
     """
-    ways = [tuple(of for of in classes.items() if of[0] in values) for values in shown[support_case]]
+    ways = [
+        tuple(of for of in classes.items() if of[0] in values) for values in shown[support_case]
+    ]
     most = max(len(of_slice) for of_slice in ways)
     if not most:
-        raise DataError(f"case {support_case}: it is a support but shows no class, expected one at least; label it")
+        raise DataError(
+            f"case {support_case}: it is a support but shows no class, expected one at least; label it"
+        )
     best = [number for number, of_slice in enumerate(ways) if len(of_slice) == most]
     # The case's own generator: its slice does not depend on which other cases are in the fold.
     rng = np.random.default_rng([*seed, *support_case.encode()])
@@ -227,13 +233,17 @@ def divide_query(protocol: Protocol, shown: list[int]) -> list[tuple[int, ...] |
         return [None]
     if not shown:
         return [()] * parts
-    if protocol.query_slices == "labelled":  # ADNet's EP1: what shows the class, in equal parts of its slices
+    if (
+        protocol.query_slices == "labelled"
+    ):  # ADNet's EP1: what shows the class, in equal parts of its slices
         limits = np.linspace(0, len(shown), parts + 1).astype(int)
         return [tuple(shown[a:b]) for a, b in zip(limits, limits[1:])]
     # ALPNet: everything from the first to the last slice of the class, in equal parts of its extent.
     first, last = shown[0], shown[-1]
     extent = max(1, last - first)
-    part_of = {z: min(parts - 1, int((z - first) / (extent / parts))) for z in range(first, last + 1)}
+    part_of = {
+        z: min(parts - 1, int((z - first) / (extent / parts))) for z in range(first, last + 1)
+    }
     return [tuple(z for z, part in part_of.items() if part == number) for number in range(parts)]
 
 

@@ -21,7 +21,9 @@ def count_overlaps(
 ) -> list[Counts]:
     """Counts over whole volumes, of what was predicted and what is. However many, the host waits for them once."""
     counts = [
-        torch.stack([torch.count_nonzero(found) for found in (predicted & actual, predicted, actual)])
+        torch.stack(
+            [torch.count_nonzero(found) for found in (predicted & actual, predicted, actual)]
+        )
         for predicted, actual in pairs
     ]
     return [Counts(*of_pair) for of_pair in torch.stack(counts).tolist()]

@@ -55,7 +55,11 @@ class Decided:
 def write_margins(folder: Path, result: CaseResult, *, in_turn: bool) -> dict[str, Any]:
     """Writes a result's margins below a stage's folder, unless another variant of its scoring has; returns its line of priors."""
     decisions, first = result.decisions, result.scores[0]
-    file = Path(MARGINS) / _file_name(decisions.scoring) / f"{stem(result, in_turn=in_turn)}.safetensors"
+    file = (
+        Path(MARGINS)
+        / _file_name(decisions.scoring)
+        / f"{stem(result, in_turn=in_turn)}.safetensors"
+    )
     if not (folder / file).exists():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         save_file({"margins": np.ascontiguousarray(decisions.margins)}, folder / file)

@@ -26,7 +26,9 @@ class Hd95:
     def __init__(
         self,
         *,
-        percent: Annotated[float, Field(gt=0, le=100, description="the percentile; 100 for the largest")] = 95.0,
+        percent: Annotated[
+            float, Field(gt=0, le=100, description="the percentile; 100 for the largest")
+        ] = 95.0,
     ) -> None:
         self.percent = percent
 
@@ -38,7 +40,9 @@ class Hd95:
     ) -> float:
         if not (predicted.any() and actual.any()):
             return math.nan
-        return float(_library().compute_robust_hausdorff(_between(predicted, actual, spacing), self.percent))
+        return float(
+            _library().compute_robust_hausdorff(_between(predicted, actual, spacing), self.percent)
+        )
 
 
 class Assd:
@@ -81,7 +85,11 @@ class Nsd:
     unit: ClassVar[str] = "%"
 
     def __init__(
-        self, *, tolerance: Annotated[float, Field(ge=0, description="how far apart surfaces may be, mm")] = 2.0
+        self,
+        *,
+        tolerance: Annotated[
+            float, Field(ge=0, description="how far apart surfaces may be, mm")
+        ] = 2.0,
     ) -> None:
         self.tolerance = tolerance
 

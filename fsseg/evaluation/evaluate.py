@@ -89,7 +89,10 @@ def evaluate(
         scan = scans[case]
         query = scan.query.to(device)
         needed = _needed(assigned, len(scan.images))
-        encoded, row = features.of_query(case, query.images, needed), {number: row for row, number in enumerate(needed)}
+        encoded, row = (
+            features.of_query(case, query.images, needed),
+            {number: row for row, number in enumerate(needed)},
+        )
         labels, truth = scan.labels.to(device), scan.truth.to(device)
         for _, parts in groupby(assigned, lambda a: (a.support_case, a.classes, a.turn)):
             parts = list(parts)
@@ -99,7 +102,9 @@ def evaluate(
             for variant, counted in zip(variants, counts):
                 scores = _score(variant, parts, counted, fold, seed)
                 if metrics:
-                    scores = _measure(metrics, scores, made.labels[variant.name], truth, parts, scan.spacing)
+                    scores = _measure(
+                        metrics, scores, made.labels[variant.name], truth, parts, scan.spacing
+                    )
                 labelled = _with_values(made.labels[variant.name], parts[0]).cpu().numpy()
                 yield CaseResult(scores, labelled, made.decisions[variant.name])
 
@@ -119,7 +124,9 @@ class SliceFeatures:
     ) -> None:
         self._backbone, self._device = backbone, device
         self._kept: dict[tuple[str, int], Float[Tensor, "channel h w"]] = {}
-        support_slices = {(a.support_case, number) for a in assignments for number in a.support_slices}
+        support_slices = {
+            (a.support_case, number) for a in assignments for number in a.support_slices
+        }
         for case, group in groupby(sorted(support_slices), lambda place: place[0]):
             numbers = [number for _, number in group]
             encoded = self._encode(scans[case].images, numbers)
@@ -161,7 +168,10 @@ def _needed(assigned: list[Assignment], slices: int) -> list[int]:
 
 
 def _all_prototypes(
-    features: SliceFeatures, variants: list[Variant], assignments: list[Assignment], device: torch.device
+    features: SliceFeatures,
+    variants: list[Variant],
+    assignments: list[Assignment],
+    device: torch.device,
 ) -> dict[tuple[int, str], Prototypes]:
     """Prototypes by support and kind of scoring: they depend on nothing else."""
     made = {}
@@ -169,10 +179,14 @@ def _all_prototypes(
         support = assignment.support
         require_foreground(support)
         there = support.to(device)
-        spread = there.spread(features.of_support(assignment.support_case, assignment.support_slices))
+        spread = there.spread(
+            features.of_support(assignment.support_case, assignment.support_slices)
+        )
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
-            made[id(support), scoring] = segmenter.prototypes(spread, there.masks, segmenter.head.sigma)
+            made[id(support), scoring] = segmenter.prototypes(
+                spread, there.masks, segmenter.head.sigma
+            )
     return made
 
 
@@ -190,21 +204,30 @@ def _segment_parts(
 
     `row` is where the features have each slice.
     """
-    labels = {v.name: torch.zeros(scan.truth.shape, dtype=torch.uint8, device=target.device) for v in variants}
+    labels = {
+        v.name: torch.zeros(scan.truth.shape, dtype=torch.uint8, device=target.device)
+        for v in variants
+    }
     margins: dict[str, list[Tensor]] = {v.name: [] for v in variants}
     priors: dict[str, list[Tensor]] = {v.name: [] for v in variants}
     for part in parts:
         support = part.support.to(target.device)
         everything, numbers = part.query_slices is None, list(part.query_slices or ())
-        at, rows = (slice(None), slice(None)) if everything else (numbers, [row[number] for number in numbers])
+        at, rows = (
+            (slice(None), slice(None))
+            if everything
+            else (numbers, [row[number] for number in numbers])
+        )
         piece = query.part(at)
         for scoring, group in by_scoring(variants).items():
             segmenter = group[0].segmenter
-            scored = segmenter.score(support, prototypes[id(part.support), scoring], piece, features[rows])
+            scored = segmenter.logits(
+                support, prototypes[id(part.support), scoring], piece, features[rows]
+            )
             even = scored.coarse[:, 1:] - scored.coarse[:, :1]
             for variant in group:
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
-                settled = variant.segmenter.settle(scored, target[at])
+                settled = variant.segmenter.decide(scored, target[at])
                 labels[variant.name][at] = _on_own_grid(settled, scan)
                 prior = per_way(settled.prior, len(part.classes))
                 refined = settled.refined is not None
@@ -221,12 +244,19 @@ def _decisions(
     priors: dict[str, list[Tensor]],
 ) -> dict[str, Decisions]:
     """By variant, what decided the slices of all parts."""
-    numbers = np.concatenate([np.arange(slices) if p.query_slices is None else p.query_slices for p in parts])
+    numbers = np.concatenate(
+        [np.arange(slices) if p.query_slices is None else p.query_slices for p in parts]
+    )
     made = {v.margins: v.name for v in variants}  # variants of one scoring share them
-    joined = {key: torch.cat(margins[name]).detach().float().cpu().numpy() for key, name in made.items()}
+    joined = {
+        key: torch.cat(margins[name]).detach().float().cpu().numpy() for key, name in made.items()
+    }
     return {
         v.name: Decisions(
-            v.margins, numbers, joined[v.margins], torch.cat(priors[v.name]).detach().float().cpu().numpy()
+            v.margins,
+            numbers,
+            joined[v.margins],
+            torch.cat(priors[v.name]).detach().float().cpu().numpy(),
         )
         for v in variants
     }
@@ -243,7 +273,11 @@ def _number_ways(
 
 
 def _on_own_grid(result: Segmentation, scan: EvaluationScan) -> UInt8[Tensor, "slice height width"]:
-    return result.labels if scan.working.is_own else restore_labels(result.scores, scan.working)
+    return (
+        result.labels
+        if scan.working.is_own
+        else restore_labels(result.log_probabilities, scan.working)
+    )
 
 
 def _count(
@@ -259,7 +293,9 @@ def _count(
     return [counts[first : first + len(actual)] for first in range(0, len(counts), len(actual))]
 
 
-def _score(variant: Variant, parts: list[Assignment], counts: list[Counts], fold: Fold, seed: int) -> list[CaseScore]:
+def _score(
+    variant: Variant, parts: list[Assignment], counts: list[Counts], fold: Fold, seed: int
+) -> list[CaseScore]:
     """What a variant's counts are of."""
     return [
         CaseScore(
@@ -289,13 +325,17 @@ def _measure(
     chosen, measured = _segmented(parts, len(truth), truth.device), []
     for way, (score, (value, _)) in enumerate(zip(scores, parts[0].classes), start=1):
         predicted, actual = (made == way).cpu().numpy(), ((truth == value) & chosen).cpu().numpy()
-        values = {name: float(metric(predicted, actual, spacing)) for name, metric in metrics.items()}
+        values = {
+            name: float(metric(predicted, actual, spacing)) for name, metric in metrics.items()
+        }
         values = {name: value if math.isfinite(value) else None for name, value in values.items()}
         measured.append(replace(score, measures=values))
     return measured
 
 
-def _segmented(parts: list[Assignment], slices: int, device: torch.device) -> Bool[Tensor, "slice 1 1"]:
+def _segmented(
+    parts: list[Assignment], slices: int, device: torch.device
+) -> Bool[Tensor, "slice 1 1"]:
     chosen = torch.zeros(slices, 1, 1, dtype=torch.bool, device=device)
     for part in parts:
         chosen[slice(None) if part.query_slices is None else list(part.query_slices)] = True

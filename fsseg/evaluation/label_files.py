@@ -36,7 +36,9 @@ def stem(result: CaseResult, *, in_turn: bool) -> str:
 def _stem(scores: Sequence[CaseScore], *, in_turn: bool) -> str:
     first, single = scores[0], len(scores) == 1
     return "_".join(
-        [first.case] + single * [first.class_name] + (in_turn or not single) * [f"from_{first.support_case}"]
+        [first.case]
+        + single * [first.class_name]
+        + (in_turn or not single) * [f"from_{first.support_case}"]
     )
 
 

@@ -53,4 +53,7 @@ SCORES = "scores.jsonl"
 def read_scores(path: Path) -> list[CaseScore]:
     """Reads scores that `write_lines` wrote; raises FssegError for a damaged file."""
     with reading(path):
-        return [CaseScore(**{**line, "support_slices": tuple(line["support_slices"])}) for line in read_lines(path)]
+        return [
+            CaseScore(**{**line, "support_slices": tuple(line["support_slices"])})
+            for line in read_lines(path)
+        ]

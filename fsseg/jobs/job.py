@@ -58,7 +58,11 @@ class State:
     @property
     def seconds_left(self) -> float | None:
         """For the rest of the stage; None where that is not known."""
-        return (self.total - self.done) / self.rate if self.status == "running" and self.rate > 0 else None
+        return (
+            (self.total - self.done) / self.rate
+            if self.status == "running" and self.rate > 0
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,9 @@ class Job:
             told = json.loads((folder / JOB).read_text(encoding="utf-8"))
             return Job(folder, str(told["name"]), [str(argument) for argument in told["arguments"]])
         except (OSError, ValueError, KeyError, TypeError):
-            raise FssegError(f"{folder}: holds no job, expected a folder that fsseg run --jobs made") from None
+            raise FssegError(
+                f"{folder}: holds no job, expected a folder that fsseg run --jobs made"
+            ) from None
 
     def state(self) -> State:
         """How far it is, from its files alone."""
@@ -97,7 +103,10 @@ class Job:
         with suppress(OSError, ValueError, TypeError):
             values = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
             found = State(**values)
-            kinds = {key: str if isinstance(usual, str) else (int, float) for key, usual in asdict(State()).items()}
+            kinds = {
+                key: str if isinstance(usual, str) else (int, float)
+                for key, usual in asdict(State()).items()
+            }
             if all(isinstance(value, kinds[key]) for key, value in asdict(found).items()):
                 return found
         return State()
@@ -109,7 +118,11 @@ class Job:
     def last_lines(self) -> list[str]:
         """The end of its log."""
         with suppress(OSError):
-            return (self.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+            return (
+                (self.folder / LOG)
+                .read_text(encoding="utf-8", errors="replace")
+                .splitlines()[-LAST_LINES:]
+            )
         return []
 
 
@@ -130,7 +143,10 @@ class JobSet:
     @staticmethod
     def make(folder: Path, title: str, commands: dict[str, list[str]]) -> "JobSet":
         """The set of these commands by name; the states of jobs that are there already stay."""
-        jobs = [Job(folder / name.replace(" ", "-"), name, arguments) for name, arguments in commands.items()]
+        jobs = [
+            Job(folder / name.replace(" ", "-"), name, arguments)
+            for name, arguments in commands.items()
+        ]
         for job in jobs:
             write_json(job.folder / JOB, {"name": job.name, "arguments": job.arguments})
         write_json(folder / SET, {"title": title, "jobs": [job.folder.name for job in jobs]})
@@ -143,7 +159,9 @@ class JobSet:
             told = json.loads((folder / SET).read_text(encoding="utf-8"))
             names, title = [Path(name).name for name in told["jobs"]], str(told["title"])
         except (OSError, ValueError, KeyError, TypeError):
-            raise FssegError(f"{folder}: holds no jobs, expected a folder that fsseg run --jobs made") from None
+            raise FssegError(
+                f"{folder}: holds no jobs, expected a folder that fsseg run --jobs made"
+            ) from None
         return JobSet(folder, title, [Job.read(folder / name) for name in names])
 
     def states(self) -> list[State]:
@@ -160,7 +178,9 @@ class JobSet:
             f"{len(bad)} of {len(ended)} jobs did not end well; the same command runs them again and keeps the others"
         ]
         for job, state in bad:
-            told.append(f"{job.name}: {state.status}{f', {state.error}' if state.error else ''} ({job.folder / LOG})")
+            told.append(
+                f"{job.name}: {state.status}{f', {state.error}' if state.error else ''} ({job.folder / LOG})"
+            )
             told += [f"    {line}" for line in job.last_lines()]
         raise FssegError("\n".join(told))
 
@@ -221,7 +241,9 @@ def work(folder: Path, call: Callable[[list[str]], Any]) -> None:
     with holding(folder / LOCK):
         # Only the first attempt starts over; later ones go on from where it came to.
         again = job.told() != State()
-        arguments = [argument for argument in job.arguments if not (again and argument == "--fresh")]
+        arguments = [
+            argument for argument in job.arguments if not (again and argument == "--fresh")
+        ]
         progress = JobProgress(job)
         _at_work.append(progress)
         try:

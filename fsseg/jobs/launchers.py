@@ -41,7 +41,9 @@ def command_of(job: Job) -> list[str]:
     return [sys.executable, "-m", "fsseg", "job", str(job.folder.absolute())]
 
 
-def run_here(jobs: JobSet, at_once: int, places: list[dict[str, str]], threads: int, show: Show) -> None:
+def run_here(
+    jobs: JobSet, at_once: int, places: list[dict[str, str]], threads: int, show: Show
+) -> None:
     """Runs jobs as processes of this machine and returns when all have ended, however they did.
 
     Jobs that other processes are at are waited for. When a signal asks to stop, all jobs save themselves first.
@@ -58,7 +60,11 @@ def run_here(jobs: JobSet, at_once: int, places: list[dict[str, str]], threads: 
         if job.told().status in ENDED:
             job.tell(State())
     started: dict[int, subprocess.Popen[bytes]] = {}
-    crowded = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"} if at_once * threads > processors() else {}
+    crowded = (
+        {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+        if at_once * threads > processors()
+        else {}
+    )
     with stoppable(), saving_first() as asked:
         while True:
             taken = {place for place, process in started.items() if process.poll() is None}
@@ -99,7 +105,9 @@ def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
         process.wait()
 
 
-def run_on_slurm(jobs: JobSet, asked: LauncherTable, show: Show, note: Callable[[str], None]) -> None:
+def run_on_slurm(
+    jobs: JobSet, asked: LauncherTable, show: Show, note: Callable[[str], None]
+) -> None:
     """Submits jobs as a Slurm array and returns when all have ended, however they did.
 
     Those that are queued or running from an earlier call are watched, not submitted again. A signal ends the watching,
@@ -109,7 +117,9 @@ def run_on_slurm(jobs: JobSet, asked: LauncherTable, show: Show, note: Callable[
     numbers = _read_numbers(told)
     known = _in_queue(numbers.values())
     missing = [
-        job for job in jobs.jobs if job.state().status not in {"done", "running"} and numbers.get(job.name) not in known
+        job
+        for job in jobs.jobs
+        if job.state().status not in {"done", "running"} and numbers.get(job.name) not in known
     ]
     if missing:
         for job in missing:
@@ -154,7 +164,9 @@ def _submit(jobs: JobSet, missing: list[Job], asked: LauncherTable) -> dict[str,
     try:
         import submitit
     except ImportError:
-        raise FssegError('launcher slurm: needs submitit; install it with pip install "fsseg[slurm]"') from None
+        raise FssegError(
+            'launcher slurm: needs submitit; install it with pip install "fsseg[slurm]"'
+        ) from None
     try:
         executor = submitit.SlurmExecutor(folder=jobs.folder / "slurm", max_num_timeout=10_000)
         executor.update_parameters(**_parameters(jobs, asked))
@@ -244,7 +256,9 @@ def _in_queue(numbers: Iterable[str]) -> set[str]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
-        raise FssegError("launcher slurm: there is no squeue here, expected a machine of the cluster") from None
+        raise FssegError(
+            "launcher slurm: there is no squeue here, expected a machine of the cluster"
+        ) from None
     except subprocess.TimeoutExpired:
         return set(wanted)  # a busy cluster has not lost them
     if done.returncode and "Invalid job id" not in done.stderr:
@@ -254,7 +268,10 @@ def _in_queue(numbers: Iterable[str]) -> set[str]:
 
 def _read_numbers(path: Path) -> dict[str, str]:
     try:
-        return {str(name): str(number) for name, number in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {
+            str(name): str(number)
+            for name, number in json.loads(path.read_text(encoding="utf-8")).items()
+        }
     except (OSError, ValueError, AttributeError):
         return {}
 

@@ -55,16 +55,31 @@ def run_as_jobs(
     recipe = expand(recipe)
     recipe.check()
     slurm = asked.name == "slurm"
-    threads = asked.cpus if slurm and recipe.speed.threads == "auto" else threads_for(recipe.speed.threads)
+    threads = (
+        asked.cpus
+        if slurm and recipe.speed.threads == "auto"
+        else threads_for(recipe.speed.threads)
+    )
     data = RunData(recipe, progress)
-    jobs = make_jobs(recipe, data.folds, name, runs, device, threads, fresh=fresh, content=list(data.facts.values()))
+    jobs = make_jobs(
+        recipe,
+        data.folds,
+        name,
+        runs,
+        device,
+        threads,
+        fresh=fresh,
+        content=list(data.facts.values()),
+    )
     progress.note(f"{len(jobs.jobs)} jobs: fsseg status {jobs.folder}")
     tell: Callable[[list[State]], None] = lambda states: show(jobs, states)  # noqa: E731
     if slurm:
         run_on_slurm(jobs, asked, tell, progress.note)
     else:
         places = places_for_trainings(device)
-        at_once = min(asked.jobs or 1, len(jobs.jobs), len(places) if places != [{}] else len(jobs.jobs))
+        at_once = min(
+            asked.jobs or 1, len(jobs.jobs), len(places) if places != [{}] else len(jobs.jobs)
+        )
         if places == [{}] and at_once * threads > processors():
             progress.note(
                 f"{at_once} jobs compute with {threads} threads each, but there are {processors()} processors; with "

@@ -10,15 +10,21 @@ from torch import Tensor, nn
 
 from fsseg.errors import FssegError
 from fsseg.model.ops import cosine, squared_distance
-from fsseg.types import Prototypes, Score
+from fsseg.types import Prototypes, ScoreScale
 
 Alpha = Annotated[float, Field(gt=0, description="scale of the cosine in the anomaly score")]
-InitialThreshold = Annotated[float, Field(description="the score threshold T_S before training; above -alpha")]
+InitialThreshold = Annotated[
+    float, Field(description="the score threshold T_S before training; above -alpha")
+]
 Form = Annotated[
     Literal["softplus", "plain"],
-    Field(description="how T_S is learned: d softplus(x) - alpha, which keeps it above -alpha, or x itself"),
+    Field(
+        description="how T_S is learned: d softplus(x) - alpha, which keeps it above -alpha, or x itself"
+    ),
 ]
-Dimension = Annotated[int, Field(ge=1, description="d in the Gaussians' normalisation; the paper uses 1")]
+Dimension = Annotated[
+    int, Field(ge=1, description="d in the Gaussians' normalisation; the paper uses 1")
+]
 
 
 class ScoreThreshold(nn.Module):
@@ -44,10 +50,16 @@ class ScoreThreshold(nn.Module):
         self.register_buffer("average_sigmas", torch.ones(2))
         self.average_sigmas.copy_(self().sigmas.detach())
 
-    def forward(self) -> Score:
+    def forward(self) -> ScoreScale:
         raw = getattr(self, self.form)
-        threshold = raw if self.form == "plain" else self.dimension * nn.functional.softplus(raw) - self.alpha
-        return Score(self.alpha, threshold, self.dimension, self.average_distance, self.average_sigmas)
+        threshold = (
+            raw
+            if self.form == "plain"
+            else self.dimension * nn.functional.softplus(raw) - self.alpha
+        )
+        return ScoreScale(
+            self.alpha, threshold, self.dimension, self.average_distance, self.average_sigmas
+        )
 
 
 def _inverse_softplus(value: float) -> float:
@@ -73,7 +85,7 @@ class AdNet(nn.Module):
         self.score_threshold = ScoreThreshold(alpha, initial_threshold, form, dimension)
 
     @property
-    def score(self) -> Score:
+    def score(self) -> ScoreScale:
         """The score scale with the current T_S."""
         return self.score_threshold()
 
@@ -117,7 +129,7 @@ class AdNetPp(nn.Module):
         self.score_threshold = ScoreThreshold(alpha, initial_threshold, form, dimension)
 
     @property
-    def score(self) -> Score:
+    def score(self) -> ScoreScale:
         """The score scale with the current T_S."""
         return self.score_threshold()
 
@@ -140,10 +152,12 @@ class AdNetPp(nn.Module):
 
 
 def _log_odds(
-    score: Score, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
+    score: ScoreScale, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
 ) -> Float[Tensor, "query class h w"]:
     """Log-odds of each way's foreground after 0 for the background; ways without weight are out of the question."""
-    foreground = 0.5 * (score.threshold + score.alpha * cosine(features, prototypes.foreground)[:, :, 0])
+    foreground = 0.5 * (
+        score.threshold + score.alpha * cosine(features, prototypes.foreground)[:, :, 0]
+    )
     foreground = foreground + _log_weights(prototypes)[:, :, 0]
     return torch.cat([torch.zeros_like(foreground[:, :1]), foreground], dim=1)
 
@@ -171,7 +185,8 @@ class Tpm(nn.Module):
         form: Form = "softplus",
         dimension: Dimension = 1,
         space: Annotated[
-            Literal["sphere", "euclidean"], Field(description="distances between unit vectors, or between features")
+            Literal["sphere", "euclidean"],
+            Field(description="distances between unit vectors, or between features"),
         ] = "sphere",
         sigmas: Annotated[
             Literal["learned", "averaged"] | tuple[float, float],
@@ -191,7 +206,7 @@ class Tpm(nn.Module):
         self.score_threshold = ScoreThreshold(alpha, initial_threshold, form, dimension)
 
     @property
-    def score(self) -> Score:
+    def score(self) -> ScoreScale:
         """The score scale that corresponds to the sigmas in use."""
         score = self.score_threshold()
         if self.sigmas == "learned":
@@ -199,17 +214,23 @@ class Tpm(nn.Module):
         sigma_f, sigma_b = self._sigmas(score)
         alpha = 2 * (1 / sigma_f**2 - 1 / sigma_b**2)
         threshold = 2 * score.dimension * (sigma_b / sigma_f).log() - alpha
-        return Score(alpha, threshold, score.dimension, score.average_distance, score.average_sigmas)
+        return ScoreScale(
+            alpha, threshold, score.dimension, score.average_distance, score.average_sigmas
+        )
 
     @property
     def sigma(self) -> Float[Tensor, ""]:
         """Standard deviation of the foreground around its prototypes."""
         return self._sigmas(self.score_threshold())[0]
 
-    def _sigmas(self, score: Score) -> Float[Tensor, "2"]:
+    def _sigmas(self, score: ScoreScale) -> Float[Tensor, "2"]:
         if self.sigmas == "learned":
             return score.sigmas
-        return score.average_sigmas if self.sigmas == "averaged" else score.alpha.new_tensor(self.sigmas)
+        return (
+            score.average_sigmas
+            if self.sigmas == "averaged"
+            else score.alpha.new_tensor(self.sigmas)
+        )
 
     def forward(
         self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
@@ -221,6 +242,10 @@ class Tpm(nn.Module):
         else:
             energy = squared_distance(features, prototypes.foreground) / 2
         log_weights = _log_weights(prototypes)
-        foreground = (log_weights - energy / sigma_f**2).logsumexp(dim=2) - score.dimension * sigma_f.log()
-        background = (log_weights - energy / sigma_b**2).logsumexp(dim=2) - score.dimension * sigma_b.log()
+        foreground = (log_weights - energy / sigma_f**2).logsumexp(
+            dim=2
+        ) - score.dimension * sigma_f.log()
+        background = (log_weights - energy / sigma_b**2).logsumexp(
+            dim=2
+        ) - score.dimension * sigma_b.log()
         return torch.cat([background.logsumexp(dim=1, keepdim=True), foreground], dim=1)

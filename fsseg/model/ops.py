@@ -26,17 +26,25 @@ def resize(
 
 
 @lru_cache(maxsize=64)
-def _resize_matrix(fine: int, coarse: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "fine coarse"]:
+def _resize_matrix(
+    fine: int, coarse: int, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "fine coarse"]:
     """The bilinear resize (align_corners=False) of a line of `coarse` values to `fine` values, as a matrix.
 
     Kept on the device: sending it there in every step would make the host wait.
     """
     identity = torch.eye(coarse, dtype=torch.float64)[None]
-    return F.interpolate(identity, size=fine, mode="linear", align_corners=False)[0].T.contiguous().to(device, dtype)
+    return (
+        F.interpolate(identity, size=fine, mode="linear", align_corners=False)[0]
+        .T.contiguous()
+        .to(device, dtype)
+    )
 
 
 def pooling_weights(
-    masks: Bool[Tensor, "*batch height width"], size: tuple[int, int], dtype: torch.dtype = torch.float32
+    masks: Bool[Tensor, "*batch height width"],
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "*batch h w"]:
     """Weights on the feature grid whose weighted sum of features equals the sum over mask pixels of resized features.
 
@@ -53,7 +61,9 @@ def cosine(
     features: Float[Tensor, "query channel h w"], prototypes: Float[Tensor, "way proto channel"]
 ) -> Float[Tensor, "query way proto h w"]:
     """Cosine similarity of every feature vector with every prototype."""
-    return torch.einsum("qcyx,wpc->qwpyx", F.normalize(features, dim=1), F.normalize(prototypes, dim=2))
+    return torch.einsum(
+        "qcyx,wpc->qwpyx", F.normalize(features, dim=1), F.normalize(prototypes, dim=2)
+    )
 
 
 def squared_distance(
@@ -61,11 +71,16 @@ def squared_distance(
 ) -> Float[Tensor, "query way proto h w"]:
     """Squared Euclidean distance of every feature vector to every prototype."""
     products = torch.einsum("qcyx,wpc->qwpyx", features, prototypes)
-    lengths = features.square().sum(dim=1)[:, None, None] + prototypes.square().sum(dim=2)[None, :, :, None, None]
+    lengths = (
+        features.square().sum(dim=1)[:, None, None]
+        + prototypes.square().sum(dim=2)[None, :, :, None, None]
+    )
     return (lengths - 2 * products).clamp(min=0)
 
 
-def ideal_prior(margins: Float[Tensor, "query height width"], counts: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+def ideal_prior(
+    margins: Float[Tensor, "query height width"], counts: Int[Tensor, "query"]
+) -> Float[Tensor, "query"]:
     """Log-odds of the prior under which exactly `counts` pixels of each slice become foreground.
 
     A pixel is foreground where `margin > t`, and the ideal t is the midpoint of the k-th and (k+1)-th largest margin;
@@ -87,26 +102,38 @@ def ideal_prior(margins: Float[Tensor, "query height width"], counts: Int[Tensor
     return -threshold
 
 
-def nth_largest(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+def nth_largest(
+    values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]
+) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row, counted from 1."""
     # On the host the ranks are at hand; elsewhere reading them would wait.
-    return nth_by_partition(values, rank) if values.device.type == "cpu" else nth_by_counting(values, rank)
+    return (
+        nth_by_partition(values, rank)
+        if values.device.type == "cpu"
+        else nth_by_counting(values, rank)
+    )
 
 
-def nth_by_partition(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+def nth_by_partition(
+    values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]
+) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row, by one selection per row."""
     rows, places = values.detach().numpy(), (values.shape[1] - rank).tolist()
     return values.new_tensor([np.partition(row, place)[place] for row, place in zip(rows, places)])
 
 
-def nth_by_counting(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]) -> Float[Tensor, "query"]:
+def nth_by_counting(
+    values: Float[Tensor, "query pixel"], rank: Int[Tensor, "query"]
+) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row of float32, without reading the ranks on the host and without a sort.
 
     A float's bits, read as a whole number, are in the order of the floats (after a flip for negative ones). So the
     number that is looked for is found eight bits at a time, from the highest: count how many begin with each.
     """
     bits = values.view(torch.int32).long()
-    falling = torch.where(bits < 0, bits & _BITS, _BITS - (bits | _SIGN))  # the largest float has the smallest number
+    falling = torch.where(
+        bits < 0, bits & _BITS, _BITS - (bits | _SIGN)
+    )  # the largest float has the smallest number
     among, left, found = torch.ones_like(falling), rank, torch.zeros_like(rank)
     for shift in (24, 16, 8, 0):
         digits = (falling >> shift) & 255
@@ -120,7 +147,9 @@ def nth_by_counting(values: Float[Tensor, "query pixel"], rank: Int[Tensor, "que
     return torch.where(bits >= _SIGN, bits - _SIGN * 2, bits).to(torch.int32).view(torch.float32)
 
 
-def per_way(prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int) -> Float[Tensor, "query way"]:
+def per_way(
+    prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int
+) -> Float[Tensor, "query way"]:
     """One prior per slice and way; a single value per slice holds for all ways."""
     return prior[:, None].expand(-1, ways) if prior.ndim == 1 else prior
 
@@ -175,5 +204,8 @@ def restore(
     y, x = (torch.from_numpy(working.positions(axis)).to(values) for axis in (0, 1))
     centres = torch.stack(torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")[::-1], dim=-1)[None]
     inside = ((y > 0) & (y < 1))[:, None] & ((x > 0) & (x < 1))
-    own = (F.grid_sample(one[None], centres, padding_mode="border", align_corners=False)[0] for one in values)
+    own = (
+        F.grid_sample(one[None], centres, padding_mode="border", align_corners=False)[0]
+        for one in values
+    )
     return own, inside

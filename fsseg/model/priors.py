@@ -23,7 +23,9 @@ def log_odds(prior: float) -> float:
     return float(np.log(prior) - np.log1p(-prior))
 
 
-def linear(described: Float[Tensor, "*any regressor"], coefficients: list[float] | Tensor) -> Float[Tensor, "*any"]:
+def linear(
+    described: Float[Tensor, "*any regressor"], coefficients: list[float] | Tensor
+) -> Float[Tensor, "*any"]:
     """Slopes times regressors plus the intercept, which is the last coefficient; in double precision."""
     *_, regressors = described.shape
     weights = torch.as_tensor(coefficients, dtype=torch.float64, device=described.device)
@@ -43,7 +45,9 @@ def pool_ways(
     return pooled if background is None else pooled - background.logsumexp(dim=-1)
 
 
-def fit_plane(described: Float[np.ndarray, "n regressor"], ideal: Float[np.ndarray, "n"]) -> list[float]:
+def fit_plane(
+    described: Float[np.ndarray, "n regressor"], ideal: Float[np.ndarray, "n"]
+) -> list[float]:
     """Ordinary least squares with intercept on clipped log-odds: the slopes, then the intercept."""
     prior = clip_prior(ideal)
     design = np.column_stack([described.astype(np.float64), np.ones(len(described))])
@@ -62,7 +66,9 @@ def fit_pooled(
     target = torch.from_numpy(clip_prior(ideal))
 
     def divergence(coefficients: Tensor) -> Tensor:
-        exponents = linear(padded.nan_to_num(), coefficients).masked_fill(padded.isnan().any(dim=-1), -torch.inf)
+        exponents = linear(padded.nan_to_num(), coefficients).masked_fill(
+            padded.isnan().any(dim=-1), -torch.inf
+        )
         return _divergence(pool_ways(exponents), target)
 
     start = [0.0] * padded.shape[-1] + [log_odds(float(target.mean()))]
@@ -86,7 +92,9 @@ def fit_published(
     target = torch.from_numpy(clip_prior(ideal[chosen]))
     regressors = padded.shape[-1]
     generator = torch.Generator().manual_seed(0)
-    drawn = (2 * torch.rand(2, regressors + 1, generator=generator, dtype=torch.float64) - 1) / regressors**0.5
+    drawn = (
+        2 * torch.rand(2, regressors + 1, generator=generator, dtype=torch.float64) - 1
+    ) / regressors**0.5
     background = torch.cat([drawn[1, :regressors], drawn.new_zeros(1)])
     foreground = drawn[0].clone().requires_grad_()
     optimiser = torch.optim.Adam([foreground], lr=PUBLISHED_RATE)
@@ -94,15 +102,21 @@ def fit_published(
         for _ in range(PUBLISHED_STEPS):
             optimiser.zero_grad()
             estimate = pool_ways(linear(padded, foreground), linear(padded, background))
-            (_divergence(estimate, target) / 2).backward()  # the published mean is over both outcomes
+            (
+                _divergence(estimate, target) / 2
+            ).backward()  # the published mean is over both outcomes
             optimiser.step()
     return foreground.tolist(), background.tolist()
 
 
-def _pad(described: list[Float[np.ndarray, "_way regressor"]]) -> Float[Tensor, "episode way regressor"]:
+def _pad(
+    described: list[Float[np.ndarray, "_way regressor"]],
+) -> Float[Tensor, "episode way regressor"]:
     """Episodes with fewer ways than others are filled up with NaN."""
     return torch.nn.utils.rnn.pad_sequence(
-        [torch.from_numpy(ways.astype(np.float64)) for ways in described], batch_first=True, padding_value=torch.nan
+        [torch.from_numpy(ways.astype(np.float64)) for ways in described],
+        batch_first=True,
+        padding_value=torch.nan,
     )
 
 
@@ -121,5 +135,7 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: list[float]) -> list[floa
             value.backward()
         return value.item(), there.grad.numpy()
 
-    found = scipy.optimize.minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-14})
+    found = scipy.optimize.minimize(
+        value_and_gradient, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-14}
+    )
     return found.x.tolist()

@@ -17,7 +17,7 @@ from fsseg.types import Prototypes
 SIGMA_AT_DEFAULTS = math.sqrt(0.1)  # alpha = 20, T_S = -10: sigma_F^2 = 2 / alpha
 
 
-class Map:
+class MaskedAverage:
     """Masked average pooling: one prototype per way, the mean feature under the mask.
 
     Features are resized to the image first (Eq. 1 of the TPM paper; Wang et al., PANet, 2019); here that is done
@@ -43,9 +43,13 @@ class Map:
     ) -> Prototypes:
         weights = pooling_weights(masks, tuple(features.shape[-2:]), features.dtype)
         sums = torch.einsum("wschk,wshk->wsc", features, weights)
-        area = masks.sum(dim=(-2, -1))[..., None] + 1e-5  # an empty mask gives a zero prototype, not NaN
+        area = (
+            masks.sum(dim=(-2, -1))[..., None] + 1e-5
+        )  # an empty mask gives a zero prototype, not NaN
         foreground = (sums / area).mean(dim=1, keepdim=True)
-        return Prototypes(foreground, masks.flatten(1).any(dim=1, keepdim=True).to(foreground.dtype))
+        return Prototypes(
+            foreground, masks.flatten(1).any(dim=1, keepdim=True).to(foreground.dtype)
+        )
 
 
 class EmGmm:
@@ -63,15 +67,23 @@ class EmGmm:
         *,
         count: Annotated[int, Field(ge=1, description="prototypes per way")] = 5,
         space: Annotated[
-            Literal["sphere", "euclidean"], Field(description="unit-length features, or features as they are")
+            Literal["sphere", "euclidean"],
+            Field(description="unit-length features, or features as they are"),
         ] = "sphere",
         sigma: Annotated[
-            float | None, Field(gt=0, description="standard deviation of a component; the head's when omitted")
+            float | None,
+            Field(gt=0, description="standard deviation of a component; the head's when omitted"),
         ] = None,
         iterations: Annotated[int, Field(ge=1, description="EM iterations at most")] = 100,
-        tolerance: Annotated[float, Field(ge=0, description="relative gain of the likelihood at which to stop")] = 1e-3,
-        noise: Annotated[float, Field(gt=0, description="spread of the initial means around the mean feature")] = 0.1,
-        seed: Annotated[int, Field(ge=0, description="seed of the initial means and weights")] = 2021,
+        tolerance: Annotated[
+            float, Field(ge=0, description="relative gain of the likelihood at which to stop")
+        ] = 1e-3,
+        noise: Annotated[
+            float, Field(gt=0, description="spread of the initial means around the mean feature")
+        ] = 0.1,
+        seed: Annotated[
+            int, Field(ge=0, description="seed of the initial means and weights")
+        ] = 2021,
     ) -> None:
         self.count, self.space, self.sigma = count, space, sigma
         self.iterations, self.tolerance, self.noise, self.seed = iterations, tolerance, noise, seed
@@ -97,14 +109,20 @@ class EmGmm:
     ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
         """Means and weights of the mixture that EM finds for these feature vectors."""
         means, weights = self._start(pixels)
-        reference = -(self._log_densities(pixels, means, sigma) + weights.log()[:, None]).logsumexp(dim=0).sum()
+        reference = (
+            -(self._log_densities(pixels, means, sigma) + weights.log()[:, None])
+            .logsumexp(dim=0)
+            .sum()
+        )
         for step in range(self.iterations):
             densities = self._log_densities(pixels, means, sigma)
             responsibilities = (densities + weights.log()[:, None]).softmax(dim=0)
             mass = responsibilities.sum(dim=1)
             # A component that lost all its pixels keeps its mean; its weight is zero.
             updated = torch.where(
-                mass[:, None] > 0, pixels.weighted_sums(responsibilities) / mass.clamp(min=1e-30)[:, None], means
+                mass[:, None] > 0,
+                pixels.weighted_sums(responsibilities) / mass.clamp(min=1e-30)[:, None],
+                means,
             )
             weights = mass / mass.sum()
             loss = -(densities + weights.log()[:, None]).logsumexp(dim=0).sum()
@@ -130,7 +148,9 @@ class EmGmm:
     def _place(self, vectors: Float[Tensor, "n channel"]) -> Float[Tensor, "n channel"]:
         return F.normalize(vectors, dim=1) if self.space == "sphere" else vectors
 
-    def _start(self, pixels: "Pixels") -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+    def _start(
+        self, pixels: "Pixels"
+    ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
         mean = pixels.mean()
         generator = torch.Generator().manual_seed(self.seed)
         offsets = torch.rand(self.count, len(mean), generator=generator) - 0.5
@@ -170,7 +190,9 @@ class Pixels:
     squares: Float[Tensor, "pixel"]
 
     @staticmethod
-    def under(features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"]) -> "Pixels":
+    def under(
+        features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"]
+    ) -> "Pixels":
         """Those under the masks, of features that are resized to them (bilinear, align_corners=False)."""
         (height, width), (h, w) = masks.shape[-2:], features.shape[-2:]
         shot, y, x = masks.nonzero(as_tuple=True)
@@ -178,7 +200,9 @@ class Pixels:
             neighbours(y.to(features.dtype), height, h),
             neighbours(x.to(features.dtype), width, w),
         )
-        places = torch.stack([(shot * h + row) * w + column for row in (top, bottom) for column in (left, right)])
+        places = torch.stack(
+            [(shot * h + row) * w + column for row in (top, bottom) for column in (left, right)]
+        )
         shares = torch.stack([a * b for a in (1 - down, down) for b in (1 - along, along)])
         used, places = places.unique(return_inverse=True)
         cells = features.movedim(1, -1).flatten(0, 2)[used]
@@ -190,7 +214,9 @@ class Pixels:
     def of(vectors: Float[Tensor, "pixel channel"]) -> "Pixels":
         """Vectors at hand, each its own cell."""
         places = torch.arange(len(vectors), device=vectors.device)[None]
-        return Pixels(vectors, places, vectors.new_ones(1, len(vectors)), vectors.square().sum(dim=1))
+        return Pixels(
+            vectors, places, vectors.new_ones(1, len(vectors)), vectors.square().sum(dim=1)
+        )
 
     def normalised(self) -> "Pixels":
         """The same with unit length."""
@@ -202,10 +228,14 @@ class Pixels:
         on_cells = (means @ self.cells.T).index_select(1, self.places.flatten())
         return (on_cells.view(len(means), *self.places.shape) * self.shares).sum(dim=1)
 
-    def weighted_sums(self, weights: Float[Tensor, "proto pixel"]) -> Float[Tensor, "proto channel"]:
+    def weighted_sums(
+        self, weights: Float[Tensor, "proto pixel"]
+    ) -> Float[Tensor, "proto channel"]:
         """By row of the weights, the weighted sum of the vectors."""
         spread = (weights[:, None] * self.shares).flatten(1)
-        on_cells = spread.new_zeros(len(weights), len(self.cells)).index_add_(1, self.places.flatten(), spread)
+        on_cells = spread.new_zeros(len(weights), len(self.cells)).index_add_(
+            1, self.places.flatten(), spread
+        )
         return on_cells @ self.cells
 
     def mean(self) -> Float[Tensor, "channel"]:

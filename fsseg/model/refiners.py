@@ -21,7 +21,8 @@ from fsseg.model.ops import ideal_prior, nth_largest, pooling_weights
 from fsseg.types import QueryVolume, Support
 
 Connectivity = Annotated[
-    Literal[6, 18, 26], Field(description="neighbours of a cell: across its faces, also its edges, also its corners")
+    Literal[6, 18, 26],
+    Field(description="neighbours of a cell: across its faces, also its edges, also its corners"),
 ]
 
 BODY = 0.15
@@ -37,7 +38,9 @@ class Unrefined:
     def __init__(self) -> None:
         pass
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         return margins
 
 
@@ -52,12 +55,15 @@ class Component3d:
         *,
         connectivity: Connectivity = 6,
         weight: Annotated[
-            Literal["margin", "cells"], Field(description="what is heavy: a large sum of margins, or many cells")
+            Literal["margin", "cells"],
+            Field(description="what is heavy: a large sum of margins, or many cells"),
         ] = "margin",
     ) -> None:
         self.connectivity, self.weight = connectivity, weight
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         kept = heaviest_components(margins, self.connectivity, by_margin=self.weight == "margin")
         return torch.where(kept, margins, -margins.abs())
 
@@ -68,15 +74,23 @@ class Smooth3d:
     def __init__(
         self,
         *,
-        through: Annotated[float, Field(ge=0, description="standard deviation across slices, mm")] = 6.0,
-        within: Annotated[float, Field(ge=0, description="standard deviation within slices, mm")] = 0.0,
+        through: Annotated[
+            float, Field(ge=0, description="standard deviation across slices, mm")
+        ] = 6.0,
+        within: Annotated[
+            float, Field(ge=0, description="standard deviation within slices, mm")
+        ] = 0.0,
     ) -> None:
         self.through, self.within = through, within
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         between, row, column = volume.spacing
         sigmas = (self.through / between, 0, self.within / row, self.within / column)
-        smooth = ndimage.gaussian_filter(margins.detach().float().cpu().numpy(), sigmas, mode="nearest")
+        smooth = ndimage.gaussian_filter(
+            margins.detach().float().cpu().numpy(), sigmas, mode="nearest"
+        )
         return torch.from_numpy(smooth).to(margins)
 
 
@@ -92,20 +106,31 @@ class Amount:
         self,
         *,
         depth: Annotated[
-            float, Field(gt=0, description="volume for an area to the power of 1.5; a ball through its middle has 0.75")
+            float,
+            Field(
+                gt=0,
+                description="volume for an area to the power of 1.5; a ball through its middle has 0.75",
+            ),
         ] = 2.0,
-        factor: Annotated[float, Field(ge=1, description="how many times more or less is let pass")] = 2.0,
+        factor: Annotated[
+            float, Field(ge=1, description="how many times more or less is let pass")
+        ] = 2.0,
     ) -> None:
         self.depth, self.factor = depth, factor
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         _, row, column = volume.query.spacing
         area = (
             volume.support.masks.sum(dim=(2, 3)).float().mean(dim=1) * row * column
         )  # pixels are as large as the query's
         suggested = self.depth * area**1.5 / math.prod(volume.spacing)
         before = (margins > 0).sum(dim=(0, 2, 3))
-        limits = (suggested / self.factor).round().long().clamp(min=1), (suggested * self.factor).round().long()
+        limits = (
+            (suggested / self.factor).round().long().clamp(min=1),
+            (suggested * self.factor).round().long(),
+        )
         wanted = before.clamp(*limits).clamp(max=margins[:, 0].numel() - 1)
         return torch.where((wanted == before)[:, None, None], margins, raise_to(margins, wanted))
 
@@ -123,11 +148,15 @@ class Position:
         self,
         *,
         through: Annotated[
-            float, Field(gt=0, description="standard deviation along the scan, as a share of its length")
+            float,
+            Field(gt=0, description="standard deviation along the scan, as a share of its length"),
         ] = 0.25,
         within: Annotated[
             float,
-            Field(gt=0, description="standard deviation within a slice beyond the mask's own, as a share of the body"),
+            Field(
+                gt=0,
+                description="standard deviation within a slice beyond the mask's own, as a share of the body",
+            ),
         ] = 0.3,
         frame: Annotated[
             Literal["body", "image"], Field(description="of what places within a slice are shares")
@@ -135,7 +164,9 @@ class Position:
     ) -> None:
         self.through, self.within, self.frame = through, within, frame
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         return keep_amount(margins + self.log_density(volume), margins)
 
     def log_density(self, volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
@@ -143,10 +174,14 @@ class Position:
         size = tuple(volume.features.shape[-2:])
         rows, columns = self._places(volume.query.images, size)
         (row, row_variance), (column, column_variance) = self._spread(volume.support, size)
-        along = (volume.query.location[:, None] - volume.support.location.mean(dim=1)) / self.through
+        along = (
+            volume.query.location[:, None] - volume.support.location.mean(dim=1)
+        ) / self.through
         down = (rows - row[:, None]).square() / (row_variance[:, None] + self.within**2)
         across = (columns - column[:, None]).square() / (column_variance[:, None] + self.within**2)
-        return -0.5 * (along.square()[:, :, None, None] + down[None, :, :, None] + across[None, :, None, :])
+        return -0.5 * (
+            along.square()[:, :, None, None] + down[None, :, :, None] + across[None, :, None, :]
+        )
 
     def _places(
         self, images: Float[Tensor, "slice height width"], size: tuple[int, int]
@@ -164,14 +199,18 @@ class Position:
     ) -> list[tuple[Float[Tensor, "way"], Float[Tensor, "way"]]]:
         """Mean and variance of each way's places, along rows and along columns, over all of its labelled pixels."""
         weights = pooling_weights(support.masks, size)
-        places = [[self._places(image[None], size) for image in images] for images in support.images]
+        places = [
+            [self._places(image[None], size) for image in images] for images in support.images
+        ]
         found = []
         for axis, across in enumerate((-1, -2)):
             own = weights.sum(dim=across)  # way x shot x cell
             at = torch.stack([torch.stack([shot[axis] for shot in shots]) for shots in places])
             total = own.sum(dim=(1, 2))
             mean = (own * at).sum(dim=(1, 2)) / total
-            found.append((mean, (own * (at - mean[:, None, None]).square()).sum(dim=(1, 2)) / total))
+            found.append(
+                (mean, (own * (at - mean[:, None, None]).square()).sum(dim=(1, 2)) / total)
+            )
         return found
 
 
@@ -189,21 +228,34 @@ class QueryInformed:
         self,
         *,
         method: Annotated[
-            Literal["discriminant", "prototype"], Field(description="how cells are told apart by their features")
+            Literal["discriminant", "prototype"],
+            Field(description="how cells are told apart by their features"),
         ] = "discriminant",
         share: Annotated[
-            float, Field(gt=0, le=1, description="share of the heaviest component's cells that are learned from")
+            float,
+            Field(
+                gt=0,
+                le=1,
+                description="share of the heaviest component's cells that are learned from",
+            ),
         ] = 0.5,
-        weight: Annotated[float, Field(ge=0, le=1, description="of what was learned, beside the margins before")] = 0.5,
-        passes: Annotated[int, Field(ge=1, description="how often, each time from what came out before")] = 1,
+        weight: Annotated[
+            float, Field(ge=0, le=1, description="of what was learned, beside the margins before")
+        ] = 0.5,
+        passes: Annotated[
+            int, Field(ge=1, description="how often, each time from what came out before")
+        ] = 1,
         ridge: Annotated[
-            float, Field(gt=0, description="added to the covariance's diagonal, as a share of its mean")
+            float,
+            Field(gt=0, description="added to the covariance's diagonal, as a share of its mean"),
         ] = 0.05,
     ) -> None:
         self.method, self.share, self.weight, self.passes = method, share, weight, passes
         self.ridge = ridge
 
-    def __call__(self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume) -> Float[Tensor, "slice way h w"]:
+    def __call__(
+        self, margins: Float[Tensor, "slice way h w"], volume: QueryVolume
+    ) -> Float[Tensor, "slice way h w"]:
         cells = _Cells(volume.features, self.ridge)
         for _ in range(self.passes):
             learned = [self._learn(cells, way) for way in self._confident(margins).unbind(1)]
@@ -275,7 +327,9 @@ def keep_amount(
     return raise_to(ranked, (before > 0).sum(dim=(0, 2, 3)))
 
 
-def raise_to(ranked: Float[Tensor, "slice way h w"], counts: Int[Tensor, "way"]) -> Float[Tensor, "slice way h w"]:
+def raise_to(
+    ranked: Float[Tensor, "slice way h w"], counts: Int[Tensor, "way"]
+) -> Float[Tensor, "slice way h w"]:
     """Each way's margins plus the log-odds under which so many of its cells in the volume are positive."""
     by_way = ranked.movedim(1, 0).flatten(1, 2)  # way x rows of all slices x w
     return ranked + ideal_prior(by_way, counts)[:, None, None]
@@ -301,7 +355,9 @@ def _extent(shown: Bool[Tensor, "slice cell"]) -> tuple[float, float]:
     return float(first), float(last)
 
 
-def _like(scores: Float[Tensor, "slice way h w"], margins: Float[Tensor, "slice way h w"]) -> Tensor:
+def _like(
+    scores: Float[Tensor, "slice way h w"], margins: Float[Tensor, "slice way h w"]
+) -> Tensor:
     """Scores with the mean and the spread that each way's margins have over the volume."""
     every = (0, 2, 3)
     spread, wanted = scores.std(dim=every, keepdim=True), margins.std(dim=every, keepdim=True)

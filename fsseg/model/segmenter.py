@@ -65,7 +65,12 @@ class Segmenter(nn.Module):
         mode: Mode = "default",
     ) -> None:
         super().__init__()
-        self.backbone, self.prototypes, self.head, self.threshold = backbone, prototypes, head, threshold
+        self.backbone, self.prototypes, self.head, self.threshold = (
+            backbone,
+            prototypes,
+            head,
+            threshold,
+        )
         self.refiners, self.mode = tuple(refiners), mode
 
     @staticmethod
@@ -74,12 +79,17 @@ class Segmenter(nn.Module):
 
         The arguments are those of `fsseg.load_predictor`; the segmenter itself is the predictor's `segmenter`.
         """
-        from fsseg.prediction.predictor import load_predictor  # the way in for users; nothing else here knows of runs
+        from fsseg.prediction.predictor import (
+            load_predictor,
+        )  # the way in for users; nothing else here knows of runs
 
         return load_predictor(run, **choice)
 
     def forward(
-        self, support: Support, query: Query, target: Int[Tensor, "query height width"] | None = None
+        self,
+        support: Support,
+        query: Query,
+        target: Int[Tensor, "query height width"] | None = None,
     ) -> Segmentation:
         """Segments the query slices given the support.
 
@@ -100,9 +110,9 @@ class Segmenter(nn.Module):
         target: Int[Tensor, "query height width"] | None = None,
     ) -> Segmentation:
         """The rest of the path for features and prototypes at hand, so that they can be shared."""
-        return self.settle(self.score(support, prototypes, query, query_features), target)
+        return self.decide(self.logits(support, prototypes, query, query_features), target)
 
-    def score(
+    def logits(
         self,
         support: Support,
         prototypes: Prototypes,
@@ -111,12 +121,20 @@ class Segmenter(nn.Module):
     ) -> Scored:
         """The logits, and what a policy may know. Segmenters that differ in the threshold alone share it."""
         # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
-        coarse = torch.cat([self.head(part, prototypes) for part in query_features.split(SLICES_AT_ONCE)])
-        logits = resize(coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference")
-        evidence = Evidence(logits, query_features, support.masks, support.location, query.location, self.head.score)
+        coarse = torch.cat(
+            [self.head(part, prototypes) for part in query_features.split(SLICES_AT_ONCE)]
+        )
+        logits = resize(
+            coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference"
+        )
+        evidence = Evidence(
+            logits, query_features, support.masks, support.location, query.location, self.head.score
+        )
         return Scored(coarse, evidence, QueryVolume(support, prototypes, query, query_features))
 
-    def settle(self, scored: Scored, target: Int[Tensor, "query height width"] | None = None) -> Segmentation:
+    def decide(
+        self, scored: Scored, target: Int[Tensor, "query height width"] | None = None
+    ) -> Segmentation:
         """Asks the threshold policy for the prior, and decides under it; refiners have the last word."""
         evidence, logits = scored.evidence, scored.evidence.logits
         prior = self._decide_prior(evidence, target)
@@ -124,13 +142,19 @@ class Segmenter(nn.Module):
             return self._refine(scored, prior)
         if self.mode == "default" or self.threshold.oracle:
             shared = prior.ndim == 1
-            labels = decide_alike(evidence.margin, evidence.winner, prior) if shared else decide(logits, prior)
+            labels = (
+                decide_alike(evidence.margin, evidence.winner, prior)
+                if shared
+                else decide(logits, prior)
+            )
             return Segmentation(labels, prior, lambda: raise_foreground(logits, prior))
         raised = raise_foreground(scored.coarse, prior).softmax(dim=1)
         probabilities = resize(raised, tuple(logits.shape[-2:]), align_corners=True)
         return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log)
 
-    def _refine(self, scored: Scored, prior: Float[Tensor, "query"] | Float[Tensor, "query way"]) -> Segmentation:
+    def _refine(
+        self, scored: Scored, prior: Float[Tensor, "query"] | Float[Tensor, "query way"]
+    ) -> Segmentation:
         """The decision where the refined margins are positive."""
         margins = scored.coarse[:, 1:] - scored.coarse[:, :1]
         margins = margins + per_way(prior, margins.shape[1])[:, :, None, None]
@@ -155,7 +179,9 @@ class Segmenter(nn.Module):
         return self.threshold(evidence, target)
 
 
-def encode(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> Float[Tensor, "slice channel h w"]:
+def encode(
+    backbone: Backbone, images: Float[Tensor, "slice height width"]
+) -> Float[Tensor, "slice channel h w"]:
     """Features of one-channel slices; the channel is repeated as a network trained on photographs expects."""
     return backbone(images[:, None].expand(-1, 3, -1, -1))
 
@@ -171,7 +197,9 @@ def encode_in_parts(
         pixels = images.shape[-2] * images.shape[-1]
         at_once = max(1, working_memory(images.device) // (pixels * BYTES_PER_PIXEL))
     first = encode(backbone, images[:at_once])
-    features = room_for(first[0], len(images))  # at once: a list of parts to join would double the memory
+    features = room_for(
+        first[0], len(images)
+    )  # at once: a list of parts to join would double the memory
     features[:at_once] = first
     for start in range(at_once, len(images), at_once):
         features[start : start + at_once] = encode(backbone, images[start : start + at_once])

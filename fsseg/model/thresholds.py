@@ -20,7 +20,7 @@ from fsseg.model.priors import (
     log_odds,
     pool_ways,
 )
-from fsseg.types import Evidence, IdealPriors, Score
+from fsseg.types import Evidence, IdealPriors, ScoreScale
 
 PerClass = Annotated[
     bool,
@@ -55,14 +55,20 @@ class Fixed:
     def __init__(
         self,
         *,
-        prior: Annotated[float | None, Field(gt=0, lt=1, description="probability of the foreground")] = None,
-        score: Annotated[float | None, Field(description="score threshold T in place of the learned T_S")] = None,
+        prior: Annotated[
+            float | None, Field(gt=0, lt=1, description="probability of the foreground")
+        ] = None,
+        score: Annotated[
+            float | None, Field(description="score threshold T in place of the learned T_S")
+        ] = None,
         distance: Annotated[
             float | None, Field(gt=0, le=2, description="distance threshold between unit vectors")
         ] = None,
     ) -> None:
         given = [
-            name for name, value in [("prior", prior), ("score", score), ("distance", distance)] if value is not None
+            name
+            for name, value in [("prior", prior), ("score", score), ("distance", distance)]
+            if value is not None
         ]
         if len(given) != 1:
             raise FssegError(
@@ -77,7 +83,11 @@ class Fixed:
             return torch.full_like(evidence.query_location, log_odds(self.prior))
         scale = _score(evidence, "fixed")
         distance = scale.alpha.new_tensor(self.distance) if self.distance is not None else None
-        prior = scale.prior_at_distance(distance) if distance is not None else (self.score - scale.threshold) / 2
+        prior = (
+            scale.prior_at_distance(distance)
+            if distance is not None
+            else (self.score - scale.threshold) / 2
+        )
         return prior.to(evidence.query_location).expand_as(evidence.query_location)
 
 
@@ -120,7 +130,9 @@ class AvgEst:
 
     def fit(self, described: list[Float[np.ndarray, "0"]], ideal: IdealPriors) -> None:
         """The mean of the ideal priors (of the probabilities, not of their log-odds)."""
-        self.prior = float(clip_prior(np.concatenate(ideal.ways) if self.per_class else ideal.together).mean())
+        self.prior = float(
+            clip_prior(np.concatenate(ideal.ways) if self.per_class else ideal.together).mean()
+        )
 
     def state(self) -> dict[str, float]:
         """What `fit` learned."""
@@ -149,7 +161,9 @@ class LinEst:
         *,
         location: Annotated[
             Literal["query", "support", "none"],
-            Field(description="whose slice position is a regressor; none leaves the support size alone"),
+            Field(
+                description="whose slice position is a regressor; none leaves the support size alone"
+            ),
         ] = "query",
         per_class: PerClass = False,
         several: Annotated[
@@ -200,7 +214,9 @@ class LinEst:
 
     def state(self) -> dict[str, list[float]]:
         """What `fit` learned: slopes, then the intercept; in the published model of several ways the background's too."""
-        return {"coefficients": self.coefficients} | ({"background": self.background} if self.background else {})
+        return {"coefficients": self.coefficients} | (
+            {"background": self.background} if self.background else {}
+        )
 
     def load_state(self, state: dict[str, list[float]]) -> None:
         """Takes what `fit` learned."""
@@ -221,13 +237,21 @@ class Profile:
         self,
         *,
         strength: Annotated[
-            float, Field(ge=0, description="log-odds for each unit by which the slices' largest margins differ")
+            float,
+            Field(
+                ge=0,
+                description="log-odds for each unit by which the slices' largest margins differ",
+            ),
         ] = 1.0,
         share: Annotated[
-            float, Field(gt=0, le=1, description="of a slice's pixels, those whose margins are its largest")
+            float,
+            Field(
+                gt=0, le=1, description="of a slice's pixels, those whose margins are its largest"
+            ),
         ] = 1 / 64,
         location: Annotated[
-            Literal["query", "support", "none"], Field(description="LinEst's: whose slice position is a regressor")
+            Literal["query", "support", "none"],
+            Field(description="LinEst's: whose slice position is a regressor"),
         ] = "query",
     ) -> None:
         self.strength, self.share = strength, share
@@ -237,7 +261,9 @@ class Profile:
         """Raises FssegError where it was not calibrated."""
         prior = self.estimate(evidence)
         margins = evidence.margin.flatten(1)
-        largest = margins.topk(max(1, round(self.share * margins.shape[1])), dim=1).values.mean(dim=1)
+        largest = margins.topk(max(1, round(self.share * margins.shape[1])), dim=1).values.mean(
+            dim=1
+        )
         moved = prior + self.strength * (largest - largest.max())
         count = (margins > -prior[:, None]).sum()
         # The same amount in the query: its slices, moved, as one that has so many foreground pixels.
@@ -271,11 +297,13 @@ class Ocp:
     def __init__(self) -> None:
         pass
 
-    def __call__(self, evidence: Evidence, target: Int[Tensor, "query height width"]) -> Float[Tensor, "query"]:
+    def __call__(
+        self, evidence: Evidence, target: Int[Tensor, "query height width"]
+    ) -> Float[Tensor, "query"]:
         return ideal_prior(evidence.margin, (target > 0).sum(dim=(1, 2)))
 
 
-def _score(evidence: Evidence, policy: str) -> Score:
+def _score(evidence: Evidence, policy: str) -> ScoreScale:
     if evidence.score is None:
         raise FssegError(
             f"threshold {policy}: the head has no score threshold, expected one of the ADNet family; "

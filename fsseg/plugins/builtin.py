@@ -27,7 +27,7 @@ def register_backbones(register: Register) -> None:
 
 @hookimpl
 def register_prototypes(register: Register) -> None:
-    register("map", "fsseg.model.prototypes:Map")
+    register("map", "fsseg.model.prototypes:MaskedAverage")
     register("em_gmm", "fsseg.model.prototypes:EmGmm")
 
 

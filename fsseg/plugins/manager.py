@@ -14,7 +14,14 @@ from fsseg.errors import FssegError, PluginError
 from fsseg.plugins import hookspecs
 from fsseg.plugins.options import nearest
 from fsseg.plugins.registry import KINDS, Component, Registry, at, line_of, named
-from fsseg.plugins.sources import Plugin, entry_points, import_entry, installed, plugin_of_file, plugins_of_folder
+from fsseg.plugins.sources import (
+    Plugin,
+    entry_points,
+    import_entry,
+    installed,
+    plugin_of_file,
+    plugins_of_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,9 @@ class Choice:
 _choice = Choice()
 
 
-def choose_plugins(files: Iterable[Path | str] | None = None, without: Iterable[str] | None = None) -> None:
+def choose_plugins(
+    files: Iterable[Path | str] | None = None, without: Iterable[str] | None = None
+) -> None:
     """Decides which plugins this process loads; what is not given stays as it was.
 
     Args:
@@ -125,18 +134,28 @@ def check_hooks(plugin: Plugin) -> None:
     """Raises PluginError for a hook that is misspelt, not marked, or asks for an argument that there is not."""
     for name, function in plugin.hooks.items():
         if name not in hookspecs.spec_names():
-            raise _refuse(plugin, function, f"there is no hook {name!r}; {nearest(name, hookspecs.spec_names())}")
+            raise _refuse(
+                plugin,
+                function,
+                f"there is no hook {name!r}; {nearest(name, hookspecs.spec_names())}",
+            )
         known = list(inspect.signature(hookspecs.describe(name)).parameters)
-        strange = [argument for argument in inspect.signature(function).parameters if argument not in known]
+        strange = [
+            argument for argument in inspect.signature(function).parameters if argument not in known
+        ]
         if strange:
             offered = ", ".join(known)
             raise _refuse(
-                plugin, function, f"the hook {name} has no argument {strange[0]!r}, expected some of {offered}"
+                plugin,
+                function,
+                f"the hook {name} has no argument {strange[0]!r}, expected some of {offered}",
             )
     for name in hookspecs.spec_names():
         function = getattr(plugin.module, name, None)
         if inspect.isfunction(function) and name not in plugin.hooks:
-            raise _refuse(plugin, function, f"the hook {name} is not marked; write @hookimpl above it")
+            raise _refuse(
+                plugin, function, f"the hook {name} is not marked; write @hookimpl above it"
+            )
 
 
 def _collect(plugins: list[Plugin]) -> Registry:
@@ -154,9 +173,20 @@ def _register_all(found: Registry, plugin: Plugin, kind: str, hook: Callable[...
         text = f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else target
         module, _, attribute = str(text).partition(":")
         if not (module and attribute):
-            raise _refuse(plugin, hook, f'{kind} {name!r}: expected "package.module:Class", got {target!r}')
+            raise _refuse(
+                plugin, hook, f'{kind} {name!r}: expected "package.module:Class", got {target!r}'
+            )
         found.add(
-            Component(kind, name, text, plugin.distribution, plugin.version, plugin.name, line_of(hook), plugin.file)
+            Component(
+                kind,
+                name,
+                text,
+                plugin.distribution,
+                plugin.version,
+                plugin.name,
+                line_of(hook),
+                plugin.file,
+            )
         )
 
     try:
@@ -168,7 +198,11 @@ def _register_all(found: Registry, plugin: Plugin, kind: str, hook: Callable[...
 
 
 def _refuse(plugin: Plugin, function: Callable[..., Any], sentence: str) -> PluginError:
-    way_out = "correct the file" if plugin.file else f"repair it, or leave it out with --no-plugin {plugin.name}"
+    way_out = (
+        "correct the file"
+        if plugin.file
+        else f"repair it, or leave it out with --no-plugin {plugin.name}"
+    )
     return PluginError(f"{plugin}{at(line_of(function))}: {sentence}; {way_out}")
 
 
@@ -240,8 +274,12 @@ def components_of(what: str) -> list[Component]:
     if path.exists():
         choose_plugins(files=[path])
         wanted = {_plugins_of(path)[0].distribution}
-    found = [component for component in registry() if {component.plugin, component.distribution} & wanted]
+    found = [
+        component for component in registry() if {component.plugin, component.distribution} & wanted
+    ]
     if not found:
-        known = sorted({name for plugin in loaded().plugins for name in (plugin.name, plugin.distribution)})
+        known = sorted(
+            {name for plugin in loaded().plugins for name in (plugin.name, plugin.distribution)}
+        )
         raise PluginError(f"there is no plugin {what!r} with components; {nearest(what, known)}")
     return found

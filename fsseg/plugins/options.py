@@ -42,7 +42,9 @@ def schema(component: type) -> type[BaseModel]:
             )
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[name] = (hints[name], default)
-    return create_model(component.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields)
+    return create_model(
+        component.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
+    )
 
 
 def _place(component: type) -> str:
@@ -66,7 +68,9 @@ def validate(component: type, options: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(model, name) for name in model.model_fields_set}
 
 
-def explain(error: ValidationError, valid_at: Callable[[tuple[int | str, ...]], list[str]]) -> list[tuple[str, str]]:
+def explain(
+    error: ValidationError, valid_at: Callable[[tuple[int | str, ...]], list[str]]
+) -> list[tuple[str, str]]:
     """Pydantic's complaints as (key, sentence) pairs.
 
     `valid_at` gives the valid keys of the table at a location, with which an unknown key is compared.
@@ -107,7 +111,9 @@ def _is_type_tag(part: str | int) -> bool:
     if not isinstance(part, str):
         return False
     tags = {"str", "int", "float", "bool", "list", "dict"}
-    return part in tags or part.startswith(("literal[", "tuple[", "list[", "function-", "constrained-"))
+    return part in tags or part.startswith(
+        ("literal[", "tuple[", "list[", "function-", "constrained-")
+    )
 
 
 def _type_name(annotation: Any) -> str:

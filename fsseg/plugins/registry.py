@@ -72,11 +72,17 @@ class Component:
 
     def dumps(self) -> dict[str, Any]:
         """The component as plain values."""
-        return {key: value if key != "file" else str(value or "") for key, value in vars(self).items()}
+        return {
+            key: value if key != "file" else str(value or "") for key, value in vars(self).items()
+        }
 
     def sources(self) -> list[Path]:
         """The files that its results depend on: those of its folder, or the one file it was given in."""
-        return [self.file] if self.file else sorted(Path(inspect.getfile(self.load())).parent.glob("*.py"))
+        return (
+            [self.file]
+            if self.file
+            else sorted(Path(inspect.getfile(self.load())).parent.glob("*.py"))
+        )
 
 
 class Registry:
@@ -93,7 +99,10 @@ class Registry:
         """Registers a component; raises PluginError where the name is taken, naming both distributions."""
         other = self._components.setdefault((component.kind, component.name), component)
         if other != component:
-            sides = [f"{side.distribution} ({side.target}{at(side.where)})" for side in (other, component)]
+            sides = [
+                f"{side.distribution} ({side.target}{at(side.where)})"
+                for side in (other, component)
+            ]
             raise PluginError(
                 f"{component.kind} {component.name!r} is registered twice: by {sides[0]} and by {sides[1]}; rename one of "
                 f"them, or leave one plugin out with --no-plugin {component.distribution}"
@@ -124,7 +133,9 @@ class Registry:
         """An instance of the component with these options; raises RecipeError if they do not fit."""
         problems = self.problems(kind, name, options)
         if problems:
-            raise RecipeError("\n".join(f"{kind} {name}: {key}: {sentence}" for key, sentence in problems))
+            raise RecipeError(
+                "\n".join(f"{kind} {name}: {key}: {sentence}" for key, sentence in problems)
+            )
         component = self.find(kind, name).load()
         return component(**validate(component, options))
 
@@ -149,7 +160,10 @@ def place_of(error: BaseException, module: str) -> str:
     frames = []
     step = error.__traceback__
     while step is not None:
-        if step.tb_frame.f_globals.get("__name__", "").partition(".")[0] == module.partition(".")[0]:
+        if (
+            step.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+            == module.partition(".")[0]
+        ):
             frames.append(f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}")
         step = step.tb_next
     return at(frames[-1]) if frames else ""

@@ -62,7 +62,9 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> NewPlugin:
     distribution = f"fsseg-{name.replace('_', '-')}"
     folder = folder or Path(distribution)
     if folder.exists():
-        raise FssegError(f"{folder}: it is there already, and nothing is overwritten; choose another with --dir")
+        raise FssegError(
+            f"{folder}: it is there already, and nothing is overwritten; choose another with --dir"
+        )
     package, module = f"fsseg_{name}", name
     words = {
         "kind": kind,
@@ -96,10 +98,14 @@ def _check(kind: str, name: str) -> None:
     if kind not in KINDS:
         raise FssegError(f"there is no kind of component {kind!r}; {nearest(kind, list(KINDS))}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
-        raise FssegError(f"{name!r}: expected small letters, digits and single underscores, such as my_{kind}")
+        raise FssegError(
+            f"{name!r}: expected small letters, digits and single underscores, such as my_{kind}"
+        )
     if name in registry().names(kind):
         taken = registry().find(kind, name)
-        raise FssegError(f"there is a {kind} {name!r} already, of {taken.distribution}; choose another name")
+        raise FssegError(
+            f"there is a {kind} {name!r} already, of {taken.distribution}; choose another name"
+        )
 
 
 def _sources() -> str:

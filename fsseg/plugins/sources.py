@@ -63,10 +63,15 @@ def entry_points() -> list[importlib.metadata.EntryPoint]:
 def installed(without: tuple[str, ...] = ()) -> Iterator[Plugin]:
     """The installed plugins but for those named; raises PluginError if one cannot be imported or is not there."""
     entries = entry_points()
-    names = {name for entry in entries for name in (entry.name, entry.dist.name)} - {OURS, "builtin"}
+    names = {name for entry in entries for name in (entry.name, entry.dist.name)} - {
+        OURS,
+        "builtin",
+    }
     for name in without:
         if name not in names:
-            raise PluginError(f"--no-plugin {name}: there is no such plugin; {nearest(name, sorted(names))}")
+            raise PluginError(
+                f"--no-plugin {name}: there is no such plugin; {nearest(name, sorted(names))}"
+            )
     for entry in entries:
         if not {entry.name, entry.dist.name} & set(without):
             yield import_entry(entry, entry.dist.name, entry.dist.version)
@@ -90,7 +95,9 @@ def plugin_of_file(path: Path) -> Plugin:
     Raises PluginError if it cannot be imported under that name.
     """
     if path.suffix != ".py" or not path.is_file() or not path.stem.isidentifier():
-        raise PluginError(f"--plugin {path}: expected a Python file whose name can be imported, such as ./my_idea.py")
+        raise PluginError(
+            f"--plugin {path}: expected a Python file whose name can be imported, such as ./my_idea.py"
+        )
     module = sys.modules.get(path.stem) or _import_file(path)
     if Path(getattr(module, "__file__", None) or "").resolve() != path.resolve():
         raise PluginError(
@@ -107,16 +114,22 @@ def plugins_of_folder(folder: Path) -> list[Plugin]:
     Raises PluginError if there is no plugin in it.
     """
     file = folder / "pyproject.toml"
-    project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}
+    project = (
+        tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}
+    )
     named_there = project.get("entry-points", {}).get("fsseg", {})
     if not named_there:
-        raise PluginError(f"{folder}: expected a pyproject.toml with entry points in [project.entry-points.fsseg]")
+        raise PluginError(
+            f"{folder}: expected a pyproject.toml with entry points in [project.entry-points.fsseg]"
+        )
     there = [entry for entry in entry_points() if entry.dist.name == project["name"]]
     if there:
         return [import_entry(entry, entry.dist.name, entry.dist.version) for entry in there]
     for place in (folder / "src", folder):
         _look_in(place)
-    entries = [importlib.metadata.EntryPoint(name, value, "fsseg") for name, value in named_there.items()]
+    entries = [
+        importlib.metadata.EntryPoint(name, value, "fsseg") for name, value in named_there.items()
+    ]
     return [import_entry(entry, project["name"], project.get("version", "")) for entry in entries]
 
 

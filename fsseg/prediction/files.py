@@ -27,13 +27,17 @@ def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     scan, marked = read_nifti(image), read_nifti(Path(labels)) if labels else None
     problems = [*image_problems(scan), *(pair_problems(scan, marked) if marked else [])]
     if marked is not None and (marked.voxels != marked.voxels.round()).any():
-        problems.append(f"{labels}: has values between whole numbers, expected label values; round or resample it")
+        problems.append(
+            f"{labels}: has values between whole numbers, expected label values; round or resample it"
+        )
     if problems:
         raise DataError("\n".join(problems))
     grid = find_grid(scan.affine, scan.voxel_sizes)
     spacing = tuple(scan.voxel_sizes[axis] for axis in grid.axes)
     values = None if marked is None else grid.from_file(_whole(marked))
-    return Volume(_stem(image), grid.from_file(scan.voxels.astype(np.float32)), values, spacing, grid)
+    return Volume(
+        _stem(image), grid.from_file(scan.voxels.astype(np.float32)), values, spacing, grid
+    )
 
 
 def predict_files(
@@ -69,7 +73,9 @@ def predict_files(
     names = [_stem(path) for path in scans]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise DataError(f"predict: two scans are called {twice[0]}, expected names of their own; rename one")
+        raise DataError(
+            f"predict: two scans are called {twice[0]}, expected names of their own; rename one"
+        )
     shown = read_volume(support, support_labels)
     fitted = predictor.fit(shown, slices=slices)
     for path in scans:
@@ -77,7 +83,9 @@ def predict_files(
     written = []
     for path in progress.track(scans, "scans", len(scans)):
         volume = read_volume(path)
-        written.append(_write(fitted, path, volume, fitted.predict(volume), Path(out), probabilities))
+        written.append(
+            _write(fitted, path, volume, fitted.predict(volume), Path(out), probabilities)
+        )
     return written
 
 
@@ -90,7 +98,9 @@ def _write(
         for value, name in fitted.classes.items():
             share = volume.grid.to_file(found.probability(value))
             _save(out / f"{volume.case}_probability_{name}.nii.gz", scan, share)
-    return target, {name: int((found.labels == value).sum()) for value, name in fitted.classes.items()}
+    return target, {
+        name: int((found.labels == value).sum()) for value, name in fitted.classes.items()
+    }
 
 
 def _save(path: Path, scan: Path, voxels: np.ndarray) -> None:
@@ -117,9 +127,14 @@ def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | Non
 
 def _warn_of_range(query: Volume, support: Volume, path: Path, progress: Progress) -> None:
     """Intensities that have little in common suggest another modality, or other units."""
-    (low, high), (first, last) = (np.percentile(volume.image, [1, 99]) for volume in (query, support))
+    (low, high), (first, last) = (
+        np.percentile(volume.image, [1, 99]) for volume in (query, support)
+    )
     shared = min(high, last) - max(low, first)
-    if shared < 0.1 * min(high - low, last - first) or not 0.1 < (high - low) / max(last - first, 1e-12) < 10:
+    if (
+        shared < 0.1 * min(high - low, last - first)
+        or not 0.1 < (high - low) / max(last - first, 1e-12) < 10
+    ):
         progress.note(
             f"warning: {path}: its intensities go from {low:g} to {high:g}, those of the support from {first:g} to {last:g}; "
             "is it the same modality?"

@@ -72,7 +72,9 @@ class Predictor:
             DataError: There are no labels, or a slice does not show the class.
         """
         if support.labels is None:
-            raise DataError(f"support {support.case}: it has no labels, expected at least one labelled slice")
+            raise DataError(
+                f"support {support.case}: it has no labels, expected at least one labelled slice"
+            )
         values = sorted(set(np.unique(support.labels).tolist()) - {0})
         named = {value: str(value) for value in values} if classes is None else classes
         missing = [value for value in named if value not in values]
@@ -86,9 +88,13 @@ class Predictor:
         parts = [self._part(working, group, slices) for group in groups]
         return Fitted(self, parts, named, support.labels.dtype)
 
-    def _part(self, volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None) -> "Part":
+    def _part(
+        self, volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None
+    ) -> "Part":
         """The prototypes of classes that are segmented at once."""
-        shown = np.stack([(volume.labels == value).sum(axis=(1, 2)) for value in values]).min(axis=0)
+        shown = np.stack([(volume.labels == value).sum(axis=(1, 2)) for value in values]).min(
+            axis=0
+        )
         chosen = [int(shown.argmax())] if slices is None else list(slices)
         for number in chosen:
             if not 0 <= number < len(shown) or not shown[number]:
@@ -103,7 +109,10 @@ class Predictor:
         masks = torch.stack([torch.from_numpy(volume.labels[chosen] == value) for value in values])
         ways = len(values)
         support = Support(
-            images.expand(ways, *images.shape).contiguous(), masks, location.expand(ways, -1), shared=True
+            images.expand(ways, *images.shape).contiguous(),
+            masks,
+            location.expand(ways, -1),
+            shared=True,
         ).to(self.device)
         with torch.no_grad():
             features = encode_support(self.segmenter.backbone, support)
@@ -165,12 +174,16 @@ class Fitted:
         working = on_working_grid(volume, predictor.recipe.grid.model_dump())
         images = torch.from_numpy(predictor._scale(working))
         count = len(images)
-        query = Query(images, torch.arange(count) / max(count - 1, 1), working.spacing).to(predictor.device)
+        query = Query(images, torch.arange(count) / max(count - 1, 1), working.spacing).to(
+            predictor.device
+        )
         features = encode_in_parts(predictor.segmenter.backbone, query.images)
         margins: dict[int, np.ndarray] = {}
         for part in self.parts:
             found = predictor.segmenter.segment(part.support, part.prototypes, query, features)
-            own = _on_own_grid(found.scores[:, 1:] - found.scores[:, :1], working)
+            own = _on_own_grid(
+                found.log_probabilities[:, 1:] - found.log_probabilities[:, :1], working
+            )
             margins |= {value: own[:, way] for way, value in enumerate(part.values)}
         stacked = np.stack(list(margins.values()))
         values = np.array([0, *margins], dtype=self.dtype)
@@ -215,7 +228,9 @@ class _Trained:
         head = load_head(self.row, self.state["head"], self.recipe.training_of(self.row))
         prototypes = self.row.prototypes.build("prototypes")
         refiners = [refiner.build("refiner") for refiner in self.row.refiners]
-        segmenter = Segmenter(backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode)
+        segmenter = Segmenter(
+            backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode
+        )
         scaling = Scaling(**self.scaling) if self.scaling else None
         return Predictor(segmenter.to(device).eval(), self.recipe, scaling, device)
 
@@ -246,7 +261,9 @@ def load_predictor(
     return _read_run(run, variant, fold, seed).build(place)
 
 
-def load_rows(results: Results, fold: int, seed: int, device: torch.device) -> Iterator[list[Variant]]:
+def load_rows(
+    results: Results, fold: int, seed: int, device: torch.device
+) -> Iterator[list[Variant]]:
     """The rows of a finished run, by training: the rows of one share its backbone. Rows with an oracle are left out."""
     usable = {row.name for row in _usable(results.recipe)}
     for _, rows in rows_by_training(results.recipe):
@@ -285,7 +302,9 @@ def export_predictor(
     return target
 
 
-def export_onnx(run: str | Path, path: str | Path, *, fold: int | None = None, seed: int | None = None) -> Path:
+def export_onnx(
+    run: str | Path, path: str | Path, *, fold: int | None = None, seed: int | None = None
+) -> Path:
     """Writes the trained backbone as ONNX: "images" `slice 3 height width` to "features" `slice channel h w`.
 
     Images are those after the backbone's intensity rule. The number of slices is free, their size is the working grid's or,
@@ -315,12 +334,16 @@ def _read_run(run: str | Path, variant: str | None, fold: int | None, seed: int 
     row = _find_row(recipe, variant)
     fold = _one_of("fold", fold, results.about["folds"], results.path)
     seed = _one_of("seed", seed, results.about["seeds"], results.path)
-    number = next(number for number, (_, rows) in enumerate(rows_by_training(recipe)) if row in rows)
+    number = next(
+        number for number, (_, rows) in enumerate(rows_by_training(recipe)) if row in rows
+    )
     folder = fold_folder(results.path, results.about["seeds"], seed, fold) / f"training{number}"
     checkpoint, calibration = folder / "checkpoint.safetensors", folder / "calibration.json"
     for file in (checkpoint, calibration):
         if not file.is_file():
-            raise FssegError(f"{file}: it is not there any more, expected what training left; run the recipe again")
+            raise FssegError(
+                f"{file}: it is not there any more, expected what training left; run the recipe again"
+            )
     with reading(calibration):
         fitted = dict(read_json(calibration)["states"])
     scaling = results.about.get("scaling", {}).get(str(fold))
@@ -342,14 +365,18 @@ def _read_file(path: Path, asked: dict[str, Any]) -> _Trained:
             )
     recipe = parse_recipe(tomllib.loads(metadata["recipe"]), str(path))
     row = next(row for row in recipe.variants if row.name == metadata["variant"])
-    return _Trained(recipe, row, state, json.loads(metadata["threshold"]), json.loads(metadata["scaling"]))
+    return _Trained(
+        recipe, row, state, json.loads(metadata["threshold"]), json.loads(metadata["scaling"])
+    )
 
 
 def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:
     usable = _usable(recipe)
     names = [row.name for row in recipe.variants]
     if variant is not None and variant not in names:
-        raise FssegError(f"predict: there is no row {variant!r} in the run; {nearest(variant, names)}")
+        raise FssegError(
+            f"predict: there is no row {variant!r} in the run; {nearest(variant, names)}"
+        )
     found = usable if variant is None else [row for row in usable if row.name == variant]
     if not found:
         told = f"row {variant!r} decides" if variant else "all rows decide"
@@ -362,12 +389,18 @@ def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:
 
 def _usable(recipe: Recipe) -> list[VariantTable]:
     """The rows that need no ground truth."""
-    return [row for row in recipe.variants if not registry().find("threshold", row.threshold.name).load().oracle]
+    return [
+        row
+        for row in recipe.variants
+        if not registry().find("threshold", row.threshold.name).load().oracle
+    ]
 
 
 def _one_of(what: str, asked: int | None, there: list[int], run: Path) -> int:
     if asked is not None and asked not in there:
-        raise FssegError(f"predict: there is no {what} {asked} in {run}, expected one of {', '.join(map(str, there))}")
+        raise FssegError(
+            f"predict: there is no {what} {asked} in {run}, expected one of {', '.join(map(str, there))}"
+        )
     return there[0] if asked is None else asked
 
 

@@ -47,7 +47,9 @@ def read_series(files: Sequence[Path]) -> tuple[Scan, list[Path]]:
     first, last = slices[0], slices[-1]
     step = (last.corner - first.corner) / (len(slices) - 1)
     affine = np.eye(4)
-    affine[:3, :3] = LPS @ np.stack([first.across * first.pixel[0], first.down * first.pixel[1], step], axis=1)
+    affine[:3, :3] = LPS @ np.stack(
+        [first.across * first.pixel[0], first.down * first.pixel[1], step], axis=1
+    )
     affine[:3, 3] = LPS @ first.corner
     voxels = np.stack([_read_slice(found.path) for found in slices], axis=2)
     return Scan(voxels, affine), [found.path for found in slices]
@@ -65,10 +67,14 @@ def read_mask(path: Path, size: tuple[int, int], beside: str) -> Integer[np.ndar
     try:
         image = sitk.ReadImage(str(path), imageIO="PNGImageIO")
     except RuntimeError:
-        raise DataError(f"{path}: cannot be read as PNG; it is damaged or of another format, copy it again") from None
+        raise DataError(
+            f"{path}: cannot be read as PNG; it is damaged or of another format, copy it again"
+        ) from None
     if image.GetNumberOfComponentsPerPixel() != 1:
         count = image.GetNumberOfComponentsPerPixel()
-        raise DataError(f"{path}: has {count} colour channels, expected one of grey values; save it as a grey PNG")
+        raise DataError(
+            f"{path}: has {count} colour channels, expected one of grey values; save it as a grey PNG"
+        )
     if image.GetSize() != size:
         raise DataError(
             f"{path}: has {_sizes(image.GetSize())} columns and rows, expected {_sizes(size)} as {beside}; "
@@ -84,10 +90,14 @@ def _read_header(path: Path) -> Slice:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        raise DataError(f"{path}: cannot be read as DICOM; it is damaged or of another format, copy it again") from None
+        raise DataError(
+            f"{path}: cannot be read as DICOM; it is damaged or of another format, copy it again"
+        ) from None
     size = reader.GetSize()
     if reader.GetNumberOfComponents() != 1 or (len(size) > 2 and size[2] != 1):
-        raise DataError(f"{path}: has colours or several frames, expected one grey slice per file; split the file")
+        raise DataError(
+            f"{path}: has colours or several frames, expected one grey slice per file; split the file"
+        )
     direction = _numbers(reader, "0020|0037", "ImageOrientationPatient", 6)
     return Slice(
         path=path,
@@ -122,24 +132,36 @@ def _read_slice(path: Path) -> Num[np.ndarray, "x y"]:
     try:
         voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO")).T
     except RuntimeError:
-        raise DataError(f"{path}: its pixels cannot be read; it is damaged or cut off, copy it again") from None
+        raise DataError(
+            f"{path}: its pixels cannot be read; it is damaged or cut off, copy it again"
+        ) from None
     return voxels[..., 0] if voxels.ndim == 3 else voxels
 
 
 def _check_series(folder: Path, slices: list[Slice]) -> None:
     if len(slices) < 2:
-        raise DataError(f"{folder}: has one slice, expected a volume of several; check that the copy is complete")
+        raise DataError(
+            f"{folder}: has one slice, expected a volume of several; check that the copy is complete"
+        )
     names = sorted({found.series for found in slices})
     if len(names) > 1:
-        examples = " and ".join(next(x.path.name for x in slices if x.series == name) for name in names[:2])
+        examples = " and ".join(
+            next(x.path.name for x in slices if x.series == name) for name in names[:2]
+        )
         raise DataError(
             f"{folder}: mixes {len(names)} series ({examples} are of different ones), expected one SeriesInstanceUID; "
             "keep the files of one series"
         )
     for found in slices[1:]:
         first = slices[0]
-        turned = not np.allclose([*found.across, *found.down], [*first.across, *first.down], atol=1e-3)
-        if turned or found.size != first.size or not np.allclose(found.pixel, first.pixel, rtol=1e-3):
+        turned = not np.allclose(
+            [*found.across, *found.down], [*first.across, *first.down], atol=1e-3
+        )
+        if (
+            turned
+            or found.size != first.size
+            or not np.allclose(found.pixel, first.pixel, rtol=1e-3)
+        ):
             raise DataError(
                 f"{found.path}: its size, pixel spacing or direction differs from that of {first.path.name}, expected "
                 "the same in all slices; remove what is not of the scan"
@@ -152,7 +174,9 @@ def _check_steps(folder: Path, slices: list[Slice]) -> None:
     for step, below, above in zip(steps.tolist(), slices[:-1], slices[1:]):
         between = f"between {below.path.name} and {above.path.name}"
         if step < 0.01:
-            raise DataError(f"{folder}: {below.path.name} and {above.path.name} are at the same place; remove one")
+            raise DataError(
+                f"{folder}: {below.path.name} and {above.path.name} are at the same place; remove one"
+            )
         if step > 1.5 * usual:
             raise DataError(
                 f"{folder}: {round(step / usual) - 1} slice(s) are missing {between} (a step of {step:.2f} mm), "

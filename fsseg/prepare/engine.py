@@ -16,7 +16,15 @@ from typing import Any
 import tomli_w
 
 from fsseg.errors import DataError, FssegError
-from fsseg.prepare.manifest import FILE_NAME, Manifest, Record, is_current, open_manifest, result_of, source_of
+from fsseg.prepare.manifest import (
+    FILE_NAME,
+    Manifest,
+    Record,
+    is_current,
+    open_manifest,
+    result_of,
+    source_of,
+)
 from fsseg.prepare.plan import CasePlan, Plan, Prepared
 from fsseg.prepare.save import checksum, remove_unfinished, write_nifti
 from fsseg.system.files import replacing, write_text, writing
@@ -79,7 +87,9 @@ class Outcome:
             )
 
 
-def prepare(plan: Plan, out: Path, *, jobs: int | None = None, progress: Progress | None = None) -> Outcome:
+def prepare(
+    plan: Plan, out: Path, *, jobs: int | None = None, progress: Progress | None = None
+) -> Outcome:
     """Makes the dataset of a plan in a folder, or what is missing of it.
 
     A case is skipped if its source files, options and the version of this code are those in the manifest and its
@@ -105,7 +115,15 @@ def prepare(plan: Plan, out: Path, *, jobs: int | None = None, progress: Progres
         outcome = Outcome(out, open_manifest(plan, out))
         outcome.manifest.save()  # from here on, what lies in the folder is ours
         tasks = [
-            Task(case, plan.make, plan.source, out, plan.image, plan.label, outcome.manifest.cases.get(case.case))
+            Task(
+                case,
+                plan.make,
+                plan.source,
+                out,
+                plan.image,
+                plan.label,
+                outcome.manifest.cases.get(case.case),
+            )
             for case in plan.cases
         ]
         with _cleaning_up(out), closing(_run(tasks, jobs or processors())) as results:
@@ -134,9 +152,14 @@ def prepare_case(task: Task) -> Done:
         return Done(case, problem=str(error))
     except OSError as error:
         where = error.filename or task.source
-        return Done(case, problem=f"{where}: cannot be read ({error.strerror or error}); expected a readable file")
+        return Done(
+            case,
+            problem=f"{where}: cannot be read ({error.strerror or error}); expected a readable file",
+        )
     except MemoryError:
-        return Done(case, problem=f"{task.source}: case {case} does not fit into memory; use fewer --jobs")
+        return Done(
+            case, problem=f"{task.source}: case {case} does not fit into memory; use fewer --jobs"
+        )
 
 
 def _write(prepared: Prepared, out: Path, names: list[str]) -> dict[str, str]:
@@ -153,13 +176,18 @@ def _run(tasks: list[Task], jobs: int) -> Iterator[Done]:
     if jobs <= 1:
         yield from map(prepare_case, tasks)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_start_worker
+    ) as pool:
         # No more at a time than are made at once, so that Ctrl-C has little to wait for.
         waiting, running = iter(tasks), set()
         try:
             while True:
                 with _ctrl_c_later():  # processes are started here, and inherit it
-                    running |= {pool.submit(prepare_case, task) for task in islice(waiting, jobs - len(running))}
+                    running |= {
+                        pool.submit(prepare_case, task)
+                        for task in islice(waiting, jobs - len(running))
+                    }
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -249,10 +277,18 @@ def _describe(plan: Plan, outcome: Outcome, progress: Progress) -> None:
 def _refuse_sources_in(plan: Plan, out: Path) -> None:
     place = out.resolve()
     inside = next(
-        (path for case in plan.cases for path in case.image + case.label if place in path.resolve().parents), None
+        (
+            path
+            for case in plan.cases
+            for path in case.image + case.label
+            if place in path.resolve().parents
+        ),
+        None,
     )
     if inside is not None:
-        raise DataError(f"{out}: holds the source file {inside}, expected a folder of its own; choose another --out")
+        raise DataError(
+            f"{out}: holds the source file {inside}, expected a folder of its own; choose another --out"
+        )
 
 
 @contextmanager

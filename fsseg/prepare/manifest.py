@@ -49,7 +49,13 @@ class Manifest:
             return None
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, stored["layout"], stored["description"], stored["classes"], dict(stored["cases"]))
+            return cls(
+                path,
+                stored["layout"],
+                stored["description"],
+                stored["classes"],
+                dict(stored["cases"]),
+            )
         except (ValueError, KeyError, TypeError):
             raise DataError(
                 f"{path}: is no manifest of fsseg prepare; expected the one it wrote, restore it or choose another --out"
@@ -72,7 +78,10 @@ class Manifest:
 def source_of(plan: CasePlan, source: Path) -> Record:
     """The part of a record that decides whether a finished case is still good."""
     # Not Path.relative_to: a dataset.json may list files elsewhere.
-    files = {Path(os.path.relpath(path, source)).as_posix(): checksum(path) for path in (*plan.image, *plan.label)}
+    files = {
+        Path(os.path.relpath(path, source)).as_posix(): checksum(path)
+        for path in (*plan.image, *plan.label)
+    }
     return {"prepare_version": PREPARE_VERSION, "options": plan.options, "sources": files}
 
 
@@ -86,7 +95,9 @@ def result_of(prepared: Prepared, outputs: dict[str, str]) -> Record:
         "steps": prepared.steps,
         "before": prepared.before,
         "after": prepared.image.geometry(),
-        "intensity_percentiles": {f"{q:g}": round(float(p), 4) for q, p in zip(PERCENTILES, percentiles)},
+        "intensity_percentiles": {
+            f"{q:g}": round(float(p), 4) for q, p in zip(PERCENTILES, percentiles)
+        },
         "voxels": {str(int(value)): int(count) for value, count in zip(values, counts)},
     }
 
@@ -96,7 +107,10 @@ def is_current(record: Record | None, source: Record, out: Path) -> bool:
     if record is None or any(record.get(key) != value for key, value in source.items()):
         return False
     files = record.get("outputs") or {"": ""}
-    return all((out / name).is_file() and checksum(out / name) == written for name, written in files.items())
+    return all(
+        (out / name).is_file() and checksum(out / name) == written
+        for name, written in files.items()
+    )
 
 
 def open_manifest(plan: Plan, out: Path) -> Manifest:
@@ -107,7 +121,11 @@ def open_manifest(plan: Plan, out: Path) -> Manifest:
     path = out / FILE_NAME
     manifest = Manifest.load(path)
     if manifest is None:
-        names = [pattern.format(case=case.case) for case in plan.cases for pattern in (plan.image, plan.label)]
+        names = [
+            pattern.format(case=case.case)
+            for case in plan.cases
+            for pattern in (plan.image, plan.label)
+        ]
         strange = next((name for name in names if (out / name).exists()), None)
         if strange:
             raise DataError(

@@ -88,7 +88,9 @@ def first_folder(source: Path, places: Iterable[str], holds: str, expected: str)
         if folder.is_dir() and next(folder.glob(holds), None) is not None:
             return folder
     places = ", ".join(str(folder) for folder in looked)
-    raise DataError(f"{source}: found no {holds} in {places}; expected {expected}, give that folder with --source")
+    raise DataError(
+        f"{source}: found no {holds} in {places}; expected {expected}, give that folder with --source"
+    )
 
 
 def identifier(name: str) -> str:
@@ -123,7 +125,10 @@ def pair_up(
         label: Pattern of the labels.
     """
     problems = []
-    for have, lack, what, pattern in ((images, labels, "image", label), (labels, images, "label", image)):
+    for have, lack, what, pattern in (
+        (images, labels, "image", label),
+        (labels, images, "label", image),
+    ):
         missing = [case for case in have if case not in lack]
         if missing:
             names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fsseg.data.datasets.nifti import ScanFile, check_affine, image_problems, one_channel, pair_problems, read_nifti
+from fsseg.data.datasets.nifti import (
+    ScanFile,
+    check_affine,
+    image_problems,
+    one_channel,
+    pair_problems,
+    read_nifti,
+)
 from fsseg.errors import DataError
 from fsseg.prepare.resample import LPS, itk
 from fsseg.prepare.scan import Scan
@@ -28,7 +35,9 @@ def read_scan(path: Path, channel: int | None = None) -> ScanFile:
         return _read_other(path, channel)
     if path.name.lower().endswith(NIFTI):
         return read_nifti(path, channel)
-    raise DataError(f"{path}: is of an unknown format, expected {', '.join(NIFTI + OTHER)}; convert it to NIfTI")
+    raise DataError(
+        f"{path}: is of an unknown format, expected {', '.join(NIFTI + OTHER)}; convert it to NIfTI"
+    )
 
 
 def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Scan, Scan]:
@@ -43,11 +52,17 @@ def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Sca
 
 def check_values(path: Path, labels: Scan, expected: dict[int, str]) -> None:
     """Raises DataError for label values besides 0 and those named."""
-    strange = [value for value in np.unique(labels.voxels).tolist() if value != 0 and value not in expected]
+    strange = [
+        value for value in np.unique(labels.voxels).tolist() if value != 0 and value not in expected
+    ]
     if strange:
-        listed = ", ".join(str(value) for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        listed = ", ".join(str(value) for value in strange[:5]) + (
+            ", ..." if len(strange) > 5 else ""
+        )
         named = ", ".join(f"{value} {name}" for value, name in expected.items())
-        raise DataError(f"{path}: has label values {listed}, expected 0 and {named}; correct the file")
+        raise DataError(
+            f"{path}: has label values {listed}, expected 0 and {named}; correct the file"
+        )
 
 
 def stored_with(path: Path) -> tuple[Path, ...]:
@@ -55,7 +70,11 @@ def stored_with(path: Path) -> tuple[Path, ...]:
     if path.suffix.lower() != ".mhd":
         return (path,)
     text = path.read_bytes()[:10_000].decode("latin-1")
-    named = [line.partition("=")[2].strip() for line in text.splitlines() if line.startswith("ElementDataFile")]
+    named = [
+        line.partition("=")[2].strip()
+        for line in text.splitlines()
+        if line.startswith("ElementDataFile")
+    ]
     return (path, *(path.parent / name for name in named if (path.parent / name).is_file()))
 
 
@@ -74,14 +93,18 @@ def _read_other(path: Path, channel: int | None) -> ScanFile:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise DataError(f"{path}: cannot be read as an image ({reason}); it is damaged, copy it again") from None
+        raise DataError(
+            f"{path}: cannot be read as an image ({reason}); it is damaged, copy it again"
+        ) from None
     if image.GetDimension() != 3:
         raise DataError(
             f"{path}: has {image.GetDimension()} dimensions, expected 3; split it into one file per channel"
         )
     if image.GetNumberOfComponentsPerPixel() > 1:
         count = image.GetNumberOfComponentsPerPixel()
-        raise DataError(f"{path}: has {count} numbers per voxel (colours), expected one; convert it to grey values")
+        raise DataError(
+            f"{path}: has {count} numbers per voxel (colours), expected one; convert it to grey values"
+        )
     affine = np.eye(4)
     affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = LPS @ image.GetOrigin()

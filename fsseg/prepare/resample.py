@@ -20,7 +20,9 @@ def itk() -> ModuleType:
     try:
         import SimpleITK
     except ImportError:
-        raise DataError("fsseg prepare: needs SimpleITK, which is not installed; install fsseg[prepare]") from None
+        raise DataError(
+            "fsseg prepare: needs SimpleITK, which is not installed; install fsseg[prepare]"
+        ) from None
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     return SimpleITK
 

@@ -26,7 +26,10 @@ def write_nifti(path: Path, scan: Scan) -> None:
     # A quaternion holds no shear; such a file has the affine only.
     image.set_qform(None if scan.is_sheared else scan.affine, code=0 if scan.is_sheared else 1)
     content = image.to_bytes()
-    with path.open("wb") as file, gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as packed:
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as packed,
+    ):
         packed.write(content)
 
 

@@ -56,7 +56,11 @@ class Scan:
     def geometry(self) -> dict[str, Any]:
         """Shape, spacing (mm) and axis codes, for a manifest."""
         codes = "".join(code or "?" for code in nibabel.aff2axcodes(self.affine))
-        return {"shape": list(self.voxels.shape), "spacing": [round(mm, 5) for mm in self.spacing], "axes": codes}
+        return {
+            "shape": list(self.voxels.shape),
+            "spacing": [round(mm, 5) for mm in self.spacing],
+            "axes": codes,
+        }
 
 
 def clip_top(scan: Scan, as_published: bool = False) -> tuple[Scan, float]:
@@ -67,7 +71,9 @@ def clip_top(scan: Scan, as_published: bool = False) -> tuple[Scan, float]:
     limit = float(np.percentile(scan.voxels, TOP))
     if as_published and scan.voxels.dtype.kind in "iu":
         limit = int(limit)
-        return scan.with_voxels(np.minimum(scan.voxels, scan.voxels.dtype.type(limit))), float(limit)
+        return scan.with_voxels(np.minimum(scan.voxels, scan.voxels.dtype.type(limit))), float(
+            limit
+        )
     return scan.with_voxels(np.minimum(scan.voxels.astype(np.float64), limit)), limit
 
 
@@ -94,7 +100,9 @@ def crop_or_pad(scan: Scan, size: int, fill: float, keep_origin: bool = False) -
     return Scan(result, shift(scan.affine, (*starts, 0)))
 
 
-def shift(affine: Float[np.ndarray, "4 4"], start: tuple[int, int, int]) -> Float[np.ndarray, "4 4"]:
+def shift(
+    affine: Float[np.ndarray, "4 4"], start: tuple[int, int, int]
+) -> Float[np.ndarray, "4 4"]:
     """The affine of a scan whose first voxel is this voxel of another."""
     moved = affine.copy()
     moved[:3, 3] = affine[:3, :3] @ np.array(start) + affine[:3, 3]

@@ -10,7 +10,14 @@ from pydantic import ValidationError
 
 from fsseg.errors import RecipeError
 from fsseg.plugins.options import explain
-from fsseg.recipe.tables import COMPONENTS, Recipe, _component_problems, _named, _report, _valid_keys
+from fsseg.recipe.tables import (
+    COMPONENTS,
+    Recipe,
+    _component_problems,
+    _named,
+    _report,
+    _valid_keys,
+)
 
 DEFAULT_COMPONENTS = {"supervoxels": "felzenszwalb", "prototypes": "map", "head": "tpm"}
 """The components of tables that a recipe leaves out."""
@@ -56,7 +63,9 @@ def read_tables(path: str | Path) -> dict[str, Any]:
     """A recipe's tables as written; raises RecipeError for a file that is no TOML."""
     path = Path(path)
     if not path.is_file():
-        raise RecipeError(f"{path}: there is no such recipe; expected a TOML file, such as those in recipes/")
+        raise RecipeError(
+            f"{path}: there is no such recipe; expected a TOML file, such as those in recipes/"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -69,7 +78,9 @@ def _override(tables: dict[str, Any], key: str, value: Any) -> None:
     for part in parents:
         table = _step_into(table, part, key)
     if not isinstance(table, dict):
-        raise RecipeError(f"--set {key}: {'.'.join(parents)} holds no keys; expected table.key=value")
+        raise RecipeError(
+            f"--set {key}: {'.'.join(parents)} holds no keys; expected table.key=value"
+        )
     if last == "name" and _names_component(parents) and table.get("name") != value:
         table.clear()  # the options were those of the component that is replaced
     table[last] = value
@@ -85,9 +96,13 @@ def _step_into(table: Any, part: str, key: str) -> Any:
         index: Any = int(part)
     elif isinstance(table, dict):
         index = part
-        table.setdefault(part, {"name": DEFAULT_COMPONENTS[part]} if part in DEFAULT_COMPONENTS else {})
+        table.setdefault(
+            part, {"name": DEFAULT_COMPONENTS[part]} if part in DEFAULT_COMPONENTS else {}
+        )
     else:
-        raise RecipeError(f"--set {key}: {part!r} is not a key of a table; expected table.key=value")
+        raise RecipeError(
+            f"--set {key}: {part!r} is not a key of a table; expected table.key=value"
+        )
     table[index] = _named(table[index])
     return table[index]
 

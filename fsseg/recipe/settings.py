@@ -9,7 +9,15 @@ from pydantic import BaseModel
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
 from fsseg.recipe.reading import change_tables
-from fsseg.recipe.tables import COMPONENTS, LISTS, ROW_LISTS, ComponentTable, Recipe, TrainingTable, VariantTable
+from fsseg.recipe.tables import (
+    COMPONENTS,
+    LISTS,
+    ROW_LISTS,
+    ComponentTable,
+    Recipe,
+    TrainingTable,
+    VariantTable,
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,13 @@ def _of_table(kind: str, table: BaseModel, where: str, sources: _Sources) -> Ite
             inner.append(_of_component(key, value, place, sources))
         elif isinstance(value, list) and key in LISTS | ROW_LISTS:
             of = (LISTS | ROW_LISTS)[key]
-            inner += [_of_component(of, one, f"{place}.{n}", sources) for n, one in enumerate(value)]
+            inner += [
+                _of_component(of, one, f"{place}.{n}", sources) for n, one in enumerate(value)
+            ]
         elif isinstance(value, list) and value and isinstance(value[0], VariantTable):
-            inner += [_of_table("variants", row, f"{place}.{n}", sources) for n, row in enumerate(value)]
+            inner += [
+                _of_table("variants", row, f"{place}.{n}", sources) for n, row in enumerate(value)
+            ]
         elif isinstance(value, BaseModel):
             inner.append(_of_table(key, value, place, sources))
         elif kind == "variants" and key == "training":
@@ -104,14 +116,20 @@ def _of_own_training(given: dict[str, Any], where: str, sources: _Sources) -> It
             yield setting
 
 
-def _of_component(kind: str, table: ComponentTable, where: str, sources: _Sources) -> Iterator[Setting]:
+def _of_component(
+    kind: str, table: ComponentTable, where: str, sources: _Sources
+) -> Iterator[Setting]:
     component = registry().find(kind, table.name)
     meaning = (component.load().__doc__ or "").strip().splitlines()
-    yield Setting(where, "name", table.name, None, sources.of(f"{where}.name"), meaning[0] if meaning else "")
+    yield Setting(
+        where, "name", table.name, None, sources.of(f"{where}.name"), meaning[0] if meaning else ""
+    )
     for key, field in schema(component.load()).model_fields.items():
         default = None if field.is_required() else field.default
         value = table.options.get(key, default)
-        yield Setting(where, key, value, default, sources.of(f"{where}.{key}"), field.description or "")
+        yield Setting(
+            where, key, value, default, sources.of(f"{where}.{key}"), field.description or ""
+        )
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -119,9 +137,18 @@ def recipe_schema() -> dict[str, Any]:
     made = Recipe.model_json_schema(ref_template="#/definitions/{model}")
     definitions = made.pop("$defs")
     definitions.pop("ComponentTable", None)
-    for kind in (*COMPONENTS[""], *COMPONENTS["training"], *COMPONENTS["variants"], *(LISTS | ROW_LISTS).values()):
+    for kind in (
+        *COMPONENTS[""],
+        *COMPONENTS["training"],
+        *COMPONENTS["variants"],
+        *(LISTS | ROW_LISTS).values(),
+    ):
         definitions[kind] = _component_schema(kind, definitions)
-    tables = {"": made, "training": definitions["TrainingTable"], "variants": definitions["VariantTable"]}
+    tables = {
+        "": made,
+        "training": definitions["TrainingTable"],
+        "variants": definitions["VariantTable"],
+    }
     for of, keys in COMPONENTS.items():
         for key in keys:
             tables[of]["properties"][key] = _refer(key, tables[of]["properties"][key])
@@ -130,10 +157,17 @@ def recipe_schema() -> dict[str, Any]:
     for key, kind in ROW_LISTS.items():
         one = {"$ref": f"#/definitions/{kind}"}
         described = {"description": tables["variants"]["properties"][key]["description"]}
-        tables["variants"]["properties"][key] = {"anyOf": [one, {"type": "array", "items": one}], **described}
+        tables["variants"]["properties"][key] = {
+            "anyOf": [one, {"type": "array", "items": one}],
+            **described,
+        }
     definitions["VariantTable"]["properties"]["training"] = {"$ref": "#/definitions/TrainingTable"}
     about = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "fsseg recipe"}
-    return about | {key: value for key, value in made.items() if key != "title"} | {"definitions": definitions}
+    return (
+        about
+        | {key: value for key, value in made.items() if key != "title"}
+        | {"definitions": definitions}
+    )
 
 
 def _refer(kind: str, present: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def change_row(row: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     """A row with other settings."""
     # Names first: naming another component drops the options of the one it replaces.
     order = sorted(chosen, key=lambda key: not key.endswith(".name"))
-    return change_tables({"variants": [row]}, {f"variants.0.{key}": chosen[key] for key in order})["variants"][0]
+    return change_tables({"variants": [row]}, {f"variants.0.{key}": chosen[key] for key in order})[
+        "variants"
+    ][0]
 
 
 def _check(grid: dict[str, list[Any]]) -> None:

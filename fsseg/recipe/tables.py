@@ -54,24 +54,33 @@ ComponentField = Annotated[ComponentTable, BeforeValidator(_named)]
 
 def _listed(value: Any) -> Any:
     """Refiners as a list, also where there is one; "none" is no refiner."""
-    return [one for one in (value if isinstance(value, list) else [value]) if one not in ("none", {"name": "none"})]
+    return [
+        one
+        for one in (value if isinstance(value, list) else [value])
+        if one not in ("none", {"name": "none"})
+    ]
 
 
 class GridTable(Table):
     """The working grid: the pixels on which slices are segmented. Predictions return to the scan's own grid."""
 
     max_size: int = Field(
-        256, ge=16, description="larger slices are resized to fit, unless spacing or size says something else"
+        256,
+        ge=16,
+        description="larger slices are resized to fit, unless spacing or size says something else",
     )
     spacing: float | None = Field(None, gt=0, description="pixel size to resize slices to, mm")
-    size: int | None = Field(None, ge=16, description="height and width to crop or pad slices to, about the centre")
+    size: int | None = Field(
+        None, ge=16, description="height and width to crop or pad slices to, about the centre"
+    )
 
 
 class EpisodeTable(Table):
     """How training episodes are drawn: two neighbouring slices of one supervoxel, augmented."""
 
     setting: Literal[1, 2] = Field(
-        1, description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all"
+        1,
+        description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all",
     )
     min_pixels: int | None = Field(
         None,
@@ -84,31 +93,49 @@ class EpisodeTable(Table):
         ge=0,
         description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
     )
-    gamma: tuple[float, float] = Field((0.5, 1.5), description="range of the exponent of the intensity change")
+    gamma: tuple[float, float] = Field(
+        (0.5, 1.5), description="range of the exponent of the intensity change"
+    )
     angle: float = Field(5.0, ge=0, description="largest rotation, degrees")
     shift: float = Field(5.0, ge=0, description="largest translation, pixels")
     shear: float = Field(5.0, ge=0, description="largest shear, degrees")
     zoom: tuple[float, float] = Field((0.9, 1.2), description="range of the zoom")
     elastic: float = Field(10.0, ge=0, description="strength of the elastic deformation")
-    elastic_sigma: float = Field(5.0, gt=0, description="smoothness of the elastic deformation, pixels")
+    elastic_sigma: float = Field(
+        5.0, gt=0, description="smoothness of the elastic deformation, pixels"
+    )
 
 
 class TrainingTable(Table):
     """What is trained and how; the defaults are the paper's."""
 
-    head: ComponentField = Field(ComponentTable(name="tpm"), description="the head whose state is trained")
-    prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor to train with")
+    head: ComponentField = Field(
+        ComponentTable(name="tpm"), description="the head whose state is trained"
+    )
+    prototypes: ComponentField = Field(
+        ComponentTable(name="map"), description="the extractor to train with"
+    )
     classes: int = Field(
-        1, ge=1, description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper"
+        1,
+        ge=1,
+        description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper",
     )
     steps: int = Field(50_000, ge=0, description="optimiser steps, one episode each")
     learning_rate: float = Field(1e-3, gt=0, description="of SGD, at the start")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(5e-4, ge=0, description="of SGD, on everything trainable")
-    decay: float = Field(0.95, gt=0, le=1, description="factor on the learning rate every decay_every steps")
-    decay_every: int = Field(1000, ge=1, description="steps between two decays of the learning rate")
-    gradient_clip: float = Field(1.0, gt=0, description="largest absolute value of a gradient's elements")
-    background_weight: float = Field(0.1, gt=0, description="weight of background pixels in the query loss")
+    decay: float = Field(
+        0.95, gt=0, le=1, description="factor on the learning rate every decay_every steps"
+    )
+    decay_every: int = Field(
+        1000, ge=1, description="steps between two decays of the learning rate"
+    )
+    gradient_clip: float = Field(
+        1.0, gt=0, description="largest absolute value of a gradient's elements"
+    )
+    background_weight: float = Field(
+        0.1, gt=0, description="weight of background pixels in the query loss"
+    )
     alignment: float = Field(1.0, ge=0, description="weight of the prototype alignment loss")
     t_loss: float = Field(0.0, ge=0, description="weight of ADNet's T loss; 0 for TPM")
     average_rate: float = Field(1e-3, gt=0, le=1, description="rate of the running averages")
@@ -123,19 +150,24 @@ class SpeedTable(Table):
         "are",
     )
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="threads that a CPU computes with, on which digits depend; auto: one for each core"
+        "auto",
+        description="threads that a CPU computes with, on which digits depend; auto: one for each core",
     )
 
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the network in training; auto: bfloat16 where the device is faster with it"
+        "auto",
+        description="of the network in training; auto: bfloat16 where the device is faster with it",
     )
     capture: Literal["auto", "on", "off"] = Field(
         "auto", description="steps of fixed shapes, recorded once and replayed; auto: on GPUs"
     )
-    channels_last: bool = Field(True, description="the network's weights and features with their channels last")
+    channels_last: bool = Field(
+        True, description="the network's weights and features with their channels last"
+    )
     fused: bool = Field(True, description="the optimiser's update of all weights in one go")
     together: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1"
+        "auto",
+        description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1",
     )
     checkpoint_every: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto",
@@ -157,7 +189,9 @@ SLURM_OPTIONS = {
 def _check_slurm_word(value: str) -> str:
     """It will stand in the script that sbatch reads: with a line break in it, a recipe could add commands of its own."""
     if not re.fullmatch(r"[\w.,:;=@%+*&|()\[\]/-]+", value, flags=re.ASCII):
-        raise ValueError("a word of letters, digits and .,:;=@%+*&|()[]/-_ without spaces or line breaks")
+        raise ValueError(
+            "a word of letters, digits and .,:;=@%+*&|()[]/-_ without spaces or line breaks"
+        )
     return value
 
 
@@ -177,27 +211,42 @@ class LauncherTable(Table):
         "local", description="processes of this machine, or jobs of a Slurm cluster"
     )
     jobs: int | None = Field(
-        None, ge=1, description="local: jobs at a time; one after the other in this process when omitted"
+        None,
+        ge=1,
+        description="local: jobs at a time; one after the other in this process when omitted",
     )
     time: int = Field(
-        1440, ge=1, description="slurm: minutes of a job; one that needs more is queued again and goes on"
+        1440,
+        ge=1,
+        description="slurm: minutes of a job; one that needs more is queued again and goes on",
     )
     gpus: int = Field(1, ge=0, description="slurm: GPUs of a job")
-    cpus: int = Field(4, ge=1, description="slurm: processors of a job, and its threads where speed.threads is auto")
+    cpus: int = Field(
+        4,
+        ge=1,
+        description="slurm: processors of a job, and its threads where speed.threads is auto",
+    )
     memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="slurm: memory of a job")
     parallelism: int = Field(256, ge=1, description="slurm: jobs at a time")
-    partition: SlurmWord | None = Field(None, description="slurm: the partition; the cluster's own when omitted")
+    partition: SlurmWord | None = Field(
+        None, description="slurm: the partition; the cluster's own when omitted"
+    )
     account: SlurmWord | None = Field(None, description="slurm: the account that pays")
     qos: SlurmWord | None = Field(None, description="slurm: the quality of service")
-    extra: Annotated[dict[str, bool | int | SlurmWord], AfterValidator(_check_slurm_options)] = Field(
-        {}, description='slurm: other options of sbatch about where and when a job runs, such as exclude = "node7"'
+    extra: Annotated[dict[str, bool | int | SlurmWord], AfterValidator(_check_slurm_options)] = (
+        Field(
+            {},
+            description='slurm: other options of sbatch about where and when a job runs, such as exclude = "node7"',
+        )
     )
 
 
 class CalibrationTable(Table):
     """How thresholds are fitted: on the ideal priors of training-fold episodes."""
 
-    episodes: int = Field(1000, ge=2, description="episodes to draw; each is encoded once for all variants")
+    episodes: int = Field(
+        1000, ge=2, description="episodes to draw; each is encoded once for all variants"
+    )
     classes: int | None = Field(
         None,
         ge=1,
@@ -220,11 +269,14 @@ class ProtocolTable(Table):
     )
     shots: int = Field(1, ge=1, description="labelled slices of a support, all of the same scan")
     classes: list[str] | None = Field(
-        None, min_length=1, description="which of the dataset's classes are evaluated; all when omitted"
+        None,
+        min_length=1,
+        description="which of the dataset's classes are evaluated; all when omitted",
     )
     save_labels: bool = Field(True, description="write the predicted label maps")
     save_margins: bool = Field(
-        True, description="write what decided each slice, at feature resolution, which a report lets one explore"
+        True,
+        description="write what decided each slice, at feature resolution, which a report lets one explore",
     )
 
 
@@ -233,12 +285,17 @@ class VariantTable(Table):
 
     name: str = Field(min_length=1, description="the row's name")
     prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor")
-    head: ComponentField = Field(ComponentTable(name="tpm"), description="the head; it takes the trained state")
+    head: ComponentField = Field(
+        ComponentTable(name="tpm"), description="the head; it takes the trained state"
+    )
     threshold: ComponentField = Field(description="the threshold policy")
     refiners: Annotated[list[ComponentField], BeforeValidator(_listed)] = Field(
-        [], description="what decides again over the whole volume, one after the other; one name or table, or a list"
+        [],
+        description="what decides again over the whole volume, one after the other; one name or table, or a list",
     )
-    training: dict[str, Any] = Field({}, description="what differs from [training]: a training of this row's own")
+    training: dict[str, Any] = Field(
+        {}, description="what differs from [training]: a training of this row's own"
+    )
 
     @property
     def scoring(self) -> str:
@@ -248,7 +305,11 @@ class VariantTable(Table):
 
 def _check_seeds(value: Any) -> Any:
     seeds = value if isinstance(value, list) else [value]
-    fine = bool(seeds) and all(type(seed) is int and seed >= 0 for seed in seeds) and len(set(seeds)) == len(seeds)
+    fine = (
+        bool(seeds)
+        and all(type(seed) is int and seed >= 0 for seed in seeds)
+        and len(set(seeds)) == len(seeds)
+    )
     if not fine:
         raise ValueError("a whole number from 0 up, or a list of different ones, such as [0, 1, 2]")
     return value
@@ -258,14 +319,18 @@ class Recipe(Table):
     """A whole experiment. Fields can be changed; `check` says what is wrong with the result."""
 
     seed: Annotated[int | list[int], BeforeValidator(_check_seeds)] = Field(
-        0, description="seed of training, calibration and what a protocol draws; several for a run with each"
+        0,
+        description="seed of training, calibration and what a protocol draws; several for a run with each",
     )
     mode: Literal["default", "reference"] = Field(
-        "default", description="resize logits and decide at image size, or as the published code does"
+        "default",
+        description="resize logits and decide at image size, or as the published code does",
     )
     dataset: ComponentField = Field(description="the scans")
     grid: GridTable = GridTable()
-    supervoxels: ComponentField = Field(ComponentTable(name="felzenszwalb"), description="pseudo-classes for training")
+    supervoxels: ComponentField = Field(
+        ComponentTable(name="felzenszwalb"), description="pseudo-classes for training"
+    )
     episodes: EpisodeTable = EpisodeTable()
     backbone: ComponentField = Field(description="the feature extractor")
     training: TrainingTable = TrainingTable()
@@ -343,15 +408,24 @@ def _component_problems(tables: dict[str, Any]) -> list[tuple[str, str]]:
     problems = []
     for where, kind, named in _components(tables):
         options = {key: value for key, value in named.items() if key != "name"}
-        problems += [(f"{where}.{key}", text) for key, text in registry().problems(kind, named["name"], options)]
+        problems += [
+            (f"{where}.{key}", text)
+            for key, text in registry().problems(kind, named["name"], options)
+        ]
     rows = [row for row in _rows(tables) if isinstance(row.get("name"), str)]
     names = [row["name"] for row in rows]
     for number, row in enumerate(rows):
         if names.index(row["name"]) != number:
             problems.append(
-                (f"variants.{number}.name", f"{row['name']!r} is used twice; give each row a name of its own")
+                (
+                    f"variants.{number}.name",
+                    f"{row['name']!r} is used twice; give each row a name of its own",
+                )
             )
-        problems += [(f"variants.{number}.training.{key}", text) for key, text in _training_problems(tables, row)]
+        problems += [
+            (f"variants.{number}.training.{key}", text)
+            for key, text in _training_problems(tables, row)
+        ]
     return problems
 
 
@@ -404,6 +478,8 @@ def _report(source: str, problems: list[tuple[str, str]]) -> str:
         *table, key = where.split(".")
         place = f"[{'.'.join(table)}]" if table else "top level"
         if len(table) > 1 and table[0] == "variants":
-            place = f"[[variants]] number {int(table[1]) + 1}" + "".join(f", {part}" for part in table[2:])
+            place = f"[[variants]] number {int(table[1]) + 1}" + "".join(
+                f", {part}" for part in table[2:]
+            )
         lines.append(f"{source}: {place}: {key}: {sentence}")
     return "\n".join(lines)

@@ -57,45 +57,65 @@ def write_report(
     """
     results = run if isinstance(run, Results) else load_results(run)
     if cases < 1:
-        raise FssegError(f"report: got {cases} cases, expected at least one; leave pictures out with --no-scans")
+        raise FssegError(
+            f"report: got {cases} cases, expected at least one; leave pictures out with --no-scans"
+        )
     compared = compare([results], baseline)
     viewer, notes = None, []
     if scans and keeps_margins(results):
         viewer = show(results, choose_exhibits(results, cases), progress)
     elif scans:
-        notes.append("This run keeps no margins (protocol.save_margins), so there are no slices to look at.")
+        notes.append(
+            "This run keeps no margins (protocol.save_margins), so there are no slices to look at."
+        )
     target = Path(path) if path is not None else results.path / "report.html"
     write_text(target, _page(results, compared, viewer, notes))
     return target
 
 
-def _page(results: Results, compared: Comparison, viewer: dict[str, Any] | None, notes: list[str]) -> str:
+def _page(
+    results: Results, compared: Comparison, viewer: dict[str, Any] | None, notes: list[str]
+) -> str:
     if results.oracles:
         notes = [*notes, "* uses the ground truth of the query"]
     if results.about["uses_truth"]:
-        notes = [*notes, f"Protocol {results.about['protocol']} chooses the query's slices by its ground truth."]
+        notes = [
+            *notes,
+            f"Protocol {results.about['protocol']} chooses the query's slices by its ground truth.",
+        ]
     several = len(results.variants) > 1
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True
+    )
     return templates.get_template("page.html").render(
         title=results.path.name,
         about=_about(results),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "viewer.js").read_text(encoding="utf-8"),
-        means=[_means(results, metric) for metric in ([] if several else ["dice"]) + results.metrics],
+        means=[
+            _means(results, metric) for metric in ([] if several else ["dice"]) + results.metrics
+        ],
         comparison=_table(
-            compared.shown(), f"3-D Dice, percent: means, and differences from {compared.baseline} with 95 % intervals"
+            compared.shown(),
+            f"3-D Dice, percent: means, and differences from {compared.baseline} with 95 % intervals",
         )
         if several
         else None,
-        tests=_table(compared.shown_tests(), f"Every class against {compared.baseline}") if several else None,
+        tests=_table(compared.shown_tests(), f"Every class against {compared.baseline}")
+        if several
+        else None,
         notes=notes,
         viewer=as_json(viewer) if viewer else None,
-        scores=[_svg(plots.scores(results, name), f"Dice, {name or 'mean'}") for name in [None, *results.classes]],
+        scores=[
+            _svg(plots.scores(results, name), f"Dice, {name or 'mean'}")
+            for name in [None, *results.classes]
+        ],
         in_turn=results.frame["support_case"].nunique() > results.frame["fold"].nunique(),
         seeds=len(results.about["seeds"]),
         training=_training(results),
         calibrations=[
-            (name, _svg(figure, f"Calibration, {name}")) for name, figure in plots.calibrations(results).items()
+            (name, _svg(figure, f"Calibration, {name}"))
+            for name, figure in plots.calibrations(results).items()
         ],
         recipe=results.recipe.toml(),
         environment=_environment(results),
@@ -135,7 +155,9 @@ def _means(results: Results, metric: str) -> dict[str, Any]:
     shown = table.map(lambda value: "–" if value != value else f"{value:.1f}")
     shown.index.name = "variant"
     name = "3-D Dice" if metric == "dice" else metric
-    return _table(shown, f"{name}{', percent' if unit == '%' else f', {unit}' if unit else ''}: means")
+    return _table(
+        shown, f"{name}{', percent' if unit == '%' else f', {unit}' if unit else ''}: means"
+    )
 
 
 def _table(frame: "pandas.DataFrame", caption: str) -> dict[str, Any]:

@@ -43,12 +43,20 @@ def scores(results: Results, class_name: str | None = None, *, metric: str = "di
     Raises FssegError where the run has no such class or metric.
     """
     if class_name is not None and class_name not in results.classes:
-        raise FssegError(f"there is no class {class_name!r} in {results.path}; {nearest(class_name, results.classes)}")
+        raise FssegError(
+            f"there is no class {class_name!r} in {results.path}; {nearest(class_name, results.classes)}"
+        )
     results.table(metric)  # which says what it has instead
-    frame, factor, unit = results.frame, 100 if results.unit(metric) == "%" else 1, results.unit(metric)
+    frame, factor, unit = (
+        results.frame,
+        100 if results.unit(metric) == "%" else 1,
+        results.unit(metric),
+    )
     if class_name is not None:
         frame = frame[frame["class_name"] == class_name]
-    by_scan = factor * frame.groupby(["variant", "fold", "seed", "case", "support_case"])[metric].mean()
+    by_scan = (
+        factor * frame.groupby(["variant", "fold", "seed", "case", "support_case"])[metric].mean()
+    )
     names = results.variants
     figure, axes = panels(4.6, 0.8 + 0.3 * len(names))
     rng = np.random.default_rng(0)
@@ -61,8 +69,12 @@ def scores(results: Results, class_name: str | None = None, *, metric: str = "di
                 medianprops={"color": colour, "linewidth": 2}, boxprops={"alpha": 0.6},
             )  # fmt: skip
         spread = rng.uniform(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
-        axes.plot(values, place + spread, "o", color=colour, alpha=0.75, markersize=4, markeredgewidth=0)
-    axes.set_yticks(range(len(names)), [f"{name} *" if name in results.oracles else name for name in names])
+        axes.plot(
+            values, place + spread, "o", color=colour, alpha=0.75, markersize=4, markeredgewidth=0
+        )
+    axes.set_yticks(
+        range(len(names)), [f"{name} *" if name in results.oracles else name for name in names]
+    )
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(f"{'Dice' if metric == 'dice' else metric}{f', {unit}' if unit else ''}")
     axes.set_title((class_name or "mean over classes").replace("_", " "))
@@ -93,14 +105,20 @@ def training_curves(results: Results) -> "Figure":
             if values:
                 label = f"training of {names[kind]}, {told}" if len(names) > 1 else told
                 lines[label] = left.plot(*_smooth(values), style, **look)[0]
-        thresholds = [(record["step"], record["score_threshold"]) for record in records if "score_threshold" in record]
+        thresholds = [
+            (record["step"], record["score_threshold"])
+            for record in records
+            if "score_threshold" in record
+        ]
         if thresholds:
             right.plot(*_smooth(thresholds), **look)
     for axes, told in ((left, "loss"), (right, "score threshold")):
         axes.set_xlabel("step")
         axes.set_ylabel(told)
     # Below both, where it takes as much room as it needs of the page and none of the curves'.
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=6)
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=6
+    )
     figure.set_figheight(3.2 + 0.12 * math.ceil(len(lines) / 2))
     return figure
 
@@ -126,11 +144,15 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
             ]
             first, _ = fitted[0]
             title = f"{first.prototypes.label}, {first.head.label}"
-            figures[f"{title}, {name}" if name else title] = _calibration(samples, fitted, found["states"])
+            figures[f"{title}, {name}" if name else title] = _calibration(
+                samples, fitted, found["states"]
+            )
     return figures
 
 
-def _calibration(samples: list[dict[str, Any]], fitted: list[tuple[Any, str]], states: dict[str, Any]) -> "Figure":
+def _calibration(
+    samples: list[dict[str, Any]], fitted: list[tuple[Any, str]], states: dict[str, Any]
+) -> "Figure":
     """Of one kind of scoring; `fitted` has its rows, each with its colour."""
     size = np.array([np.mean(sample["sizes"]) for sample in samples])
     location = np.array([sample["location"] for sample in samples])
@@ -186,11 +208,26 @@ def theory() -> "Figure":
     ]
     for axes, (title, posterior, prototypes) in zip(axes_of[1:], pictures):
         shown = axes.imshow(
-            posterior.numpy(), origin="lower", extent=(-3, 3, -3, 3), vmin=0, vmax=1, cmap="viridis", aspect="equal"
+            posterior.numpy(),
+            origin="lower",
+            extent=(-3, 3, -3, 3),
+            vmin=0,
+            vmax=1,
+            cmap="viridis",
+            aspect="equal",
         )
-        axes.contour(side.numpy(), side.numpy(), posterior.numpy(), levels=[0.5], colors="white", linewidths=1)
+        axes.contour(
+            side.numpy(),
+            side.numpy(),
+            posterior.numpy(),
+            levels=[0.5],
+            colors="white",
+            linewidths=1,
+        )
         for way, places in enumerate(prototypes):
-            axes.plot(*places.T.numpy(), "ox"[way % 2], color="#d55e00", markersize=6, markeredgewidth=1.5)
+            axes.plot(
+                *places.T.numpy(), "ox"[way % 2], color="#d55e00", markersize=6, markeredgewidth=1.5
+            )
         axes.set_title(title, fontsize=8.5)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -213,7 +250,9 @@ def _draw_densities(axes: "Axes", sigmas: tuple[float, float]) -> None:
 
 
 def _posterior(
-    head: Tpm, features: Float[Tensor, "1 channel h w"], prototypes: Float[Tensor, "way proto channel"]
+    head: Tpm,
+    features: Float[Tensor, "1 channel h w"],
+    prototypes: Float[Tensor, "way proto channel"],
 ) -> Float[Tensor, "h w"]:
     """The head's probability of the first way."""
     weights = torch.full(prototypes.shape[:2], 1 / prototypes.shape[1])
@@ -229,7 +268,8 @@ def _standard(
 
 
 def threshold_curves(
-    margins: Float[Tensor, "slice *pixel"] | None = None, truth: Bool[Tensor, "slice *pixel"] | None = None
+    margins: Float[Tensor, "slice *pixel"] | None = None,
+    truth: Bool[Tensor, "slice *pixel"] | None = None,
 ) -> "Figure":
     """Cross-entropy, Dice and the ratio of predicted to true pixels against the prior, after Fig. 2 of the TPM paper.
 
@@ -250,8 +290,16 @@ def threshold_curves(
     other = axes.twinx()
     other.spines["top"].set_visible(False)
     axes.plot(priors, curves["dice"], color=COLOURS[2], label="Dice")
-    axes.plot(priors, curves["ratio"].clamp(max=2), color=COLOURS[3], linestyle="-.", label="predicted / true")
-    other.plot(priors, curves["cross_entropy"], color=COLOURS[0], linestyle="--", label="cross-entropy")
+    axes.plot(
+        priors,
+        curves["ratio"].clamp(max=2),
+        color=COLOURS[3],
+        linestyle="-.",
+        label="predicted / true",
+    )
+    other.plot(
+        priors, curves["cross_entropy"], color=COLOURS[0], linestyle="--", label="cross-entropy"
+    )
     marks = (
         ("best Dice", float(priors[curves["dice"].argmax()]), COLOURS[2]),
         ("least cross-entropy", float(priors[curves["cross_entropy"].argmin()]), COLOURS[0]),
@@ -264,7 +312,9 @@ def threshold_curves(
     axes.set_ylim(0, 2)
     other.set_ylabel("cross-entropy per pixel", fontsize=8)
     other.tick_params(labelsize=8)
-    handles, labels = (a + b for a, b in zip(axes.get_legend_handles_labels(), other.get_legend_handles_labels()))
+    handles, labels = (
+        a + b for a, b in zip(axes.get_legend_handles_labels(), other.get_legend_handles_labels())
+    )
     axes.legend(handles, labels, frameon=False, fontsize=7, loc="upper left")
     return figure
 

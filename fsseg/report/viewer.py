@@ -54,7 +54,12 @@ def choose_exhibits(results: Results, count: int) -> list[Exhibit]:
     """The worst cases, then the best ones: so many in all, every case once."""
     frame = results.frame
     judged = frame[~frame["oracle"]] if (~frame["oracle"]).any() else frame
-    means = judged.groupby(["seed", "fold", "case", "support_case"], sort=False)["dice"].mean().dropna().sort_values()
+    means = (
+        judged.groupby(["seed", "fold", "case", "support_case"], sort=False)["dice"]
+        .mean()
+        .dropna()
+        .sort_values()
+    )
     ranked: dict[str, Exhibit] = {}
     for place, dice in means.items():
         ranked.setdefault(place[2], Exhibit(*place, float(dice)))
@@ -65,7 +70,9 @@ def choose_exhibits(results: Results, count: int) -> list[Exhibit]:
     return worst[: count - best] + worst[: len(worst) - best - 1 : -1]
 
 
-def show(results: Results, exhibits: list[Exhibit], progress: Progress | None = None) -> dict[str, Any]:
+def show(
+    results: Results, exhibits: list[Exhibit], progress: Progress | None = None
+) -> dict[str, Any]:
     """The viewer's data.
 
     Args:
@@ -80,7 +87,10 @@ def show(results: Results, exhibits: list[Exhibit], progress: Progress | None = 
     recipe = results.recipe
     data = RunData(recipe, progress)
     data.require_evaluated(results.about["data"], results.path)
-    shown = [_exhibit(results, data, recipe, one) for one in progress.track(exhibits, "report", len(exhibits))]
+    shown = [
+        _exhibit(results, data, recipe, one)
+        for one in progress.track(exhibits, "report", len(exhibits))
+    ]
     return {"reference": recipe.mode == "reference", "exhibits": shown}
 
 
@@ -99,7 +109,9 @@ def _exhibit(results: Results, data: RunData, recipe: Recipe, exhibit: Exhibit) 
         if (one.case, one.support_case) == (exhibit.case, exhibit.support_case)
     ]
     if not decided:
-        raise FssegError(f"{home}: it keeps no margins of case {exhibit.case}; run the recipe again")
+        raise FssegError(
+            f"{home}: it keeps no margins of case {exhibit.case}; run the recipe again"
+        )
     values = {name: value for value, name in data.classes.items()}
     truth = {name: volume.labels == value for name, value in values.items()}
     by_classes = sorted(decided, key=lambda one: [list(values).index(name) for name in one.classes])
@@ -146,7 +158,10 @@ def _view(
 
 
 def _scoring(
-    rows: list[Decided], actual: Bool[np.ndarray, "slice way height width"], recipe: Recipe, oracles: set[str]
+    rows: list[Decided],
+    actual: Bool[np.ndarray, "slice way height width"],
+    recipe: Recipe,
+    oracles: set[str],
 ) -> dict[str, Any]:
     margins = rows[0].margins()
     tables = {table.name: table for table in recipe.variants}
@@ -158,14 +173,17 @@ def _scoring(
         "margins": base64.b64encode(margins.astype("<f4").tobytes()).decode(),
         "ideal": _finite(ideal_priors(margins, actual, aligned=recipe.mode == "reference")),
         "rows": [
-            {"name": row.variant, "oracle": row.variant in oracles, "priors": _finite(row.priors)} for row in rows
+            {"name": row.variant, "oracle": row.variant in oracles, "priors": _finite(row.priors)}
+            for row in rows
         ],
     }
 
 
 def _label(row: VariantTable) -> str:
     """What made the margins; refined ones hold the threshold's prior already, so that the row stands at an even one."""
-    refined = [row.threshold.label, *(refiner.label for refiner in row.refiners)] if row.refiners else []
+    refined = (
+        [row.threshold.label, *(refiner.label for refiner in row.refiners)] if row.refiners else []
+    )
     return ", ".join([row.prototypes.label, row.head.label, *refined])
 
 
@@ -175,7 +193,10 @@ def _finite(priors: Float[np.ndarray, "..."]) -> list[Any]:
 
 
 def ideal_priors(
-    margins: Float[np.ndarray, "slice way h w"], actual: Bool[np.ndarray, "slice way height width"], *, aligned: bool
+    margins: Float[np.ndarray, "slice way h w"],
+    actual: Bool[np.ndarray, "slice way height width"],
+    *,
+    aligned: bool,
 ) -> Float[np.ndarray, "slice"]:
     """Log-odds of the prior under which each slice gets as many foreground pixels as it has."""
     maps = resize(torch.from_numpy(margins), tuple(actual.shape[2:]), align_corners=aligned)

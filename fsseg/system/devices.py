@@ -49,10 +49,16 @@ def computing(device: torch.device, threads: int, deterministic: bool) -> Iterat
 
     What the device cannot do there is told as FssegError: memory that is full, and operations without fixed digits.
     """
-    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.backends.cudnn.deterministic
+    before = (
+        torch.get_num_threads(),
+        torch.get_deterministic_debug_mode(),
+        torch.backends.cudnn.deterministic,
+    )
     torch.set_num_threads(threads)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it matrix products refuse
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # without it matrix products refuse
         # Not use_deterministic_algorithms, which loads a compiler for seconds.
         torch.set_deterministic_debug_mode("error")
         torch.backends.cudnn.deterministic = True
@@ -103,7 +109,9 @@ def _driver() -> str | None:
 def send(values: Tensor, device: torch.device) -> Tensor:
     """The same values on a device, without waiting for it; themselves where they are there already."""
     if device.type == "cuda" and values.device.type == "cpu":
-        return values.pin_memory().to(device, non_blocking=True)  # of other memory the copy would wait for the device
+        return values.pin_memory().to(
+            device, non_blocking=True
+        )  # of other memory the copy would wait for the device
     return values.to(device)
 
 
@@ -155,15 +163,21 @@ def places_for_trainings(name: str) -> list[dict[str, str]]:
         return [{}]
     question = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(question, capture_output=True, text=True, timeout=60, check=True).stdout
+        told = subprocess.run(
+            question, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return [{}]
     free = dict(line.split(", ") for line in told.splitlines() if line.count(", ") == 1)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = list(free) if seen is None else [index for index in seen.split(",") if index in free]
-    rooms = {i: max(1, min(MOST_TRAININGS, int(free[i]) * 2**20 // ROOM_FOR_TRAINING)) for i in chosen}
+    rooms = {
+        i: max(1, min(MOST_TRAININGS, int(free[i]) * 2**20 // ROOM_FOR_TRAINING)) for i in chosen
+    }
     turns = range(max(rooms.values(), default=0))
-    return [{"CUDA_VISIBLE_DEVICES": i} for turn in turns for i in chosen if turn < rooms[i]] or [{}]
+    return [{"CUDA_VISIBLE_DEVICES": i} for turn in turns for i in chosen if turn < rooms[i]] or [
+        {}
+    ]
 
 
 def new_stream(device: torch.device) -> Any:

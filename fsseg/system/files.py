@@ -17,7 +17,9 @@ from fsseg.errors import FssegError
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """Writes dataclasses or dictionaries as JSON lines, all or nothing."""
-    lines = [json.dumps(record if isinstance(record, dict) else asdict(record)) for record in records]
+    lines = [
+        json.dumps(record if isinstance(record, dict) else asdict(record)) for record in records
+    ]
     write_text(path, "".join(line + "\n" for line in lines))
 
 
@@ -75,7 +77,9 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+            handle, name = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
+            )
             os.close(handle)
             temporary = Path(name)
             yield temporary
@@ -97,7 +101,10 @@ def force_to_disk(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems have nothing to wait for
+        if error.errno not in {
+            errno.EINVAL,
+            errno.ENOTSUP,
+        }:  # some file systems have nothing to wait for
             raise
     finally:
         os.close(handle)
@@ -115,7 +122,9 @@ def writing(path: Path) -> Iterator[None]:
         elif error.errno in MISPLACED:
             sentence = f"{path.parent}: a file is where a folder is expected ({reason}); choose another folder"
         elif error.errno in REFUSED:
-            sentence = f"{path}: cannot be written ({reason}); expected a writable folder, choose another"
+            sentence = (
+                f"{path}: cannot be written ({reason}); expected a writable folder, choose another"
+            )
         else:
             raise
         raise FssegError(sentence) from None
@@ -139,7 +148,9 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def fill_folder(folder: Path, make: Callable[[Path], None], check: Callable[[], None] = lambda: None) -> None:
+def fill_folder(
+    folder: Path, make: Callable[[Path], None], check: Callable[[], None] = lambda: None
+) -> None:
     """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name.
 
     A folder that is there already is replaced at the end. `check` has the last word before that.
@@ -148,7 +159,9 @@ def fill_folder(folder: Path, make: Callable[[Path], None], check: Callable[[], 
     with writing(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED))
+            unfinished = Path(
+                tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED)
+            )
             unfinished.chmod(0o755)
             made = unfinished / "made"
             made.mkdir()

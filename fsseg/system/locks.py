@@ -56,7 +56,9 @@ class Holder:
     def me() -> "Holder":
         """This process."""
         pid, since = os.getpid(), datetime.now().isoformat(" ", "seconds")
-        return Holder(platform.node(), boot(), space(), pid, birth(pid) or "", since, secrets.token_hex(8))
+        return Holder(
+            platform.node(), boot(), space(), pid, birth(pid) or "", since, secrets.token_hex(8)
+        )
 
     def is_gone(self) -> bool:
         """Whether it is known to be dead; of a process that cannot be seen from here that is never known."""
@@ -123,7 +125,11 @@ def is_left_behind(path: Path) -> bool:
 
 
 def acquire(
-    path: Path, tell: Callable[[str], None] = lambda text: None, *, patience: float | None = None, poll: float = POLL
+    path: Path,
+    tell: Callable[[str], None] = lambda text: None,
+    *,
+    patience: float | None = None,
+    poll: float = POLL,
 ) -> Holder:
     """Waits for the lock and takes it; nobody touches it for the holder."""
     mine, told, watched = Holder.me(), False, _Watched(PATIENCE if patience is None else patience)

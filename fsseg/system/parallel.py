@@ -60,10 +60,14 @@ def space() -> str:
     return ""
 
 
-def at_once(make: Callable[[str], Made], cases: Sequence[str], progress: Progress, what: str) -> Iterator[Made]:
+def at_once(
+    make: Callable[[str], Made], cases: Sequence[str], progress: Progress, what: str
+) -> Iterator[Made]:
     """What is made of each case, some at a time. Threads are enough: compiled loops let go of the interpreter."""
     pool = ThreadPoolExecutor(min(SCANS_AT_ONCE, processors()))
     try:
         yield from progress.track(pool.map(make, cases), what, len(cases))
     finally:
-        pool.shutdown(cancel_futures=True)  # what was not begun is not waited for after an error or a signal
+        pool.shutdown(
+            cancel_futures=True
+        )  # what was not begun is not waited for after an error or a signal

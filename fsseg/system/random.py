@@ -29,7 +29,9 @@ class Generators:
     @staticmethod
     def now(device: torch.device) -> "Generators":
         """The states as they are."""
-        return Generators(random.getstate(), np.random.get_state(), torch.get_rng_state(), random_state(device))
+        return Generators(
+            random.getstate(), np.random.get_state(), torch.get_rng_state(), random_state(device)
+        )
 
     @staticmethod
     def seeded(device: torch.device, *seeds: int) -> "Generators":
@@ -64,7 +66,10 @@ class Generators:
         version, words, gauss = values["python"]
         name, key, *rest = values["numpy"]
         device = None if values["device"] is None else _tensor(values["device"])
-        python, numpy = (version, tuple(words), gauss), (name, np.array(key, dtype=np.uint32), *rest)
+        python, numpy = (
+            (version, tuple(words), gauss),
+            (name, np.array(key, dtype=np.uint32), *rest),
+        )
         return Generators(python, numpy, _tensor(values["torch"]), device)
 
 

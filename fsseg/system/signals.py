@@ -34,7 +34,9 @@ class Asked:
 
     def heed(self, number: int, frame: FrameType | None) -> None:
         """What a signal does."""
-        if self.number is not None:  # the second one: not even this process's own clean-up is waited for
+        if (
+            self.number is not None
+        ):  # the second one: not even this process's own clean-up is waited for
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
@@ -51,7 +53,10 @@ def stoppable() -> Iterator[None]:
 
     Blocks within such a block change nothing.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) == _asked.heed:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) == _asked.heed
+    ):
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}

@@ -63,10 +63,16 @@ def parametrize_with_checks(
     names = [check.name for check in checks]
     for name in expected:
         if name not in names:
-            raise FssegError(f"expected_failures: there is no check {name!r} of {component}; {nearest(name, names)}")
+            raise FssegError(
+                f"expected_failures: there is no check {name!r} of {component}; {nearest(name, names)}"
+            )
     params = []
     for check in checks:
-        marks = [pytest.mark.xfail(reason=expected[check.name], strict=True)] if check.name in expected else []
+        marks = (
+            [pytest.mark.xfail(reason=expected[check.name], strict=True)]
+            if check.name in expected
+            else []
+        )
         params.append(pytest.param(_skipping(check), id=check.name, marks=marks))
     return pytest.mark.parametrize("check", params)
 

@@ -96,7 +96,9 @@ def meaning_of(function: Callable[[Subject], None]) -> str:
     return " ".join((function.__doc__ or "").split())
 
 
-def subject_of(component: str | type, kind: str | None = None, options: dict[str, Any] | None = None) -> Subject:
+def subject_of(
+    component: str | type, kind: str | None = None, options: dict[str, Any] | None = None
+) -> Subject:
     """The component to check.
 
     Args:
@@ -110,19 +112,28 @@ def subject_of(component: str | type, kind: str | None = None, options: dict[str
     if isinstance(component, str):
         kind, _, name = component.partition("/")
     if kind not in KINDS:
-        raise FssegError(f"{component}: there is no kind of component {kind!r}; {nearest(str(kind), list(KINDS))}")
+        raise FssegError(
+            f"{component}: there is no kind of component {kind!r}; {nearest(str(kind), list(KINDS))}"
+        )
     if isinstance(component, str):
         return Subject(kind, component, registry().find(kind, name).load(), options or {})
     return Subject(kind, f"{kind} {component.__name__}", component, options or {})
 
 
-def checks_for(component: str | type, kind: str | None = None, options: dict[str, Any] | None = None) -> list[Check]:
+def checks_for(
+    component: str | type, kind: str | None = None, options: dict[str, Any] | None = None
+) -> list[Check]:
     """The checks of a component: see `subject_of` for the arguments."""
     subject = subject_of(component, kind, options)
-    return [Check(function.__name__, meaning_of(function), subject, function) for function in _CHECKS[subject.kind]]
+    return [
+        Check(function.__name__, meaning_of(function), subject, function)
+        for function in _CHECKS[subject.kind]
+    ]
 
 
-def run_checks(component: str | type, kind: str | None = None, options: dict[str, Any] | None = None) -> list[Result]:
+def run_checks(
+    component: str | type, kind: str | None = None, options: dict[str, Any] | None = None
+) -> list[Result]:
     """Runs the checks of a component, all of them; an exception of the component's own is a failure too."""
     return [_run(one) for one in checks_for(component, kind, options)]
 

@@ -38,7 +38,9 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
         dataset = AbdomenPhantom(count=4, size=64)
         return dataset.load(dataset.cases[0]), dataset
     if kind == "metric":
-        first, second = (samples.disc((0.4, place), 0.3).numpy()[None].repeat(4, axis=0) for place in (0.4, 0.5))
+        first, second = (
+            samples.disc((0.4, place), 0.3).numpy()[None].repeat(4, axis=0) for place in (0.4, 0.5)
+        )
         return first, second, (5.0, 1.5, 1.2)
     return ()
 

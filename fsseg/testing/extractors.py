@@ -29,8 +29,13 @@ def check_shapes(subject: Subject) -> None:
             f"expected background prototypes if and only if it has `background = True`, got background = {declared} and "
             f"{'none' if made.background is None else 'some'}"
         )
-    if made.background is not None and (made.background.ndim, made.background.shape[-1]) != (2, samples.CHANNELS):
-        subject.fail(f"expected a background of rows x {samples.CHANNELS} channels, got {tuple(made.background.shape)}")
+    if made.background is not None and (made.background.ndim, made.background.shape[-1]) != (
+        2,
+        samples.CHANNELS,
+    ):
+        subject.fail(
+            f"expected a background of rows x {samples.CHANNELS} channels, got {tuple(made.background.shape)}"
+        )
 
 
 @check("prototypes")
@@ -61,7 +66,10 @@ def check_order_of_pixels(subject: Subject) -> None:
     """Cells in another order, with their masks, give the same prototypes: it does not look at places."""
     features, masks = samples.support_features(), samples.masks(size=samples.CELLS)
     order = torch.randperm(samples.CELLS**2, generator=torch.Generator().manual_seed(0))
-    moved = features.flatten(3)[..., order].view_as(features), masks.flatten(2)[..., order].view_as(masks)
+    moved = (
+        features.flatten(3)[..., order].view_as(features),
+        masks.flatten(2)[..., order].view_as(masks),
+    )
     _compare(
         subject,
         _extract(subject, features, masks),
@@ -73,8 +81,15 @@ def check_order_of_pixels(subject: Subject) -> None:
 @check("prototypes")
 def check_order_of_ways(subject: Subject) -> None:
     """Ways in another order give the same prototypes in that order."""
-    features, masks, order = samples.support_features(3), samples.masks(3), [2, 0, 1]  # all of one slice
-    first, second = _extract(subject, features, masks), _extract(subject, features[order], masks[order])
+    features, masks, order = (
+        samples.support_features(3),
+        samples.masks(3),
+        [2, 0, 1],
+    )  # all of one slice
+    first, second = (
+        _extract(subject, features, masks),
+        _extract(subject, features[order], masks[order]),
+    )
     for way, there in enumerate(order):
         _compare(
             subject,
@@ -103,10 +118,14 @@ def check_outside_the_mask(subject: Subject) -> None:
 def check_one_pixel_mask(subject: Subject) -> None:
     """A mask of one pixel gives finite prototypes, whose weights sum to one."""
     masks = torch.zeros(1, 1, samples.SIZE, samples.SIZE, dtype=torch.bool)
-    masks[0, 0, 12, 12] = True  # the corner of a cell: a mask that is resized coarsely does not see it
+    masks[0, 0, 12, 12] = (
+        True  # the corner of a cell: a mask that is resized coarsely does not see it
+    )
     made = _extract(subject, samples.support_features(), masks)
     if not _finite(made) or not same(made.weights.sum(dim=1), torch.ones(1), TOLERANCE):
-        subject.fail("expected finite prototypes with weights that sum to one for a mask of one pixel, got others")
+        subject.fail(
+            "expected finite prototypes with weights that sum to one for a mask of one pixel, got others"
+        )
 
 
 @check("prototypes")
@@ -130,7 +149,9 @@ def check_full_mask(subject: Subject) -> None:
     """A mask that fills the slice, which leaves no background, gives finite prototypes."""
     masks = torch.ones(1, 1, samples.SIZE, samples.SIZE, dtype=torch.bool)
     if not _finite(_extract(subject, samples.support_features(), masks)):
-        subject.fail("expected finite prototypes for a mask that fills the slice, got some that are not")
+        subject.fail(
+            "expected finite prototypes for a mask that fills the slice, got some that are not"
+        )
 
 
 def _extract(subject: Subject, features: Tensor, masks: Tensor) -> Prototypes:

@@ -40,14 +40,31 @@ def check_follows_a_run(subject: Subject) -> None:
     plugin = Plugin(subject.label, "checked", "", subject.build())
     hook = load([plugin]).manager.hook
     recipe = parse_recipe(RECIPE)
-    score = CaseScore("CE-T", False, 0, 0, "case", "liver", "other", (3,), 5, 10, 10, {"iou": 1 / 3, "nothing": None})
+    score = CaseScore(
+        "CE-T",
+        False,
+        0,
+        0,
+        "case",
+        "liver",
+        "other",
+        (3,),
+        5,
+        10,
+        10,
+        {"iou": 1 / 3, "nothing": None},
+    )
     with tempfile.TemporaryDirectory() as folder:
         for failed in (False, True):
             hook.run_started(recipe=recipe, name="checked", runs_dir=Path(folder))
             for number in (1, 2):
-                hook.step_logged(variants=["CE-T"], fold=0, seed=0, values=STEP | {"step": 25 * number})
+                hook.step_logged(
+                    variants=["CE-T"], fold=0, seed=0, values=STEP | {"step": 25 * number}
+                )
             hook.variant_evaluated(variant="CE-T", fold=0, seed=0, scores=[score])
             about = {"classes": ["liver"], "dataset": "checked", "folds": [0], "seeds": [0]}
-            results = None if failed else Results(Path(folder) / "checked", [score], ["liver"], about)
+            results = (
+                None if failed else Results(Path(folder) / "checked", [score], ["liver"], about)
+            )
             error = RuntimeError("made up") if failed else None
             hook.run_finished(recipe=recipe, results=results, error=error)

@@ -19,7 +19,16 @@ from fsseg.plugins.options import schema, validate
 from fsseg.plugins.registry import KINDS
 from fsseg.system.devices import is_accelerator, pick_device
 from fsseg.testing.contract import NotApplicable, Subject, check
-from fsseg.testing.exercises import COMPUTING_KINDS, TENSOR_KINDS, converted, copied, fit, inputs_of, same, use
+from fsseg.testing.exercises import (
+    COMPUTING_KINDS,
+    TENSOR_KINDS,
+    converted,
+    copied,
+    fit,
+    inputs_of,
+    same,
+    use,
+)
 
 
 @check(*KINDS)
@@ -30,14 +39,18 @@ def check_constructor(subject: Subject) -> None:
     except PluginError as error:
         subject.fail(str(error))
     if not (subject.component.__doc__ or "").strip():
-        subject.fail("expected a docstring, got none; its first line is what `fsseg list` and recipes show")
+        subject.fail(
+            "expected a docstring, got none; its first line is what `fsseg list` and recipes show"
+        )
     subject.build()
 
 
 @check(*KINDS)
 def check_options_round_trip(subject: Subject) -> None:
     """Its options are the same after a way through TOML, and it can be built with them."""
-    options = schema(subject.component)(**validate(subject.component, subject.options)).model_dump(mode="json")
+    options = schema(subject.component)(**validate(subject.component, subject.options)).model_dump(
+        mode="json"
+    )
     told = {key: value for key, value in options.items() if value is not None}
     try:
         back = validate(subject.component, tomllib.loads(tomli_w.dumps(told)))
@@ -47,7 +60,9 @@ def check_options_round_trip(subject: Subject) -> None:
             "booleans, and lists or tables of these"
         )
     if back != {key: value for key, value in validate(subject.component, told).items()}:
-        subject.fail(f"expected the options {told}, got {back} from their TOML; give them types that TOML keeps")
+        subject.fail(
+            f"expected the options {told}, got {back} from their TOML; give them types that TOML keeps"
+        )
     subject.component(**back)
 
 
@@ -73,7 +88,9 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
         use(subject, subject.build(), inputs_of(subject.kind))
         moved = [name for name, state in _ambient_state().items() if state != before[name]]
     if moved:
-        subject.fail(f"expected the ambient random state untouched, got a move in {', '.join(moved)}; use a generator")
+        subject.fail(
+            f"expected the ambient random state untouched, got a move in {', '.join(moved)}; use a generator"
+        )
 
 
 @check(*TENSOR_KINDS, "supervoxels", "metric")
@@ -83,7 +100,9 @@ def check_inputs_not_modified(subject: Subject) -> None:
     kept = copied(inputs)
     use(subject, subject.build(), inputs)
     if not same(inputs, kept):
-        subject.fail("expected its inputs unchanged, got changed ones; copy before you write (no in-place operations)")
+        subject.fail(
+            "expected its inputs unchanged, got changed ones; copy before you write (no in-place operations)"
+        )
 
 
 @check(*TENSOR_KINDS)
@@ -101,8 +120,13 @@ def check_float32_and_bfloat16(subject: Subject) -> None:
         half = use(subject, instance, converted(inputs, _to_bfloat16))
     for name, result in (("float32", full), ("bfloat16", half)):
         if not _all_finite(result):
-            subject.fail(f"expected finite numbers, got some that are not in {name}; compute sums in float32")
-    if not same(converted(full, torch.zeros_like), converted(half, lambda tensor: torch.zeros_like(tensor).float())):
+            subject.fail(
+                f"expected finite numbers, got some that are not in {name}; compute sums in float32"
+            )
+    if not same(
+        converted(full, torch.zeros_like),
+        converted(half, lambda tensor: torch.zeros_like(tensor).float()),
+    ):
         subject.fail("expected the same shapes in float32 and bfloat16, got different ones")
 
 
@@ -134,7 +158,9 @@ def check_state_without_pickle(subject: Subject) -> None:
         _refuse_loose_tensors(subject, instance)
         _disturb(instance)
         state = safetensors.torch.load(
-            safetensors.torch.save({name: value.contiguous() for name, value in instance.state_dict().items()})
+            safetensors.torch.save(
+                {name: value.contiguous() for name, value in instance.state_dict().items()}
+            )
         )
         restored = subject.build()
         restored.load_state_dict(state)
@@ -143,7 +169,9 @@ def check_state_without_pickle(subject: Subject) -> None:
         try:
             state = json.loads(json.dumps(instance.state(), allow_nan=False))
         except (TypeError, ValueError) as error:
-            subject.fail(f"expected state() to be plain numbers, strings and lists that JSON holds, got {error}")
+            subject.fail(
+                f"expected state() to be plain numbers, strings and lists that JSON holds, got {error}"
+            )
         restored = subject.build()
         restored.load_state(state)
     else:

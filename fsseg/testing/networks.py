@@ -20,12 +20,16 @@ def check_channels_and_stride(subject: Subject) -> None:
     """`channels` and `stride` are those of its features, for images of eight times the stride."""
     backbone = subject.build().eval()
     if not (isinstance(backbone.channels, int) and isinstance(backbone.stride, int)):
-        subject.fail(f"expected whole numbers, got channels {backbone.channels!r} and stride {backbone.stride!r}")
+        subject.fail(
+            f"expected whole numbers, got channels {backbone.channels!r} and stride {backbone.stride!r}"
+        )
     side = 8 * backbone.stride
     got = tuple(_features(backbone, 1, side, side).shape)
     expected = (1, backbone.channels, 8, 8)
     if got != expected:
-        subject.fail(f"expected features of shape {expected} from a {side} x {side} slice, got {got}")
+        subject.fail(
+            f"expected features of shape {expected} from a {side} x {side} slice, got {got}"
+        )
 
 
 @check("backbone")
@@ -34,7 +38,9 @@ def check_odd_sizes(subject: Subject) -> None:
     backbone = subject.build().eval()
     height, width = 8 * backbone.stride - 3, 5 * backbone.stride + 1
     features = _features(backbone, 1, height, width)
-    off = [abs(got - side / backbone.stride) for got, side in zip(features.shape[-2:], (height, width))]
+    off = [
+        abs(got - side / backbone.stride) for got, side in zip(features.shape[-2:], (height, width))
+    ]
     if features.shape[1] != backbone.channels or max(off) > 1 or not features.isfinite().all():
         subject.fail(
             f"expected finite features of {backbone.channels} channels and about {height / backbone.stride:.1f} x "
@@ -49,9 +55,13 @@ def check_slices_are_encoded_by_themselves(subject: Subject) -> None:
     images = samples.random(3, 3, 64, 64)
     with torch.no_grad():
         together, alone = backbone(images)[1:2], backbone(images[1:2])
-        scale = together.abs().max().clamp(min=1e-6)  # weights that nobody trained give numbers of any size
+        scale = (
+            together.abs().max().clamp(min=1e-6)
+        )  # weights that nobody trained give numbers of any size
         if not same(together / scale, alone / scale, 1e-3):
-            subject.fail("expected a slice's features to be the same in a batch and alone, got others; see eval()")
+            subject.fail(
+                "expected a slice's features to be the same in a batch and alone, got others; see eval()"
+            )
 
 
 @check("backbone")
@@ -76,7 +86,9 @@ def check_a_logit_per_class(subject: Subject) -> None:
         got = tuple(head(features, samples.prototypes(ways)).shape)
         expected = (len(features), ways + 1, *features.shape[-2:])
         if got != expected:
-            subject.fail(f"expected logits of shape {expected} for {ways} ways, background first, got {got}")
+            subject.fail(
+                f"expected logits of shape {expected} for {ways} ways, background first, got {got}"
+            )
 
 
 @check("head")
@@ -86,7 +98,8 @@ def check_likeness_is_foreground(subject: Subject) -> None:
     prototype = made.foreground[0, 0][None, :, None, None].expand(1, -1, 4, 4)
     with torch.no_grad():
         margins = [
-            float((head(sign * prototype, made)[:, 1] - head(sign * prototype, made)[:, 0]).mean()) for sign in (1, -1)
+            float((head(sign * prototype, made)[:, 1] - head(sign * prototype, made)[:, 0]).mean())
+            for sign in (1, -1)
         ]
     if not margins[0] > margins[1]:
         subject.fail(
@@ -104,9 +117,13 @@ def check_order_of_ways(subject: Subject) -> None:
     features = samples.query_features()
     with torch.no_grad():
         logits = head(features, made)
-        moved = head(features, replace(made, foreground=made.foreground[order], weights=made.weights[order]))
+        moved = head(
+            features, replace(made, foreground=made.foreground[order], weights=made.weights[order])
+        )
     if not same(logits[:, [0, *[1 + way for way in order]]], moved, TOLERANCE):
-        subject.fail("expected ways in another order to give the same logits in that order, got others")
+        subject.fail(
+            "expected ways in another order to give the same logits in that order, got others"
+        )
 
 
 @check("head")
@@ -116,14 +133,20 @@ def check_slices_are_scored_by_themselves(subject: Subject) -> None:
     with torch.no_grad():
         together, alone = head(features, made)[2:3], head(features[2:3], made)
     if not same(together, alone, TOLERANCE):
-        subject.fail("expected a slice's logits to be the same with other slices and alone, got others")
+        subject.fail(
+            "expected a slice's logits to be the same with other slices and alone, got others"
+        )
 
 
 @check("head")
 def check_finite(subject: Subject) -> None:
     """Logits are finite, also for features and prototypes of zeros and for large ones."""
     head, made, features = subject.build().eval(), samples.prototypes(), samples.query_features()
-    nothing = replace(made, foreground=torch.zeros_like(made.foreground), background=torch.zeros_like(made.background))
+    nothing = replace(
+        made,
+        foreground=torch.zeros_like(made.foreground),
+        background=torch.zeros_like(made.background),
+    )
     absent = replace(nothing, weights=torch.zeros_like(nothing.weights))
     cases = {
         "features of zeros": (torch.zeros_like(features), made),
@@ -134,28 +157,45 @@ def check_finite(subject: Subject) -> None:
     for name, (given, prototypes) in cases.items():
         with torch.no_grad():
             logits = head(given, prototypes)
-        if not logits.isfinite().all() and name != "prototypes of zeros with weight 0" or logits.isnan().any():
-            subject.fail(f"expected finite logits for {name}, got some that are not; bound norms from below")
+        if (
+            not logits.isfinite().all()
+            and name != "prototypes of zeros with weight 0"
+            or logits.isnan().any()
+        ):
+            subject.fail(
+                f"expected finite logits for {name}, got some that are not; bound norms from below"
+            )
 
 
 @check("head")
 def check_differentiable(subject: Subject) -> None:
     """Gradients reach the query's features and the prototypes, and are finite."""
     head, made = subject.build().train(), samples.prototypes()
-    features, foreground = samples.query_features().requires_grad_(), made.foreground.clone().requires_grad_()
+    features, foreground = (
+        samples.query_features().requires_grad_(),
+        made.foreground.clone().requires_grad_(),
+    )
     logits = head(features, replace(made, foreground=foreground))
     if not logits.requires_grad:
-        subject.fail("expected logits with a gradient, got none; do not detach, and use no .data or NumPy")
+        subject.fail(
+            "expected logits with a gradient, got none; do not detach, and use no .data or NumPy"
+        )
     logits.log_softmax(dim=1)[:, 1].sum().backward()
     for name, given in (("features", features), ("prototypes", foreground)):
         if given.grad is None or not given.grad.isfinite().all() or not given.grad.any():
-            subject.fail(f"expected finite gradients that are not all zero for the {name}, got {_told(given.grad)}")
+            subject.fail(
+                f"expected finite gradients that are not all zero for the {name}, got {_told(given.grad)}"
+            )
 
 
 @check("head")
 def check_padding(subject: Subject) -> None:
     """Prototypes of weight 0 are padding and change nothing."""
-    head, made, features = subject.build().eval(), samples.prototypes(1, 2), samples.query_features()
+    head, made, features = (
+        subject.build().eval(),
+        samples.prototypes(1, 2),
+        samples.query_features(),
+    )
     extra = samples.random(1, 2, samples.CHANNELS, seed=9)
     padded = replace(
         made,
@@ -168,7 +208,9 @@ def check_padding(subject: Subject) -> None:
         except FssegError as error:
             raise NotApplicable(f"it takes one prototype only ({error})") from None
     if not same(logits, with_padding, TOLERANCE):
-        subject.fail("expected prototypes of weight 0 to change nothing, got other logits; mask them")
+        subject.fail(
+            "expected prototypes of weight 0 to change nothing, got other logits; mask them"
+        )
 
 
 def _ways_it_takes(subject: Subject) -> list[int]:

@@ -21,7 +21,9 @@ TOLERANCE = 1e-4
 def check_oracle_is_declared(subject: Subject) -> None:
     """`oracle` is true or false, and a policy that is no oracle works without a target."""
     if not isinstance(getattr(subject.component, "oracle", None), bool):
-        subject.fail("expected a class attribute `oracle = False` (or True if it needs the ground truth), got none")
+        subject.fail(
+            "expected a class attribute `oracle = False` (or True if it needs the ground truth), got none"
+        )
     policy = _ready(subject)
     if subject.component.oracle:
         policy(samples.evidence(), samples.target())
@@ -40,7 +42,11 @@ def check_a_prior_per_slice(subject: Subject) -> None:
     for ways in (1, 3):
         prior = _decide(subject, _ready(subject, ways), samples.evidence(ways), ways)
         allowed = [(samples.SLICES,), (samples.SLICES, ways)]
-        if tuple(prior.shape) not in allowed or not prior.is_floating_point() or not prior.isfinite().all():
+        if (
+            tuple(prior.shape) not in allowed
+            or not prior.is_floating_point()
+            or not prior.isfinite().all()
+        ):
             subject.fail(
                 f"expected finite log-odds of shape {allowed[0]} or {allowed[1]}, got {tuple(prior.shape)} {prior.dtype}"
             )
@@ -57,8 +63,12 @@ def check_order_of_slices(subject: Subject) -> None:
         features=evidence.features[order],
         query_location=evidence.query_location[order],
     )
-    if not same(decide(policy, evidence, target)[order], decide(policy, moved, target[order]), TOLERANCE):
-        subject.fail("expected slices in another order to have the same priors in that order, got others")
+    if not same(
+        decide(policy, evidence, target)[order], decide(policy, moved, target[order]), TOLERANCE
+    ):
+        subject.fail(
+            "expected slices in another order to have the same priors in that order, got others"
+        )
 
 
 @check("threshold")
@@ -66,8 +76,12 @@ def check_common_offset(subject: Subject) -> None:
     """A number added to the logits of all classes changes nothing: only differences of logits mean anything."""
     evidence, policy = samples.evidence(), _ready(subject)
     shifted = replace(evidence, logits=evidence.logits + 3)
-    if not same(decide(policy, evidence, samples.target()), decide(policy, shifted, samples.target()), 1e-3):
-        subject.fail("expected the same priors for logits that are all larger by 3, got others; use evidence.margin")
+    if not same(
+        decide(policy, evidence, samples.target()), decide(policy, shifted, samples.target()), 1e-3
+    ):
+        subject.fail(
+            "expected the same priors for logits that are all larger by 3, got others; use evidence.margin"
+        )
 
 
 @check("threshold")
@@ -79,9 +93,13 @@ def check_support_foreground(subject: Subject) -> None:
         masks = samples.disc((0.5, 0.5), radius)[None, None]
         prior = decide(policy, replace(evidence, support_masks=masks), samples.target())
         if not prior.isfinite().all():
-            subject.fail(f"expected finite priors for a support of {int(masks.sum())} pixels, got {prior.tolist()}")
+            subject.fail(
+                f"expected finite priors for a support of {int(masks.sum())} pixels, got {prior.tolist()}"
+            )
     if not same(before, decide(policy, evidence, samples.target())):
-        subject.fail("expected the same answer to the same evidence, got another after other supports; keep nothing")
+        subject.fail(
+            "expected the same answer to the same evidence, got another after other supports; keep nothing"
+        )
 
 
 @check("threshold")
@@ -95,7 +113,9 @@ def check_fit_comes_first(subject: Subject) -> None:
     except FssegError:
         fit(policy)
     except Exception as error:
-        subject.fail(f"expected an FssegError before it is fitted, got {type(error).__name__}: {error}")
+        subject.fail(
+            f"expected an FssegError before it is fitted, got {type(error).__name__}: {error}"
+        )
     if needs_fit(policy, evidence):
         subject.fail("expected an answer after fit, got none")
 

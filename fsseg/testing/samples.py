@@ -25,14 +25,19 @@ def masks(ways: int = 1, shots: int = 1, size: int = SIZE) -> Tensor:
     """way x shot x size x size: discs that do not overlap."""
     centres = [(0.3, 0.3), (0.7, 0.65), (0.25, 0.75)]
     return torch.stack(
-        [torch.stack([disc(centres[way], 0.18 + 0.02 * shot, size) for shot in range(shots)]) for way in range(ways)]
+        [
+            torch.stack([disc(centres[way], 0.18 + 0.02 * shot, size) for shot in range(shots)])
+            for way in range(ways)
+        ]
     )
 
 
 def support_features(ways: int = 1, shots: int = 1, seed: int = 0) -> Tensor:
     """way x shot x channel x h x w: two or three kinds of vectors by place, plus noise, the same for every way."""
     place = torch.linspace(-1, 1, CELLS)
-    pattern = torch.stack([place[:, None].expand(CELLS, CELLS), place[None, :].expand(CELLS, CELLS)])
+    pattern = torch.stack(
+        [place[:, None].expand(CELLS, CELLS), place[None, :].expand(CELLS, CELLS)]
+    )
     mixed = torch.einsum("cp,phw->chw", random(CHANNELS, 2, seed=7), pattern)
     noise = 0.3 * random(shots, CHANNELS, CELLS, CELLS, seed=seed)
     return (mixed + noise + 0.5).expand(ways, -1, -1, -1, -1).contiguous()
@@ -78,7 +83,9 @@ def volume(ways: int = 1, shots: int = 1) -> QueryVolume:
     body = 2 * disc((0.5, 0.5), 0.45).float()
     images = body + 0.1 * random(ways + SLICES, SIZE, SIZE, seed=8)
     support = Support(
-        images[:ways, None].expand(-1, shots, -1, -1).contiguous(), masks(ways, shots), torch.full((ways, shots), 0.5)
+        images[:ways, None].expand(-1, shots, -1, -1).contiguous(),
+        masks(ways, shots),
+        torch.full((ways, shots), 0.5),
     )
     query = Query(images[ways:], torch.linspace(0, 1, SLICES), (6.0, 1.5, 1.5))
     return QueryVolume(support, prototypes(ways), query, query_features())

@@ -20,14 +20,20 @@ def check_cases(subject: Subject) -> None:
     """Cases are different names, at least two; an unknown one is a DataError."""
     dataset = subject.build()
     cases = list(dataset.cases)
-    if len(cases) < 2 or len(set(cases)) != len(cases) or not all(isinstance(case, str) for case in cases):
+    if (
+        len(cases) < 2
+        or len(set(cases)) != len(cases)
+        or not all(isinstance(case, str) for case in cases)
+    ):
         subject.fail(f"expected at least two cases with names of their own, got {cases[:5]}")
     try:
         dataset.load("no such case")
     except DataError:
         return
     except Exception as error:
-        subject.fail(f"expected a DataError for a case that is not there, got {type(error).__name__}: {error}")
+        subject.fail(
+            f"expected a DataError for a case that is not there, got {type(error).__name__}: {error}"
+        )
     subject.fail("expected a DataError for a case that is not there, got a volume")
 
 
@@ -42,11 +48,15 @@ def check_facts(subject: Subject) -> None:
         or 0 in dataset.classes
         or not all(isinstance(name, str) for name in dataset.classes.values())
     ):
-        subject.fail(f"expected a name for each label value without the background 0, got {dataset.classes!r}")
+        subject.fail(
+            f"expected a name for each label value without the background 0, got {dataset.classes!r}"
+        )
     if not isinstance(dataset.folds, FoldScheme):
         subject.fail(f"expected folds to be a FoldScheme, got {dataset.folds!r}")
     if dataset.statistics not in ("volume", "training"):
-        subject.fail(f"expected statistics to be 'volume' or 'training', got {dataset.statistics!r}")
+        subject.fail(
+            f"expected statistics to be 'volume' or 'training', got {dataset.statistics!r}"
+        )
     least = dataset.supervoxel_min_size
     if least is not None and not (isinstance(least, int) and least > 0):
         subject.fail(f"expected supervoxel_min_size to be None or a positive number, got {least!r}")
@@ -61,21 +71,33 @@ def check_volumes(subject: Subject) -> None:
         _check_volume(subject, volume, case)
         if volume.labels is not None and not set(np.unique(volume.labels)) <= {0, *dataset.classes}:
             strange = sorted(set(np.unique(volume.labels).tolist()) - {0, *dataset.classes})
-            subject.fail(f"expected labels within 0 and {sorted(dataset.classes)}, got {strange} in {case}")
+            subject.fail(
+                f"expected labels within 0 and {sorted(dataset.classes)}, got {strange} in {case}"
+            )
 
 
 def _check_volume(subject: Subject, volume: Any, case: str) -> None:
     if not isinstance(volume, Volume) or volume.case != case:
-        subject.fail(f"expected the Volume of {case}, got {getattr(volume, 'case', type(volume).__name__)}")
+        subject.fail(
+            f"expected the Volume of {case}, got {getattr(volume, 'case', type(volume).__name__)}"
+        )
     image, labels = volume.image, volume.labels
-    if image.ndim != 3 or not np.issubdtype(image.dtype, np.floating) or not np.isfinite(image).all():
+    if (
+        image.ndim != 3
+        or not np.issubdtype(image.dtype, np.floating)
+        or not np.isfinite(image).all()
+    ):
         subject.fail(
             f"expected finite floating-point intensities of slice x height x width, got {image.dtype} {image.shape}"
         )
     if labels is not None and (labels.shape != image.shape or labels.dtype != np.uint8):
-        subject.fail(f"expected uint8 labels of shape {image.shape}, got {labels.dtype} {labels.shape}")
+        subject.fail(
+            f"expected uint8 labels of shape {image.shape}, got {labels.dtype} {labels.shape}"
+        )
     if len(volume.spacing) != 3 or not all(0 < mm < math.inf for mm in volume.spacing):
-        subject.fail(f"expected a positive spacing of slice, height and width in mm, got {volume.spacing}")
+        subject.fail(
+            f"expected a positive spacing of slice, height and width in mm, got {volume.spacing}"
+        )
 
 
 @check("dataset")
@@ -87,7 +109,9 @@ def check_deterministic(subject: Subject) -> None:
     image, labels = first.image.copy(), None if first.labels is None else first.labels.copy()
     dataset.load(other)
     again = dataset.load(case)
-    if not np.array_equal(image, again.image) or (labels is not None and not np.array_equal(labels, again.labels)):
+    if not np.array_equal(image, again.image) or (
+        labels is not None and not np.array_equal(labels, again.labels)
+    ):
         subject.fail(f"expected {case} to be the same each time it is loaded, got another scan")
 
 
@@ -98,7 +122,9 @@ def check_region_ids(subject: Subject) -> None:
     volume = dataset.load(dataset.cases[0])
     regions = subject.build()(volume, dataset)
     if regions.shape != volume.image.shape or regions.dtype != np.int32:
-        subject.fail(f"expected int32 of shape {volume.image.shape}, got {regions.dtype} {regions.shape}")
+        subject.fail(
+            f"expected int32 of shape {volume.image.shape}, got {regions.dtype} {regions.shape}"
+        )
     if regions.min() < 0 or len(np.unique(regions[regions > 0])) < 2:
         subject.fail(
             f"expected at least two regions with ids from 1, and 0 for what is never sampled, got {np.unique(regions)[:5]}"
@@ -111,7 +137,9 @@ def check_facts_of_metric(subject: Subject) -> None:
     metric = subject.build()
     low, high = metric.range
     if not (low < high and low <= metric.best <= high and isinstance(metric.symmetric, bool)):
-        subject.fail(f"expected best within range and symmetric true or false, got {metric.best}, {metric.range}")
+        subject.fail(
+            f"expected best within range and symmetric true or false, got {metric.best}, {metric.range}"
+        )
     if not isinstance(metric.unit, str):
         subject.fail(f"expected unit to be a string, perhaps empty, got {metric.unit!r}")
 
@@ -143,7 +171,9 @@ def check_symmetry(subject: Subject) -> None:
     for predicted, actual in _pairs():
         one, other = metric(predicted, actual, SPACING), metric(actual, predicted, SPACING)
         if metric.symmetric and not np.isclose(one, other, equal_nan=True):
-            subject.fail(f"expected the same with prediction and truth changed over, got {one} and {other}")
+            subject.fail(
+                f"expected the same with prediction and truth changed over, got {one} and {other}"
+            )
 
 
 @check("metric")
@@ -152,7 +182,9 @@ def check_nan_rule(subject: Subject) -> None:
     metric, (predicted, actual) = subject.build(), _pairs()[0]
     nothing = np.zeros_like(actual)
     if not math.isnan(metric(nothing, nothing, SPACING)):
-        subject.fail(f"expected NaN where the class is in neither, got {metric(nothing, nothing, SPACING)}")
+        subject.fail(
+            f"expected NaN where the class is in neither, got {metric(nothing, nothing, SPACING)}"
+        )
     if math.isnan(metric(predicted, actual, SPACING)):
         subject.fail("expected a number where the class is in both, got NaN")
 
@@ -161,7 +193,12 @@ def _pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     """Predictions and truths: overlapping, apart, one within the other, one empty, one voxel, everything."""
     first, second, small, far = (
         samples.disc(centre, radius).numpy()[None].repeat(4, axis=0)
-        for centre, radius in (((0.4, 0.4), 0.3), ((0.4, 0.5), 0.3), ((0.4, 0.4), 0.1), ((0.85, 0.85), 0.1))
+        for centre, radius in (
+            ((0.4, 0.4), 0.3),
+            ((0.4, 0.5), 0.3),
+            ((0.4, 0.4), 0.1),
+            ((0.85, 0.85), 0.1),
+        )
     )
     voxel, nothing, everything = np.zeros_like(first), np.zeros_like(first), np.ones_like(first)
     voxel[2, 10, 10] = True

@@ -36,22 +36,34 @@ def check_ways_in_another_order(subject: Subject) -> None:
     moved = replace(
         volume,
         support=replace(
-            support, images=support.images[order], masks=support.masks[order], location=support.location[order]
+            support,
+            images=support.images[order],
+            masks=support.masks[order],
+            location=support.location[order],
         ),
-        prototypes=replace(prototypes, foreground=prototypes.foreground[order], weights=prototypes.weights[order]),
+        prototypes=replace(
+            prototypes, foreground=prototypes.foreground[order], weights=prototypes.weights[order]
+        ),
     )
     expected = _refine(subject.build(), margins, volume)[:, order]
     if not same(expected, _refine(subject.build(), margins[:, order], moved), TOLERANCE):
-        subject.fail("expected ways in another order to have the same margins in that order, got others")
+        subject.fail(
+            "expected ways in another order to have the same margins in that order, got others"
+        )
 
 
 @check("refiner")
 def check_nothing_is_foreground(subject: Subject) -> None:
     """Where nothing is foreground it gives finite margins, and where everything is too."""
     volume = samples.volume()
-    for what, margins in (("nothing", -samples.margins().abs() - 1), ("everything", samples.margins().abs() + 1)):
+    for what, margins in (
+        ("nothing", -samples.margins().abs() - 1),
+        ("everything", samples.margins().abs() + 1),
+    ):
         if not _refine(subject.build(), margins, volume).isfinite().all():
-            subject.fail(f"expected finite margins where {what} is foreground, got some that are not")
+            subject.fail(
+                f"expected finite margins where {what} is foreground, got some that are not"
+            )
 
 
 @check("refiner")
@@ -61,11 +73,15 @@ def check_keeps_nothing_of_a_scan(subject: Subject) -> None:
     first = _refine(instance, margins, volume)
     _refine(instance, margins.flip(0) + 1, replace(volume, features=volume.features.flip(0)))
     if not same(first, _refine(instance, margins, volume)):
-        subject.fail("expected the same answer for the same scan, got another after a second scan; keep nothing")
+        subject.fail(
+            "expected the same answer for the same scan, got another after a second scan; keep nothing"
+        )
 
 
 def _first(volume: QueryVolume, count: int) -> QueryVolume:
-    return replace(volume, query=volume.query.part(slice(0, count)), features=volume.features[:count])
+    return replace(
+        volume, query=volume.query.part(slice(0, count)), features=volume.features[:count]
+    )
 
 
 def _refine(instance: Any, margins: Tensor, volume: QueryVolume) -> Tensor:

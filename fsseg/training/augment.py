@@ -99,7 +99,10 @@ def warp_grids(
     (xx, xy, x1), (yx, yy, y1) = inverses[..., None, None].movedim(0, 2).unbind()
     source_x, source_y = (x * xx).add_(y * xy).add_(x1), (x * yx).add_(y * yy).add_(y1)
     # Planes beside one another: to interleave them would take as long as to sample from them.
-    planes = [source_x.mul_(2).add_(1).div_(width).sub_(1), source_y.mul_(2).add_(1).div_(height).sub_(1)]
+    planes = [
+        source_x.mul_(2).add_(1).div_(width).sub_(1),
+        source_y.mul_(2).add_(1).div_(height).sub_(1),
+    ]
     return torch.stack(planes, dim=1).movedim(1, -1)
 
 
@@ -110,15 +113,21 @@ def warp_slice(
     fill: float | Float[Tensor, ""],
 ) -> tuple[Float[Tensor, "candidate height width"], Bool[Tensor, "candidate way height width"]]:
     """Image and masks on each grid, bilinear; what comes from outside the image is `fill` and background."""
-    stacked = torch.cat([(image - fill)[None], masks.to(image.dtype)]).expand(len(grids), -1, -1, -1)
-    warped = F.grid_sample(stacked, grids, mode="bilinear", padding_mode="zeros", align_corners=False)
+    stacked = torch.cat([(image - fill)[None], masks.to(image.dtype)]).expand(
+        len(grids), -1, -1, -1
+    )
+    warped = F.grid_sample(
+        stacked, grids, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return warped[:, 0] + fill, warped[:, 1:] > 0.5
 
 
 def _rotation(angle: float, centre: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = centre  # counter-clockwise as seen, because rows count downwards
-    return np.array([[cos, sin, (1 - cos) * x - sin * y], [-sin, cos, sin * x + (1 - cos) * y], [0, 0, 1]])
+    return np.array(
+        [[cos, sin, (1 - cos) * x - sin * y], [-sin, cos, sin * x + (1 - cos) * y], [0, 0, 1]]
+    )
 
 
 def _translation(x: float, y: float) -> Float[np.ndarray, "3 3"]:

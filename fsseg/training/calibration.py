@@ -80,28 +80,41 @@ def calibrate(
     batches = range(0, episodes, BATCH)
     for start in (progress or Silent()).track(batches, "calibration", len(batches)):
         numbers = range(start, min(start + BATCH, episodes))
-        draws = [sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes) for number in numbers]
+        draws = [
+            sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes)
+            for number in numbers
+        ]
         drawn = [sampler.make(draw, device) for draw in draws]
         observed = [
-            (group, _observe(group, *encoded)) for encoded in _encode_all(backbone, drawn) for group in groups.values()
+            (group, _observe(group, *encoded))
+            for encoded in _encode_all(backbone, drawn)
+            for group in groups.values()
         ]
-        for (group, _), (found, regressors) in zip(observed, _on_host([values for _, values in observed])):
+        for (group, _), (found, regressors) in zip(
+            observed, _on_host([values for _, values in observed])
+        ):
             samples.append(_sample(group[0].scoring, *found))
             for variant, of_variant in zip(group, regressors):
                 described[variant.name].append(of_variant)
     for variant in fitted:
         variant.segmenter.threshold.fit(described[variant.name], _ideal(samples, variant.scoring))
-    return Calibration(samples, {variant.name: variant.segmenter.threshold.state() for variant in fitted})
+    return Calibration(
+        samples, {variant.name: variant.segmenter.threshold.state() for variant in fitted}
+    )
 
 
 def _encode_all(
     backbone: nn.Module, episodes: list[Episode]
-) -> list[tuple[Episode, Float[Tensor, "way shot channel h w"], Float[Tensor, "query channel h w"]]]:
+) -> list[
+    tuple[Episode, Float[Tensor, "way shot channel h w"], Float[Tensor, "query channel h w"]]
+]:
     """Features of several episodes from as few passes as their sizes allow."""
     encoded = []
     for same in _runs_of_equal_size(episodes):
         images = [images for e in same for images in (e.support.slices, e.query.images)]
-        features = encode_in_parts(backbone, torch.cat(images)).split([len(part) for part in images])
+        features = encode_in_parts(backbone, torch.cat(images)).split(
+            [len(part) for part in images]
+        )
         for episode, support, query in zip(same, features[::2], features[1::2]):
             encoded.append((episode, episode.support.spread(support), query))
     return encoded
@@ -130,13 +143,23 @@ def _observe(
     """
     segmenter, support = group[0].segmenter, episode.support
     prototypes = segmenter.prototypes(support_features, support.masks, segmenter.head.sigma)
-    evidence = segmenter.score(support, prototypes, episode.query, query_features).evidence
+    evidence = segmenter.logits(support, prototypes, episode.query, query_features).evidence
     ways = torch.arange(1, evidence.logits.shape[1], device=episode.target.device)
     counts = (episode.target == ways[:, None, None]).sum(dim=(1, 2))
     together = ideal_prior(evidence.margin, counts.sum()[None])
     # One way by itself is all of them together.
-    alone = together if len(ways) == 1 else ideal_prior(evidence.logits[0, 1:] - evidence.logits[0, :1], counts)
-    numbers = [together, alone, evidence.support_size, evidence.query_location, evidence.support_location.mean()]
+    alone = (
+        together
+        if len(ways) == 1
+        else ideal_prior(evidence.logits[0, 1:] - evidence.logits[0, :1], counts)
+    )
+    numbers = [
+        together,
+        alone,
+        evidence.support_size,
+        evidence.query_location,
+        evidence.support_location.mean(),
+    ]
     return numbers, [variant.segmenter.threshold.describe(evidence)[0] for variant in group]
 
 
@@ -148,7 +171,9 @@ def _on_host(
     # Doubles hold every float and every count that may be among them.
     joined = torch.cat([tensor.flatten().double() for tensor in tensors]).cpu()
     parts = joined.split([tensor.numel() for tensor in tensors])
-    arrays = iter([part.to(like.dtype).view(like.shape).numpy() for part, like in zip(parts, tensors)])
+    arrays = iter(
+        [part.to(like.dtype).view(like.shape).numpy() for part, like in zip(parts, tensors)]
+    )
     return [tuple([next(arrays) for _ in tensors] for tensors in lists) for lists in observed]
 
 
@@ -161,7 +186,12 @@ def _sample(
     support_location: Float[np.ndarray, ""],
 ) -> CalibrationSample:
     return CalibrationSample(
-        scoring, prior.item(), way_priors.tolist(), sizes.tolist(), location.item(), support_location.item()
+        scoring,
+        prior.item(),
+        way_priors.tolist(),
+        sizes.tolist(),
+        location.item(),
+        support_location.item(),
     )
 
 
@@ -169,5 +199,6 @@ def _ideal(samples: list[CalibrationSample], scoring: str) -> IdealPriors:
     """The ideal priors for one kind of scoring."""
     chosen = [sample for sample in samples if sample.scoring == scoring]
     return IdealPriors(
-        np.array([sample.prior for sample in chosen]), [np.array(sample.way_priors) for sample in chosen]
+        np.array([sample.prior for sample in chosen]),
+        [np.array(sample.way_priors) for sample in chosen],
     )

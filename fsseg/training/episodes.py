@@ -87,7 +87,9 @@ class Ingredients:
 
     def to(self, device: torch.device) -> "Ingredients":
         """The same on another device; the host does not wait for it."""
-        return Ingredients(**{field.name: send(getattr(self, field.name), device) for field in fields(self)})
+        return Ingredients(
+            **{field.name: send(getattr(self, field.name), device) for field in fields(self)}
+        )
 
     def copy_(self, other: "Ingredients") -> None:
         """Takes the values of others, in place."""
@@ -132,7 +134,9 @@ class Composed:
 def compose(parts: Ingredients, elastic: float, elastic_sigma: float) -> Composed:
     """Augments the two slices; of the warps the first that leaves something of the masks counts."""
     masks = parts.supervoxels[:, None] == parts.regions[:, None, None]
-    images = _put(parts.images, parts.changed, change_gamma(_pick(parts.images, parts.changed), parts.gamma))
+    images = _put(
+        parts.images, parts.changed, change_gamma(_pick(parts.images, parts.changed), parts.gamma)
+    )
     image, marked = _pick(images, parts.warped), _pick(masks, parts.warped)
     grids = warp_grids(elastic_field(parts.noise, elastic, elastic_sigma), parts.inverses)
     warped_images, warped_masks = warp_slice(image, marked, grids, parts.fill)
@@ -140,7 +144,9 @@ def compose(parts: Ingredients, elastic: float, elastic_sigma: float) -> Compose
     first, moved = leaves.int().argmax(), leaves.any()
     images = _put(images, parts.warped, torch.where(moved, _pick(warped_images, first), image))
     masks = _put(masks, parts.warped, torch.where(moved, _pick(warped_masks, first), marked))
-    return Composed(images, masks & _large_enough(masks[0], parts.least)[:, None, None], parts.location, moved)
+    return Composed(
+        images, masks & _large_enough(masks[0], parts.least)[:, None, None], parts.location, moved
+    )
 
 
 def _pick(values: Tensor, place: Int[Tensor, ""]) -> Tensor:
@@ -153,7 +159,9 @@ def _put(values: Tensor, place: Int[Tensor, ""], value: Tensor) -> Tensor:
     return values.index_copy(0, place[None], value[None])
 
 
-def _large_enough(masks: Bool[Tensor, "way height width"], least: Int[Tensor, ""]) -> Bool[Tensor, "way"]:
+def _large_enough(
+    masks: Bool[Tensor, "way height width"], least: Int[Tensor, ""]
+) -> Bool[Tensor, "way"]:
     """The ways that the support shows well; at least the largest, so that an episode always has one."""
     sizes = masks.sum(dim=(1, 2))
     return (sizes >= least) | (torch.arange(len(sizes), device=sizes.device) == sizes.argmax())
@@ -179,7 +187,9 @@ class EpisodeSampler:
         self.scans = [scan for scan in scans if scan.table.can_be_sampled(*self._least(scan))]
         if not self.scans:
             least = sorted({self._least(scan)[0] for scan in scans})
-            hidden = ", or episodes.setting to 1, which hides no slices" if options.setting == 2 else ""
+            hidden = (
+                ", or episodes.setting to 1, which hides no slices" if options.setting == 2 else ""
+            )
             raise DataError(
                 f"episodes: none of the {len(scans)} training scans has a supervoxel with {' or '.join(map(str, least))} "
                 f"pixels in a slice and a neighbour to pair it with, expected one; set episodes.min_pixels below {least[0]} "
@@ -213,12 +223,15 @@ class EpisodeSampler:
     def resident(self, device: torch.device) -> "EpisodeSampler":
         """A sampler of the same scans that lie on the device, if it has room for them; else itself."""
         size = sum(
-            array.numel() * array.element_size() for scan in self.scans for array in (scan.images, scan.supervoxels)
+            array.numel() * array.element_size()
+            for scan in self.scans
+            for array in (scan.images, scan.supervoxels)
         )
         if not has_room(size, device):
             return self
         scans = [
-            replace(scan, images=scan.images.to(device), supervoxels=scan.supervoxels.to(device)) for scan in self.scans
+            replace(scan, images=scan.images.to(device), supervoxels=scan.supervoxels.to(device))
+            for scan in self.scans
         ]
         return EpisodeSampler(scans, self.options)
 
@@ -233,7 +246,9 @@ class EpisodeSampler:
         """Augments; see `fsseg.training.episodes.compose`."""
         return compose(parts, self.options.elastic, self.options.elastic_sigma)
 
-    def ingredients(self, draw: Draw, ways: int | None = None, candidates: int = ATTEMPTS) -> Ingredients:
+    def ingredients(
+        self, draw: Draw, ways: int | None = None, candidates: int = ATTEMPTS
+    ) -> Ingredients:
         """What the episode with these parameters is made of.
 
         Args:
@@ -248,7 +263,9 @@ class EpisodeSampler:
         return Ingredients(
             images=torch.stack([scan.images[i] for i in picked]),
             supervoxels=torch.stack([scan.supervoxels[i] for i in picked]),
-            regions=torch.tensor(ids + [NO_REGION] * ((ways or len(ids)) - len(ids)), dtype=scan.supervoxels.dtype),
+            regions=torch.tensor(
+                ids + [NO_REGION] * ((ways or len(ids)) - len(ids)), dtype=scan.supervoxels.dtype
+            ),
             gamma=torch.tensor(draw.gamma, dtype=torch.float32),
             changed=torch.tensor(int(draw.gamma_on_query)),
             warped=torch.tensor(int(draw.warp_on_query)),
@@ -304,4 +321,6 @@ class EpisodeSampler:
         tried = min(candidates, QUERY_ATTEMPTS if draw.warp_on_query else ATTEMPTS)
         affines = [first, *(one() for _ in range(tried - 1))]
         inverses = [np.linalg.inv(affine_matrix(affine, size))[:2] for affine in affines]
-        return noise_seed, torch.from_numpy(np.stack(inverses + inverses[-1:] * (candidates - tried))).float()
+        return noise_seed, torch.from_numpy(
+            np.stack(inverses + inverses[-1:] * (candidates - tried))
+        ).float()

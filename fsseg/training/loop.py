@@ -15,13 +15,26 @@ from fsseg.interfaces import PrototypeExtractor
 from fsseg.model.ops import ideal_prior, resize
 from fsseg.model.segmenter import encode
 from fsseg.recipe.tables import SpeedTable, TrainingTable
-from fsseg.system.devices import Recorded, gains_from_bfloat16, is_accelerator, join_stream, new_stream, on_stream
+from fsseg.system.devices import (
+    Recorded,
+    gains_from_bfloat16,
+    is_accelerator,
+    join_stream,
+    new_stream,
+    on_stream,
+)
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.random import Generators, preserved
 from fsseg.system.signals import Stopped, saving_first
 from fsseg.training.episodes import EpisodeSampler, Ingredients
-from fsseg.training.losses import alignment_loss, exchange_loss, log_probabilities, t_loss, weighted_nll
-from fsseg.types import Episode, Score, margin
+from fsseg.training.losses import (
+    alignment_loss,
+    exchange_loss,
+    log_probabilities,
+    t_loss,
+    weighted_nll,
+)
+from fsseg.types import Episode, ScoreScale, margin
 
 TRAINING_STREAM, CALIBRATION_STREAM = 1, 2
 """Which stream of random numbers a stage draws its episodes from."""
@@ -76,7 +89,9 @@ def choose_speed(
     if precision == "auto":
         precision = "bfloat16" if gains_from_bfloat16(device, backbone) else "float32"
     can_capture = getattr(prototypes, "fixed_shape", False) and sampler.slice_size is not None
-    wants = asked.capture == "on" or (asked.capture == "auto" and asked.fused and is_accelerator(device))
+    wants = asked.capture == "on" or (
+        asked.capture == "auto" and asked.fused and is_accelerator(device)
+    )
     return Speed(precision, can_capture and wants, asked.channels_last, asked.fused)
 
 
@@ -149,13 +164,26 @@ class Training:
         self.options, self.step = options, 0
         self.speed = choose_speed(speed or SpeedTable(), device, backbone, prototypes, sampler)
         self.backbone, self.head, self._prototypes = backbone, head, prototypes
-        self._sampler, self._seed, self._mode, self.device = sampler.resident(device), seed, mode, device
-        backbone.to(memory_format=torch.channels_last if self.speed.channels_last else torch.contiguous_format)
+        self._sampler, self._seed, self._mode, self.device = (
+            sampler.resident(device),
+            seed,
+            mode,
+            device,
+        )
+        backbone.to(
+            memory_format=torch.channels_last
+            if self.speed.channels_last
+            else torch.contiguous_format
+        )
         backbone.train()
         head.train()
-        self._parameters = [p for module in (backbone, head) for p in module.parameters() if p.requires_grad]
+        self._parameters = [
+            p for module in (backbone, head) for p in module.parameters() if p.requires_grad
+        ]
         # A recording reads the rate from where it lies; a CPU takes the number itself, with all its digits.
-        self._rate = torch.tensor(options.learning_rate, device=device) if is_accelerator(device) else None
+        self._rate = (
+            torch.tensor(options.learning_rate, device=device) if is_accelerator(device) else None
+        )
         self._optimiser = torch.optim.SGD(
             self._parameters,
             lr=options.learning_rate if self._rate is None else self._rate,
@@ -176,12 +204,18 @@ class Training:
     def advance(self) -> None:
         """Does the next step; components draw from where this training stood last, whatever was done in between."""
         self._generators.take_over(self.device)
-        rate = self.options.learning_rate * self.options.decay ** (self.step // self.options.decay_every)
-        draw = self._sampler.draw(episode_rng(self._seed, TRAINING_STREAM, self.step), self.options.classes)
+        rate = self.options.learning_rate * self.options.decay ** (
+            self.step // self.options.decay_every
+        )
+        draw = self._sampler.draw(
+            episode_rng(self._seed, TRAINING_STREAM, self.step), self.options.classes
+        )
         with on_stream(self._stream):
             self._set_rate(rate)
             if self.speed.capture:
-                self._place(self._sampler.ingredients(draw, ways=self.options.classes).to(self.device))
+                self._place(
+                    self._sampler.ingredients(draw, ways=self.options.classes).to(self.device)
+                )
                 self._recorded()
             else:
                 self._update(self._sampler.make(draw, self.device))
@@ -202,9 +236,13 @@ class Training:
     def snapshot(self) -> Snapshot:
         """All of its state; the host waits for the device."""
         join_stream(self._stream)
-        if self._tell is not None:  # of all records so far: those that are read for the snapshot are not told later
+        if (
+            self._tell is not None
+        ):  # of all records so far: those that are read for the snapshot are not told later
             self._tell_of(self.log.new_records())
-        tensors = {f"{part}.{name}": value for part, state in self._states for name, value in state.items()}
+        tensors = {
+            f"{part}.{name}": value for part, state in self._states for name, value in state.items()
+        }
         for number, parameter in enumerate(self._parameters):
             for name, value in self._optimiser.state[parameter].items():
                 if value is not None:
@@ -214,23 +252,32 @@ class Training:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Takes over a state; raises ValueError, before anything is changed, for one of another training."""
-        wanted = {f"{part}.{name}": value for part, state in self._states for name, value in state.items()}
+        wanted = {
+            f"{part}.{name}": value for part, state in self._states for name, value in state.items()
+        }
         for number, parameter in enumerate(self._parameters):
             wanted[f"optimiser.{number}.momentum_buffer"] = parameter
         for name, value in snapshot.tensors.items():
             if name != "log.pending" and (name not in wanted or value.shape != wanted[name].shape):
                 raise ValueError(f"{name} is not what this training has")
-        if any(name not in snapshot.tensors for name in wanted if not name.startswith("optimiser.")):
+        if any(
+            name not in snapshot.tensors for name in wanted if not name.startswith("optimiser.")
+        ):
             raise ValueError("a part is missing")
         try:
-            generators, records = Generators.loads(snapshot.values["generators"]), snapshot.values["log"]
+            generators, records = (
+                Generators.loads(snapshot.values["generators"]),
+                snapshot.values["log"],
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"its plain values are others: {error!r}") from None
         for name, value in snapshot.tensors.items():
             if name.startswith("optimiser."):
                 _, number, key = name.split(".")
                 parameter = self._parameters[int(number)]
-                self._optimiser.state[parameter][key] = torch.empty_like(parameter).detach().copy_(value)
+                self._optimiser.state[parameter][key] = (
+                    torch.empty_like(parameter).detach().copy_(value)
+                )
             elif name != "log.pending":
                 wanted[name].copy_(value)
         self._generators, self.step = generators, snapshot.step
@@ -269,7 +316,13 @@ class Training:
 
     def _update(self, episode: Episode) -> None:
         losses = episode_losses(
-            self.backbone, self._prototypes, self.head, episode, self.options, self._mode, self.speed.precision
+            self.backbone,
+            self._prototypes,
+            self.head,
+            episode,
+            self.options,
+            self._mode,
+            self.speed.precision,
         )
         losses.total(self.options).backward()
         nn.utils.clip_grad_value_(self._parameters, self.options.gradient_clip)
@@ -296,7 +349,17 @@ def train(
     Returns:
         The log: mean losses of every 25 steps, the learning rate and the score threshold.
     """
-    training = Training(backbone, prototypes, head, sampler, options, seed=seed, mode=mode, device=device, speed=speed)
+    training = Training(
+        backbone,
+        prototypes,
+        head,
+        sampler,
+        options,
+        seed=seed,
+        mode=mode,
+        device=device,
+        speed=speed,
+    )
     train_together([training], progress)
     return training.log.records()
 
@@ -316,13 +379,17 @@ def train_together(trainings: list[Training], progress: Progress | None = None) 
                     training.advance()
             _save(trainings, now=asked.number is not None)
             if asked.number is not None:
-                done = ", ".join(f"{training.step} of {training.options.steps}" for training in trainings)
+                done = ", ".join(
+                    f"{training.step} of {training.options.steps}" for training in trainings
+                )
                 raise Stopped(asked.number, f"after training step {done}")
     for training in trainings:
         training.finish()
     problems = {training.problem for training in trainings} - {None}
     for problem in problems:
-        progress.note(f"training: its steps could not be recorded and ran plain, which is slower ({problem})")
+        progress.note(
+            f"training: its steps could not be recorded and ran plain, which is slower ({problem})"
+        )
     return trainings
 
 
@@ -346,19 +413,27 @@ def episode_losses(
     support, query = episode.support, episode.query
     slices = support.slices
     # Weights are used once in a step, so there is nothing to gain from keeping their copies of lower precision.
-    with torch.autocast(slices.device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
+    with torch.autocast(
+        slices.device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+    ):
         # One batch: batch normalisation takes its statistics over support and query together, as published.
         features = encode(backbone, torch.cat([slices, query.images])).float()
     support_features, query_features = features[: len(slices)], features[len(slices) :]
-    logits = head(query_features, prototypes(support.spread(support_features), support.masks, head.sigma))
+    logits = head(
+        query_features, prototypes(support.spread(support_features), support.masks, head.sigma)
+    )
     size = tuple(query.images.shape[-2:])
     both_sides = getattr(prototypes, "background", False)
-    align = partial(exchange_loss, prototypes, head) if both_sides else partial(alignment_loss, head)
+    align = (
+        partial(exchange_loss, prototypes, head) if both_sides else partial(alignment_loss, head)
+    )
     score = head.score
     if score is not None:
         update_averages(score, logits, episode.target, options.average_rate)
     return Losses(
-        query=weighted_nll(log_probabilities(logits, size, mode), episode.target, options.background_weight),
+        query=weighted_nll(
+            log_probabilities(logits, size, mode), episode.target, options.background_weight
+        ),
         alignment=align(logits, query_features, support_features, support, mode)
         if options.alignment
         else logits.new_zeros(()),
@@ -368,7 +443,7 @@ def episode_losses(
 
 @torch.no_grad()
 def update_averages(
-    score: Score,
+    score: ScoreScale,
     logits: Float[Tensor, "query class h w"],
     target: Int[Tensor, "query height width"],
     rate: float,
@@ -391,7 +466,9 @@ class TrainingLog:
         self._rows: list[tuple[int, float, Tensor]] = []
         self._read: list[dict[str, Any]] = []
 
-    def add(self, step: int, losses: Float[Tensor, "3"], score: Score | None, rate: float) -> None:
+    def add(
+        self, step: int, losses: Float[Tensor, "3"], score: ScoreScale | None, rate: float
+    ) -> None:
         """Adds a step; every 25th makes a record."""
         self._pending.append(losses.clone())
         if (step + 1) % LOG_EVERY:
@@ -399,7 +476,9 @@ class TrainingLog:
         values = torch.stack(self._pending).mean(dim=0)
         self._pending.clear()
         if score is not None:
-            values = torch.cat([values, torch.stack([score.threshold.detach(), score.average_distance])])
+            values = torch.cat(
+                [values, torch.stack([score.threshold.detach(), score.average_distance])]
+            )
         self._rows.append((step + 1, rate, values))
 
     def new_records(self, behind: int = 0) -> list[dict[str, Any]]:
@@ -419,7 +498,9 @@ class TrainingLog:
         """The losses since the last record, for a snapshot."""
         return {"log.pending": torch.stack(self._pending)} if self._pending else {}
 
-    def restore(self, records: list[dict[str, Any]], tensors: dict[str, Tensor], device: torch.device) -> None:
+    def restore(
+        self, records: list[dict[str, Any]], tensors: dict[str, Tensor], device: torch.device
+    ) -> None:
         """Takes over the records and pending losses of a snapshot."""
         self._read, self._rows = list(records), []
         self._pending = list(tensors["log.pending"].to(device)) if "log.pending" in tensors else []

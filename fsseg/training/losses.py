@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fsseg.interfaces import Head, PrototypeExtractor
 from fsseg.model.ops import resize
-from fsseg.types import Prototypes, Score, Support, margin
+from fsseg.types import Prototypes, ScoreScale, Support, margin
 
 LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
 """Probabilities are clamped to [eps, 1 - eps] before the logarithm in the reference mode, as published."""
@@ -43,10 +43,12 @@ def predicted_masks(logits: Float[Tensor, "query class h w"]) -> Float[Tensor, "
     winner = logits[:, 1:].argmax(dim=1)
     foreground = margin(logits) > 0
     ways = torch.arange(logits.shape[1] - 1, device=logits.device)
-    return ((winner[:, None] == ways[:, None, None]) & foreground[:, None]).to(logits.dtype).detach()
+    return (
+        ((winner[:, None] == ways[:, None, None]) & foreground[:, None]).to(logits.dtype).detach()
+    )
 
 
-def t_loss(score: Score) -> Float[Tensor, ""]:
+def t_loss(score: ScoreScale) -> Float[Tensor, ""]:
     """ADNet's T loss, T_S / alpha: it keeps the threshold low (Hansen et al., 2022)."""
     return score.threshold / score.alpha
 
@@ -70,10 +72,14 @@ def alignment_loss(
     area = predicted.sum(dim=(0, 2, 3))
     prototype = (sums / (area[:, None] + 1e-5))[:, None]
     found = area > 0  # stays on the device: asking the host would stop it in every step
-    support_logits = head(support_features, Prototypes(prototype, found[:, None].to(prototype.dtype)))
+    support_logits = head(
+        support_features, Prototypes(prototype, found[:, None].to(prototype.dtype))
+    )
     target = replace(support, masks=support.masks & found[:, None, None, None]).target
     size = tuple(support.masks.shape[-2:])
-    loss = weighted_nll(log_probabilities(support_logits, size, mode), target, background_weight=1.0)
+    loss = weighted_nll(
+        log_probabilities(support_logits, size, mode), target, background_weight=1.0
+    )
     return torch.where(found.any(), loss, torch.zeros_like(loss))
 
 

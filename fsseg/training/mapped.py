@@ -43,7 +43,9 @@ def _mapped_scan(case: str, folder: Path) -> TrainingScan:
         table = np.load(folder / "table.npy", allow_pickle=False)
     if images.shape != supervoxels.shape or table.shape[1] != 1 + len(images):
         raise ValueError(f"{folder}: arrays of different scans")
-    return TrainingScan(case, images, supervoxels, RegionTable(table[:, 0], table[:, 1:]), float(about["fill"]))
+    return TrainingScan(
+        case, images, supervoxels, RegionTable(table[:, 0], table[:, 1:]), float(about["fill"])
+    )
 
 
 def map_array(path: Path) -> Tensor:
@@ -60,4 +62,8 @@ def map_array(path: Path) -> Tensor:
     if in_columns or size - start != dtype.itemsize * int(np.prod(shape)):
         raise ValueError(f"{path}: has {size} bytes, or its first axis runs fastest")
     plain = torch.from_numpy(np.empty(0, dtype)).dtype
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)[start:].view(plain).view(shape)
+    return (
+        torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)[start:]
+        .view(plain)
+        .view(shape)
+    )

@@ -49,4 +49,6 @@ def training_scan(
     images = torch.from_numpy(scaling.apply(volume.image))
     if hidden is not None:
         regions = np.where(hidden[:, None, None], np.int32(0), regions)
-    return TrainingScan(volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean()))
+    return TrainingScan(
+        volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean())
+    )

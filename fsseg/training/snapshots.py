@@ -60,10 +60,14 @@ class Snapshots:
             try:
                 training.restore(read_snapshot(file))
             except ValueError as error:
-                self._progress.note(f"{file}: damaged ({error}), going on from what was saved before it")
+                self._progress.note(
+                    f"{file}: damaged ({error}), going on from what was saved before it"
+                )
                 continue
             self.resumed = training.step
-            self._progress.note(f"training: goes on from step {training.step} of {training.options.steps}")
+            self._progress.note(
+                f"training: goes on from step {training.step} of {training.options.steps}"
+            )
             return
 
     def clear(self) -> None:

@@ -23,7 +23,9 @@ EPISODES = 40
 
 @pytest.fixture(scope="module")
 def table(request):
-    return print_at_end(request, "calibration                                               fsseg  bare network")
+    return print_at_end(
+        request, "calibration                                               fsseg  bare network"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def test_episodes(benchmark, table, sampler, name, count):
     handle = backbone.register_forward_hook(lambda _, inputs, __: passed.append(len(inputs[0])))
     ours()
     handle.remove()
-    assert sum(passed) == 2 * EPISODES and len(passed) < EPISODES  # each once, as many at a time as fit the memory
+    assert (
+        sum(passed) == 2 * EPISODES and len(passed) < EPISODES
+    )  # each once, as many at a time as fit the memory
     ours_s, bare_s = in_turns(ours, bare, rounds=1)
     table.add(f"{name}, {count} rows", ours_s, bare_s, "bare", inverse=True)
     benchmark.pedantic(ours, rounds=1)

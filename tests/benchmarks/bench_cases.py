@@ -60,7 +60,8 @@ print(json.dumps(told))
 @pytest.fixture(scope="module")
 def table(request):
     return print_at_end(
-        request, "cases   first start        later start        all in memory      episode     added memory"
+        request,
+        "cases   first start        later start        all in memory      episode     added memory",
     )
 
 
@@ -68,7 +69,9 @@ def link_all(root, times):
     for number in range(1, 11):
         for more in range(1, times):
             for kind in ("image", "label"):
-                os.symlink(root / f"{kind}_{number}.nii.gz", root / f"{kind}_{100 * more + number}.nii.gz")
+                os.symlink(
+                    root / f"{kind}_{number}.nii.gz", root / f"{kind}_{100 * more + number}.nii.gz"
+                )
 
 
 @pytest.mark.parametrize("times", [1, 100])
@@ -82,11 +85,15 @@ def test_cases(benchmark, table, tmp_path, times):
         # A shell in between: a process starts with the peak of the one that it was split off from.
         command = ["sh", "-c", '"$0" "$@"; exit $?', *command]
         environment = os.environ | {"FSSEG_CACHE": str(tmp_path / "cache")}
-        printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        printed = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment
+        ).stdout
         return json.loads(printed)
 
     cold, warm, plain = start("cold"), start("warm"), start("plain")
-    assert warm["reads"] == 0 and cold["reads"] <= 40  # threads may read links of one file at the same time
+    assert (
+        warm["reads"] == 0 and cold["reads"] <= 40
+    )  # threads may read links of one file at the same time
     assert warm["sums"] == cold["sums"] == plain["sums"]
     table.rows.append(
         f"{10 * times:5}  {told(cold['start']):>9} ({cold['reads']:4} read) {told(warm['start']):>9} (none read) "

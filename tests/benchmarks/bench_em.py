@@ -17,7 +17,9 @@ PIXELS, CHANNELS, COUNT = 20_000, 256, 5
 @pytest.fixture(scope="module")
 def table(request):
     torch.set_num_threads(1)
-    return print_at_end(request, "EM-GMM (one thread)                                       fsseg   published")
+    return print_at_end(
+        request, "EM-GMM (one thread)                                       fsseg   published"
+    )
 
 
 def published_em(pixels, means, weights, sigma, iterations=100, tolerance=1e-3):
@@ -46,13 +48,17 @@ def published_em(pixels, means, weights, sigma, iterations=100, tolerance=1e-3):
 
 def smooth_features(shots=1):
     generator = torch.Generator().manual_seed(0)
-    smooth = F.interpolate(torch.randn(shots, CHANNELS, 6, 6, generator=generator), size=(32, 32), mode="bilinear")
+    smooth = F.interpolate(
+        torch.randn(shots, CHANNELS, 6, 6, generator=generator), size=(32, 32), mode="bilinear"
+    )
     return smooth + 0.3 * torch.randn(smooth.shape, generator=generator)
 
 
 def test_vectors_at_hand(benchmark, table):
     """20,000 unit vectors of 256 channels, five prototypes."""
-    fine = F.interpolate(smooth_features(), size=(160, 160), mode="bilinear")[0].flatten(1).T[:PIXELS]
+    fine = (
+        F.interpolate(smooth_features(), size=(160, 160), mode="bilinear")[0].flatten(1).T[:PIXELS]
+    )
     pixels = F.normalize(fine, dim=1).contiguous()
     extractor = EmGmm(count=COUNT)
     ours = lambda: extractor.fit(Pixels.of(pixels), SIGMA)  # noqa: E731

@@ -25,7 +25,9 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 @pytest.fixture(scope="module")
 def table(request):
-    return print_at_end(request, "peak memory of evaluating a scan of 256 x 256 x slices, the paper's network, CPU")
+    return print_at_end(
+        request, "peak memory of evaluating a scan of 256 x 256 x slices, the paper's network, CPU"
+    )
 
 
 @pytest.mark.parametrize(("slices", "count"), [(37, 1), (37, 9), (148, 9)])
@@ -33,8 +35,11 @@ def test_a_scan(benchmark, table, slices, count):
     """At most 2 GB for a usual scan, which is no matter of time and so asserted."""
     command = [sys.executable, "-c", CHILD, str(slices), str(count)]
     done = benchmark.pedantic(
-        lambda: subprocess.run(command, capture_output=True, text=True, check=True, cwd="tests"), rounds=1
+        lambda: subprocess.run(command, capture_output=True, text=True, check=True, cwd="tests"),
+        rounds=1,
     )
     before, peak = map(float, done.stdout.split())
-    table.rows.append(f"{slices:4} slices, 4 organs x {count} rows: {peak:6.0f} MiB, {before:.0f} before it began")
+    table.rows.append(
+        f"{slices:4} slices, 4 organs x {count} rows: {peak:6.0f} MiB, {before:.0f} before it began"
+    )
     assert slices > 37 or peak < 2000 * 1000**2 / 2**20

@@ -13,7 +13,9 @@ from fsseg.model.ops import ideal_prior
 @pytest.fixture(scope="module")
 def table(request):
     torch.set_num_threads(1)
-    return print_at_end(request, "ideal prior (one thread)                                  fsseg  torch.sort")
+    return print_at_end(
+        request, "ideal prior (one thread)                                  fsseg  torch.sort"
+    )
 
 
 @pytest.mark.parametrize("slices", [1, 37])

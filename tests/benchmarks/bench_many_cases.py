@@ -86,7 +86,11 @@ def test_memory_does_not_grow_with_the_cases(benchmark, table, tmp_path):
         make_scans(folder / "scans", cases)
         recipe = write_recipe(folder, folder / "scans", steps=1000)
         first = start(recipe, folder)
-        later = benchmark.pedantic(start, (recipe, folder), rounds=1) if cases == 1000 else start(recipe, folder)
+        later = (
+            benchmark.pedantic(start, (recipe, folder), rounds=1)
+            if cases == 1000
+            else start(recipe, folder)
+        )
         kept = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
         held[cases], begun[cases] = later["held"], later["start_work"]
         a_case = (first["start_work"] - later["start_work"]) / cases

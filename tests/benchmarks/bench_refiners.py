@@ -23,7 +23,9 @@ CHAINS = {
 
 @pytest.fixture(scope="module")
 def table(request):
-    return print_at_end(request, "refiners, evaluating a fold                          with them       without")
+    return print_at_end(
+        request, "refiners, evaluating a fold                          with them       without"
+    )
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -35,7 +37,9 @@ def test_a_fold_with(benchmark, table, name):
     def evaluated(refiners):
         segmenter = Segmenter(backbone, EmGmm(count=5), head, linear, refiners=refiners).eval()
         variants = [Variant("LinEst", segmenter, "5")]
-        return lambda: list(evaluate(backbone, variants, assigned, made, fold.FOLD, seed=0, device=device))
+        return lambda: list(
+            evaluate(backbone, variants, assigned, made, fold.FOLD, seed=0, device=device)
+        )
 
     refined, plain = evaluated(CHAINS[name]), evaluated([])
     assert len(refined()) == len(plain()) == 2 * 4

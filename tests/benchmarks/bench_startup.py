@@ -20,7 +20,9 @@ WARM = {name: value for name, value in os.environ.items() if name != "PYTHONDONT
 
 @pytest.fixture(scope="module")
 def table(request):
-    return print_at_end(request, "start of the shell                                        fsseg  bare Python")
+    return print_at_end(
+        request, "start of the shell                                        fsseg  bare Python"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["run", "--help"]])
@@ -28,8 +30,12 @@ def test_a_command(benchmark, table, arguments):
     command = [sys.executable, "-c", CODE.format(arguments)]
     ours = lambda: subprocess.run(command, check=True, capture_output=True, env=WARM)  # noqa: E731
     bare = lambda: subprocess.run([sys.executable, "-c", "pass"], check=True, env=WARM)  # noqa: E731
-    table.add(" ".join(["fsseg", *arguments]), *in_turns(ours, bare, rounds=9), "bare", inverse=True)
-    told = subprocess.run([sys.executable, "-X", "importtime", *command[1:]], capture_output=True, text=True).stderr
+    table.add(
+        " ".join(["fsseg", *arguments]), *in_turns(ours, bare, rounds=9), "bare", inverse=True
+    )
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", *command[1:]], capture_output=True, text=True
+    ).stderr
     assert "fsseg.cli.main" in told and "| torch" not in told.replace("  ", "")
     benchmark.pedantic(ours, rounds=3)
 
@@ -40,6 +46,11 @@ def test_a_list_with_fifty_plugins(benchmark, table, tmp_path):
     command = [sys.executable, "-c", CODE.format(["list"])]
     ours = lambda: subprocess.run(command, check=True, capture_output=True, env=environment)  # noqa: E731
     alone = lambda: subprocess.run(command, check=True, capture_output=True, env=WARM)  # noqa: E731
-    table.add("fsseg list, 50 plugins more", *in_turns(ours, alone, rounds=9), "without them", inverse=True)
+    table.add(
+        "fsseg list, 50 plugins more",
+        *in_turns(ours, alone, rounds=9),
+        "without them",
+        inverse=True,
+    )
     assert ours().stdout.decode().count("fsseg-dummy-") == 50
     benchmark.pedantic(ours, rounds=3)

@@ -52,9 +52,14 @@ class Table:
         write = terminalreporter.write_line
         write(f"{'':24}{'product':>10}{'plain':>10}{'ratio':>8}{'peak, MiB (of the call)':>26}")
         for name, row in self.rows.items():
-            product, plain = row.get("product", np.nan), row.get("plain", np.nan)  # either may have been left out
+            product, plain = (
+                row.get("product", np.nan),
+                row.get("plain", np.nan),
+            )  # either may have been left out
             times = f"{product:9.2f}s{plain:9.2f}s{plain / product:7.1f}x"
-            peak = f"{row['peak']:.0f} (+{row['peak'] - row['before']:.0f})" if "peak" in row else ""
+            peak = (
+                f"{row['peak']:.0f} (+{row['peak'] - row['before']:.0f})" if "peak" in row else ""
+            )
             write(f"{name:24}{times}{peak:>26}")
 
 
@@ -79,11 +84,15 @@ def test_supervoxels(benchmark, prepared, measured, side):
     name, image, options, results = prepared
     benchmark.group = name
     rounds = ROUNDS[side, len(image)]
-    results[side] = benchmark.pedantic(SIDES[side], (image,), options, rounds=rounds, warmup_rounds=side == "product")
+    results[side] = benchmark.pedantic(
+        SIDES[side], (image,), options, rounds=rounds, warmup_rounds=side == "product"
+    )
     row = measured.setdefault(name, {})
     row[side] = benchmark.stats.stats.median
     if len(results) == len(SIDES):
-        benchmark.extra_info["times as long as the product"] = round(row["plain"] / row["product"], 1)
+        benchmark.extra_info["times as long as the product"] = round(
+            row["plain"] / row["product"], 1
+        )
         np.testing.assert_array_equal(results["plain"], results["product"])
 
 

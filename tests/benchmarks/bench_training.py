@@ -17,10 +17,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def table(request):
-    return print_at_end(request, "a training step                                           fsseg  bare network")
+    return print_at_end(
+        request, "a training step                                           fsseg  bare network"
+    )
 
 
-@pytest.mark.parametrize(("name", "precision"), [(name, "float32") for name in fold.NETWORKS] + [(PAPERS, "bfloat16")])
+@pytest.mark.parametrize(
+    ("name", "precision"), [(name, "float32") for name in fold.NETWORKS] + [(PAPERS, "bfloat16")]
+)
 def test_on_a_cpu(benchmark, table, name, precision):
     speed = SpeedTable(precision=precision)
     ours, bare = in_seconds(name, CPU, speed, rounds=5 if name == PAPERS else 25)

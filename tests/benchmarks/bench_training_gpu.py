@@ -14,12 +14,16 @@ from benchmarks.trained_step import PAPERS, in_seconds, repeated, training
 from fsseg.recipe.tables import SpeedTable
 from fsseg.system.devices import PLAIN_RUNS, pick_device
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch finds no GPU on this machine"
+)
 
 
 @pytest.fixture(scope="module")
 def table(request):
-    return print_at_end(request, "a training step on a GPU                                  fsseg  bare network")
+    return print_at_end(
+        request, "a training step on a GPU                                  fsseg  bare network"
+    )
 
 
 @pytest.mark.parametrize("name", fold.NETWORKS)

@@ -12,7 +12,9 @@ from benchmarks.trained_step import PAPERS, repeated, training
 from fsseg.recipe.tables import SpeedTable
 from fsseg.system.devices import PLAIN_RUNS, pick_device
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="torch finds no GPU on this machine"
+)
 STEPS = 50
 
 
@@ -35,5 +37,7 @@ def test_several(benchmark, table, together):
 
     several = repeated(all_together, STEPS, device)
     several_s, alone_s = in_turns(several, repeated(trainings[0].advance, STEPS, device), rounds=5)
-    table.rows.append(f"{together} at a time: {together * alone_s / several_s:.2f} x the steps per second of one alone")
+    table.rows.append(
+        f"{together} at a time: {together * alone_s / several_s:.2f} x the steps per second of one alone"
+    )
     benchmark.pedantic(several, rounds=1)

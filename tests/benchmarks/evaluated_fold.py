@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from fsseg import AdNet, AvgEst, CeT, EmGmm, LinEst, Map, Ocp, Segmenter, Tpm
+from fsseg import AdNet, AvgEst, CeT, EmGmm, LinEst, MaskedAverage, Ocp, Segmenter, Tpm
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.folds import Fold
 from fsseg.data.intensity import measure
@@ -36,9 +36,16 @@ def scans(slices):
         volume = dataset.load(case)
         scan = evaluation_scan(volume, volume, measure("zscore", [volume.image]))
         middle = len(scan.images) // 2
-        at = [(middle + offset) % len(scan.images) for offset in range(-(slices // 2), slices - slices // 2)]
+        at = [
+            (middle + offset) % len(scan.images)
+            for offset in range(-(slices // 2), slices - slices // 2)
+        ]
         made[case] = replace(
-            scan, images=scan.images[at], location=scan.location[at], labels=scan.labels[at], truth=scan.truth[at]
+            scan,
+            images=scan.images[at],
+            location=scan.location[at],
+            labels=scan.labels[at],
+            truth=scan.truth[at],
         )
     return made
 
@@ -48,12 +55,14 @@ def rows(backbone, count=9):
     average, linear = AvgEst(), LinEst()
     average.load_state({"prior": 0.05})
     linear.load_state({"coefficients": [-1.0, 20.0, -3.0]})
-    made = [Variant("ADNet", Segmenter(backbone, Map(), AdNet(), CeT()).eval(), "adnet")]
-    for kind, prototypes in (("1", Map()), ("5", EmGmm(count=5))):
+    made = [Variant("ADNet", Segmenter(backbone, MaskedAverage(), AdNet(), CeT()).eval(), "adnet")]
+    for kind, prototypes in (("1", MaskedAverage()), ("5", EmGmm(count=5))):
         head = Tpm()
         for threshold in (CeT(), average, linear, Ocp()):
             name = f"TPM {kind} {type(threshold).__name__}"
-            made.append(Variant(name, Segmenter(backbone, prototypes, head, threshold).eval(), kind))
+            made.append(
+                Variant(name, Segmenter(backbone, prototypes, head, threshold).eval(), kind)
+            )
     return made[:count]
 
 

@@ -19,10 +19,26 @@ STEPS = np.array(
 )  # fmt: skip
 
 VOLUMES = {
-    "continuous, 36 slices": {"shape": (36, 256, 256), "spacing": (7.7, 1.25, 1.25), "min_size": 5000},
-    "integers, 36 slices": {"shape": (36, 256, 256), "spacing": (7.7, 1.25, 1.25), "min_size": 5000},
-    "continuous, 96 slices": {"shape": (96, 256, 256), "spacing": (3.0, 1.25, 1.25), "min_size": 2000},
-    "integers, 96 slices": {"shape": (96, 256, 256), "spacing": (3.0, 1.25, 1.25), "min_size": 2000},
+    "continuous, 36 slices": {
+        "shape": (36, 256, 256),
+        "spacing": (7.7, 1.25, 1.25),
+        "min_size": 5000,
+    },
+    "integers, 36 slices": {
+        "shape": (36, 256, 256),
+        "spacing": (7.7, 1.25, 1.25),
+        "min_size": 5000,
+    },
+    "continuous, 96 slices": {
+        "shape": (96, 256, 256),
+        "spacing": (3.0, 1.25, 1.25),
+        "min_size": 2000,
+    },
+    "integers, 96 slices": {
+        "shape": (96, 256, 256),
+        "spacing": (3.0, 1.25, 1.25),
+        "min_size": 2000,
+    },
 }
 
 
@@ -32,7 +48,9 @@ def volume(name: str, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     values = np.zeros(shape)
     for extent, contrast in [(35.0, 200.0), (10.0, 90.0)]:  # mm, grey values
-        smooth = ndimage.gaussian_filter(rng.normal(size=shape), [extent / through_plane, extent / 1.25, extent / 1.25])
+        smooth = ndimage.gaussian_filter(
+            rng.normal(size=shape), [extent / through_plane, extent / 1.25, extent / 1.25]
+        )
         values += contrast * smooth / smooth.std()
     values += 24 * rng.normal(size=shape)
     values = 915 * (values - values.min()) / (values.max() - values.min())
@@ -58,7 +76,9 @@ def _squared_weights(spacing):
 
 def _all_edges(image, weights):
     slices, height, width = image.shape
-    count = sum((slices - abs(z)) * (height - abs(y)) * (width - abs(x)) for z, y, x in STEPS.tolist())
+    count = sum(
+        (slices - abs(z)) * (height - abs(y)) * (width - abs(x)) for z, y, x in STEPS.tolist()
+    )
     costs, ends = np.empty(max(count, 0)), np.empty((max(count, 0), 2), dtype=np.int32)
     _fill(image, weights, STEPS, costs, ends)
     return costs, ends

@@ -19,9 +19,15 @@ class Table:
         for row in self.rows:
             terminalreporter.write_line(f"  {row}")
 
-    def add(self, what: str, ours: float, baseline: float, name: str, *, inverse: bool = False) -> None:
+    def add(
+        self, what: str, ours: float, baseline: float, name: str, *, inverse: bool = False
+    ) -> None:
         """A row: our time, the baseline's, and how many times as long the slower (or ours, if inverse) takes."""
-        ratio = f"{ours / baseline:.3f} x the baseline" if inverse else f"{baseline / ours:.1f} x as fast"
+        ratio = (
+            f"{ours / baseline:.3f} x the baseline"
+            if inverse
+            else f"{baseline / ours:.1f} x as fast"
+        )
         self.rows.append(f"{what:46}{told(ours):>12}{told(baseline):>12} ({name}){ratio:>24}")
 
 

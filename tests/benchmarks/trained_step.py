@@ -5,7 +5,7 @@ from benchmarks import evaluated_fold as fold
 from benchmarks.table import in_turns
 
 from fsseg.model.heads import Tpm
-from fsseg.model.prototypes import Map
+from fsseg.model.prototypes import MaskedAverage
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
 from fsseg.runs.estimate import bare_step, made_up_scan
 from fsseg.system.devices import PLAIN_RUNS, finish_work
@@ -20,7 +20,17 @@ def training(name, device, speed, seed=0):
     backbone, head = fold.NETWORKS[name].build("backbone").to(device), Tpm().to(device)
     sampler = EpisodeSampler([made_up_scan((256, 256))], EpisodeTable())
     options = TrainingTable(steps=10_000)
-    return Training(backbone, Map(), head, sampler, options, seed=seed, mode="default", device=device, speed=speed)
+    return Training(
+        backbone,
+        MaskedAverage(),
+        head,
+        sampler,
+        options,
+        seed=seed,
+        mode="default",
+        device=device,
+        speed=speed,
+    )
 
 
 def in_seconds(name, device, speed, rounds, steps=1):

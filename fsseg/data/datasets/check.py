@@ -95,7 +95,11 @@ class Checked:
             row: dict[str, Any] = {"class": name, "cases": len(shown)}
             if shown:
                 row |= {"slices": float(np.median([case.slices[name] for case in shown]))}
-                row |= {"ml": float(np.median(volumes)), "ml_min": min(volumes), "ml_max": max(volumes)}
+                row |= {
+                    "ml": float(np.median(volumes)),
+                    "ml_min": min(volumes),
+                    "ml_max": max(volumes),
+                }
             rows.append(row)
         return rows
 
@@ -109,7 +113,9 @@ def check_folder(folder: Path, progress: Progress | None = None) -> Checked:
         try:
             described = NiftiFolder(root=table["root"]).described
         except DataError as error:  # nothing else can be read without it
-            return Checked(Path(table["root"]).name, {}, findings=[_problem(line) for line in _lines(error)])
+            return Checked(
+                Path(table["root"]).name, {}, findings=[_problem(line) for line in _lines(error)]
+            )
     return _Checkup(Path(table["root"]), described, progress or Silent()).result
 
 
@@ -122,7 +128,12 @@ class _Checkup:
         images, labels = (self._files(pattern) for pattern in (described.image, described.label))
         self.add("problem", unpaired(root, described, images, labels))
         if not images:
-            self.add("problem", [f"{root}: found no image, expected files named {described.image}; check the folder"])
+            self.add(
+                "problem",
+                [
+                    f"{root}: found no image, expected files named {described.image}; check the folder"
+                ],
+            )
         both = [case for case in images if case in labels]
         for case in progress.track(both, "checking", len(both)):
             self._check_case(case, images[case], labels[case])
@@ -159,13 +170,17 @@ class _Checkup:
         self.add("problem", problems)
         self.add("warning", list(_header_warnings(image)))
         if not problems:
-            checked = _summarise(make_volume(case, image, labels, self.described), image, self.described)
+            checked = _summarise(
+                make_volume(case, image, labels, self.described), image, self.described
+            )
             self.result.cases.append(checked)
             absent = [name for name, count in checked.voxels.items() if not count]
             if absent:
                 self.add(
                     "warning",
-                    [f"{label_path}: shows no {', no '.join(absent)}; its Dice is undefined or 0, as predicted"],
+                    [
+                        f"{label_path}: shows no {', no '.join(absent)}; its Dice is undefined or 0, as predicted"
+                    ],
                 )
 
     def _check_folds(self, scheme: FoldScheme, cases: list[str]) -> None:
@@ -178,7 +193,11 @@ class _Checkup:
                 self.add("problem", [f"{self.root}: {error}"])
                 return
             support = by_case.get(fold.support)
-            lacking = [] if support is None else [name for name, count in support.voxels.items() if not count]
+            lacking = (
+                []
+                if support is None
+                else [name for name, count in support.voxels.items() if not count]
+            )
             if lacking:
                 self.add(
                     "problem",
@@ -208,7 +227,10 @@ class _Checkup:
 
 
 def _summarise(volume: Volume, image: ScanFile, described: Description) -> CheckedCase:
-    counts = {name: (volume.labels == number).sum(axis=(1, 2)) for name, number in described.numbers.items()}
+    counts = {
+        name: (volume.labels == number).sum(axis=(1, 2))
+        for name, number in described.numbers.items()
+    }
     labelled = np.flatnonzero(volume.labels.any(axis=(1, 2)))
     middle = int(labelled[len(labelled) // 2]) if len(labelled) else len(volume.image) // 2
     return CheckedCase(
@@ -219,14 +241,18 @@ def _summarise(volume: Volume, image: ScanFile, described: Description) -> Check
         content=hashlib.sha256(np.ascontiguousarray(volume.image).data).hexdigest(),
         voxels={name: int(count.sum()) for name, count in counts.items()},
         slices={name: int((count > 0).sum()) for name, count in counts.items()},
-        snapshot=Snapshot(volume.image[middle].copy(), volume.labels[middle].copy(), volume.spacing[1:]),
+        snapshot=Snapshot(
+            volume.image[middle].copy(), volume.labels[middle].copy(), volume.spacing[1:]
+        ),
     )
 
 
 def _header_warnings(image: ScanFile) -> Iterator[str]:
     by_affine = nibabel.affines.voxel_sizes(image.affine)
     if not np.allclose(by_affine, image.voxel_sizes, rtol=0.01):
-        told = [" x ".join(f"{size:.3g}" for size in sizes) for sizes in (image.voxel_sizes, by_affine)]
+        told = [
+            " x ".join(f"{size:.3g}" for size in sizes) for sizes in (image.voxel_sizes, by_affine)
+        ]
         yield f"{image.path}: its header says voxels of {told[0]} mm and its affine {told[1]} mm; the header's are used"
 
 

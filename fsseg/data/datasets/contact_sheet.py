@@ -24,7 +24,9 @@ def write_contact_sheet(checked: Checked, path: Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
     except ImportError:
-        raise FssegError("the contact sheet needs matplotlib; install fsseg[prepare], or pass --no-sheet") from None
+        raise FssegError(
+            "the contact sheet needs matplotlib; install fsseg[prepare], or pass --no-sheet"
+        ) from None
     shown = checked.cases[:MOST_SCANS]
     columns = max(1, math.ceil(math.sqrt(1.4 * len(shown))))
     rows = max(1, math.ceil(len(shown) / columns))
@@ -36,9 +38,16 @@ def write_contact_sheet(checked: Checked, path: Path) -> None:
         ax.axis("off")
         if place < len(shown):
             _draw(ax, shown[place], colours)
-    handles = [Line2D([], [], color=colours[number], label=name) for name, number in checked.classes.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
-    figure.suptitle(f"{checked.name}: middle labelled slices of {len(shown)} of {len(checked.cases)} scans")
+    handles = [
+        Line2D([], [], color=colours[number], label=name)
+        for name, number in checked.classes.items()
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False
+    )
+    figure.suptitle(
+        f"{checked.name}: middle labelled slices of {len(shown)} of {len(checked.cases)} scans"
+    )
     with replacing(path) as unfinished:
         figure.savefig(unfinished, format="png")
 
@@ -47,7 +56,11 @@ def _draw(ax: Any, checked: CheckedCase, colours: dict[int, str]) -> None:
     snapshot = checked.snapshot
     low, high = np.percentile(snapshot.image, [1, 99.5])
     ax.imshow(
-        snapshot.image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=snapshot.pixel[0] / snapshot.pixel[1]
+        snapshot.image,
+        cmap="gray",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        aspect=snapshot.pixel[0] / snapshot.pixel[1],
     )
     for number, colour in colours.items():
         if (snapshot.labels == number).any():

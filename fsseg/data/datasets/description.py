@@ -33,13 +33,19 @@ class IntensityTable(BaseModel):
     """What is done to stored intensities before anything else, and where intensity rules take their statistics from."""
 
     model_config = ConfigDict(extra="forbid")
-    window: Range | None = Field(None, description="clip to these values, for example [-125, 275] in CT")
-    percentiles: Range | None = Field(None, description="clip to these percentiles of the volume, as [0, 99.5] in MR")
+    window: Range | None = Field(
+        None, description="clip to these values, for example [-125, 275] in CT"
+    )
+    percentiles: Range | None = Field(
+        None, description="clip to these percentiles of the volume, as [0, 99.5] in MR"
+    )
     statistics: Literal["volume", "training"] = Field(
         "volume", description="scale each volume by itself, or all by the fold's training scans"
     )
 
-    def clip(self, image: Num[np.ndarray, "slice height width"]) -> Float[np.ndarray, "slice height width"]:
+    def clip(
+        self, image: Num[np.ndarray, "slice height width"]
+    ) -> Float[np.ndarray, "slice height width"]:
         """The image within the window or the percentiles."""
         if self.window is not None:
             image = np.clip(image, *self.window)
@@ -54,18 +60,28 @@ class Description(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str = Field("nifti", min_length=1, description="what tables call the dataset")
     modality: str = Field("", description="MR, CT or other: for people")
-    image: str = Field("image_{case}.nii.gz", description="the images' path, {case} stands for the id")
+    image: str = Field(
+        "image_{case}.nii.gz", description="the images' path, {case} stands for the id"
+    )
     label: str = Field("label_{case}.nii.gz", description="the labels' path, likewise")
     folds: Literal[tuple(FOLD_SCHEMES)] | list[list[str]] | None = Field(
         None,
         description="a scheme, or the cases of each fold with the support last; otherwise up to five disjoint folds",
     )
-    axis: Axis = Field("auto", description="the files' axis along which slices are counted; auto: most anisotropic")
-    orientation: Orientation = Field("canonical", description="canonical turns all scans alike, file leaves them")
-    supervoxel_min_size: int | None = Field(
-        None, gt=0, description="voxels of a supervoxel at least; otherwise it follows from the size of the scan"
+    axis: Axis = Field(
+        "auto", description="the files' axis along which slices are counted; auto: most anisotropic"
     )
-    other_labels: Literal["error", "background"] = Field("error", description="what label values without a name are")
+    orientation: Orientation = Field(
+        "canonical", description="canonical turns all scans alike, file leaves them"
+    )
+    supervoxel_min_size: int | None = Field(
+        None,
+        gt=0,
+        description="voxels of a supervoxel at least; otherwise it follows from the size of the scan",
+    )
+    other_labels: Literal["error", "background"] = Field(
+        "error", description="what label values without a name are"
+    )
     intensity: IntensityTable = IntensityTable()
     classes: dict[str, LabelValue | Annotated[list[LabelValue], Field(min_length=1)]] = Field(
         min_length=1, description="name = value, or name = [values] for a class of several"
@@ -80,21 +96,30 @@ class Description(BaseModel):
     @property
     def class_values(self) -> dict[str, list[int]]:
         """The label values of each class, in order of the first of them."""
-        listed = {name: value if isinstance(value, list) else [value] for name, value in self.classes.items()}
+        listed = {
+            name: value if isinstance(value, list) else [value]
+            for name, value in self.classes.items()
+        }
         return dict(sorted(listed.items(), key=lambda item: item[1][0]))
 
     @property
     def numbers(self) -> dict[str, int]:
         """The number of each class in fsseg: its first label value, or its rank where values exceed 255."""
         first = {name: values[0] for name, values in self.class_values.items()}
-        return first if max(first.values()) <= 255 else {name: rank for rank, name in enumerate(first, start=1)}
+        return (
+            first
+            if max(first.values()) <= 255
+            else {name: rank for rank, name in enumerate(first, start=1)}
+        )
 
 
 def read_description(folder: Path) -> Description:
     """The `dataset.toml` of a folder; raises DataError listing everything that is wrong with it."""
     path = folder / FILE_NAME
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; expected a dataset's folder, give it with --data DIR")
+        raise DataError(
+            f"{folder}: there is no such folder; expected a dataset's folder, give it with --data DIR"
+        )
     if not path.is_file():
         raise DataError(f"{path}: is missing; write it with the classes, for example\n{EXAMPLE}")
     try:
@@ -103,7 +128,9 @@ def read_description(folder: Path) -> Description:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid TOML: {error}; correct the file") from None
     except ValidationError as error:
-        raise DataError("\n".join(f"{path}: {key}: {text}" for key, text in explain(error, _valid_keys))) from None
+        raise DataError(
+            "\n".join(f"{path}: {key}: {text}" for key, text in explain(error, _valid_keys))
+        ) from None
     problems = list(_problems(described))
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for problem in problems))

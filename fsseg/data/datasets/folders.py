@@ -10,7 +10,13 @@ from jaxtyping import Int32
 from pydantic import Field
 
 from fsseg.data.cache import content_key
-from fsseg.data.datasets.description import FILE_NAME, Description, IntensityTable, Range, read_description
+from fsseg.data.datasets.description import (
+    FILE_NAME,
+    Description,
+    IntensityTable,
+    Range,
+    read_description,
+)
 from fsseg.data.datasets.nifti import load_volume, read_nifti
 from fsseg.data.datasets.patterns import find_files
 from fsseg.data.folds import FoldScheme
@@ -21,7 +27,9 @@ from fsseg.errors import DataError
 Root = Annotated[str | None, Field(description="the dataset's folder; on the shell, --data")]
 Statistics = Annotated[
     Literal["volume", "training"],
-    Field(description="scale each volume by itself, or all by the mean and spread of the fold's training scans"),
+    Field(
+        description="scale each volume by itself, or all by the mean and spread of the fold's training scans"
+    ),
 ]
 
 CHAOS_T2 = Description(
@@ -72,7 +80,9 @@ class ScanFolder:
     def __init__(self, root: Path, described: Description) -> None:
         self.root, self.described = root, described
         if not root.is_dir():
-            raise DataError(f"{root}: there is no such folder; expected a dataset's folder, give it with --data DIR")
+            raise DataError(
+                f"{root}: there is no such folder; expected a dataset's folder, give it with --data DIR"
+            )
         self.name = described.name
         self.classes = {number: name for name, number in described.numbers.items()}
         self.supervoxel_min_size = described.supervoxel_min_size
@@ -109,7 +119,9 @@ class ScanFolder:
     def _files(self, case: str) -> list[Path]:
         paths = [files.get(case) for files in (self.images, self.labels)]
         if None in paths:
-            raise DataError(f"{self.root}: there is no case {case!r}; the cases are {', '.join(self.cases)}")
+            raise DataError(
+                f"{self.root}: there is no case {case!r}; the cases are {', '.join(self.cases)}"
+            )
         return paths
 
     @cached_property
@@ -199,7 +211,9 @@ class NiftiFolder(ScanFolder):
         supervoxel_min_size: Annotated[int | None, Field(gt=0, description="likewise")] = None,
         window: Annotated[Range | None, Field(description="likewise, of [intensity]")] = None,
         percentiles: Annotated[Range | None, Field(description="likewise, of [intensity]")] = None,
-        statistics: Annotated[Literal["volume", "training"] | None, Field(description="likewise")] = None,
+        statistics: Annotated[
+            Literal["volume", "training"] | None, Field(description="likewise")
+        ] = None,
     ) -> None:
         folder = _folder(root, "nifti")
         described = read_description(folder)
@@ -209,7 +223,9 @@ class NiftiFolder(ScanFolder):
         super().__init__(folder, described.model_copy(update={**_given(own), "intensity": changed}))
 
 
-def unpaired(root: Path, described: Description, images: dict[str, Path], labels: dict[str, Path]) -> list[str]:
+def unpaired(
+    root: Path, described: Description, images: dict[str, Path], labels: dict[str, Path]
+) -> list[str]:
     """A sentence each for images without labels and labels without images."""
     problems = []
     for have, lack, of in [(images, labels, "image"), (labels, images, "label")]:
@@ -238,7 +254,9 @@ def find_dataset(folder: str | Path) -> dict[str, Any]:
             return {"name": name, "root": str(folder)}
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; expected a dataset's folder")
-    published = ", ".join((Path(described.image).parts[0] + "/") for described in PUBLISHED.values())
+    published = ", ".join(
+        (Path(described.image).parts[0] + "/") for described in PUBLISHED.values()
+    )
     raise DataError(
         f"{folder}: is no dataset, expected a {FILE_NAME} or one of {published} in it; write {FILE_NAME} "
         "(see `fsseg list dataset/nifti`), or make a dataset of raw scans with `fsseg prepare`"

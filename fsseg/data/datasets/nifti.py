@@ -62,7 +62,9 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
     except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again") from None
+        raise DataError(
+            f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again"
+        ) from None
     if voxels.dtype.fields is not None or np.iscomplexobj(voxels):
         raise DataError(
             f"{path}: has colours (RGB) or complex numbers, expected one number per voxel; convert it to grey values or labels"
@@ -72,7 +74,9 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
     voxels = one_channel(path, voxels.astype(voxels.dtype.newbyteorder("="), copy=False), channel)
     affine = np.asarray(file.affine, dtype=np.float64)
     check_affine(path, affine)
-    return ScanFile(path, voxels, affine, tuple(float(size) for size in file.header.get_zooms()[:3]))
+    return ScanFile(
+        path, voxels, affine, tuple(float(size) for size in file.header.get_zooms()[:3])
+    )
 
 
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
@@ -120,7 +124,9 @@ def label_problems(labels: ScanFile, described: Description) -> Iterator[str]:
         strange = [value for value in strange if value != round(value)]
     if strange:
         named = ", ".join(f"{value} {name}" for value, name in known.items())
-        values = ", ".join(f"{value:g}" for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        values = ", ".join(f"{value:g}" for value in strange[:5]) + (
+            ", ..." if len(strange) > 5 else ""
+        )
         yield (
             f"{labels.path}: has labels {values}, expected 0 and {named}; name the classes in the dataset's description "
             '(or set other_labels = "background" there), or correct the file'
@@ -150,16 +156,24 @@ def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
 
 def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
     """The scan, slices first, clipped and with the classes' numbers for labels."""
-    grid = find_grid(image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation)
+    grid = find_grid(
+        image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation
+    )
     spacing = tuple(image.voxel_sizes[axis] for axis in grid.axes)
     voxels = described.intensity.clip(grid.from_file(image.voxels))
-    return Volume(case, voxels, grid.from_file(_number_classes(labels.voxels, described)), spacing, grid)
+    return Volume(
+        case, voxels, grid.from_file(_number_classes(labels.voxels, described)), spacing, grid
+    )
 
 
 def load_volume(case: str, image_path: Path, label_path: Path, described: Description) -> Volume:
     """The scan of a case; raises DataError listing everything that is wrong with its files."""
     image, labels = read_nifti(image_path), read_nifti(label_path)
-    problems = [*image_problems(image), *label_problems(labels, described), *pair_problems(image, labels)]
+    problems = [
+        *image_problems(image),
+        *label_problems(labels, described),
+        *pair_problems(image, labels),
+    ]
     if problems:
         raise DataError("\n".join(problems))
     return make_volume(case, image, labels, described)

@@ -25,7 +25,9 @@ def match_files(root: Path, pattern: str) -> tuple[dict[str, Path], list[str]]:
     wanted, found, problems = re.compile(_expression(pattern)), dict[str, Path](), []
     for path in sorted(root.glob(_as_glob(pattern))):
         match = wanted.fullmatch(path.relative_to(root).as_posix())
-        if match is None or not path.is_file() or path.name.startswith("._"):  # the latter come from macOS
+        if (
+            match is None or not path.is_file() or path.name.startswith("._")
+        ):  # the latter come from macOS
             continue
         first = found.setdefault(match["case"], path)
         if first != path:

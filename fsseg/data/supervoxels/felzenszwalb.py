@@ -19,7 +19,14 @@ from jaxtyping import Bool, Float64, Int32
 from pydantic import Field
 from scipy import ndimage
 
-from fsseg.data.supervoxels.kernels import collect, merge_similar, merge_small, number_regions, settle, sort
+from fsseg.data.supervoxels.kernels import (
+    collect,
+    merge_similar,
+    merge_small,
+    number_regions,
+    settle,
+    sort,
+)
 from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
@@ -55,9 +62,15 @@ class Felzenszwalb:
         self,
         *,
         min_size: Annotated[
-            int | None, Field(gt=0, description="voxels of a region at least; the dataset's own number when omitted")
+            int | None,
+            Field(
+                gt=0,
+                description="voxels of a region at least; the dataset's own number when omitted",
+            ),
         ] = None,
-        scale: Annotated[float, Field(gt=0, description="larger values give larger regions in the first phase")] = 1.0,
+        scale: Annotated[
+            float, Field(gt=0, description="larger values give larger regions in the first phase")
+        ] = 1.0,
         sigma: Annotated[float, Field(ge=0, description="Gaussian smoothing beforehand, mm")] = 0.0,
     ) -> None:
         self.min_size, self.scale, self.sigma = min_size, scale, sigma
@@ -109,11 +122,15 @@ def scaled_image(volume: Volume) -> Float64[np.ndarray, "slice height width"]:
     values = volume.image.astype(np.float64)
     low, high = values.min(), values.max()
     if low == high:
-        raise DataError(f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case")
+        raise DataError(
+            f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case"
+        )
     return 255 * (values - low) / (high - low)
 
 
-def body_mask(image: Float64[np.ndarray, "slice height width"]) -> Bool[np.ndarray, "slice height width"]:
+def body_mask(
+    image: Float64[np.ndarray, "slice height width"],
+) -> Bool[np.ndarray, "slice height width"]:
     """The body in each slice: what is not air, its largest 8-connected part, holes filled. Image from 0 to 255."""
     return np.stack([_largest_part(slice_ > BODY_THRESHOLD) for slice_ in image])
 
@@ -149,7 +166,9 @@ class _Graph:
     each voxel whether its region may still grow, as of the last call of `settle`; at first, all may.
     """
 
-    def __init__(self, image: Float64[np.ndarray, "slice height width"], weights: Float64[np.ndarray, "13"]) -> None:
+    def __init__(
+        self, image: Float64[np.ndarray, "slice height width"], weights: Float64[np.ndarray, "13"]
+    ) -> None:
         self.image, self.weights = image, weights
         self.parent = np.arange(image.size, dtype=np.int32)
         self.size = np.ones(image.size, dtype=np.int32)
@@ -159,12 +178,16 @@ class _Graph:
         """Brings `parent` and `small` up to date; returns the number of voxels in regions below `min_size`."""
         return settle(self.parent, self.size, min_size, self.small)
 
-    def edges(self, low: float, high: float) -> tuple[Float64[np.ndarray, "edge"], Int32[np.ndarray, "edge 2"]]:
+    def edges(
+        self, low: float, high: float
+    ) -> tuple[Float64[np.ndarray, "edge"], Int32[np.ndarray, "edge 2"]]:
         """Cost and both regions' roots of the edges with low <= cost < high that could still merge, in order."""
         root, small = self.parent.reshape(self.image.shape), self.small.reshape(self.image.shape)
         band = _least_square(low), _least_square(high)
         room = int(ROOM * self.image.size)
-        costs, ends, numbers = collect(self.image, self.weights, DIRECTIONS, root, small, *band, room)
+        costs, ends, numbers = collect(
+            self.image, self.weights, DIRECTIONS, root, small, *band, room
+        )
         # Positive floats are in the order of their bits; both ends of an edge move as one word.
         keys, pairs = sort(costs.view(np.uint64), ends.view(np.uint64).ravel(), numbers)
         return keys.view(np.float64), pairs.view(np.int32).reshape(-1, 2)

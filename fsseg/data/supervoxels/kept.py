@@ -13,7 +13,11 @@ from fsseg.interfaces import Dataset, Supervoxels
 
 
 def cached_supervoxels(
-    volume: Volume, method: Supervoxels, dataset: Dataset, identity: str, min_size: int | None = None
+    volume: Volume,
+    method: Supervoxels,
+    dataset: Dataset,
+    identity: str,
+    min_size: int | None = None,
 ) -> Int32[np.ndarray, "slice height width"]:
     """The supervoxels of a scan, computed once (those that a dataset comes with are read each time).
 
@@ -26,6 +30,8 @@ def cached_supervoxels(
     """
     if isinstance(method, Stored):
         return method(volume, dataset)
-    key = content_key(identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image)
+    key = content_key(
+        identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image
+    )
     compute: Callable[[], np.ndarray] = lambda: method(volume, dataset)  # noqa: E731
     return cached("supervoxels", key, compute)

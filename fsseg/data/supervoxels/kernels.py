@@ -66,12 +66,17 @@ def collect(image, weights, directions, root, small, low, high, room):
     count = 0
     for z in range(slices):
         for y in range(height):
-            costs, ends, numbers = with_room(costs, ends, numbers, count, directions.shape[0] * width)
+            costs, ends, numbers = with_room(
+                costs, ends, numbers, count, directions.shape[0] * width
+            )
             for number in range(directions.shape[0]):
                 dz, dy, dx = directions[number]
                 if z + dz >= slices or not 0 <= y + dy < height:
                     continue
-                here, there = slice(max(0, -dx), min(width, width - dx)), slice(max(0, dx), min(width, width + dx))
+                here, there = (
+                    slice(max(0, -dx), min(width, width - dx)),
+                    slice(max(0, dx), min(width, width + dx)),
+                )
                 a, b = image[z, y, here], image[z + dz, y + dy, there]
                 root_a, root_b = root[z, y, here], root[z + dz, y + dy, there]
                 small_a, small_b = small[z, y, here], small[z + dz, y + dy, there]
@@ -107,7 +112,11 @@ def with_room(costs, ends, numbers, count, more):
         return costs, ends, numbers
     room = costs.size + costs.size // 2 + more
     longer = np.empty(room), np.empty((room, 2), np.int32), np.empty(room, np.uint8)
-    longer[0][:count], longer[1][:count], longer[2][:count] = costs[:count], ends[:count], numbers[:count]
+    longer[0][:count], longer[1][:count], longer[2][:count] = (
+        costs[:count],
+        ends[:count],
+        numbers[:count],
+    )
     return longer
 
 
@@ -157,7 +166,9 @@ def merge_similar(costs, ends, parent, size, inner, k):
         a, b = find(parent, ends[edge, 0]), find(parent, ends[edge, 1])
         if a == b:
             continue
-        if costs[edge] < min(np.float32(inner[a] + k / size[a]), np.float32(inner[b] + k / size[b])):
+        if costs[edge] < min(
+            np.float32(inner[a] + k / size[a]), np.float32(inner[b] + k / size[b])
+        ):
             inner[union(parent, size, a, b)] = costs[edge]
 
 

@@ -25,10 +25,16 @@ class Slic:
         *,
         count: Annotated[
             int | None,
-            Field(gt=0, description="regions; when omitted, as many as give each the dataset's supervoxel size"),
+            Field(
+                gt=0,
+                description="regions; when omitted, as many as give each the dataset's supervoxel size",
+            ),
         ] = None,
         compactness: Annotated[
-            float, Field(gt=0, description="larger values follow intensities less and give rounder regions")
+            float,
+            Field(
+                gt=0, description="larger values follow intensities less and give rounder regions"
+            ),
         ] = 0.05,
         sigma: Annotated[float, Field(ge=0, description="Gaussian smoothing beforehand, mm")] = 0.0,
     ) -> None:
@@ -42,7 +48,9 @@ class Slic:
         try:
             from skimage.segmentation import slic
         except ImportError:
-            raise DataError("supervoxels slic: scikit-image is not installed; install fsseg[slic]") from None
+            raise DataError(
+                "supervoxels slic: scikit-image is not installed; install fsseg[slic]"
+            ) from None
         image = scaled_image(volume)
         body = body_mask(image)
         count = self.count or self._usual_count(body, default_min_size(volume, dataset))

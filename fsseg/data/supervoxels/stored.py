@@ -23,7 +23,9 @@ class Stored:
         if volume.working is not None:
             regions = volume.working.labels(regions)
         if regions.shape != volume.image.shape:
-            sizes = [" x ".join(str(size) for size in array.shape) for array in (regions, volume.image)]
+            sizes = [
+                " x ".join(str(size) for size in array.shape) for array in (regions, volume.image)
+            ]
             raise DataError(
                 f"supervoxels of case {volume.case}: shape {sizes[0]} (slices, height, width), expected {sizes[1]} as the "
                 'image; compute them with supervoxels = "felzenszwalb"'

@@ -34,16 +34,22 @@ class DeepLabResNet101(nn.Module):
             Literal["percentile", "zscore"],
             Field(description="zscore: as published; percentile: 1..99.5 to [-1, 1]"),
         ] = "zscore",
-        seed: Annotated[int, Field(ge=0, description="seed of the weights that are not loaded")] = 0,
+        seed: Annotated[
+            int, Field(ge=0, description="seed of the weights that are not loaded")
+        ] = 0,
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # timm initialises from the global generator; ours is put back
-            self.encoder = timm.create_model("resnet101.tv_in1k", features_only=True, out_indices=(4,), output_stride=8)
+            self.encoder = timm.create_model(
+                "resnet101.tv_in1k", features_only=True, out_indices=(4,), output_stride=8
+            )
             load_weights(self.encoder, "resnet101.tv_in1k", weights)
             self.projection = nn.Conv2d(2048, channels, kernel_size=1, bias=False)
         self.to(memory_format=torch.channels_last)
         self.channels, self.stride, self.intensity = channels, 8, intensity
 
-    def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]:
+    def forward(
+        self, images: Float[Tensor, "slice 3 height width"]
+    ) -> Float[Tensor, "slice channel h w"]:
         return self.projection(self.encoder(images)[0])

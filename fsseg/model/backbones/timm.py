@@ -25,12 +25,16 @@ class TimmBackbone(nn.Module):
     def __init__(
         self,
         *,
-        model: Annotated[str, Field(description="timm's name of the network")] = "tf_efficientnet_lite0",
+        model: Annotated[
+            str, Field(description="timm's name of the network")
+        ] = "tf_efficientnet_lite0",
         strides: Annotated[
-            list[int], Field(min_length=1, description="strides of the stages to use, for example [8, 16]")
+            list[int],
+            Field(min_length=1, description="strides of the stages to use, for example [8, 16]"),
         ] = [8, 16],  # noqa: B006 (never changed)
         channels: Annotated[
-            int | None, Field(ge=1, description="width of the projection; none keeps the stages' own")
+            int | None,
+            Field(ge=1, description="width of the projection; none keeps the stages' own"),
         ] = 256,
         weights: Annotated[
             str,
@@ -39,15 +43,22 @@ class TimmBackbone(nn.Module):
                 "or a path to .safetensors or .pth"
             ),
         ] = "none",
-        normalise: Annotated[bool, Field(description="give each stage's feature vectors unit length")] = True,
+        normalise: Annotated[
+            bool, Field(description="give each stage's feature vectors unit length")
+        ] = True,
         output_stride: Annotated[
-            Literal[8, 16, 32] | None, Field(description="dilate instead of striding beyond this, where timm can")
+            Literal[8, 16, 32] | None,
+            Field(description="dilate instead of striding beyond this, where timm can"),
         ] = None,
         intensity: Annotated[
             Literal["percentile", "zscore"],
-            Field(description="percentile: 1..99.5 to [-1, 1]; zscore: as published for ResNet-101"),
+            Field(
+                description="percentile: 1..99.5 to [-1, 1]; zscore: as published for ResNet-101"
+            ),
         ] = "percentile",
-        seed: Annotated[int, Field(ge=0, description="seed of the weights that are not loaded")] = 0,
+        seed: Annotated[
+            int, Field(ge=0, description="seed of the weights that are not loaded")
+        ] = 0,
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
@@ -56,12 +67,16 @@ class TimmBackbone(nn.Module):
             load_weights(self.network, model, weights)
             widths = [self.network.feature_info.channels()[i] for i in picked]
             self.projection = _projection(sum(widths), channels)
-        self.to(memory_format=torch.channels_last)  # about 1.4 times faster on a CPU, and what tensor cores want
+        self.to(
+            memory_format=torch.channels_last
+        )  # about 1.4 times faster on a CPU, and what tensor cores want
         self.picked, self.normalise, self.intensity = picked, normalise, intensity
         self.channels = channels or sum(widths)
         self.stride = min(self.network.feature_info.reduction()[i] for i in picked)
 
-    def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice channel h w"]:
+    def forward(
+        self, images: Float[Tensor, "slice 3 height width"]
+    ) -> Float[Tensor, "slice channel h w"]:
         outputs = self.network(images)
         stages = [outputs[i] for i in self.picked]
         if self.normalise:
@@ -70,13 +85,19 @@ class TimmBackbone(nn.Module):
         return self.projection(torch.cat([resize(stage, finest) for stage in stages], dim=1))
 
 
-def _stages(model: str, strides: list[int], output_stride: int | None) -> tuple[nn.Module, list[int]]:
+def _stages(
+    model: str, strides: list[int], output_stride: int | None
+) -> tuple[nn.Module, list[int]]:
     """The network cut after its last needed stage, and where the wanted stages are among its outputs."""
     if not timm.is_model(model):
         close = timm.list_models(f"*{model.split('_')[0]}*")[:3]
         raise FssegError(
             f"backbone timm: there is no model {model!r} in timm {timm.__version__}"
-            + (f"; did you mean one of {', '.join(close)}?" if close else "; see timm.list_models()")
+            + (
+                f"; did you mean one of {', '.join(close)}?"
+                if close
+                else "; see timm.list_models()"
+            )
         )
     extra = {} if output_stride is None else {"output_stride": output_stride}
     offered = timm.create_model(model, features_only=True, **extra).feature_info.reduction()
@@ -86,10 +107,18 @@ def _stages(model: str, strides: list[int], output_stride: int | None) -> tuple[
             f"backbone timm: {model} has stages of stride {offered}, expected {missing} among them; change strides"
         )
     # Of several stages with one stride (a dilated network has them) the deepest is meant.
-    wanted = sorted(max(i for i, reduction in enumerate(offered) if reduction == stride) for stride in strides)
-    network = timm.create_model(model, features_only=True, out_indices=tuple(range(wanted[-1] + 1)), **extra)
-    if isinstance(network, EfficientNetFeatures):  # it would run every block, also those after the last wanted stage
-        network.blocks = network.blocks[: max(info["stage"] for info in network.feature_info.get_dicts())]
+    wanted = sorted(
+        max(i for i, reduction in enumerate(offered) if reduction == stride) for stride in strides
+    )
+    network = timm.create_model(
+        model, features_only=True, out_indices=tuple(range(wanted[-1] + 1)), **extra
+    )
+    if isinstance(
+        network, EfficientNetFeatures
+    ):  # it would run every block, also those after the last wanted stage
+        network.blocks = network.blocks[
+            : max(info["stage"] for info in network.feature_info.get_dicts())
+        ]
     return network, wanted
 
 
@@ -97,5 +126,7 @@ def _projection(width: int, channels: int | None) -> nn.Module:
     if channels is None:
         return nn.Identity()
     projection = nn.Conv2d(width, channels, kernel_size=1, bias=False)
-    nn.init.orthogonal_(projection.weight)  # keeps angles, on which the prototypes rest, as they are
+    nn.init.orthogonal_(
+        projection.weight
+    )  # keeps angles, on which the prototypes rest, as they are
     return projection

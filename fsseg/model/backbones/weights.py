@@ -100,8 +100,14 @@ def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Te
 
 def _by_name(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     expected = timm.create_model(model).state_dict()
-    needed = {name: t for name, t in expected.items() if not name.startswith(("classifier.", "fc.", "head."))}
-    wrong = [name for name, t in needed.items() if name not in given or given[name].shape != t.shape]
+    needed = {
+        name: t
+        for name, t in expected.items()
+        if not name.startswith(("classifier.", "fc.", "head."))
+    }
+    wrong = [
+        name for name, t in needed.items() if name not in given or given[name].shape != t.shape
+    ]
     if wrong:
         raise FssegError(
             f"backbone: {source} lacks {len(wrong)} of the {len(needed)} tensors of {model} "

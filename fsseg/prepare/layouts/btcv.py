@@ -44,7 +44,10 @@ def plan(source: Path, as_published: bool = False) -> Plan:
     itk()
     places = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
     folder = first_folder(source, places, "img/img*.nii*", EXPECTED)
-    images, labels = find_files(folder, "img/img{case}.nii*"), find_files(folder, "label/label{case}.nii*")
+    images, labels = (
+        find_files(folder, "img/img{case}.nii*"),
+        find_files(folder, "label/label{case}.nii*"),
+    )
     pairs = pair_up(folder, images, labels, "img/img{case}.nii.gz", "label/label{case}.nii.gz")
     cases = tuple(
         CasePlan(str(index), (image,), (label,), {"as_published": as_published})
@@ -80,9 +83,15 @@ def make(case: CasePlan) -> Prepared:
         )
     refuse_shear(raw, path)
     # Both files say the same place within a hundredth of a millimetre; one of them counts.
-    image, labels = (_cut(scan, as_published) for scan in (_to_grey(raw, path), replace(labels, affine=raw.affine)))
+    image, labels = (
+        _cut(scan, as_published)
+        for scan in (_to_grey(raw, path), replace(labels, affine=raw.affine))
+    )
     spacing = (raw.spacing[0] * STRETCH, raw.spacing[1] * STRETCH, raw.spacing[2])
-    image, labels = resample(image, spacing, as_published), resample_labels(labels, spacing, as_published)
+    image, labels = (
+        resample(image, spacing, as_published),
+        resample_labels(labels, spacing, as_published),
+    )
     kind = np.float64 if as_published else np.float32
     steps = [
         f"clipped to {WINDOW[0]:g}..{WINDOW[1]:g}, scaled to 0..255",

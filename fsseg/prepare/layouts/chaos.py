@@ -21,7 +21,12 @@ from fsseg.prepare.scan import TOP, Scan, as_integers, clip_top, crop_or_pad, re
 
 SPACING = (1.25, 1.25, 7.70)
 SIZE = 256
-GREYS = {"liver": (1, 55, 70), "right_kidney": (2, 110, 135), "left_kidney": (3, 175, 200), "spleen": (4, 240, 255)}
+GREYS = {
+    "liver": (1, 55, 70),
+    "right_kidney": (2, 110, 135),
+    "left_kidney": (3, 175, 200),
+    "spleen": (4, 240, 255),
+}
 """Value, lowest and highest grey of each organ, as the challenge defines them."""
 
 EXPECTED = "the CHAOS training set with MR/<patient>/T2SPIR/DICOM_anon/*.dcm and MR/<patient>/T2SPIR/Ground/*.png"
@@ -40,7 +45,10 @@ def plan(source: Path, as_published: bool = False) -> Plan:
     itk()
     places = (".", "MR", "Train_Sets/MR", "CHAOS_Train_Sets/Train_Sets/MR")
     folder = first_folder(source, places, "*/T2SPIR/DICOM_anon", EXPECTED)
-    patients = sorted((path.parents[1] for path in folder.glob("*/T2SPIR/DICOM_anon")), key=lambda p: by_number(p.name))
+    patients = sorted(
+        (path.parents[1] for path in folder.glob("*/T2SPIR/DICOM_anon")),
+        key=lambda p: by_number(p.name),
+    )
     cases = tuple(
         CasePlan(
             patient.name,
@@ -52,7 +60,9 @@ def plan(source: Path, as_published: bool = False) -> Plan:
     )
     empty = [folder / case.case for case in cases if not case.image]
     if empty:
-        raise DataError(f"{empty[0]}: T2SPIR/DICOM_anon has no *.dcm, expected {EXPECTED}; copy the files or remove it")
+        raise DataError(
+            f"{empty[0]}: T2SPIR/DICOM_anon has no *.dcm, expected {EXPECTED}; copy the files or remove it"
+        )
     return Plan(
         layout="chaos",
         source=source,
@@ -111,16 +121,24 @@ def number_greys(path: Path, greys: Integer[np.ndarray, "x y"]) -> UInt8[np.ndar
     strange = greys[(labels == 0) & (greys != 0)]
     if strange.size:
         ranges = ", ".join(f"{low}-{high} {name}" for name, (_, low, high) in GREYS.items())
-        raise DataError(f"{path}: has the grey value {strange[0]}, expected 0, {ranges}; correct the mask")
+        raise DataError(
+            f"{path}: has the grey value {strange[0]}, expected 0, {ranges}; correct the mask"
+        )
     return labels
 
 
 def _files(folder: Path, suffix: str) -> tuple[Path, ...]:
-    found = (path for path in folder.glob("*") if path.suffix.lower() == suffix and not path.name.startswith("."))
+    found = (
+        path
+        for path in folder.glob("*")
+        if path.suffix.lower() == suffix and not path.name.startswith(".")
+    )
     return tuple(sorted(found))
 
 
-def _read_masks(case: CasePlan, order: list[Path], size: tuple[int, int]) -> UInt8[np.ndarray, "x y z"]:
+def _read_masks(
+    case: CasePlan, order: list[Path], size: tuple[int, int]
+) -> UInt8[np.ndarray, "x y z"]:
     masks = {path.stem: path for path in case.label}
     ground = case.image[0].parents[1] / "Ground"
     slices = {path.stem for path in order}
@@ -136,13 +154,16 @@ def _read_masks(case: CasePlan, order: list[Path], size: tuple[int, int]) -> UIn
                 f"{where}: lacks the {other} of {names}, expected one of the same name for every {what}; copy it"
             )
     read = [
-        number_greys(masks[path.stem], read_mask(masks[path.stem], (size[0], size[1]), path.name)) for path in order
+        number_greys(masks[path.stem], read_mask(masks[path.stem], (size[0], size[1]), path.name))
+        for path in order
     ]
     return np.stack(read, axis=2)
 
 
 def _finish(scan: Scan, fill: float | None, as_published: bool) -> Scan:
-    scan = crop_or_pad(scan, SIZE, float(scan.voxels.min() if fill is None else fill), keep_origin=as_published)
+    scan = crop_or_pad(
+        scan, SIZE, float(scan.voxels.min() if fill is None else fill), keep_origin=as_published
+    )
     return scan.with_voxels(scan.voxels.astype(np.float64)) if as_published else scan
 
 

@@ -35,13 +35,19 @@ def plan(source: Path) -> Plan:
     names = "**/patient{case}_C0.nii*", "**/patient{case}_C0_manual.nii*"
     images, labels = (find_files(source, name) for name in names)
     if not labels:
-        raise DataError(f"{source}: found no patient<k>_C0_manual.nii.gz in it; expected {EXPECTED}, check --source")
+        raise DataError(
+            f"{source}: found no patient<k>_C0_manual.nii.gz in it; expected {EXPECTED}, check --source"
+        )
     without = [case for case in images if case not in labels]
-    pairs = pair_up(source, {case: path for case, path in images.items() if case in labels}, labels, *names)
+    pairs = pair_up(
+        source, {case: path for case, path in images.items() if case in labels}, labels, *names
+    )
     ids = file_ids(pairs, source)
     cases = tuple(CasePlan(ids[case], (image,), (label,)) for case, (image, label) in pairs.items())
     note = f"{source}: patient {', '.join(without)} have no manual labels and are left out"
-    return Plan("cmr", source, IMAGE, LABEL, cases, make, describe, notes=(note,) if without else ())
+    return Plan(
+        "cmr", source, IMAGE, LABEL, cases, make, describe, notes=(note,) if without else ()
+    )
 
 
 def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
@@ -69,7 +75,9 @@ def make(case: CasePlan) -> Prepared:
     image = resample(clipped, spacing)
     image = crop_or_pad(image, SIZE, float(image.voxels.min()))
     whole = raw.voxels.dtype.kind in "iu"
-    image = image.with_voxels(as_integers(image.voxels) if whole else image.voxels.astype(np.float32))
+    image = image.with_voxels(
+        as_integers(image.voxels) if whole else image.voxels.astype(np.float32)
+    )
     labels = crop_or_pad(resample_labels(replace(labels, affine=raw.affine), spacing), SIZE, 0)
     steps = [
         f"clipped at {limit:g}, the {TOP:g}th percentile",
@@ -77,4 +85,6 @@ def make(case: CasePlan) -> Prepared:
         f"centre cropped or padded to {SIZE} x {SIZE}, origin moved with the crop",
         "rounded to integers" if whole else "float32",
     ]
-    return Prepared(image, labels.with_voxels(labels.voxels.astype(np.uint16)), raw.geometry(), steps)
+    return Prepared(
+        image, labels.with_voxels(labels.voxels.astype(np.uint16)), raw.geometry(), steps
+    )

@@ -55,14 +55,26 @@ def plan(source: Path, channel: str | None = None) -> Plan:
     images, in_one_file = find_images(source, table, number)
     labels = find_labels(source, table)
     if not labels:
-        raise DataError(f"{source}: found no label map in labelsTr, expected {EXPECTED}; check the copy")
-    pairs = pair_up(source, images, labels, f"imagesTr/{{case}} of channel {number}", "labelsTr/{case}")
-    options: dict[str, Any] = {"ignore": contents.ignore, "known": {str(v): n for v, n in contents.known.items()}}
+        raise DataError(
+            f"{source}: found no label map in labelsTr, expected {EXPECTED}; check the copy"
+        )
+    pairs = pair_up(
+        source, images, labels, f"imagesTr/{{case}} of channel {number}", "labelsTr/{case}"
+    )
+    options: dict[str, Any] = {
+        "ignore": contents.ignore,
+        "known": {str(v): n for v, n in contents.known.items()},
+    }
     options["channel"] = number if in_one_file and len(contents.channels) > 1 else None
     ids = file_ids(pairs, source)
-    cases = tuple(CasePlan(ids[case], stored_with(a), stored_with(b), options) for case, (a, b) in pairs.items())
+    cases = tuple(
+        CasePlan(ids[case], stored_with(a), stored_with(b), options)
+        for case, (a, b) in pairs.items()
+    )
     modality = modality_of(contents.channels.get(number, ""))
-    describing = partial(describe, name=identifier(contents.name), modality=modality, classes=contents.classes)
+    describing = partial(
+        describe, name=identifier(contents.name), modality=modality, classes=contents.classes
+    )
     return Plan("msd", source, IMAGE, LABEL, cases, make, describing, contents.notes)
 
 
@@ -79,11 +91,15 @@ def choose_channel(contents: Contents, channel: str | None) -> int:
     if channel is None:
         if len(contents.channels) == 1:
             return next(iter(contents.channels))
-        raise DataError(f"{contents.path}: has several channels ({listed}), expected one; choose it with --channel")
+        raise DataError(
+            f"{contents.path}: has several channels ({listed}), expected one; choose it with --channel"
+        )
     for number, name in contents.channels.items():
         if channel.strip().lower() in (str(number), name.lower()):
             return number
-    raise DataError(f"--channel {channel}: there is no such channel, expected one of {listed}; choose one of these")
+    raise DataError(
+        f"--channel {channel}: there is no such channel, expected one of {listed}; choose one of these"
+    )
 
 
 def find_images(source: Path, table: dict[str, Any], channel: int) -> tuple[dict[str, Path], bool]:
@@ -105,7 +121,9 @@ def find_images(source: Path, table: dict[str, Any], channel: int) -> tuple[dict
             )
         found = {case: path for case, path in found.items() if case in listed}
     if not found:
-        raise DataError(f"{source}: found no image in imagesTr, expected CASE{suffix} as nnU-Net has; check the copy")
+        raise DataError(
+            f"{source}: found no image in imagesTr, expected CASE{suffix} as nnU-Net has; check the copy"
+        )
     return dict(sorted(found.items(), key=lambda item: by_number(item[0]))), False
 
 
@@ -123,15 +141,27 @@ def modality_of(channel: str) -> str:
     words = channel.upper()
     if words.startswith("CT"):
         return "CT"
-    return "MR" if words.startswith(("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "PD", "CINE")) else channel
+    return (
+        "MR"
+        if words.startswith(("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "PD", "CINE"))
+        else channel
+    )
 
 
-def read_classes(path: Path, labels: dict[str, Any]) -> tuple[Classes, list[int], dict[int, str], list[str]]:
+def read_classes(
+    path: Path, labels: dict[str, Any]
+) -> tuple[Classes, list[int], dict[int, str], list[str]]:
     """Classes, values to ignore, names of all values, and notes; from either way of writing `labels`."""
     entries = _label_entries(path, labels)
     ignore = [value for name, values in entries for value in values if name.lower() == "ignore"]
-    regions = [(name, values) for name, values in entries if name.lower() != "ignore" and values != [0]]
-    notes = [f"{path}: voxels labelled {', '.join(map(str, ignore))} (ignore) become background"] if ignore else []
+    regions = [
+        (name, values) for name, values in entries if name.lower() != "ignore" and values != [0]
+    ]
+    notes = (
+        [f"{path}: voxels labelled {', '.join(map(str, ignore))} (ignore) become background"]
+        if ignore
+        else []
+    )
     classes: Classes = {}
     for name, values in regions:
         if identifier(name) in classes:
@@ -141,26 +171,38 @@ def read_classes(path: Path, labels: dict[str, Any]) -> tuple[Classes, list[int]
     if len(set(listed)) != len(listed):
         # Regions within regions: a voxel has one class, so each value is one, under its own name if it has one.
         single = {values[0]: name for name, values in reversed(regions) if len(values) == 1}
-        classes = {identifier(single.get(value, f"label_{value}")): value for value in sorted(set(listed))}
+        classes = {
+            identifier(single.get(value, f"label_{value}")): value for value in sorted(set(listed))
+        }
         notes.append(
             f"{path}: its regions overlap, expected one class a voxel; label values became the classes "
             f"{', '.join(classes)}, rename them in dataset.toml"
         )
     if not classes:
-        raise DataError(f"{path}: labels names no class besides the background, expected at least one; complete it")
-    known = {value: name for name, values in regions for value in values} | dict.fromkeys(ignore, "ignore")
+        raise DataError(
+            f"{path}: labels names no class besides the background, expected at least one; complete it"
+        )
+    known = {value: name for name, values in regions for value in values} | dict.fromkeys(
+        ignore, "ignore"
+    )
     return classes, ignore, dict(sorted(known.items())), notes
 
 
 def _contents(source: Path, table: dict[str, Any]) -> Contents:
     path = source / "dataset.json"
     channels = table.get("channel_names", table.get("modality"))
-    if not isinstance(channels, dict) or not channels or not all(str(key).isdecimal() for key in channels):
+    if (
+        not isinstance(channels, dict)
+        or not channels
+        or not all(str(key).isdecimal() for key in channels)
+    ):
         raise DataError(
             f'{path}: lacks the channels, expected "modality": {{"0": "MRI"}} (MSD) or "channel_names" (nnU-Net); add them'
         )
     if not isinstance(table.get("labels"), dict):
-        raise DataError(f'{path}: lacks the labels, expected "labels": {{"0": "background", "1": "liver"}}; add them')
+        raise DataError(
+            f'{path}: lacks the labels, expected "labels": {{"0": "background", "1": "liver"}}; add them'
+        )
     classes, ignore, known, notes = read_classes(path, table["labels"])
     return Contents(
         path=path,
@@ -179,7 +221,8 @@ def _label_entries(path: Path, labels: dict[str, Any]) -> list[tuple[str, list[i
         if all(str(key).isdecimal() for key in labels):
             return [(str(name), [int(value)]) for value, name in labels.items()]
         return [
-            (name, [int(v) for v in (value if isinstance(value, list) else [value])]) for name, value in labels.items()
+            (name, [int(v) for v in (value if isinstance(value, list) else [value])])
+            for name, value in labels.items()
         ]
     except (TypeError, ValueError):
         raise DataError(
@@ -191,11 +234,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; expected {EXPECTED}, give that folder with --source") from None
+        raise DataError(
+            f"{path}: there is no such file; expected {EXPECTED}, give that folder with --source"
+        ) from None
     except (ValueError, OSError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); correct the file") from None
     if not isinstance(table, dict):
-        raise DataError(f"{path}: is a {type(table).__name__}, expected a table with labels and channels; correct it")
+        raise DataError(
+            f"{path}: is a {type(table).__name__}, expected a table with labels and channels; correct it"
+        )
     return table
 
 
@@ -215,7 +262,14 @@ def _listed(source: Path, table: dict[str, Any], what: str) -> dict[str, Path]:
 
 def _case_of(label: str) -> str:
     name = Path(label).name
-    return next((name.removesuffix(ending) for ending in (".nii.gz", *NIFTI, *OTHER) if name.endswith(ending)), name)
+    return next(
+        (
+            name.removesuffix(ending)
+            for ending in (".nii.gz", *NIFTI, *OTHER)
+            if name.endswith(ending)
+        ),
+        name,
+    )
 
 
 def _ending(source: Path, table: dict[str, Any]) -> str:
@@ -230,4 +284,6 @@ def _ending(source: Path, table: dict[str, Any]) -> str:
 
 def _files(folder: Path, suffix: str) -> list[Path]:
     found = folder.glob("*") if folder.is_dir() else ()
-    return sorted(path for path in found if path.name.endswith(suffix) and not path.name.startswith("."))
+    return sorted(
+        path for path in found if path.name.endswith(suffix) and not path.name.startswith(".")
+    )

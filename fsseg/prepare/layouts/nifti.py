@@ -6,7 +6,15 @@ from typing import Any
 
 from fsseg.data.datasets.patterns import find_files
 from fsseg.errors import DataError
-from fsseg.prepare.layouts.resaved import IMAGE, LABEL, Classes, described, make, name_values, values_of
+from fsseg.prepare.layouts.resaved import (
+    IMAGE,
+    LABEL,
+    Classes,
+    described,
+    make,
+    name_values,
+    values_of,
+)
 from fsseg.prepare.plan import CasePlan, Plan, check_source, file_ids, identifier, pair_up
 from fsseg.prepare.read import stored_with
 
@@ -38,11 +46,19 @@ def plan(
         _check_pattern(option, pattern)
     images, labels = find_files(source, image), find_files(source, label)
     if not images:
-        raise DataError(f"{source}: found no image, expected files named {image}; check --source and --image")
+        raise DataError(
+            f"{source}: found no image, expected files named {image}; check --source and --image"
+        )
     pairs = pair_up(source, images, labels, image, label)
     ids = file_ids(pairs, source)
-    cases = tuple(CasePlan(ids[case], stored_with(a), stored_with(b)) for case, (a, b) in pairs.items())
-    notes = () if modality else ("no --modality: intensities will not be clipped; CT or MR sets that in dataset.toml",)
+    cases = tuple(
+        CasePlan(ids[case], stored_with(a), stored_with(b)) for case, (a, b) in pairs.items()
+    )
+    notes = (
+        ()
+        if modality
+        else ("no --modality: intensities will not be clipped; CT or MR sets that in dataset.toml",)
+    )
     described_as = identifier(name or source.resolve().name)
     describing = partial(describe, name=described_as, modality=modality, classes=classes)
     return Plan("nifti", source, IMAGE, LABEL, cases, make, describing, notes)
@@ -73,12 +89,22 @@ def parse_classes(texts: list[str]) -> Classes:
     for text in texts:
         name, sign, values = text.partition("=")
         numbers = [part.strip() for part in values.split(",")]
-        if not sign or not name.strip() or not all(part.isdecimal() and 0 < int(part) <= 65535 for part in numbers):
-            raise DataError(f"--class {text}: expected NAME=VALUE with a value from 1 to 65535, for example liver=1")
+        if (
+            not sign
+            or not name.strip()
+            or not all(part.isdecimal() and 0 < int(part) <= 65535 for part in numbers)
+        ):
+            raise DataError(
+                f"--class {text}: expected NAME=VALUE with a value from 1 to 65535, for example liver=1"
+            )
         taken = values_of(classes) & {int(part) for part in numbers}
         if taken or identifier(name) in classes:
-            raise DataError(f"--class {text}: its name or value has a class already; give each once")
-        classes[identifier(name)] = int(numbers[0]) if len(numbers) == 1 else [int(part) for part in numbers]
+            raise DataError(
+                f"--class {text}: its name or value has a class already; give each once"
+            )
+        classes[identifier(name)] = (
+            int(numbers[0]) if len(numbers) == 1 else [int(part) for part in numbers]
+        )
     return classes
 
 

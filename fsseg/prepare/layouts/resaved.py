@@ -21,7 +21,9 @@ def make(case: CasePlan) -> Prepared:
     image, labels = read_pair(case.image[0], case.label[0], options.get("channel"))
     before = image.geometry()
     if options.get("known"):
-        check_values(case.label[0], labels, {int(value): name for value, name in options["known"].items()})
+        check_values(
+            case.label[0], labels, {int(value): name for value, name in options["known"].items()}
+        )
     steps = ["intensities and grid as in the source"]
     if options.get("channel") is not None:
         steps.append(f"channel {options['channel']} of several")
@@ -29,7 +31,9 @@ def make(case: CasePlan) -> Prepared:
         marked = np.isin(labels.voxels, options["ignore"])
         labels = labels.with_voxels(np.where(marked, 0, labels.voxels).astype(labels.voxels.dtype))
         steps.append(f"{int(marked.sum())} voxels labelled to be ignored became background")
-    labels = labels.with_voxels(labels.voxels.astype(np.uint8 if labels.voxels.max() <= 255 else np.uint16))
+    labels = labels.with_voxels(
+        labels.voxels.astype(np.uint8 if labels.voxels.max() <= 255 else np.uint16)
+    )
     # Both files say the same place within a hundredth of a millimetre; one of them counts.
     return Prepared(image, image.with_voxels(labels.voxels), before, steps)
 
@@ -47,7 +51,11 @@ def described(name: str, modality: str | None, classes: Classes) -> dict[str, An
 
 def values_of(classes: Classes) -> set[int]:
     """All label values that have a class."""
-    return {value for values in classes.values() for value in (values if isinstance(values, list) else [values])}
+    return {
+        value
+        for values in classes.values()
+        for value in (values if isinstance(values, list) else [values])
+    }
 
 
 def name_values(values: Iterable[int]) -> Classes:

@@ -24,10 +24,17 @@ class LocalPrototypes:
         self,
         *,
         window: Annotated[
-            int, Field(ge=1, description="side of a window in feature cells; published: 4 in training, 2 in evaluation")
+            int,
+            Field(
+                ge=1,
+                description="side of a window in feature cells; published: 4 in training, 2 in evaluation",
+            ),
         ] = 4,
         inside: Annotated[
-            float, Field(gt=0, lt=1, description="share of a window that has to be covered, more than this")
+            float,
+            Field(
+                gt=0, lt=1, description="share of a window that has to be covered, more than this"
+            ),
         ] = 0.95,
         fallback_window: Annotated[
             Literal["same"] | Annotated[int, Field(ge=1)],
@@ -51,7 +58,9 @@ class LocalPrototypes:
         most = max(len(rows) for rows in sets)
         foreground = torch.stack([F.pad(rows, (0, 0, 0, most - len(rows))) for rows in sets])
         counts = torch.tensor([len(rows) for rows in sets], device=features.device)
-        there = (torch.arange(most, device=features.device) < counts[:, None]) & masks.flatten(1).any(dim=1)[:, None]
+        there = (torch.arange(most, device=features.device) < counts[:, None]) & masks.flatten(
+            1
+        ).any(dim=1)[:, None]
         background = self._of_background(features, 1 - _coarse(masks.any(dim=0), size))
         return Prototypes(foreground, there.to(features.dtype) / counts[:, None], background)
 
@@ -79,7 +88,9 @@ class LocalPrototypes:
         return _pooled(features, self.window).movedim(1, -1)[within]
 
 
-def _coarse(masks: Bool[Tensor, "*any height width"], size: tuple[int, int]) -> Float[Tensor, "*any h w"]:
+def _coarse(
+    masks: Bool[Tensor, "*any height width"], size: tuple[int, int]
+) -> Float[Tensor, "*any h w"]:
     """Masks at feature resolution, by bilinear interpolation; by area for one that this overlooks altogether."""
     fine = masks.float().flatten(0, -3)[:, None] if masks.ndim > 3 else masks.float()[:, None]
     resized = F.interpolate(fine, size, mode="bilinear", align_corners=False)
@@ -93,10 +104,14 @@ def _mean(
 ) -> Float[Tensor, "shot channel"]:
     """The mean feature of each shot under its coarse mask."""
     weights = covered.to(features.dtype)
-    return torch.einsum("schk,shk->sc", features, weights) / (weights.sum(dim=(1, 2))[:, None] + 1e-5)
+    return torch.einsum("schk,shk->sc", features, weights) / (
+        weights.sum(dim=(1, 2))[:, None] + 1e-5
+    )
 
 
-def _pooled(values: Float[Tensor, "shot channel h w"], window: int) -> Float[Tensor, "shot channel rows columns"]:
+def _pooled(
+    values: Float[Tensor, "shot channel h w"], window: int
+) -> Float[Tensor, "shot channel rows columns"]:
     """Means over windows that do not overlap; what is left at the end is dropped."""
     side = min(window, *values.shape[-2:])
     return F.avg_pool2d(values, side)
@@ -112,7 +127,9 @@ class SoftMaximum(nn.Module):
     score = None
     sigma = None
 
-    def __init__(self, *, scale: Annotated[float, Field(gt=0, description="factor of the cosine")] = 20.0) -> None:
+    def __init__(
+        self, *, scale: Annotated[float, Field(gt=0, description="factor of the cosine")] = 20.0
+    ) -> None:
         super().__init__()
         self.scale = scale
 
@@ -121,7 +138,9 @@ class SoftMaximum(nn.Module):
     ) -> Float[Tensor, "query class h w"]:
         """Raises FssegError without prototypes of the background."""
         if prototypes.background is None:
-            raise FssegError('head alpnet: got no background prototypes, expected some; use prototypes = "alp"')
+            raise FssegError(
+                'head alpnet: got no background prototypes, expected some; use prototypes = "alp"'
+            )
         unit = F.normalize(features, dim=1, eps=1e-4)
         rows = torch.ones_like(prototypes.background[:, 0], dtype=torch.bool)
         sides = [(prototypes.background, rows), *zip(prototypes.foreground, prototypes.weights > 0)]
@@ -133,7 +152,9 @@ class SoftMaximum(nn.Module):
         vectors: Float[Tensor, "proto channel"],
         there: Bool[Tensor, "proto"],
     ) -> Float[Tensor, "query h w"]:
-        similarity = self.scale * torch.einsum("qchk,pc->qphk", unit, F.normalize(vectors, dim=1, eps=1e-4))
+        similarity = self.scale * torch.einsum(
+            "qchk,pc->qphk", unit, F.normalize(vectors, dim=1, eps=1e-4)
+        )
         absent = ~there[None, :, None, None]
         shares = similarity.masked_fill(absent, -1e4).softmax(dim=1)
         # A class without any prototype is nowhere: all its shares are equal then, and its similarities the lowest.

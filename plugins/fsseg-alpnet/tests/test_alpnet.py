@@ -8,7 +8,8 @@ from fsseg.testing import parametrize_with_checks
 
 
 @parametrize_with_checks(
-    "prototypes/alp", expected_failures={"check_order_of_pixels": "it pools over windows, which are places"}
+    "prototypes/alp",
+    expected_failures={"check_order_of_pixels": "it pools over windows, which are places"},
 )
 def test_contract_of_the_prototypes(check):
     check()
@@ -39,11 +40,19 @@ def test_windows_within_the_mask_and_its_mean(side):
     masks = torch.zeros(1, 2, 9, 9, dtype=torch.bool)
     masks[0, 0, 0:6, 0:5], masks[0, 1, 4:9, 2:9] = True, True
     made = extract(features, masks, window=side)
-    expected = [row for shot in range(2) for row in slow_windows(features[0, shot], masks[0, shot].float(), side)]
+    expected = [
+        row
+        for shot in range(2)
+        for row in slow_windows(features[0, shot], masks[0, shot].float(), side)
+    ]
     expected += [features[0, shot][:, masks[0, shot]].mean(dim=1) for shot in range(2)]
     torch.testing.assert_close(made.foreground[0], torch.stack(expected), atol=1e-4, rtol=1e-4)
     outside = ~masks.any(dim=0).float().bool()
-    background = [row for shot in range(2) for row in slow_windows(features[0, shot], outside[shot].float(), side)]
+    background = [
+        row
+        for shot in range(2)
+        for row in slow_windows(features[0, shot], outside[shot].float(), side)
+    ]
     torch.testing.assert_close(made.background, torch.stack(background), atol=1e-4, rtol=1e-4)
 
 
@@ -89,7 +98,7 @@ def test_the_soft_maximum():
 
     shares = math.exp(8) / (math.exp(8) + 10)
     expected = 20 * (shares * near + (1 - shares) * far)
-    assert logit(rows) == pytest.approx(expected, abs=1e-3) and 20 * near - logit(rows) == pytest.approx(
-        0.027, abs=2e-3
-    )
+    assert logit(rows) == pytest.approx(expected, abs=1e-3) and 20 * near - logit(
+        rows
+    ) == pytest.approx(0.027, abs=2e-3)
     assert logit(rows + rows) == pytest.approx(logit(rows), abs=1e-4)

@@ -19,7 +19,9 @@ class Otsu:
 
     oracle: ClassVar[bool] = False
 
-    def __init__(self, *, bins: Annotated[int, Field(ge=2, description="bins of the histogram")] = 256) -> None:
+    def __init__(
+        self, *, bins: Annotated[int, Field(ge=2, description="bins of the histogram")] = 256
+    ) -> None:
         self.bins = bins
 
     def __call__(self, evidence: Evidence) -> Float[Tensor, "query"]:

@@ -26,7 +26,9 @@ def slow_otsu(values, bins):
     """The best of all splits at bin edges, by the definition of the variance between the groups."""
     edges = np.linspace(values.min(), values.max(), bins + 1)[1:-1]
     between = [
-        (values <= e).mean() * (values > e).mean() * (values[values > e].mean() - values[values <= e].mean()) ** 2
+        (values <= e).mean()
+        * (values > e).mean()
+        * (values[values > e].mean() - values[values <= e].mean()) ** 2
         for e in edges
     ]
     return max(between)

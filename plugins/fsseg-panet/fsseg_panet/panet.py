@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, Map, Prototypes
+from fsseg import FssegError, MaskedAverage, Prototypes
 
 
 class BothSides:
@@ -22,7 +22,7 @@ class BothSides:
     fixed_shape = True
 
     def __init__(self) -> None:
-        self._pool = Map()
+        self._pool = MaskedAverage()
 
     def __call__(
         self,
@@ -43,7 +43,9 @@ class CosineSoftmax(nn.Module):
     score = None
     sigma = None
 
-    def __init__(self, *, scale: Annotated[float, Field(gt=0, description="factor of the cosine")] = 20.0) -> None:
+    def __init__(
+        self, *, scale: Annotated[float, Field(gt=0, description="factor of the cosine")] = 20.0
+    ) -> None:
         super().__init__()
         self.scale = scale
 
@@ -60,4 +62,6 @@ class CosineSoftmax(nn.Module):
             )
         background = prototypes.background.mean(dim=0, keepdim=True)
         towards = F.normalize(torch.cat([background, prototypes.foreground[:, 0]]), dim=1, eps=1e-8)
-        return self.scale * torch.einsum("qchk,pc->qphk", F.normalize(features, dim=1, eps=1e-8), towards)
+        return self.scale * torch.einsum(
+            "qchk,pc->qphk", F.normalize(features, dim=1, eps=1e-8), towards
+        )

@@ -26,7 +26,9 @@ def test_both_sides_are_means_under_their_masks():
         expected = features[way, 0, :, masks[way, 0]].mean(dim=1)
         torch.testing.assert_close(made.foreground[way, 0], expected, atol=1e-4, rtol=1e-4)
     outside = ~(masks[0, 0] | masks[1, 0])
-    torch.testing.assert_close(made.background[0], features[0, 0, :, outside].mean(dim=1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        made.background[0], features[0, 0, :, outside].mean(dim=1), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_shots_count_alike_whatever_their_area():
@@ -39,17 +41,26 @@ def test_shots_count_alike_whatever_their_area():
 
 def test_the_logits_are_twenty_cosines():
     head = registry().build("head", "panet", {})
-    features, foreground, background = torch.randn(2, 5, 3, 3), torch.randn(2, 1, 5), torch.randn(1, 5)
+    features, foreground, background = (
+        torch.randn(2, 5, 3, 3),
+        torch.randn(2, 1, 5),
+        torch.randn(1, 5),
+    )
     logits = head(features, Prototypes(foreground, torch.ones(2, 1), background))
     rows = [background[0], foreground[0, 0], foreground[1, 0]]
     for c, row in enumerate(rows):
         for y in range(3):
             for x in range(3):
-                expected = 20 * torch.nn.functional.cosine_similarity(features[1, :, y, x], row, dim=0)
+                expected = 20 * torch.nn.functional.cosine_similarity(
+                    features[1, :, y, x], row, dim=0
+                )
                 torch.testing.assert_close(logits[1, c, y, x], expected)
 
 
 def test_it_needs_a_background():
     head = registry().build("head", "panet", {})
-    with pytest.raises(FssegError, match='and no background, expected one and a background; use prototypes = "panet"'):
+    with pytest.raises(
+        FssegError,
+        match='and no background, expected one and a background; use prototypes = "panet"',
+    ):
         head(torch.randn(1, 5, 3, 3), Prototypes(torch.randn(1, 1, 5), torch.ones(1, 1)))

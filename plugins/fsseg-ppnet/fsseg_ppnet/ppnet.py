@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, Map, Prototypes
+from fsseg import FssegError, MaskedAverage, Prototypes
 
 FEW = 10
 """Cells of a class up to which its pixels are clustered instead, as published."""
@@ -27,15 +27,22 @@ class Parts:
         self,
         *,
         count: Annotated[int, Field(ge=1, description="clusters of each class at most")] = 5,
-        iterations: Annotated[int, Field(ge=1, description="assignments of features to clusters")] = 10,
+        iterations: Annotated[
+            int, Field(ge=1, description="assignments of features to clusters")
+        ] = 10,
         global_weight: Annotated[
-            float, Field(ge=0, description="share of the class's mean feature that is added to every centre")
+            float,
+            Field(
+                ge=0, description="share of the class's mean feature that is added to every centre"
+            ),
         ] = 0.8,
-        normalise: Annotated[bool, Field(description="cluster directions; published: features as they are")] = False,
+        normalise: Annotated[
+            bool, Field(description="cluster directions; published: features as they are")
+        ] = False,
     ) -> None:
         self.count, self.iterations = count, iterations
         self.global_weight, self.normalise = global_weight, normalise
-        self._pool = Map()
+        self._pool = MaskedAverage()
 
     def __call__(
         self,
@@ -45,8 +52,14 @@ class Parts:
     ) -> Prototypes:
         """A way with fewer features than clusters has fewer; the rows that are missing have weight 0."""
         outside = ~masks.any(dim=0, keepdim=True).expand_as(masks)
-        own, rest = self._pool(features, masks).foreground[:, 0], self._pool(features, outside).foreground[:, 0]
-        sets = [self._centres(_vectors(f, m, 2)) + self.global_weight * g for f, m, g in zip(features, masks, own)]
+        own, rest = (
+            self._pool(features, masks).foreground[:, 0],
+            self._pool(features, outside).foreground[:, 0],
+        )
+        sets = [
+            self._centres(_vectors(f, m, 2)) + self.global_weight * g
+            for f, m, g in zip(features, masks, own)
+        ]
         foreground = torch.stack([F.pad(rows, (0, 0, 0, self.count - len(rows))) for rows in sets])
         counts = torch.tensor([len(rows) for rows in sets], device=features.device)
         there = torch.arange(self.count, device=features.device) < counts[:, None]
@@ -55,7 +68,9 @@ class Parts:
         background = self._centres(pooled) + self.global_weight * rest.mean(dim=0)
         return Prototypes(foreground, there.to(features.dtype) / counts[:, None], background)
 
-    def _centres(self, vectors: Float[Tensor, "vector channel"]) -> Float[Tensor, "cluster channel"]:
+    def _centres(
+        self, vectors: Float[Tensor, "vector channel"]
+    ) -> Float[Tensor, "cluster channel"]:
         if self.normalise:
             vectors = F.normalize(vectors, dim=1)
         nearest = cluster(vectors.detach().float(), self.count, self.iterations)
@@ -64,7 +79,9 @@ class Parts:
         return members.T @ vectors / members.sum(dim=0)[:, None]
 
 
-def cluster(vectors: Float[Tensor, "vector channel"], count: int, iterations: int) -> Int[Tensor, "vector"]:
+def cluster(
+    vectors: Float[Tensor, "vector channel"], count: int, iterations: int
+) -> Int[Tensor, "vector"]:
     """The cluster of each vector: k-means from centres that are far apart; a cluster that is empty keeps its centre."""
     centres = _far_apart(vectors, min(count, len(vectors)))
     nearest = torch.cdist(vectors, centres).argmin(dim=1)
@@ -76,7 +93,9 @@ def cluster(vectors: Float[Tensor, "vector channel"], count: int, iterations: in
     return nearest
 
 
-def _far_apart(vectors: Float[Tensor, "vector channel"], count: int) -> Float[Tensor, "cluster channel"]:
+def _far_apart(
+    vectors: Float[Tensor, "vector channel"], count: int
+) -> Float[Tensor, "cluster channel"]:
     """The vector farthest from the mean, then again and again the one farthest from all before."""
     place = (vectors - vectors.mean(dim=0)).norm(dim=1).argmax()
     centres, away = [vectors[place]], torch.full_like(vectors[:, 0], torch.inf)
@@ -87,7 +106,9 @@ def _far_apart(vectors: Float[Tensor, "vector channel"], count: int) -> Float[Te
 
 
 def _vectors(
-    features: Float[Tensor, "shot channel h w"], masks: Bool[Tensor, "shot height width"], factor: int
+    features: Float[Tensor, "shot channel h w"],
+    masks: Bool[Tensor, "shot height width"],
+    factor: int,
 ) -> Float[Tensor, "vector channel"]:
     """The features under the masks of all shots, on a grid so many times as fine; where they are few, of every pixel."""
     cells = tuple(factor * side for side in features.shape[-2:])
@@ -106,7 +127,9 @@ class NearestPart(nn.Module):
     score = None
     sigma = None
 
-    def __init__(self, *, scale: Annotated[float, Field(gt=0, description="factor of the cosine")] = 20.0) -> None:
+    def __init__(
+        self, *, scale: Annotated[float, Field(gt=0, description="factor of the cosine")] = 20.0
+    ) -> None:
         super().__init__()
         self.scale = scale
 
@@ -115,10 +138,16 @@ class NearestPart(nn.Module):
     ) -> Float[Tensor, "query class h w"]:
         """Raises FssegError without prototypes of the background."""
         if prototypes.background is None:
-            raise FssegError('head ppnet: got no background prototypes, expected some; use prototypes = "kmeans_parts"')
+            raise FssegError(
+                'head ppnet: got no background prototypes, expected some; use prototypes = "kmeans_parts"'
+            )
         unit = F.normalize(features, dim=1, eps=1e-8)
-        background = torch.einsum("qchk,pc->qphk", unit, F.normalize(prototypes.background, dim=1, eps=1e-8))
-        foreground = torch.einsum("qchk,wpc->qwphk", unit, F.normalize(prototypes.foreground, dim=2, eps=1e-8))
+        background = torch.einsum(
+            "qchk,pc->qphk", unit, F.normalize(prototypes.background, dim=1, eps=1e-8)
+        )
+        foreground = torch.einsum(
+            "qchk,wpc->qwphk", unit, F.normalize(prototypes.foreground, dim=2, eps=1e-8)
+        )
         there = (prototypes.weights > 0)[None, :, :, None, None]
         nearest = foreground.masked_fill(~there, -1.0).amax(dim=2)
         return self.scale * torch.cat([background.amax(dim=1, keepdim=True), nearest], dim=1)

@@ -1,12 +1,13 @@
 import torch
 
-from fsseg import Map, Prototypes, registry
+from fsseg import MaskedAverage, Prototypes, registry
 from fsseg.testing import parametrize_with_checks
 from fsseg_ppnet.ppnet import cluster
 
 
 @parametrize_with_checks(
-    "prototypes/kmeans_parts", expected_failures={"check_order_of_pixels": "features are resized to twice their grid"}
+    "prototypes/kmeans_parts",
+    expected_failures={"check_order_of_pixels": "features are resized to twice their grid"},
 )
 def test_contract_of_the_prototypes(check):
     check()
@@ -43,13 +44,15 @@ def test_fewer_vectors_than_clusters():
 def test_centres_are_means_of_their_members_drawn_towards_the_mean_of_all():
     """Two halves with one feature each, on a grid fine enough that resizing blurs only the border between them."""
     left, right = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
-    features = torch.where(torch.arange(16)[None, None, :] < 8, left[:, None, None], right[:, None, None])
+    features = torch.where(
+        torch.arange(16)[None, None, :] < 8, left[:, None, None], right[:, None, None]
+    )
     features = features.expand(3, 16, 16)[None, None].contiguous()
     masks = torch.ones(1, 1, 16, 16, dtype=torch.bool)
     masks[..., 7:9] = False
     options = {"count": 2, "global_weight": 0.8}
     made = registry().build("prototypes", "kmeans_parts", options)(features, masks)
-    mean = Map()(features, masks).foreground[0, 0]
+    mean = MaskedAverage()(features, masks).foreground[0, 0]
     expected = torch.stack([left, right]) + 0.8 * mean
     near = torch.cdist(made.foreground[0], expected)
     assert near.amin(dim=1).max() < 0.05 and near.amin(dim=0).max() < 0.05
@@ -60,7 +63,9 @@ def test_a_small_object_is_clustered_by_pixels():
     masks = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     masks[0, 0, 8:11, 8:11] = True  # nine pixels, four at most on the grid of 16 x 16
     made = registry().build("prototypes", "kmeans_parts", {"global_weight": 0.0})(features, masks)
-    fine = torch.nn.functional.interpolate(features[0], (32, 32), mode="bilinear", align_corners=True)[0]
+    fine = torch.nn.functional.interpolate(
+        features[0], (32, 32), mode="bilinear", align_corners=True
+    )[0]
     pixels = fine[:, masks[0, 0]].T
     weighted = torch.stack([pixels[cluster(pixels, 5, 10) == k].mean(dim=0) for k in range(5)])
     torch.testing.assert_close(made.foreground[0], weighted)
@@ -76,7 +81,11 @@ def test_gradients_pass_through_the_means():
 
 def test_the_nearest_part_decides():
     head = registry().build("head", "ppnet", {})
-    features, foreground, background = torch.randn(2, 5, 3, 3), torch.randn(2, 4, 5), torch.randn(3, 5)
+    features, foreground, background = (
+        torch.randn(2, 5, 3, 3),
+        torch.randn(2, 4, 5),
+        torch.randn(3, 5),
+    )
     weights = torch.tensor([[0.25] * 4, [0.5, 0.5, 0.0, 0.0]])
     logits = head(features, Prototypes(foreground, weights, background))
     f = features[1, :, 2, 1]

@@ -14,10 +14,13 @@ from fsseg import FssegError, TimmBackbone
 from fsseg_qnet.scales import pack
 
 Intensity = Annotated[
-    Literal["percentile", "zscore"], Field(description="percentile: 1..99.5 to [-1, 1]; zscore: as published")
+    Literal["percentile", "zscore"],
+    Field(description="percentile: 1..99.5 to [-1, 1]; zscore: as published"),
 ]
 Seed = Annotated[int, Field(ge=0, description="seed of the weights that are not loaded")]
-Channels = Annotated[int, Field(ge=1, description="width of each scale; the features have twice as many channels")]
+Channels = Annotated[
+    int, Field(ge=1, description="width of each scale; the features have twice as many channels")
+]
 
 
 class TwoScales(nn.Module):
@@ -26,32 +29,51 @@ class TwoScales(nn.Module):
     def __init__(
         self,
         *,
-        model: Annotated[str, Field(description="timm's name of the network")] = "tf_efficientnet_lite0",
+        model: Annotated[
+            str, Field(description="timm's name of the network")
+        ] = "tf_efficientnet_lite0",
         strides: Annotated[
             tuple[int, int],
-            Field(description="strides of the fine and of the coarse stage, the second twice the first"),
+            Field(
+                description="strides of the fine and of the coarse stage, the second twice the first"
+            ),
         ] = (8, 16),
         channels: Channels = 256,
         weights: Annotated[str, Field(description='as of the backbone "timm"')] = "none",
-        normalise: Annotated[bool, Field(description="give each stage's feature vectors unit length")] = True,
+        normalise: Annotated[
+            bool, Field(description="give each stage's feature vectors unit length")
+        ] = True,
         intensity: Intensity = "percentile",
         seed: Seed = 0,
     ) -> None:
         super().__init__()
         if strides[1] != 2 * strides[0]:
-            raise FssegError(f"backbone two_scales: got strides {list(strides)}, expected the second twice the first")
-        inner = TimmBackbone(model=model, strides=list(strides), channels=None, weights=weights, seed=seed)
+            raise FssegError(
+                f"backbone two_scales: got strides {list(strides)}, expected the second twice the first"
+            )
+        inner = TimmBackbone(
+            model=model, strides=list(strides), channels=None, weights=weights, seed=seed
+        )
         self.network, self.picked = inner.network, inner.picked
         widths = [self.network.feature_info.channels()[stage] for stage in self.picked]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.projections = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=False) for width in widths)
+            self.projections = nn.ModuleList(
+                nn.Conv2d(width, channels, 1, bias=False) for width in widths
+            )
             for projection in self.projections:
                 nn.init.orthogonal_(projection.weight)
         self.to(memory_format=torch.channels_last)
-        self.channels, self.stride, self.intensity, self.normalise = 2 * channels, strides[0], intensity, normalise
+        self.channels, self.stride, self.intensity, self.normalise = (
+            2 * channels,
+            strides[0],
+            intensity,
+            normalise,
+        )
 
-    def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice both h w"]:
+    def forward(
+        self, images: Float[Tensor, "slice 3 height width"]
+    ) -> Float[Tensor, "slice both h w"]:
         """The projected stages, packed."""
         outputs = self.network(images)
         stages = [outputs[stage] for stage in self.picked]
@@ -71,7 +93,10 @@ class QNetResNet101(nn.Module):
         self,
         *,
         weights: Annotated[
-            str, Field(description='"none", or a path to .pth or .safetensors with tensors of a ResNet-101')
+            str,
+            Field(
+                description='"none", or a path to .pth or .safetensors with tensors of a ResNet-101'
+            ),
         ] = "none",
         channels: Channels = 512,
         intensity: Intensity = "zscore",
@@ -81,9 +106,13 @@ class QNetResNet101(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             dilated = [True, True, False]
-            self.encoder = torchvision.models.resnet101(weights=None, replace_stride_with_dilation=dilated)
+            self.encoder = torchvision.models.resnet101(
+                weights=None, replace_stride_with_dilation=dilated
+            )
             self.encoder.fc = nn.Identity()
-            self.projections = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=False) for width in (1024, 2048))
+            self.projections = nn.ModuleList(
+                nn.Conv2d(width, channels, 1, bias=False) for width in (1024, 2048)
+            )
             for projection in self.projections:
                 nn.init.kaiming_normal_(projection.weight, mode="fan_out")
         if weights != "none":
@@ -91,7 +120,9 @@ class QNetResNet101(nn.Module):
         self.to(memory_format=torch.channels_last)
         self.channels, self.stride, self.intensity = 2 * channels, 4, intensity
 
-    def forward(self, images: Float[Tensor, "slice 3 height width"]) -> Float[Tensor, "slice both h w"]:
+    def forward(
+        self, images: Float[Tensor, "slice 3 height width"]
+    ) -> Float[Tensor, "slice both h w"]:
         """The two projected stages, packed."""
         net = self.encoder
         stem = net.maxpool(net.relu(net.bn1(net.conv1(images))))
@@ -102,15 +133,23 @@ class QNetResNet101(nn.Module):
 def load_encoder(encoder: nn.Module, file: Path) -> None:
     """Loads a file's tensors, with or without the prefix of DeepLabV3; raises FssegError unless all of them fit."""
     if not file.is_file():
-        raise FssegError(f"backbone qnet_resnet101: there are no weights {file}, expected a .pth or .safetensors file")
+        raise FssegError(
+            f"backbone qnet_resnet101: there are no weights {file}, expected a .pth or .safetensors file"
+        )
     if file.suffix == ".safetensors":
         state = safetensors.torch.load_file(file)
     else:
         state = torch.load(file, map_location="cpu", weights_only=True)
     state = {name.removeprefix("backbone."): value for name, value in state.items()}
     wanted = encoder.state_dict()
-    fitting = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
-    missing = [name for name in wanted if name not in fitting and not name.endswith("num_batches_tracked")]
+    fitting = {
+        name: state[name]
+        for name in wanted
+        if name in state and state[name].shape == wanted[name].shape
+    }
+    missing = [
+        name for name in wanted if name not in fitting and not name.endswith("num_batches_tracked")
+    ]
     if missing:
         raise FssegError(
             f"backbone qnet_resnet101: {file} has {len(fitting)} of the {len(wanted)} tensors of a ResNet-101, expected "

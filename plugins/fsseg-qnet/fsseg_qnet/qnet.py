@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, Map, Prototypes
+from fsseg import FssegError, MaskedAverage, Prototypes
 from fsseg_qnet.scales import unpack
 
 LOWEST = 1e-6
@@ -21,7 +21,7 @@ class PrototypeOfEachScale:
     fixed_shape = True
 
     def __init__(self) -> None:
-        self._pool = Map()
+        self._pool = MaskedAverage()
 
     def __call__(
         self,
@@ -47,22 +47,36 @@ class QueryInformed(nn.Module):
     def __init__(
         self,
         *,
-        channels: Annotated[int, Field(ge=1, description="width of each scale, as of the backbone")] = 256,
-        alpha: Annotated[float, Field(gt=0, description="scale of the cosine in the anomaly score")] = 20.0,
+        channels: Annotated[
+            int, Field(ge=1, description="width of each scale, as of the backbone")
+        ] = 256,
+        alpha: Annotated[
+            float, Field(gt=0, description="scale of the cosine in the anomaly score")
+        ] = 20.0,
         fine: Annotated[
             float,
-            Field(ge=0, le=1, description="share of the fine scale; published: 0.9 in setting 1, 0.6 in setting 2"),
+            Field(
+                ge=0,
+                le=1,
+                description="share of the fine scale; published: 0.9 in setting 1, 0.6 in setting 2",
+            ),
         ] = 0.9,
         initial_threshold: Annotated[
             float,
-            Field(description="the score threshold before training; published: near 0; ADNet's -10 trains sooner"),
+            Field(
+                description="the score threshold before training; published: near 0; ADNet's -10 trains sooner"
+            ),
         ] = 0.0,
         refine: Annotated[
             Literal["none", "qnet", "mse"],
-            Field(description="of prototypes in evaluation: none, as published, or towards the query's own mean"),
+            Field(
+                description="of prototypes in evaluation: none, as published, or towards the query's own mean"
+            ),
         ] = "none",
         steps: Annotated[int, Field(ge=1, description="of the refinement")] = 7,
-        rate: Annotated[float, Field(gt=0, description="learning rate of the refinement (Adam)")] = 0.01,
+        rate: Annotated[
+            float, Field(gt=0, description="learning rate of the refinement (Adam)")
+        ] = 0.01,
     ) -> None:
         super().__init__()
         self.channels, self.alpha, self.fine = channels, alpha, fine
@@ -91,10 +105,15 @@ class QueryInformed(nn.Module):
             own = self._refined(scale, towards, threshold)
             maps.append(
                 F.interpolate(
-                    self._probability(scale, own, threshold), fine.shape[-2:], mode="bilinear", align_corners=True
+                    self._probability(scale, own, threshold),
+                    fine.shape[-2:],
+                    mode="bilinear",
+                    align_corners=True,
                 )
             )
-        foreground = (self.fine * maps[0] + (1 - self.fine) * maps[1]).clamp(LOWEST, 1 - LOWEST).logit()
+        foreground = (
+            (self.fine * maps[0] + (1 - self.fine) * maps[1]).clamp(LOWEST, 1 - LOWEST).logit()
+        )
         foreground = foreground.masked_fill(~there, -self.alpha)
         return torch.cat([torch.zeros_like(foreground[:, :1]), foreground], dim=1)
 
@@ -105,7 +124,9 @@ class QueryInformed(nn.Module):
         threshold: Float[Tensor, "query 1"],
     ) -> Float[Tensor, "query way h w"]:
         """One minus the logistic function of half the score above the threshold."""
-        cosine = torch.einsum("qchk,qwc->qwhk", F.normalize(scale, dim=1), F.normalize(towards, dim=2))
+        cosine = torch.einsum(
+            "qchk,qwc->qwhk", F.normalize(scale, dim=1), F.normalize(towards, dim=2)
+        )
         return ((self.alpha * cosine + threshold[:, :, None, None]) / 2).sigmoid()
 
     def _refined(
@@ -119,7 +140,10 @@ class QueryInformed(nn.Module):
         if self.training or self.refine == "none":
             return own
         with torch.enable_grad():
-            slices = [self._refine(one[None], p[None], t[None]) for one, p, t in zip(scale, own, threshold)]
+            slices = [
+                self._refine(one[None], p[None], t[None])
+                for one, p, t in zip(scale, own, threshold)
+            ]
         return torch.cat(slices)
 
     def _refine(
@@ -135,7 +159,9 @@ class QueryInformed(nn.Module):
         loss_of = _published_loss if self.refine == "qnet" else _distance_loss
         for _ in range(self.steps):
             mask = (self._probability(scale, refined, threshold) > 0.5).float().detach()
-            loss = sum(loss_of(scale, mask[:, way], refined[:, way]) for way in range(refined.shape[1]))
+            loss = sum(
+                loss_of(scale, mask[:, way], refined[:, way]) for way in range(refined.shape[1])
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -143,7 +169,9 @@ class QueryInformed(nn.Module):
 
 
 def _published_loss(
-    scale: Float[Tensor, "1 channel h w"], mask: Float[Tensor, "1 h w"], prototype: Float[Tensor, "1 channel"]
+    scale: Float[Tensor, "1 channel h w"],
+    mask: Float[Tensor, "1 h w"],
+    prototype: Float[Tensor, "1 channel"],
 ) -> Float[Tensor, ""]:
     """The cross-entropy between the features and the features with the prototype put in under the mask.
 
@@ -155,7 +183,9 @@ def _published_loss(
 
 
 def _distance_loss(
-    scale: Float[Tensor, "1 channel h w"], mask: Float[Tensor, "1 h w"], prototype: Float[Tensor, "1 channel"]
+    scale: Float[Tensor, "1 channel h w"],
+    mask: Float[Tensor, "1 h w"],
+    prototype: Float[Tensor, "1 channel"],
 ) -> Float[Tensor, ""]:
     """The mean squared distance of the features under the mask to the prototype; its least is at their mean."""
     distance = (scale - prototype[:, :, None, None]).square().mean(dim=1)

@@ -14,7 +14,9 @@ def pack(
 ) -> Float[Tensor, "*any both h w"]:
     """Both scales in one tensor; the coarse grid has half as many cells along each side, rounded up."""
     height, width = fine.shape[-2:]
-    repeated = coarse.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[..., :height, :width]
+    repeated = coarse.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)[
+        ..., :height, :width
+    ]
     return torch.cat([fine, repeated], dim=-3)
 
 

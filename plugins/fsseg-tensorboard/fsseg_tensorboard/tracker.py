@@ -21,7 +21,9 @@ class Tracker:
     def __init__(
         self,
         *,
-        folder: Annotated[str, Field(description="where to write, seen from the runs' folder")] = "tensorboard",
+        folder: Annotated[
+            str, Field(description="where to write, seen from the runs' folder")
+        ] = "tensorboard",
     ) -> None:
         self.folder = folder
         self._writers: dict[str, EventFileWriter] = {}
@@ -62,7 +64,9 @@ class Tracker:
         if part not in self._writers:
             self._writers[part] = EventFileWriter(str(self._root / part))
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        event = Event(step=step, wall_time=datetime.now().timestamp(), summary=Summary(value=values))
+        event = Event(
+            step=step, wall_time=datetime.now().timestamp(), summary=Summary(value=values)
+        )
         self._writers[part].add_event(event)
 
 

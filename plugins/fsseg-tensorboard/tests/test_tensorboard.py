@@ -17,7 +17,9 @@ def test_what_is_written_can_be_read(tmp_path):
     tracker = registry().build("tracker", "tensorboard", {})
     tracker.run_started(name="made up", runs_dir=tmp_path)
     for step in (25, 50):
-        tracker.step_logged(variants=["TPM 5, CE-T"], fold=1, seed=0, values={"step": step, "query": 1 / step})
+        tracker.step_logged(
+            variants=["TPM 5, CE-T"], fold=1, seed=0, values={"step": step, "query": 1 / step}
+        )
     scores = [
         CaseScore("TPM 5, CE-T", False, 1, 0, case, "liver", "s", (3,), *counts)
         for case, counts in (("a", (5, 10, 10)), ("b", (10, 10, 10)), ("c", (0, 0, 0)))

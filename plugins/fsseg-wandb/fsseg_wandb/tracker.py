@@ -7,7 +7,9 @@ from pydantic import Field
 
 from fsseg import hookimpl
 
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would call its makers about errors, offline or not
+os.environ.setdefault(
+    "WANDB_ERROR_REPORTING", "false"
+)  # it would call its makers about errors, offline or not
 import wandb  # noqa: E402 (reads the line above)
 
 
@@ -22,7 +24,8 @@ class Tracker:
         *,
         project: Annotated[str, Field(description="the project's name")] = "fsseg",
         mode: Annotated[
-            Literal["offline", "online"], Field(description="online sends everything to the service as the run goes")
+            Literal["offline", "online"],
+            Field(description="online sends everything to the service as the run goes"),
         ] = "offline",
     ) -> None:
         self.project, self.mode = project, mode
@@ -51,7 +54,8 @@ class Tracker:
     def variant_evaluated(self, variant, fold, seed, scores):
         """Keeps the scores for the table, and the row's mean Dice in percent for the summary."""
         self._rows += [
-            [variant, fold, seed, s.case, s.class_name, s.dice if s.dice == s.dice else None] for s in scores
+            [variant, fold, seed, s.case, s.class_name, s.dice if s.dice == s.dice else None]
+            for s in scores
         ]
         dice = [100 * score.dice for score in scores if score.dice == score.dice]
         if dice:

@@ -9,7 +9,11 @@ from fsseg.evaluation.scores import CaseScore
 from fsseg.recipe.reading import parse_recipe
 from fsseg.testing import parametrize_with_checks
 
-RECIPE = {"dataset": "abdomen_phantom", "backbone": "timm", "variants": [{"name": "TPM", "threshold": "ce_t"}]}
+RECIPE = {
+    "dataset": "abdomen_phantom",
+    "backbone": "timm",
+    "variants": [{"name": "TPM", "threshold": "ce_t"}],
+}
 
 
 @parametrize_with_checks("tracker/wandb")

@@ -33,7 +33,10 @@ class Ellipsoid:
 
     def axes(self) -> Float[np.ndarray, "3 3"]:
         """Rotation whose rows are the ellipsoid's own axes."""
-        (ct, cy), (st, sy) = np.cos(np.radians([self.turn, self.tilt])), np.sin(np.radians([self.turn, self.tilt]))
+        (ct, cy), (st, sy) = (
+            np.cos(np.radians([self.turn, self.tilt])),
+            np.sin(np.radians([self.turn, self.tilt])),
+        )
         return np.array([[ct * cy, st * cy, -sy], [-st, ct, 0.0], [ct * sy, st * sy, cy]])
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -44,16 +47,25 @@ class Ellipsoid:
     def distance(self, x: Part, y: Part, z: Part) -> Part:
         """Signed distance in mm, negative inside; an estimate that is exact at the surface."""
         offsets = [axis - np.float32(c) for axis, c in zip((x, y, z), self.center, strict=True)]
-        level, slope = np.float32(1e-6), np.float32(1e-6 / min(self.radii) ** 2)  # so that the centre is defined
+        level, slope = (
+            np.float32(1e-6),
+            np.float32(1e-6 / min(self.radii) ** 2),
+        )  # so that the centre is defined
         for row, radius in zip(self.axes().astype(np.float32), self.radii, strict=True):
-            along = (row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2]) / np.float32(radius)
+            along = (row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2]) / np.float32(
+                radius
+            )
             level, slope = level + along**2, slope + (along / np.float32(radius)) ** 2
         return (level - np.sqrt(level)) / np.sqrt(slope)
 
     def varied(self, rng: Generator, place: float, size: float, pose: float) -> "Ellipsoid":
         """Moved by up to `place` mm, grown or shrunk by up to the fraction `size`, turned by up to `pose` degrees."""
         center = self.center + rng.uniform(-place, place, 3)
-        radii = np.array(self.radii) * rng.uniform(1 - size, 1 + size) * rng.uniform(1 - size / 2, 1 + size / 2, 3)
+        radii = (
+            np.array(self.radii)
+            * rng.uniform(1 - size, 1 + size)
+            * rng.uniform(1 - size / 2, 1 + size / 2, 3)
+        )
         turn, tilt = rng.uniform(-pose, pose, 2)
         return Ellipsoid(tuple(center), tuple(radii), self.turn + turn, self.tilt + tilt)
 
@@ -107,9 +119,15 @@ MUSCLES = (
     Ellipsoid((-31, 50, -110), (16, 17, 105), tilt=6),
     Ellipsoid((31, 50, -110), (16, 17, 105), tilt=-6),
 )
-VESSELS = {"aorta": Ellipsoid((9, 19, 0), (9, 9, LONG)), "cava": Ellipsoid((-19, 19, 0), (12, 8.5, LONG))}
+VESSELS = {
+    "aorta": Ellipsoid((9, 19, 0), (9, 9, LONG)),
+    "cava": Ellipsoid((-19, 19, 0), (12, 8.5, LONG)),
+}
 HEART = Ellipsoid((22, -36, 116), (56, 42, 32), tilt=-8)
-STOMACH = (Ellipsoid((58, -14, 56), (37, 36, 38), tilt=15), Ellipsoid((24, -44, 14), (44, 22, 24), tilt=-25))
+STOMACH = (
+    Ellipsoid((58, -14, 56), (37, 36, 38), tilt=15),
+    Ellipsoid((24, -44, 14), (44, 22, 24), tilt=-25),
+)
 COLON = (
     Ellipsoid((-90, 2, -70), (19, 21, 52)),
     Ellipsoid((94, 16, -50), (16, 18, 70)),
@@ -125,9 +143,15 @@ ORGANS = {
     ),
     2: (Ellipsoid((-60, 37, -30), (25, 29, 54), turn=25, tilt=8),),
     3: (Ellipsoid((59, 35, -14), (25, 29, 55), turn=-25, tilt=-8),),
-    4: (Ellipsoid((88, 20, 44), (23, 45, 48), turn=12, tilt=-8), Ellipsoid((84, 44, 50), (30, 20, 36), turn=10)),
+    4: (
+        Ellipsoid((88, 20, 44), (23, 45, 48), turn=12, tilt=-8),
+        Ellipsoid((84, 44, 50), (30, 20, 36), turn=10),
+    ),
 }
-SINUSES = (Ellipsoid((-44, 30, -28), (14, 10, 22), turn=25), Ellipsoid((43, 28, -12), (14, 10, 22), turn=-25))
+SINUSES = (
+    Ellipsoid((-44, 30, -28), (14, 10, 22), turn=25),
+    Ellipsoid((43, 28, -12), (14, 10, 22), turn=-25),
+)
 """The fat of the kidneys' sinuses, which is no part of the kidneys; the renal pelvis is in it."""
 LIVER_VEINS = {
     "hepatic_vein": ((-19, 14, 88), ((-108, 8, 62), (-66, -56, 60), (8, -56, 58))),

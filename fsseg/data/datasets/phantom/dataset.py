@@ -51,16 +51,26 @@ CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
 def paint_torso(canvas: Canvas) -> None:
     """Fat with its strands, the muscular wall, visceral fat, ribs."""
     space, rng, level = canvas.space, canvas.rng, canvas.level
-    strands = np.maximum(1 - np.abs(canvas.medium) / np.float32(0.25), 0)  # where the noise changes its sign
+    strands = np.maximum(
+        1 - np.abs(canvas.medium) / np.float32(0.25), 0
+    )  # where the noise changes its sign
     thick = rng.uniform(0.97, 1.03)
-    fat, visceral = (canvas.textured(name, medium=0.04, coarse=0.06) for name in ("fat", "visceral_fat"))
-    canvas.paint(space.torso((SKIN[0] * thick, SKIN[1] * thick)), fat * (1 - np.float32(0.1) * strands))
+    fat, visceral = (
+        canvas.textured(name, medium=0.04, coarse=0.06) for name in ("fat", "visceral_fat")
+    )
+    canvas.paint(
+        space.torso((SKIN[0] * thick, SKIN[1] * thick)), fat * (1 - np.float32(0.1) * strands)
+    )
     canvas.paint(space.torso(WALL), canvas.textured("muscle", fine=0.07, medium=0.05))
     canvas.paint(canvas.cavity, visceral * (1 - np.float32(0.25) * strands))
     for angle in np.radians(np.arange(15, 360, 30)):
         center = np.array([np.cos(angle) * 127, np.sin(angle) * 88])
         for z in np.arange(-40, 130, 34) + rng.uniform(0, 34):
-            rib = Ellipsoid((*center, z), (10, 4.5, 8), turn=np.degrees(np.arctan2(-np.cos(angle), np.sin(angle))))
+            rib = Ellipsoid(
+                (*center, z),
+                (10, 4.5, 8),
+                turn=np.degrees(np.arctan2(-np.cos(angle), np.sin(angle))),
+            )
             canvas.paint_shape(rib, level["cortical"])
 
 
@@ -68,10 +78,19 @@ def paint_back(canvas: Canvas) -> None:
     """Vertebrae with discs between them, the bright canal with the cord, paraspinal and psoas muscles."""
     rng, level = canvas.rng, canvas.level
     for muscle in MUSCLES:
-        canvas.paint_shape(muscle.varied(rng, 2, 0.06, 4), canvas.textured("muscle", fine=0.09, medium=0.05))
+        canvas.paint_shape(
+            muscle.varied(rng, 2, 0.06, 4), canvas.textured("muscle", fine=0.09, medium=0.05)
+        )
     disc = np.cos((canvas.space.z + rng.uniform(0, 34)) * np.float32(2 * np.pi / 34)) > 0.75
-    marrow = np.where(disc, canvas.textured("disc", medium=0.05), canvas.textured("bone", fine=0.08))
-    paints = {"cortical": level["cortical"], "body": marrow, "arch": level["bone"], "process": level["cortical"]}
+    marrow = np.where(
+        disc, canvas.textured("disc", medium=0.05), canvas.textured("bone", fine=0.08)
+    )
+    paints = {
+        "cortical": level["cortical"],
+        "body": marrow,
+        "arch": level["bone"],
+        "process": level["cortical"],
+    }
     for part, value in {**paints, "canal": level["csf"], "cord": level["cord"]}.items():
         canvas.paint_shape(SPINE[part], value)
 
@@ -91,25 +110,35 @@ def paint_gut(canvas: Canvas) -> None:
     inside = canvas.cavity + 3
     for _ in range(64):
         center = rng.uniform((-92, -66, -125), (92, 12, 30))
-        loop = Ellipsoid(tuple(center), tuple(rng.uniform((16, 12, 12), (34, 21, 21))), *rng.uniform(-90, 90, 2))
+        loop = Ellipsoid(
+            tuple(center), tuple(rng.uniform((16, 12, 12), (34, 21, 21))), *rng.uniform(-90, 90, 2)
+        )
         paint_hollow(canvas, loop, inside)
     for part in COLON:
         paint_hollow(canvas, part.varied(rng, 6, 0.15, 10), inside)
     for part in PANCREAS:
-        canvas.paint_shape(part.varied(rng, 4, 0.1, 8), canvas.textured("food", fine=0.08, medium=0.08))
+        canvas.paint_shape(
+            part.varied(rng, 4, 0.1, 8), canvas.textured("food", fine=0.08, medium=0.08)
+        )
     full = rng.choice(["food", "fluid"])
     for part in STOMACH:
         stomach = part.varied(rng, 5, 0.1, 8)
         paint_hollow(canvas, stomach, inside, full)
         # Gas floats to the front of a patient who lies on the back.
-        canvas.paint_shape(stomach.shrunk(4), canvas.level["gas"], canvas.space.union([stomach.moved((0, -26, 0))]))
+        canvas.paint_shape(
+            stomach.shrunk(4), canvas.level["gas"], canvas.space.union([stomach.moved((0, -26, 0))])
+        )
 
 
-def paint_hollow(canvas: Canvas, shape: Ellipsoid, within: Array, content: str | None = None) -> None:
+def paint_hollow(
+    canvas: Canvas, shape: Ellipsoid, within: Array, content: str | None = None
+) -> None:
     """A wall of 3 mm and a content, drawn from `CONTENTS` unless it is given."""
     content = content or canvas.rng.choice(list(CONTENTS), p=list(CONTENTS.values()))
     canvas.paint_shape(shape, canvas.level["wall"], within)
-    value = canvas.textured(content, medium=0.07, coarse=0.07) * np.float32(canvas.rng.uniform(0.85, 1.15))
+    value = canvas.textured(content, medium=0.07, coarse=0.07) * np.float32(
+        canvas.rng.uniform(0.85, 1.15)
+    )
     canvas.paint_shape(shape.shrunk(3), value, within + 3)
 
 
@@ -149,7 +178,9 @@ def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     gallbladder = space.union([GALLBLADDER.varied(rng, 4, 0.15, 12)])
     sinuses = [sinus.varied(rng, 4, 0.1, 8) for sinus in SINUSES]
     spine = space.union([SPINE["cortical"], *MUSCLES[:2], *VESSELS.values()], blend=1.0)
-    distances = organ_distances(canvas, [gallbladder, spine, *(space.union([sinus]) for sinus in sinuses)])
+    distances = organ_distances(
+        canvas, [gallbladder, spine, *(space.union([sinus]) for sinus in sinuses)]
+    )
     canvas.paint(gallbladder, canvas.level["gallbladder"])
     for sinus in sinuses:
         canvas.paint_shape(sinus, canvas.level["fat"])
@@ -162,7 +193,9 @@ def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     }
     labels = np.zeros(canvas.image.shape, np.uint8)
     for organ, distance in distances.items():
-        canvas.paint(distance - 2.5, canvas.level["capsule"])  # dark, as is the chemical shift at an organ's rim
+        canvas.paint(
+            distance - 2.5, canvas.level["capsule"]
+        )  # dark, as is the chemical shift at an organ's rim
         canvas.paint(distance, values[organ])
         labels[distance < 0] = organ
     paint_veins(canvas, distances[1] + 3)
@@ -176,7 +209,10 @@ def paint_veins(canvas: Canvas, liver: Array) -> None:
         for end in ends:
             end = tuple(end + rng.uniform(-10, 10, 3))
             middle = tuple(np.add(hub, end) / 2)
-            twigs = [Ellipsoid.between(middle, tuple(end + rng.uniform(-45, 45, 3)), 3.0) for _ in range(3)]
+            twigs = [
+                Ellipsoid.between(middle, tuple(end + rng.uniform(-45, 45, 3)), 3.0)
+                for _ in range(3)
+            ]
             for vein in (Ellipsoid.between(hub, end, 4.5), *twigs):
                 canvas.paint_shape(vein, canvas.level[name], liver)
 
@@ -193,7 +229,9 @@ def receive(canvas: Canvas) -> Array:
     """The scan as stored: a coil's bias field, Rician noise, whole numbers."""
     space, rng = canvas.space, canvas.rng
     bias = 0.17 * smooth_noise(rng, space.axes, (110, 85, 85))
-    depth = ((space.x / SKIN[0]) ** 2 + (space.y / SKIN[1]) ** 2) * np.float32(rng.uniform(0.1, 0.25))
+    depth = ((space.x / SKIN[0]) ** 2 + (space.y / SKIN[1]) ** 2) * np.float32(
+        rng.uniform(0.1, 0.25)
+    )
     signal = canvas.image * np.exp(np.clip(bias, -0.4, 0.4) + depth - np.float32(0.12))
     real, imaginary = np.float32(NOISE) * rng.standard_normal((2, *signal.shape), dtype=np.float32)
     return np.rint(np.hypot(signal + real, imaginary)).astype(np.float32)
@@ -234,7 +272,9 @@ def draw_geometry(rng: Generator, size: int) -> Geometry:
     return Geometry((thickness, pixel, pixel), axes)
 
 
-def paint_case(rng: Generator, geometry: Geometry) -> tuple[Array, UInt8[np.ndarray, "slice height width"]]:
+def paint_case(
+    rng: Generator, geometry: Geometry
+) -> tuple[Array, UInt8[np.ndarray, "slice height width"]]:
     """Image and labels of a case."""
     edge = max(EDGE, FIELD_OF_VIEW / len(geometry.axes[2]))
     canvas = Canvas(rng, Space(rng, geometry.axes, edge=edge))
@@ -259,7 +299,9 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
     rng = np.random.default_rng([seed, index])
     geometry = draw_geometry(rng, size)
     image, labels = paint_case(rng, geometry)
-    return Volume(f"phantom_{index + 1:02d}", image, labels, geometry.spacing, FileGrid(geometry.affine))
+    return Volume(
+        f"phantom_{index + 1:02d}", image, labels, geometry.spacing, FileGrid(geometry.affine)
+    )
 
 
 class AbdomenPhantom:
