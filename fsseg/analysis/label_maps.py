@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -107,12 +108,7 @@ def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMa
         for fold in data.folds:
             folder = fold_folder(results.path, seeds, seed, fold.index) / LABELS
             # As in the evaluation: the parts of one segmentation follow each other.
-            together = lambda choice: (
-                choice.query_case,
-                choice.support_case,
-                choice.classes,
-                choice.turn,
-            )  # noqa: E731
+            together = attrgetter("query_case", "support_case", "classes", "turn")
             for (case, support, classes, _), parts in groupby(data.choices(fold, seed), together):
                 slices = _slices(parts)
                 for variant in results.variants:

@@ -1,45 +1,45 @@
 """The data of a run: its scans, folds and what is made of them, shared by all trainings, seeds and rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fsseg.evaluation.assignments import Assignment, Choice, Shown, assign, choose, choose_every_support, with_supports
 from fsseg.data.cache import cached, content_key
 from fsseg.data.facts import Facts, kept_facts, require_labels, require_same, slices_showing
+from fsseg.data.folds import Fold, SupportChoice, find_scheme, make_fold
 from fsseg.data.intensity import Scaling, measure
+from fsseg.data.supervoxels.kept import cached_supervoxels
+from fsseg.data.supervoxels.stored import Stored
+from fsseg.data.volume import Volume, on_working_grid
+from fsseg.errors import FssegError
+from fsseg.evaluation.assignments import (
+    Assignment,
+    Choice,
+    Shown,
+    assign,
+    choose,
+    choose_every_support,
+    with_supports,
+)
+from fsseg.evaluation.scans import EvaluationScan, evaluation_scan
+from fsseg.interfaces import Dataset
+from fsseg.recipe.protocols import choose_classes, find_protocol
+from fsseg.recipe.tables import Recipe
+from fsseg.runs.identity import reading_identity, supervoxel_identity
+from fsseg.system.files import fingerprint
+from fsseg.system.parallel import Made, at_once
+from fsseg.system.progress import Progress
+from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.mapped import kept_training_scan
 from fsseg.training.scans import TrainingScan, training_scan
-from fsseg.evaluation.scans import EvaluationScan, evaluation_scan
-from fsseg.data.supervoxels.stored import Stored
-from fsseg.data.volume import on_working_grid
-from fsseg.data.supervoxels.kept import cached_supervoxels
-from fsseg.training.episodes import EpisodeSampler
-from fsseg.errors import FssegError
-from fsseg.system.parallel import processors
-from fsseg.system.progress import Progress
-from fsseg.recipe.protocols import choose_classes, find_protocol
-from fsseg.data.folds import Fold, SupportChoice, find_scheme, make_fold
-from fsseg.recipe.tables import Recipe
-from fsseg.system.files import fingerprint
-from fsseg.runs.identity import reading_identity, supervoxel_identity
-from fsseg.data.volume import Volume
-from fsseg.interfaces import Dataset
-
-from fsseg.system.parallel import at_once
-
-from fsseg.system.parallel import Made
-
 
 AT_HAND = 8
 """Scans that stay in memory after they were read: those of a fold of the published benchmarks."""
-
 
 
 class OnDemand(Mapping[str, Made]):
@@ -99,7 +99,9 @@ class RunData:
         cases = self.dataset.cases
         self.scheme = self.dataset.folds if asked.folds == "dataset" else find_scheme(asked.folds)
         wanted = range(self.scheme.folds) if asked.fold == "all" else [asked.fold]
-        self.folds = [make_fold(self.scheme, cases, index, self.protocol.support) for index in wanted]
+        self.folds = [
+            make_fold(self.scheme, cases, index, self.protocol.support) for index in wanted
+        ]
         evaluated = {case for fold in self.folds for case in (fold.support, *fold.queries)}
         trained = {case for fold in self.folds for case in fold.training}
         needed = [case for case in cases if case in evaluated | trained]
@@ -150,7 +152,9 @@ class RunData:
 
     def every_support(self, fold: Fold, scans: Mapping[str, EvaluationScan]) -> list[Assignment]:
         """Every slice of the fold that could be the support, for all other cases."""
-        return with_supports(choose_every_support(self.protocol, fold, self._shown(fold), self.classes), scans)
+        return with_supports(
+            choose_every_support(self.protocol, fold, self._shown(fold), self.classes), scans
+        )
 
     def check_hidden(self, fold: Fold) -> None:
         """Raises FssegError where no training scan has two slices left; supervoxels may still find them too small."""
@@ -176,7 +180,9 @@ class RunData:
         )
         return OnDemand((fold.support, *fold.queries), make)
 
-    def assignments(self, fold: Fold, scans: Mapping[str, EvaluationScan], seed: int) -> list[Assignment]:
+    def assignments(
+        self, fold: Fold, scans: Mapping[str, EvaluationScan], seed: int
+    ) -> list[Assignment]:
         """What the protocol makes of the fold."""
         return assign(self.protocol, fold, scans, self.classes, seed, self._shown(fold))
 
@@ -192,7 +198,8 @@ class RunData:
     def training_content(self, fold: Fold) -> dict[str, list[Any]]:
         """What stands for each training scan, its hidden slices, and the size of its supervoxels where nobody says."""
         return {
-            case: [self.facts[case].image, self.facts[case].min_size, self._hidden_key(case)] for case in fold.training
+            case: [self.facts[case].image, self.facts[case].min_size, self._hidden_key(case)]
+            for case in fold.training
         }
 
     def evaluation_content(self, fold: Fold) -> dict[str, Any]:
@@ -226,7 +233,10 @@ class RunData:
     def _make_sampler(self, fold: Fold, rule: str) -> EpisodeSampler:
         table = self._recipe.supervoxels
         method = table.build("supervoxels")
-        identity, min_size = supervoxel_identity(table.name, table.options), table.options.get("min_size")
+        identity, min_size = (
+            supervoxel_identity(table.name, table.options),
+            table.options.get("min_size"),
+        )
 
         def make(case: str) -> TrainingScan:
             volume, scaling = self.volumes[case], self.scaling(case, fold, rule)
@@ -249,5 +259,3 @@ class RunData:
 
         scans = at_once(kept, fold.training, self._progress, "supervoxels")
         return EpisodeSampler(list(scans), self._recipe.episodes)
-
-

@@ -13,23 +13,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fsseg.evaluation.assignments import Assignment, assign
-from fsseg.training.calibration import calibrate
-from fsseg.data.supervoxels.regions import count_regions
-from fsseg.training.scans import TrainingScan
-from fsseg.evaluation.scans import EvaluationScan
-from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
-from fsseg.training.episodes import EpisodeSampler
-from fsseg.evaluation.evaluate import evaluate
-from fsseg.runs.fold import FoldRun, rows_by_training
-from fsseg.data.grids import WorkingGrid
-from fsseg.interfaces import Backbone
-from fsseg.system.progress import told_time
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.data.folds import Fold
-from fsseg.recipe.tables import EpisodeTable, TrainingTable
+from fsseg.data.grids import WorkingGrid
+from fsseg.data.supervoxels.regions import count_regions
+from fsseg.evaluation.assignments import Assignment, assign
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.evaluation.scans import EvaluationScan
+from fsseg.interfaces import Backbone
 from fsseg.model.segmenter import encode, encode_in_parts
+from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.tables import EpisodeTable, TrainingTable
+from fsseg.runs.fold import FoldRun, rows_by_training
+from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
+from fsseg.system.progress import told_time
+from fsseg.training.calibration import calibrate
+from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.loop import Speed
+from fsseg.training.scans import TrainingScan
 
 REGIONS = 6
 """Squares along an edge of the made-up slices; each is a region."""
@@ -98,7 +98,11 @@ class Estimate:
         """Everything by name, as people read it."""
         speeds, size = self.speeds, " x ".join(str(edge) for edge in self.speeds.size)
         chosen = speeds.speed
-        steps = ["channels last"] * chosen.channels_last + ["fused"] * chosen.fused + ["recorded"] * chosen.capture
+        steps = (
+            ["channels last"] * chosen.channels_last
+            + ["fused"] * chosen.fused
+            + ["recorded"] * chosen.capture
+        )
         return [
             ("device", speeds.device),
             ("slices", size),
@@ -121,7 +125,10 @@ class Estimate:
 
     def dumps(self) -> dict[str, Any]:
         """As plain values; times in seconds."""
-        return asdict(self) | {"total": self.total, "fraction_of_bare_network": self.speeds.fraction}
+        return asdict(self) | {
+            "total": self.total,
+            "fraction_of_bare_network": self.speeds.fraction,
+        }
 
     def __str__(self) -> str:
         speeds = self.speeds
@@ -135,7 +142,9 @@ class Estimate:
 def steps_left(folds: list[FoldRun]) -> int:
     """Training steps that are not done yet."""
     groups = rows_by_training(folds[0].recipe)
-    return sum(training.steps for fold in folds for training, _ in groups if not fold.is_trained(training))
+    return sum(
+        training.steps for fold in folds for training, _ in groups if not fold.is_trained(training)
+    )
 
 
 def estimate(folds: list[FoldRun]) -> Estimate:
@@ -150,7 +159,11 @@ def estimate(folds: list[FoldRun]) -> Estimate:
         cases = (*fold.fold.queries, *([fold.fold.support] if in_turn else []))
         shown = sum(data.facts[case].size[0] for case in cases)
         slices += shown
-        decisions += shown * (len(cases) - 1 if in_turn else 1) * (1 if data.protocol.together else len(data.classes))
+        decisions += (
+            shown
+            * (len(cases) - 1 if in_turn else 1)
+            * (1 if data.protocol.together else len(data.classes))
+        )
     return Estimate(
         training=steps * speeds.step,
         calibration=len(folds) * len(groups) * recipe.calibration.episodes * speeds.episode,
@@ -178,11 +191,19 @@ def measure_speeds(fold: FoldRun) -> Speeds:
     variants = fold.assemble(backbone, under_way.head.state_dict(), training, rows)
     classes = fold.calibration_classes
     calibration = _time(
-        lambda: calibrate(backbone, variants, sampler, EPISODES, seed=0, device=device, classes=classes), device
+        lambda: calibrate(
+            backbone, variants, sampler, EPISODES, seed=0, device=device, classes=classes
+        ),
+        device,
     )
-    scans, assigned, made_up = made_up_fold(scan, len(fold.data.classes) if fold.data.protocol.together else 1)
+    scans, assigned, made_up = made_up_fold(
+        scan, len(fold.data.classes) if fold.data.protocol.together else 1
+    )
     known = Known(backbone, images)
-    decisions = _time(lambda: list(evaluate(known, variants, assigned, scans, made_up, seed=0, device=device)), device)
+    decisions = _time(
+        lambda: list(evaluate(known, variants, assigned, scans, made_up, seed=0, device=device)),
+        device,
+    )
     return Speeds(
         name_device(device),
         size,
@@ -196,7 +217,10 @@ def measure_speeds(fold: FoldRun) -> Speeds:
 
 
 def bare_step(
-    backbone: nn.Module, images: Float[Tensor, "2 height width"], options: TrainingTable, speed: Speed
+    backbone: nn.Module,
+    images: Float[Tensor, "2 height width"],
+    options: TrainingTable,
+    speed: Speed,
 ) -> Callable[[], None]:
     """The least that a training step can be: two slices through the network, back again, and the update."""
     parameters = [p for p in backbone.parameters() if p.requires_grad]
@@ -225,10 +249,16 @@ class Known(nn.Module):
     @torch.no_grad()
     def __init__(self, backbone: Backbone, images: Float[Tensor, "slice height width"]) -> None:
         super().__init__()
-        self.channels, self.stride, self.intensity = backbone.channels, backbone.stride, backbone.intensity
+        self.channels, self.stride, self.intensity = (
+            backbone.channels,
+            backbone.stride,
+            backbone.intensity,
+        )
         self._features = encode_in_parts(backbone, images)
 
-    def forward(self, images: Float[Tensor, "any 3 height width"]) -> Float[Tensor, "any channel h w"]:
+    def forward(
+        self, images: Float[Tensor, "any 3 height width"]
+    ) -> Float[Tensor, "any channel h w"]:
         return self._features[: len(images)]
 
 
@@ -236,24 +266,32 @@ def made_up_scan(size: tuple[int, int]) -> TrainingScan:
     """Noise, in which squares are the regions."""
     height, width = size
     rows, columns = (np.arange(edge) * REGIONS // edge for edge in size)
-    regions = np.repeat((1 + rows[:, None] * REGIONS + columns)[None], SLICES, axis=0).astype(np.int32)
+    regions = np.repeat((1 + rows[:, None] * REGIONS + columns)[None], SLICES, axis=0).astype(
+        np.int32
+    )
     images = torch.randn(SLICES, height, width, generator=torch.Generator().manual_seed(0))
     return TrainingScan("made up", images, torch.from_numpy(regions), count_regions(regions), 0.0)
 
 
-def made_up_fold(scan: TrainingScan, ways: int) -> tuple[dict[str, EvaluationScan], list[Assignment], Fold]:
+def made_up_fold(
+    scan: TrainingScan, ways: int
+) -> tuple[dict[str, EvaluationScan], list[Assignment], Fold]:
     """A support and a query whose first regions are the classes, and what is assigned."""
     labels = torch.where(scan.supervoxels <= ways, scan.supervoxels, 0).to(torch.uint8)
     size = tuple(scan.images.shape[-2:])
     location = torch.linspace(0, 1, SLICES)
     made = {
-        case: EvaluationScan(case, scan.images + shift, location, labels, labels, WorkingGrid(size, size, size))
+        case: EvaluationScan(
+            case, scan.images + shift, location, labels, labels, WorkingGrid(size, size, size)
+        )
         for shift, case in enumerate(("support", "query"))
     }
     fold = Fold(0, "support", ("query",), ())
     classes = {way: f"class {way}" for way in range(1, ways + 1)}
     protocol = PROTOCOLS["ep2_multi"] if ways > 1 else PROTOCOLS["ep2"]
-    assigned = [one for one in assign(protocol, fold, made, classes, 0) if one.query_case == "query"]
+    assigned = [
+        one for one in assign(protocol, fold, made, classes, 0) if one.query_case == "query"
+    ]
     return made, assigned, fold
 
 

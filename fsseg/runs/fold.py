@@ -10,30 +10,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from fsseg.training.calibration import calibrate
-from fsseg.model.checkpoint import load_trained, save_trained
-from fsseg.evaluation.decisions import PRIORS, write_margins
-from fsseg.system.devices import has_bfloat16, threads_for
-from fsseg.training.episodes import EpisodeSampler
-from fsseg.errors import FssegError
-from fsseg.evaluation.evaluate import evaluate
-from fsseg.system.random import seeded
-from fsseg.interfaces import FittedThreshold
-from fsseg.evaluation.label_files import write_labels
-from fsseg.plugins.manager import hooks
-from fsseg.system.progress import Progress
 from fsseg.data.folds import Fold
-from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable, VariantTable
-from fsseg.system.files import fingerprint
-from fsseg.system.files import read_json, read_lines, reading, write_json, write_lines
+from fsseg.errors import FssegError
+from fsseg.evaluation.decisions import PRIORS, write_margins
+from fsseg.evaluation.evaluate import evaluate
+from fsseg.evaluation.label_files import write_labels
 from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
-from fsseg.runs.data import RunData
+from fsseg.interfaces import FittedThreshold
+from fsseg.model.checkpoint import load_trained, save_trained
 from fsseg.model.segmenter import Segmenter
-from fsseg.training.snapshots import Snapshots
-from fsseg.runs.stages import Stages
-from fsseg.runs.identity import component_identity, environment
-from fsseg.training.loop import CALIBRATION_STREAM, TRAINING_STREAM, Training, train_together
 from fsseg.model.variants import Variant
+from fsseg.plugins.manager import hooks
+from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable, VariantTable
+from fsseg.runs.data import RunData
+from fsseg.runs.identity import component_identity, environment
+from fsseg.runs.stages import Stages
+from fsseg.system.devices import has_bfloat16, threads_for
+from fsseg.system.files import fingerprint, read_json, read_lines, reading, write_json, write_lines
+from fsseg.system.progress import Progress
+from fsseg.system.random import seeded
+from fsseg.training.calibration import calibrate
+from fsseg.training.episodes import EpisodeSampler
+from fsseg.training.loop import CALIBRATION_STREAM, TRAINING_STREAM, Training, train_together
+from fsseg.training.snapshots import Snapshots
 
 LOG = "train.jsonl"
 """The file of a training's losses."""
@@ -68,7 +67,9 @@ class FinishedFold:
         return {"fold": self.fold.index, "seed": self.seed, "stages": stages}
 
 
-def load_finished(recipe: Recipe, folds: list[Fold], values: dict[str, Any], stages: Path) -> FinishedFold:
+def load_finished(
+    recipe: Recipe, folds: list[Fold], values: dict[str, Any], stages: Path
+) -> FinishedFold:
     """What `FinishedFold.dumps` told, with its scores read from the folder of all stages."""
     [fold] = [fold for fold in folds if fold.index == values["fold"]]
     folders = [{stage: stages / name for stage, name in one.items()} for one in values["stages"]]
@@ -115,7 +116,13 @@ class FoldRun:
             backbone, variants = self._load(trained, training, rows)
             calibrated = self._calibrate(trained, backbone, variants)
             evaluated = self._evaluate(calibrated, backbone, variants)
-            stages.append({"train": trained.folder, "calibrate": calibrated.folder, "evaluate": evaluated.folder})
+            stages.append(
+                {
+                    "train": trained.folder,
+                    "calibrate": calibrated.folder,
+                    "evaluate": evaluated.folder,
+                }
+            )
             found = read_scores(evaluated.folder / SCORES)
             self._tell_of_scores(rows, found)
             scores += found
@@ -124,12 +131,16 @@ class FoldRun:
     def _tell_of_scores(self, rows: list[VariantTable], scores: list[CaseScore]) -> None:
         for row in rows:
             own = [score for score in scores if score.variant == row.name]
-            hooks().variant_evaluated(variant=row.name, fold=self.fold.index, seed=self.seed, scores=own)
+            hooks().variant_evaluated(
+                variant=row.name, fold=self.fold.index, seed=self.seed, scores=own
+            )
 
     @property
     def calibration_classes(self) -> int:
         """Classes of a calibration episode: as many as training may have where all are segmented together."""
-        return self.recipe.calibration.classes or (MANY_CLASSES if self.data.protocol.together else 1)
+        return self.recipe.calibration.classes or (
+            MANY_CLASSES if self.data.protocol.together else 1
+        )
 
     def begin(
         self,
@@ -197,7 +208,9 @@ class FoldRun:
         return FinishedStage(identity, folder)
 
     def _train(self, training: TrainingTable) -> FinishedStage:
-        return self.keep(training, lambda: train_together([self.resume(training)], self.progress)[0])
+        return self.keep(
+            training, lambda: train_together([self.resume(training)], self.progress)[0]
+        )
 
     def _training_identity(self, training: TrainingTable) -> dict[str, Any]:
         recipe = self.recipe
@@ -215,7 +228,8 @@ class FoldRun:
             | {"bfloat16": has_bfloat16(self.device)},
             "statistics": self.data.dataset.statistics,
             "data": self.data.training_content(self.fold),
-            "environment": environment(self.device.type) | {"threads": threads_for(recipe.speed.threads)},
+            "environment": environment(self.device.type)
+            | {"threads": threads_for(recipe.speed.threads)},
         }
 
     def _load(
@@ -229,21 +243,36 @@ class FoldRun:
         return backbone, self.assemble(backbone, state["head"], training, rows)
 
     def assemble(
-        self, backbone: nn.Module, state: dict[str, torch.Tensor], training: TrainingTable, rows: list[VariantTable]
+        self,
+        backbone: nn.Module,
+        state: dict[str, torch.Tensor],
+        training: TrainingTable,
+        rows: list[VariantTable],
     ) -> list[Variant]:
         """The rows' segmenters around a backbone, with the state that a training left in its head."""
         variants = []
         for row in rows:
             head = load_head(row, state, training).to(self.device).eval()
-            prototypes, threshold = row.prototypes.build("prototypes"), row.threshold.build("threshold")
+            prototypes, threshold = (
+                row.prototypes.build("prototypes"),
+                row.threshold.build("threshold"),
+            )
             refiners = [refiner.build("refiner") for refiner in row.refiners]
-            segmenter = Segmenter(backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode)
+            segmenter = Segmenter(
+                backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode
+            )
             variants.append(Variant(row.name, segmenter, row.scoring))
         return variants
 
-    def _calibrate(self, trained: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:
+    def _calibrate(
+        self, trained: FinishedStage, backbone: nn.Module, variants: list[Variant]
+    ) -> FinishedStage:
         asked, classes = self.recipe.calibration, self.calibration_classes
-        fitted = [variant for variant in variants if isinstance(variant.segmenter.threshold, FittedThreshold)]
+        fitted = [
+            variant
+            for variant in variants
+            if isinstance(variant.segmenter.threshold, FittedThreshold)
+        ]
         identity = {
             "stage": "calibrate",
             "trained": trained.identity,
@@ -268,7 +297,9 @@ class FoldRun:
                 variant.segmenter.threshold.load_state(states[variant.name])
         return FinishedStage(identity, folder)
 
-    def _evaluate(self, calibrated: FinishedStage, backbone: nn.Module, variants: list[Variant]) -> FinishedStage:
+    def _evaluate(
+        self, calibrated: FinishedStage, backbone: nn.Module, variants: list[Variant]
+    ) -> FinishedStage:
         asked = self.recipe.protocol
         identity = {
             "stage": "evaluate",
@@ -307,11 +338,16 @@ class FoldRun:
         """What the rows are made of; calibration does not depend on their refiners, which come later."""
         rows = {row.name: row for row in self.recipe.variants}
         kinds = ("prototypes", "head", "threshold")
-        return [[v.name, *[_identity(kind, getattr(rows[v.name], kind)) for kind in kinds]] for v in variants]
+        return [
+            [v.name, *[_identity(kind, getattr(rows[v.name], kind)) for kind in kinds]]
+            for v in variants
+        ]
 
     def _refiner_identities(self, variants: list[Variant]) -> list[list[Any]]:
         rows = {row.name: row for row in self.recipe.variants}
-        return [[_identity("refiner", refiner) for refiner in rows[v.name].refiners] for v in variants]
+        return [
+            [_identity("refiner", refiner) for refiner in rows[v.name].refiners] for v in variants
+        ]
 
     def _backbone_table(self) -> ComponentTable:
         """The backbone's table; weights that are not loaded start from the run's seed unless it says otherwise."""
@@ -330,7 +366,9 @@ def train_ahead(folds: list[FoldRun], at_once: int, progress: Progress) -> None:
         for training, _ in rows_by_training(fold.recipe)
         if not fold.is_trained(training)
     }
-    folders = sorted(waiting)  # processes that take several locks take them in one order, or they might wait in a ring
+    folders = sorted(
+        waiting
+    )  # processes that take several locks take them in one order, or they might wait in a ring
     for start in range(0, len(folders), at_once):
         with ExitStack() as locks:
             group = []
@@ -340,7 +378,9 @@ def train_ahead(folds: list[FoldRun], at_once: int, progress: Progress) -> None:
                 if not fold.is_trained(training):
                     group.append((fold, training))
             if group:
-                finished = train_together([fold.resume(training) for fold, training in group], progress)
+                finished = train_together(
+                    [fold.resume(training) for fold, training in group], progress
+                )
                 for (fold, training), done in zip(group, finished):
                     fold.keep(training, lambda done=done: done)
 
@@ -354,7 +394,9 @@ def rows_by_training(recipe: Recipe) -> list[tuple[TrainingTable, list[VariantTa
     return list(groups.values())
 
 
-def load_head(row: VariantTable, state: dict[str, torch.Tensor], training: TrainingTable) -> nn.Module:
+def load_head(
+    row: VariantTable, state: dict[str, torch.Tensor], training: TrainingTable
+) -> nn.Module:
     """A row's head with the state that a training left; raises FssegError if it cannot take it."""
     head = row.head.build("head")
     try:

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from fsseg.evaluation.decisions import MARGINS, PRIORS
-from fsseg.runs.fold import LABELS, FinishedFold
-from fsseg.recipe.tables import Recipe
-from fsseg.system.files import write_json, write_lines, write_text
 from fsseg.evaluation.scores import SCORES
-from fsseg.system.files import link_or_copy
+from fsseg.recipe.tables import Recipe
+from fsseg.runs.fold import LABELS, FinishedFold
+from fsseg.system.files import link_or_copy, write_json, write_lines, write_text
 
 
 def write_run(
-    folder: Path, recipe: Recipe, about: dict[str, Any], environment: dict[str, Any], finished: list[FinishedFold]
+    folder: Path,
+    recipe: Recipe,
+    about: dict[str, Any],
+    environment: dict[str, Any],
+    finished: list[FinishedFold],
 ) -> None:
     """Writes a run into an empty folder; the files of its stages are shared with them, not copied."""
     write_text(folder / "recipe.toml", recipe.toml())

@@ -1,18 +1,17 @@
 """What a stage depends on, as plain values from which its key is made."""
 
-from collections.abc import Iterable
-from contextlib import suppress
-from fsseg.plugins.manager import registry
-from fsseg.plugins.options import schema
-from fsseg.system.files import fingerprint
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
+from fsseg.plugins.manager import registry
+from fsseg.plugins.options import schema
+from fsseg.system.files import fingerprint
 
 LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba", "scikit-image")
 
@@ -36,7 +35,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     """The commit of a checkout and whether files differ from it; None for what is none, or without git."""
     try:
         ask = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout.strip()
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.datasets.folders import find_dataset
-from fsseg.data.volume import on_working_grid
+from fsseg.data.facts import Facts, kept_facts
 from fsseg.data.supervoxels.kept import cached_supervoxels
+from fsseg.data.volume import Volume, on_working_grid
 from fsseg.errors import FssegError
-from fsseg.system.parallel import processors
-from fsseg.system.progress import Progress, Silent
+from fsseg.interfaces import Dataset, Supervoxels
 from fsseg.recipe.tables import ComponentTable, GridTable
 from fsseg.runs.identity import reading_identity, supervoxel_identity
-from fsseg.data.volume import Volume
-from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.system.parallel import processors
+from fsseg.system.progress import Progress, Silent
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ def compute_supervoxels(
         FssegError: A scan cannot be used. The others are computed and kept nevertheless.
     """
     if supervoxels.name == "stored":
-        raise FssegError("supervoxels stored: they come with the dataset, expected a method that computes them")
+        raise FssegError(
+            "supervoxels stored: they come with the dataset, expected a method that computes them"
+        )
     supervoxels.build("supervoxels")  # explains wrong options at once
     dataset = ComponentTable(**find_dataset(folder))
     cases = _part_of(dataset.build("dataset").cases, part)
@@ -121,13 +122,22 @@ def _compute(job: _Job) -> Computed:
     dataset: Dataset = job.dataset.build("dataset")
     own, grid = dataset.load(job.case), job.grid.model_dump()
     volume = on_working_grid(own, grid)
-    kept_facts(dataset, job.case, reading_identity(job.dataset.name, grid), lambda: Facts.of(own, volume, dataset))
+    kept_facts(
+        dataset,
+        job.case,
+        reading_identity(job.dataset.name, grid),
+        lambda: Facts.of(own, volume, dataset),
+    )
     timed = _Timed(job.supervoxels.build("supervoxels"))
     identity = supervoxel_identity(job.supervoxels.name, job.supervoxels.options)
-    regions = cached_supervoxels(volume, timed, dataset, identity, job.supervoxels.options.get("min_size"))
+    regions = cached_supervoxels(
+        volume, timed, dataset, identity, job.supervoxels.options.get("min_size")
+    )
     sizes = np.bincount(regions[regions > 0])
     sizes = sizes[sizes > 0]
-    return Computed(job.case, len(sizes), float(np.median(sizes)) if len(sizes) else 0.0, timed.seconds)
+    return Computed(
+        job.case, len(sizes), float(np.median(sizes)) if len(sizes) else 0.0, timed.seconds
+    )
 
 
 class _Timed:

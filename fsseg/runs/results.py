@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import FssegError
+from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.plugins.options import nearest
 from fsseg.system.files import read_json, reading
-from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
@@ -47,7 +47,9 @@ class Results:
 
         rows = [vars(score) | {"dice": score.dice} | score.measures for score in self.scores]
         return (
-            pandas.DataFrame(rows).drop(columns="measures", errors="ignore").astype(dict.fromkeys(self.metrics, float))
+            pandas.DataFrame(rows)
+            .drop(columns="measures", errors="ignore")
+            .astype(dict.fromkeys(self.metrics, float))
         )
 
     @property
@@ -67,7 +69,9 @@ class Results:
         """
         measured = ["dice", *self.metrics]
         if metric not in measured:
-            raise FssegError(f"there is no metric {metric!r} in {self.path}; {nearest(metric, measured)}")
+            raise FssegError(
+                f"there is no metric {metric!r} in {self.path}; {nearest(metric, measured)}"
+            )
         frame, factor = self.frame, 100 if self.unit(metric) == "%" else 1
         by_class = frame.groupby(["variant", "class_name"], sort=False)[metric].mean().unstack()
         table = factor * by_class.reindex(index=self.variants, columns=self.classes)
@@ -76,7 +80,12 @@ class Results:
         table[SPREADS["case"]] = factor * cases.groupby("variant").std()
         for part in ("fold", "seed"):
             if frame[part].nunique() > 1:
-                means = frame.groupby(["variant", part, "class_name"])[metric].mean().groupby(["variant", part]).mean()
+                means = (
+                    frame.groupby(["variant", part, "class_name"])[metric]
+                    .mean()
+                    .groupby(["variant", part])
+                    .mean()
+                )
                 table[SPREADS[part]] = factor * means.groupby("variant").std()
         return table
 
@@ -111,8 +120,14 @@ class Results:
 
         strange = [name for name in (row, against) if name not in self.variants]
         if strange:
-            raise FssegError(f"there is no row {strange[0]!r} in {self.path}; {nearest(strange[0], self.variants)}")
-        scans = self.frame.groupby(["variant", "fold", "case", "class_name"])["dice"].mean().unstack()[self.classes]
+            raise FssegError(
+                f"there is no row {strange[0]!r} in {self.path}; {nearest(strange[0], self.variants)}"
+            )
+        scans = (
+            self.frame.groupby(["variant", "fold", "case", "class_name"])["dice"]
+            .mean()
+            .unstack()[self.classes]
+        )
         scans["mean"] = scans.mean(axis=1, skipna=False)
         differences = 100 * (scans.loc[row] - scans.loc[against])
         lines = {}
@@ -151,13 +166,24 @@ class Results:
 
     def dumps(self) -> dict[str, Any]:
         """The table as plain values, and one for each further metric."""
-        others = {name: {"unit": self.unit(name), "rows": self._rows(name)} for name in self.metrics}
-        told = {"cases": self.cases, "unit": "Dice, percent", "path": str(self.path), "rows": self._rows("dice")}
+        others = {
+            name: {"unit": self.unit(name), "rows": self._rows(name)} for name in self.metrics
+        }
+        told = {
+            "cases": self.cases,
+            "unit": "Dice, percent",
+            "path": str(self.path),
+            "rows": self._rows("dice"),
+        }
         return self.about | told | ({"metrics": others} if others else {})
 
     def _rows(self, metric: str) -> list[dict[str, Any]]:
         return [
-            {"variant": name, "oracle": name in self.oracles, **{key: _plain(value) for key, value in row.items()}}
+            {
+                "variant": name,
+                "oracle": name in self.oracles,
+                **{key: _plain(value) for key, value in row.items()},
+            }
             for name, row in self.table(metric).iterrows()
         ]
 
@@ -166,7 +192,9 @@ def load_results(path: str | Path) -> Results:
     """The results in a run directory; raises FssegError if it is none."""
     path = Path(path)
     if not (path / "run.json").is_file() or not (path / SCORES).is_file():
-        raise FssegError(f"{path}: there is no run, expected a run directory such as those below runs/")
+        raise FssegError(
+            f"{path}: there is no run, expected a run directory such as those below runs/"
+        )
     about = read_json(path / "run.json")
     with reading(path / "run.json"):
         found, classes = about.get("format", FORMAT), about["classes"]

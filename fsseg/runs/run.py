@@ -8,24 +8,36 @@ from typing import Any
 
 import torch
 
-from fsseg.system.devices import computing, describe_device, pick_device, threads_for, trainings_at_once
 from fsseg.errors import FssegError
-from fsseg.runs.fold import FinishedFold, FoldRun, load_finished, load_head, rows_by_training, train_ahead
-from fsseg.system.signals import stoppable
 from fsseg.evaluation.metrics import facts_of
 from fsseg.plugins.manager import hooks, listening
-from fsseg.system.progress import Progress, Silent
 from fsseg.recipe.protocols import protocol_hash
-from fsseg.recipe.tables import Recipe, VariantTable
-from fsseg.system.files import read_json, write_json
-from fsseg.runs.results import FORMAT, Results
-from fsseg.runs.data import RunData
-from fsseg.runs.folder import write_run
-from fsseg.runs.stages import Stages
-from fsseg.system.files import fill_folder
-from fsseg.runs.identity import environment, git_state
 from fsseg.recipe.sweep import expand
+from fsseg.recipe.tables import Recipe, VariantTable
+from fsseg.runs.data import RunData
 from fsseg.runs.estimate import estimate, steps_left
+from fsseg.runs.fold import (
+    FinishedFold,
+    FoldRun,
+    load_finished,
+    load_head,
+    rows_by_training,
+    train_ahead,
+)
+from fsseg.runs.folder import write_run
+from fsseg.runs.identity import environment, git_state
+from fsseg.runs.results import FORMAT, Results
+from fsseg.runs.stages import Stages
+from fsseg.system.devices import (
+    computing,
+    describe_device,
+    pick_device,
+    threads_for,
+    trainings_at_once,
+)
+from fsseg.system.files import fill_folder, read_json, write_json
+from fsseg.system.progress import Progress, Silent
+from fsseg.system.signals import stoppable
 
 WORTH_AN_ESTIMATE = 200
 """Steps below which a run takes hardly longer than finding out how long it takes."""
@@ -66,7 +78,9 @@ def run(
 
     def keep(folds: list[FoldRun], finished: list[FinishedFold]) -> Results:
         recipe = folds[0].recipe
-        return write_results(recipe, folds[0].data, name, runs, describe_environment(folds[0]), finished)
+        return write_results(
+            recipe, folds[0].data, name, runs, describe_environment(folds[0]), finished
+        )
 
     return _run(recipe, name, runs, place, progress, keep, estimated=estimated, fresh=fresh)
 
@@ -85,14 +99,27 @@ def run_part(
     runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
 
     def keep(folds: list[FoldRun], finished: list[FinishedFold]) -> Results:
-        write_json(out, {"environment": describe_environment(folds[0]), "folds": [fold.dumps() for fold in finished]})
+        write_json(
+            out,
+            {
+                "environment": describe_environment(folds[0]),
+                "folds": [fold.dumps() for fold in finished],
+            },
+        )
         about = _about(folds[0].recipe, folds[0].data)
-        return Results(out.parent, [score for fold in finished for score in fold.scores], about["classes"], about)
+        return Results(
+            out.parent,
+            [score for fold in finished for score in fold.scores],
+            about["classes"],
+            about,
+        )
 
     _run(recipe, name, runs, place, progress, keep, fresh=fresh)
 
 
-def join(recipe: Recipe, parts: list[Path], *, name: str, runs_dir: Path, progress: Progress) -> Results:
+def join(
+    recipe: Recipe, parts: list[Path], *, name: str, runs_dir: Path, progress: Progress
+) -> Results:
     """The results of a recipe whose folds and seeds were run in parts; writes the run directory.
 
     Nothing is trained or evaluated, so no device is needed. Raises FssegError if a part is missing.
@@ -100,7 +127,9 @@ def join(recipe: Recipe, parts: list[Path], *, name: str, runs_dir: Path, progre
     recipe = expand(recipe)
     data, told = RunData(recipe, progress), [read_json(part) for part in parts]
     loaded = [
-        load_finished(recipe, data.folds, values, runs_dir / "stages") for part in told for values in part["folds"]
+        load_finished(recipe, data.folds, values, runs_dir / "stages")
+        for part in told
+        for values in part["folds"]
     ]
     by_place = {(fold.seed, fold.fold.index): fold for fold in loaded}
     try:
@@ -123,16 +152,25 @@ def _run(
     estimated: bool = False,
     fresh: bool = False,
 ) -> Results:
-    with stoppable(), computing(place, threads_for(recipe.speed.threads), recipe.speed.determinism == "deterministic"):
+    with (
+        stoppable(),
+        computing(
+            place, threads_for(recipe.speed.threads), recipe.speed.determinism == "deterministic"
+        ),
+    ):
         folds = plan(recipe, runs, place, progress, fresh=fresh)
         recipe = folds[0].recipe
         if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
             progress.note(str(estimate(folds)))
         with listening([tracker.build("tracker") for tracker in recipe.trackers]):
-            return _tell_of_run(recipe, name, runs, lambda: keep(folds, _finish(recipe, place, folds, progress)))
+            return _tell_of_run(
+                recipe, name, runs, lambda: keep(folds, _finish(recipe, place, folds, progress))
+            )
 
 
-def _finish(recipe: Recipe, place: torch.device, folds: list[FoldRun], progress: Progress) -> list[FinishedFold]:
+def _finish(
+    recipe: Recipe, place: torch.device, folds: list[FoldRun], progress: Progress
+) -> list[FinishedFold]:
     asked = recipe.speed.together
     at_once = trainings_at_once(place) if asked == "auto" else asked
     if at_once > 1:
@@ -141,7 +179,12 @@ def _finish(recipe: Recipe, place: torch.device, folds: list[FoldRun], progress:
 
 
 def write_results(
-    recipe: Recipe, data: RunData, name: str, runs: Path, found: dict[str, Any], finished: list[FinishedFold]
+    recipe: Recipe,
+    data: RunData,
+    name: str,
+    runs: Path,
+    found: dict[str, Any],
+    finished: list[FinishedFold],
 ) -> Results:
     """Writes the run directory."""
     about = _about(recipe, data)
@@ -173,14 +216,20 @@ def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Resul
     return results
 
 
-def plan(recipe: Recipe, runs: Path, device: torch.device, progress: Progress, *, fresh: bool = False) -> list[FoldRun]:
+def plan(
+    recipe: Recipe, runs: Path, device: torch.device, progress: Progress, *, fresh: bool = False
+) -> list[FoldRun]:
     """What a recipe asks for, by seed and fold, its sweep written out; raises FssegError if it cannot be run."""
     recipe = expand(recipe)
     recipe.check()
     data = RunData(recipe, progress)
     _check_what_comes_last(recipe, data)
     stages = Stages(runs, progress, fresh)
-    return [FoldRun(recipe, data, fold, seed, stages, device, progress) for seed in recipe.seeds for fold in data.folds]
+    return [
+        FoldRun(recipe, data, fold, seed, stages, device, progress)
+        for seed in recipe.seeds
+        for fold in data.folds
+    ]
 
 
 def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:
@@ -198,7 +247,9 @@ def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:
 
 
 @torch.no_grad()
-def _try_out(row: VariantTable, head: torch.nn.Module, ways: int, shots: int, channels: int) -> None:
+def _try_out(
+    row: VariantTable, head: torch.nn.Module, ways: int, shots: int, channels: int
+) -> None:
     """A head may refuse the row's number of prototypes, the protocol's of classes, or the backbone's of channels."""
     features = torch.randn(ways, shots, channels, 4, 4, generator=torch.Generator().manual_seed(0))
     masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)

@@ -1,44 +1,14 @@
 """Stage keys and the folders that hold finished stages, so that recipes share what they have in common."""
 
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fsseg.system.files import fill_folder, fingerprint, sweep
 from fsseg.system.locks import Lock, holding, is_left_behind
-from fsseg.plugins.options import schema
-from fsseg.plugins.manager import registry
 from fsseg.system.progress import Progress
-from fsseg.system.files import fingerprint
-from fsseg.system.files import UNFINISHED, force_to_disk, writing
-
-from fsseg.system.files import fill_folder
-from fsseg.system.files import sweep
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 @dataclass(frozen=True)
@@ -76,7 +46,9 @@ class Stages:
     def _lock(self, folder: Path) -> Path:
         return folder.with_name(f"{folder.name}.lock")
 
-    def finish(self, stage: str, identity: dict[str, Any], make: Callable[[Path], None]) -> tuple[Path, bool]:
+    def finish(
+        self, stage: str, identity: dict[str, Any], make: Callable[[Path], None]
+    ) -> tuple[Path, bool]:
         """The folder of a finished stage, made if it is not there yet; if another process makes it, waits for that.
 
         Args:
@@ -89,7 +61,9 @@ class Stages:
         """
         folder = self.path(stage, identity)
         if self.is_finished(folder):
-            if is_left_behind(self._lock(folder)):  # killed after its last rename, before it could clean up
+            if is_left_behind(
+                self._lock(folder)
+            ):  # killed after its last rename, before it could clean up
                 with self.holding(folder):
                     sweep(folder)
             return folder, True
@@ -100,9 +74,3 @@ class Stages:
             fill_folder(folder, make, lock.require)
             self.remade.add(folder)
         return folder, False
-
-
-
-
-
-

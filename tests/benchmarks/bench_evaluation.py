@@ -32,9 +32,9 @@ def test_a_fold(benchmark, table, name, count):
         for part in images.split(4):
             backbone(part[:, None].expand(-1, 3, -1, -1))
 
-    ours = lambda: list(
-        evaluate(backbone, variants, assigned, made, fold.FOLD, seed=0, device=device)
-    )  # noqa: E731
+    def ours():
+        return list(evaluate(backbone, variants, assigned, made, fold.FOLD, seed=0, device=device))
+
     assert len(ours()) == 2 * 4 * count
     ours_s, bare_s = in_turns(ours, bare, rounds=3)
     table.add(f"{name}, 4 organs x {count} rows", ours_s, bare_s, "bare", inverse=True)
