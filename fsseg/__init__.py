@@ -65,7 +65,7 @@ _HOMES = {
         "load_predictor",
     ],
     "fsseg.data.folds": ["FoldScheme"],
-    "fsseg.model.prototypes": ["EmGmm", "Map"],
+    "fsseg.model.prototypes": ["EmGmm", "MaskedAverage"],
     "fsseg.recipe.reading": ["load_recipe"],
     "fsseg.recipe.tables": ["Recipe"],
     "fsseg.model.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
