@@ -5,10 +5,26 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "fsseg"
 
-ORDER = (
-    "errors types interfaces system plugins data recipe model training evaluation runs "
-    "prediction analysis report jobs prepare testing cli"
-).split()
+ORDER = [
+    "errors",
+    "types",
+    "interfaces",
+    "system",
+    "plugins",
+    "data",
+    "recipe",
+    "model",
+    "training",
+    "evaluation",
+    "runs",
+    "prediction",
+    "analysis",
+    "report",
+    "jobs",
+    "prepare",
+    "testing",
+    "cli",
+]
 
 UPWARDS = {
     # The name that loads a segmenter from a run is documented as a method of Segmenter.
