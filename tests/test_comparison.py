@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 import fsseg
 from fsseg import FssegError
 from fsseg.analysis.comparison import _holm
-from fsseg.evaluation.distances import Assd, Hd95, Nsd
+from fsseg.evaluation.metrics import Assd, Hd95, Nsd
 from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
 from fsseg.system.files import write_json, write_lines

@@ -1,6 +1,8 @@
 """The page of the components, made from their docstrings and constructors: `fsseg list --markdown`."""
 
 import inspect
+import re
+import textwrap
 from collections.abc import Callable, Iterable
 from itertools import groupby
 
@@ -28,7 +30,7 @@ def _section(component: Component) -> str:
     lines = [
         f"### {component.name}\n",
         f"`{component.target}`, from {component.distribution}\n",
-        inspect.getdoc(loaded),
+        _in_markdown(inspect.getdoc(loaded) or ""),
         "",
     ]
     options = options_of(loaded)
@@ -40,6 +42,21 @@ def _section(component: Component) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _in_markdown(docstring: str) -> str:
+    """A docstring whose example is a block of code and whose other sections are lists."""
+    parts = re.split(r"^(\w+):\n((?:(?: +.*)?\n?)+)", docstring, flags=re.M)
+    page = parts[0].strip()
+    for title, body, after in zip(parts[1::3], parts[2::3], parts[3::3]):
+        lines = textwrap.dedent(body).strip()
+        if title.startswith("Example"):
+            page += f"\n\n```python\n{lines}\n```"
+        else:
+            entries = re.sub(r"^(?=\S)", "* ", lines, flags=re.M)
+            page += f"\n\n{title}:\n\n{entries}"
+        page += f"\n\n{after.strip()}" if after.strip() else ""
+    return page
 
 
 def _cell(text: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsseg.data.folds import Fold
 from fsseg.evaluation.assignments import Assignment
-from fsseg.evaluation.counts import Counts, count_overlaps
+from fsseg.evaluation.metrics import Counts, count_overlaps
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.evaluation.scores import CaseScore
 from fsseg.interfaces import Metric

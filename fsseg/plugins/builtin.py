@@ -62,6 +62,6 @@ def register_refiners(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     register("iou", "fsseg.evaluation.metrics:Iou")
     register("volume_error", "fsseg.evaluation.metrics:VolumeError")
-    register("hd95", "fsseg.evaluation.distances:Hd95")
-    register("assd", "fsseg.evaluation.distances:Assd")
-    register("nsd", "fsseg.evaluation.distances:Nsd")
+    register("hd95", "fsseg.evaluation.metrics:Hd95")
+    register("assd", "fsseg.evaluation.metrics:Assd")
+    register("nsd", "fsseg.evaluation.metrics:Nsd")
