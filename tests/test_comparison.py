@@ -1,5 +1,6 @@
 """Comparisons of runs: pairs, intervals and corrections against plain references, and what is refused."""
 
+import doctest
 import io
 import json
 import math
@@ -14,6 +15,7 @@ from scipy.stats import rankdata
 import fsseg
 from fsseg import FssegError
 from fsseg.analysis.comparison import _holm
+from fsseg.evaluation import metrics
 from fsseg.evaluation.metrics import Assd, Hd95, Nsd
 from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
@@ -297,6 +299,11 @@ def test_distances_where_one_is_missing():
     for metric in (Hd95(), Assd()):
         assert math.isnan(metric(nothing, something, (1.0, 1.0, 1.0)))
     assert Nsd()(something, nothing, (1.0, 1.0, 1.0)) == 0.0
+
+
+def test_the_examples_of_metrics_are_true():
+    ran = doctest.testmod(metrics)
+    assert ran.attempted and not ran.failed
 
 
 def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):

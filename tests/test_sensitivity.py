@@ -1,5 +1,7 @@
 """Every slice that could be the support: which ones there are, and that the run's own support gives the run's numbers."""
 
+from operator import attrgetter
+
 import nibabel
 import numpy as np
 import pytest
@@ -49,12 +51,8 @@ def test_the_runs_own_support_gives_the_runs_numbers(found):
     if protocol == "ep1":
         assert {len(score.support_slices) for score in results.scores} == {3}
         return
-    counts = lambda score: (score.intersection, score.predicted, score.actual)  # noqa: E731
-
-    def key(score):
-        support = (score.support_case, score.support_slices)
-        return score.variant, score.class_name, score.case, *support
-
+    counts = attrgetter("intersection", "predicted", "actual")
+    key = attrgetter("variant", "class_name", "case", "support_case", "support_slices")
     every = {key(score): counts(score) for score in sensitivity.scores}
     own = [score for score in results.scores if not score.oracle]
     assert own and all(every[key(score)] == counts(score) for score in own)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -106,9 +107,9 @@ def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMa
     for seed in seeds:
         for fold in data.folds:
             folder = fold_folder(results.path, seeds, seed, fold.index) / LABELS
-            for (case, support, classes, _), parts in groupby(
-                data.choices(fold, seed), _segmentation
-            ):
+            # As in the evaluation: the parts of one segmentation follow each other.
+            together = attrgetter("query_case", "support_case", "classes", "turn")
+            for (case, support, classes, _), parts in groupby(data.choices(fold, seed), together):
                 slices = _slices(parts)
                 for variant in results.variants:
                     own = {
@@ -117,11 +118,6 @@ def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMa
                     }
                     file = label_file(folder, list(own.values()), in_turn=data.support == "each")
                     yield case, _LabelMap(file, own, slices)
-
-
-def _segmentation(choice: Choice) -> tuple[str, str, tuple[tuple[int, str], ...], int]:
-    """The same for the parts of one segmentation, which follow each other as in the evaluation."""
-    return choice.query_case, choice.support_case, choice.classes, choice.turn
 
 
 def _place(score: CaseScore) -> tuple[str, int, int, str, str, str]:

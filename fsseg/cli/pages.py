@@ -51,7 +51,7 @@ def _in_markdown(docstring: str) -> str:
     for title, body, after in zip(parts[1::3], parts[2::3], parts[3::3]):
         lines = textwrap.dedent(body).strip()
         if title.startswith("Example"):
-            page += f"\n\n```python\n{lines}\n```"
+            page += f"\n\n```pycon\n{lines}\n```"
         else:
             entries = re.sub(r"^(?=\S)", "* ", lines, flags=re.M)
             page += f"\n\n{title}:\n\n{entries}"
