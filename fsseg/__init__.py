@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fsseg.model.thresholds import AvgEst, CeT, Fixed, LinEst, Ocp, Profile
     from fsseg.plugins.hookspecs import hookimpl
     from fsseg.plugins.manager import choose_plugins, registry
+    from fsseg.plugins.options import component
     from fsseg.prediction.files import predict_files, read_volume
     from fsseg.prediction.predictor import Predictor, export_onnx, export_predictor, load_predictor
     from fsseg.recipe.reading import load_recipe
@@ -57,6 +58,7 @@ _HOMES = {
     "fsseg.model.heads": ["AdNet", "AdNetPp", "Tpm"],
     "fsseg.plugins.hookspecs": ["hookimpl"],
     "fsseg.plugins.manager": ["choose_plugins", "registry"],
+    "fsseg.plugins.options": ["component"],
     "fsseg.prediction.files": ["predict_files", "read_volume"],
     "fsseg.prediction.predictor": [
         "Predictor",

@@ -1,5 +1,7 @@
 """Errors a user can cause. Everything else is a bug and keeps its traceback."""
 
+from typing import Any
+
 
 class FssegError(Exception):
     """A mistake in what fsseg was given: one message saying where, what was expected, what was got and what to do.
@@ -10,6 +12,28 @@ class FssegError(Exception):
 
 class RecipeError(FssegError):
     """A recipe cannot be run as written; the message lists every problem found."""
+
+
+class OptionsError(RecipeError):
+    """A component cannot be built with the options that it was given.
+
+    Attributes:
+        component: The component's class.
+        problems: The options that are wrong, each with a sentence.
+    """
+
+    def __init__(self, component: type, problems: list[tuple[str, str]]) -> None:
+        self.component = component
+        self.problems = problems
+        super().__init__(self.told(component.__name__))
+
+    def told(self, name: str) -> str:
+        """The message, a line for each problem, with another name for the component."""
+        lines = [": ".join(filter(None, (name, *problem))) for problem in self.problems]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.component, self.problems)
 
 
 class DataError(FssegError):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fsseg.errors import FssegError
 from fsseg.interfaces import Metric
+from fsseg.plugins.options import component
 
 Spacing = tuple[float, float, float]
 """Voxel size in mm along (slice, height, width)."""
@@ -58,6 +59,7 @@ def facts_of(metric: Metric) -> dict[str, Any]:
     return {"unit": metric.unit, "best": metric.best, "better": better}
 
 
+@component
 class Iou:
     """Intersection over union (Jaccard index) of the voxels: |P ∩ A| / |P ∪ A|.
 
@@ -88,6 +90,7 @@ class Iou:
         return int((predicted & actual).sum()) / union if union else math.nan
 
 
+@component
 class VolumeError:
     """Predicted volume minus true volume in millilitres; NaN where the class is in neither.
 
@@ -117,6 +120,7 @@ class VolumeError:
         return (int(predicted.sum()) - int(actual.sum())) * math.prod(spacing) / 1000
 
 
+@component
 class Hd95:
     """The 95th percentile of the distances between the surfaces in mm, the larger of both directions (HD95).
 
@@ -159,6 +163,7 @@ class Hd95:
         return float(_library().compute_robust_hausdorff(distances, self.percent))
 
 
+@component
 class Assd:
     """The mean distance between the surfaces in mm over both directions, weighted by area (ASSD).
 
@@ -196,6 +201,7 @@ class Assd:
         return float((distances * areas).sum() / areas.sum())
 
 
+@component
 class Nsd:
     """The share of both surfaces that lies within a tolerance of the other (normalised surface distance).
 

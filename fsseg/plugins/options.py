@@ -1,18 +1,24 @@
 """A component's constructor is its schema: options, their types, defaults and meanings come from its signature."""
 
+import datetime
 import difflib
+import functools
 import inspect
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined
 
-from fsseg.errors import PluginError
+from fsseg.errors import OptionsError, PluginError
+
+Class = TypeVar("Class", bound=type)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def schema(component: type) -> type[BaseModel]:
 
 def _place(component: type) -> str:
     """File and line of a constructor that is written in Python."""
-    code = getattr(component.__init__, "__code__", None)
+    code = getattr(inspect.unwrap(component.__init__), "__code__", None)
     return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
 
 
@@ -63,9 +69,143 @@ def options_of(component: type) -> list[Option]:
 
 def validate(component: type, options: dict[str, Any]) -> dict[str, Any]:
     """The options as the constructor takes them; raises pydantic's ValidationError."""
-    # Through JSON, so that a TOML list becomes a tuple where one is meant, but "3" never becomes 3.
-    model = schema(component).model_validate_json(json.dumps(options, default=str), strict=True)
+    # Through JSON, so that a list becomes a tuple where one is meant, but "3" never becomes 3.
+    values: dict[str, str] = {}
+    strange = []
+    for key, value in options.items():
+        try:
+            values[key] = json.dumps(value, default=_plain)
+        except (TypeError, ValueError):
+            strange.append(_not_plain(key, value))
+    if strange:
+        raise ValidationError.from_exception_data(component.__name__, strange)
+    text = ", ".join(f"{json.dumps(key)}: {value}" for key, value in values.items())
+    model = schema(component).model_validate_json(f"{{{text}}}", strict=True)
     return {name: getattr(model, name) for name in model.model_fields_set}
+
+
+def _plain(value: Any) -> Any:
+    """A Python value as TOML would hold it: numbers of NumPy and torch, arrays, paths and the like."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, datetime.date | datetime.time):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is nothing that TOML holds")
+
+
+def _not_plain(key: str, value: Any) -> InitErrorDetails:
+    """Pydantic's description of an option that holds an object of another kind."""
+    expected = "a number, a text, true or false, or a list or table of these"
+    sentence = PydanticCustomError("not_plain", "Input should be " + expected)
+    return InitErrorDetails(type=sentence, loc=(key,), input=value)
+
+
+def problems_of(component: type, options: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with a component's options, as (key, sentence) pairs."""
+    try:
+        validate(component, options)
+    except ValidationError as error:
+        return _explained(component, error)
+    return []
+
+
+def _explained(component: type, error: ValidationError) -> list[tuple[str, str]]:
+    return explain(error, lambda _: list(schema(component).model_fields))
+
+
+def component(cls: Class) -> Class:
+    """Makes a class check the options that its constructor is given, and show them in its `repr`.
+
+    Options from Python are then held against the constructor's signature as those of a recipe are, with the same
+    sentences. The registry does it to every component that it loads, so only those that are built without it need it.
+
+    Args:
+        cls: A class whose constructor has annotated keyword-only arguments. It is changed in place; a `__repr__` of its
+            own is kept.
+
+    Returns:
+        The class.
+
+    Raises:
+        OptionsError: From the constructor, listing every option that is unknown, missing or of another type or range.
+
+    Example:
+        >>> @fsseg.component
+        ... class Constant:
+        ...     def __init__(self, *, prior: Annotated[float, Field(gt=0, lt=1)] = 0.5) -> None:
+        ...         self.prior = prior
+        >>> Constant(prior=0.2)
+        Constant(prior=0.2)
+        >>> Constant(prior=2)
+        Traceback (most recent call last):
+        fsseg.errors.OptionsError: Constant: prior: expected less than 1, got 2
+    """
+    if not _checks_options(cls):
+        cls.__init__ = _checking(cls, cls.__init__)
+    if not _has_its_own_repr(cls):
+        cls.__repr__ = _showing(cls.__repr__)
+    return cls
+
+
+def _checks_options(cls: type) -> bool:
+    return hasattr(cls.__init__, "checks_options")
+
+
+def _checking(owner: type, constructor: Callable[..., None]) -> Callable[..., None]:
+    """The constructor behind a check of its options."""
+
+    @functools.wraps(constructor)
+    def __init__(self: Any, /, *positional: Any, **options: Any) -> None:
+        # Else it is called by the constructor of a subclass, which was given the options that count.
+        is_outermost = type(self).__init__ is __init__
+        cls = type(self) if is_outermost else owner
+        if positional:
+            raise OptionsError(cls, [_by_name(cls, positional[0])])
+        try:
+            checked = validate(cls, options)
+        except ValidationError as error:
+            raise OptionsError(cls, _explained(cls, error)) from None
+        if is_outermost:
+            with suppress(AttributeError):  # a class with __slots__
+                object.__setattr__(self, "_given_options", checked)
+        constructor(self, **checked)
+
+    __init__.checks_options = True
+    return __init__
+
+
+def _by_name(cls: type, value: Any) -> tuple[str, str]:
+    names = list(schema(cls).model_fields)
+    if not names:
+        return "", f"it has no options, got {value!r}; leave it out"
+    return names[0], f"expected options by name, such as {cls.__name__}({names[0]}={value!r})"
+
+
+def _has_its_own_repr(cls: type) -> bool:
+    """Not that of every object, nor torch's, which lists the modules within."""
+    definer = next(base for base in cls.__mro__ if "__repr__" in vars(base))
+    return definer is not object and not definer.__module__.startswith("torch.")
+
+
+def _showing(otherwise: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A `repr` of the class and all its options, such as `EmGmm(count=5, iterations=100)`."""
+
+    def __repr__(self: Any) -> str:
+        given = getattr(self, "_given_options", None)
+        if given is None or not _checks_options(type(self)):
+            return otherwise(self)
+        fields = schema(type(self)).model_fields
+        options = {name: given.get(name, field.default) for name, field in fields.items()}
+        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return f"{type(self).__name__}({shown})"
+
+    return __repr__
 
 
 def explain(

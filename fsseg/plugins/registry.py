@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from fsseg.errors import PluginError, RecipeError
-from fsseg.plugins.options import explain, nearest, schema, validate
+from fsseg.errors import OptionsError, PluginError, RecipeError
+from fsseg.plugins.options import component as checking_its_options
+from fsseg.plugins.options import nearest, problems_of, schema
 
 KINDS = {
     "dataset": "register_datasets",
@@ -68,7 +67,7 @@ class Component:
             schema(component)
         except PluginError as error:
             raise PluginError(f"{self}: {error}") from error
-        return component
+        return checking_its_options(component)
 
     def dumps(self) -> dict[str, Any]:
         """The component as plain values."""
@@ -122,22 +121,19 @@ class Registry:
         """What is wrong with a component's recipe table, as (key, sentence) pairs."""
         try:
             component = self.find(kind, name).load()
-            validate(component, options)
         except RecipeError as error:
             return [("name", str(error))]
-        except ValidationError as error:
-            return explain(error, lambda _: list(schema(component).model_fields))
-        return []
+        return problems_of(component, options)
 
     def build(self, kind: str, name: str, options: dict[str, Any]) -> Any:
         """An instance of the component with these options; raises RecipeError if they do not fit."""
-        problems = self.problems(kind, name, options)
-        if problems:
-            raise RecipeError(
-                "\n".join(f"{kind} {name}: {key}: {sentence}" for key, sentence in problems)
-            )
         component = self.find(kind, name).load()
-        return component(**validate(component, options))
+        try:
+            return component(**options)
+        except OptionsError as error:
+            if error.component is not component:
+                raise
+            raise RecipeError(error.told(f"{kind} {name}")) from None
 
 
 def line_of(function: Callable[..., Any]) -> str:

@@ -23,6 +23,7 @@ from fsseg.data.folds import FoldScheme
 from fsseg.data.grids import Axis, Orientation
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.plugins.options import component
 
 Root = Annotated[str | None, Field(description="the dataset's folder; on the shell, --data")]
 Statistics = Annotated[
@@ -135,6 +136,7 @@ class ScanFolder:
         return find_files(self.root, self.described.label)
 
 
+@component
 class ChaosT2(ScanFolder):
     """ABD-MRI: 20 T2-SPIR scans of the CHAOS challenge (Kavur et al., 2021), preprocessed as ALPNet, ADNet and TPM do.
 
@@ -151,6 +153,7 @@ class ChaosT2(ScanFolder):
         return np.ascontiguousarray(read_nifti(path).voxels.T).astype(np.int32)
 
 
+@component
 class Sabs(ScanFolder):
     """ABD-CT: 30 scans of the BTCV / Synapse challenge (Landman et al., 2015), preprocessed as ALPNet does.
 
@@ -167,6 +170,7 @@ class Sabs(ScanFolder):
         return _without_last_row(super().load(case))
 
 
+@component
 class Cmr(ScanFolder):
     """CMR: 35 bSSFP scans of the MS-CMRSeg challenge (Zhuang, 2019) with the labels 200, 500 and 600.
 
@@ -177,6 +181,7 @@ class Cmr(ScanFolder):
         super().__init__(_folder(root, "cmr"), _with_statistics(CMR, statistics))
 
 
+@component
 class NiftiFolder(ScanFolder):
     """Any folder of NIfTI image and label pairs with a `dataset.toml`; the options below take the place of its keys.
 

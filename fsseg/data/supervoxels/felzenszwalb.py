@@ -31,6 +31,7 @@ from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
+from fsseg.plugins.options import component
 
 DIRECTIONS = np.array(
     [
@@ -51,6 +52,7 @@ ROOM = 0.5
 """Edges of a band per voxel to make room for at first; changes the speed and the memory, not the result."""
 
 
+@component
 class Felzenszwalb:
     """Supervoxels by graph-based segmentation, cut to the body.
 

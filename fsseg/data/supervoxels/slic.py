@@ -15,8 +15,10 @@ from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
+from fsseg.plugins.options import component
 
 
+@component
 class Slic:
     """Compact supervoxels of similar size, clustered by place (in mm) and intensity within the body."""
 

@@ -6,8 +6,10 @@ from jaxtyping import Int32
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset, StoredSupervoxels
+from fsseg.plugins.options import component
 
 
+@component
 class Stored:
     """The supervoxels that a dataset comes with, for datasets that do (chaos_t2)."""
 

@@ -44,6 +44,7 @@ from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.data.grids import FileGrid
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.plugins.options import component
 
 CLASSES = {1: "liver", 2: "right_kidney", 3: "left_kidney", 4: "spleen"}
 
@@ -304,6 +305,7 @@ def generate_case(seed: int, index: int, size: int = 192) -> Volume:
     )
 
 
+@component
 class AbdomenPhantom:
     """Synthetic T2-weighted abdominal scans with liver, kidneys and spleen, made from a seed and then kept in the cache."""
 
