@@ -140,6 +140,15 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "b" / "fsseg"
 
 
+@pytest.mark.parametrize("name", ["FSSEG_CACHE", "XDG_CACHE_HOME"])
+def test_an_empty_variable_is_as_one_that_is_not_set(name, monkeypatch):
+    monkeypatch.delenv("FSSEG_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    usual = cache_folder()
+    monkeypatch.setenv(name, "")
+    assert cache_folder() == usual and usual.is_absolute() and usual.name == "fsseg"
+
+
 def test_keys_differ_with_content_type_and_shape():
     ones = np.ones(4)
     keys = {

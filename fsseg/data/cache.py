@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from fsseg.system.files import replacing
 from fsseg.system.locks import holding
@@ -24,10 +25,9 @@ SystemError for a text that is right (python/cpython#106905)."""
 
 
 def cache_folder() -> Path:
-    """`$FSSEG_CACHE`, or `fsseg` in the user's cache folder."""
-    if "FSSEG_CACHE" in os.environ:
-        return Path(os.environ["FSSEG_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fsseg"
+    """Returns `$FSSEG_CACHE`, or `fsseg` in this system's folder for the user's caches where that is empty or not set."""
+    chosen = os.environ.get("FSSEG_CACHE", "")
+    return Path(chosen) if chosen else user_cache_path("fsseg", appauthor=False)
 
 
 def content_key(*parts: object) -> str:

@@ -1,15 +1,8 @@
 """Makes the cases of a plan: in parallel, restartable, and so that a reader never sees half of anything."""
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +22,7 @@ from fsseg.prepare.plan import CasePlan, Plan, Prepared
 from fsseg.prepare.save import checksum, remove_unfinished, write_nifti
 from fsseg.system.files import replacing, write_text, writing
 from fsseg.system.locks import holding, is_held, read_holder
-from fsseg.system.parallel import processors
+from fsseg.system.parallel import in_processes, processors
 from fsseg.system.progress import Progress, Silent
 
 DESCRIPTION = "dataset.toml"
@@ -126,8 +119,9 @@ def prepare(
             )
             for case in plan.cases
         ]
-        with _cleaning_up(out), closing(_run(tasks, jobs or processors())) as results:
-            for done in progress.track(results, "prepare", len(tasks)):
+        results = in_processes(prepare_case, tasks, jobs or processors(), progress, "prepare")
+        with _cleaning_up(out), closing(results):
+            for _, done in results:
                 _record(done, outcome)
         _describe(plan, outcome, progress)
         outcome.manifest.save()
@@ -170,48 +164,6 @@ def _write(prepared: Prepared, out: Path, names: list[str]) -> dict[str, str]:
         return {names[0]: checksum(image), names[1]: checksum(label)}
 
 
-def _run(tasks: list[Task], jobs: int) -> Iterator[Done]:
-    """Cases as they are finished."""
-    jobs = min(jobs, len(tasks))
-    if jobs <= 1:
-        yield from map(prepare_case, tasks)
-        return
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_start_worker
-    ) as pool:
-        # No more at a time than are made at once, so that Ctrl-C has little to wait for.
-        waiting, running = iter(tasks), set()
-        try:
-            while True:
-                with _ctrl_c_later():  # processes are started here, and inherit it
-                    running |= {
-                        pool.submit(prepare_case, task)
-                        for task in islice(waiting, jobs - len(running))
-                    }
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BrokenProcessPool:
-            raise DataError(
-                "fsseg prepare: a worker process was ended from outside, most likely for lack of memory; "
-                "run the same command again with fewer --jobs"
-            ) from None
-
-
-@contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Holds Ctrl-C back in this process, and from processes that are started meanwhile."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
-
-
 @contextmanager
 def _cleaning_up(out: Path) -> Iterator[None]:
     """Removes what worker processes that were ended have left, on any exception."""
@@ -220,17 +172,6 @@ def _cleaning_up(out: Path) -> Iterator[None]:
     except BaseException:
         remove_unfinished(out)
         raise
-
-
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the main process, and ends the worker when that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)
 
 
 def _record(done: Done, outcome: Outcome) -> None:

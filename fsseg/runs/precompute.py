@@ -1,9 +1,6 @@
 """Supervoxels (and facts) of a whole dataset ahead of a run, several scans at a time, into the cache that runs use."""
 
-import multiprocessing
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from fsseg.errors import FssegError
 from fsseg.interfaces import Dataset, Supervoxels
 from fsseg.recipe.tables import ComponentTable, GridTable
 from fsseg.runs.identity import reading_identity, supervoxel_identity
-from fsseg.system.parallel import processors
+from fsseg.system.parallel import in_processes, processors
 from fsseg.system.progress import Progress, Silent
 
 
@@ -80,11 +77,12 @@ def compute_supervoxels(
     cases = _part_of(dataset.build("dataset").cases, part)
     todo = [_Job(dataset, grid or GridTable(), supervoxels, case) for case in cases]
     done, problems = {}, []
-    for case, outcome in (progress or Silent()).track(_work(todo, jobs), "supervoxels", len(todo)):
+    workers = jobs or processors()
+    for job, outcome in in_processes(_attempt, todo, workers, progress or Silent(), "supervoxels"):
         if isinstance(outcome, FssegError):
             problems.append(str(outcome))
         else:
-            done[case] = outcome
+            done[job.case] = outcome
     if problems:
         raise FssegError("\n".join(problems))
     return [done[case] for case in cases]
@@ -97,18 +95,6 @@ def _part_of(cases: list[str], part: str | None) -> list[str]:
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise FssegError(f"--part {part}: expected a number and a count, such as 2/8")
     return cases[int(number) - 1 :: int(count)]
-
-
-def _work(todo: list[_Job], jobs: int | None) -> Iterator[tuple[str, Computed | FssegError]]:
-    """What came of each scan, as they are finished."""
-    workers = min(jobs or processors(), len(todo))
-    if workers <= 1:
-        yield from ((job.case, _attempt(job)) for job in todo)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(_attempt, job): job.case for job in todo}
-        for future in as_completed(running):
-            yield running[future], future.result()
 
 
 def _attempt(job: _Job) -> Computed | FssegError:
