@@ -1,23 +1,38 @@
 """fsseg: prototype-based few-shot medical image segmentation, from a recipe to a table.
 
-The names below are the public API. They are imported when first used, so that `import fsseg` is fast.
+The names below are the public API. They are imported when first used, so that `import fsseg` is fast. Components are
+also found by kind: `fsseg.thresholds.LinEst` is `fsseg.LinEst`.
 """
 
 import importlib
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import DataError, FssegError
+from fsseg.system.imports import SecondNames, on_first_use
 
 if TYPE_CHECKING:
+    from fsseg import interfaces as interfaces
+    from fsseg import testing as testing
+    from fsseg import types as types
     from fsseg.analysis.comparison import Comparison, compare
     from fsseg.analysis.reproduction import Reproduction, reproduce
     from fsseg.analysis.supports import Sensitivity, support_sensitivity
     from fsseg.analysis.sweep import Sweep, sweep
     from fsseg.analysis.wrong_voxels import ErrorTable, error_table
+    from fsseg.data import datasets as datasets
+    from fsseg.data import supervoxels as supervoxels
     from fsseg.data.datasets.folders import find_dataset
     from fsseg.data.folds import FoldScheme
     from fsseg.data.grids import FileGrid
     from fsseg.data.volume import Volume
+    from fsseg.evaluation import metrics as metrics
+    from fsseg.model import backbones as backbones
+    from fsseg.model import heads as heads
+    from fsseg.model import prototypes as prototypes
+    from fsseg.model import refiners as refiners
+    from fsseg.model import thresholds as thresholds
     from fsseg.model.backbones.deeplab import DeepLabResNet101
     from fsseg.model.backbones.timm import TimmBackbone
     from fsseg.model.heads import AdNet, AdNetPp, Tpm
@@ -32,9 +47,11 @@ if TYPE_CHECKING:
     from fsseg.prediction.predictor import Predictor, export_onnx, export_predictor, load_predictor
     from fsseg.recipe.reading import load_recipe
     from fsseg.recipe.tables import Recipe
+    from fsseg.report import plots as plots
     from fsseg.report.page import write_report
     from fsseg.runs.results import Results, load_results
     from fsseg.runs.run import run
+    from fsseg.training import losses as losses
     from fsseg.training.calibration import calibrate
     from fsseg.types import (
         Episode,
@@ -48,14 +65,22 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "fsseg.analysis.comparison": ["Comparison", "compare"],
+    "fsseg.analysis.reproduction": ["Reproduction", "reproduce"],
+    "fsseg.analysis.supports": ["Sensitivity", "support_sensitivity"],
     "fsseg.analysis.sweep": ["Sweep", "sweep"],
+    "fsseg.analysis.wrong_voxels": ["ErrorTable", "error_table"],
+    "fsseg.data.datasets.folders": ["find_dataset"],
+    "fsseg.data.folds": ["FoldScheme"],
+    "fsseg.data.grids": ["FileGrid"],
+    "fsseg.data.volume": ["Volume"],
     "fsseg.model.backbones.deeplab": ["DeepLabResNet101"],
     "fsseg.model.backbones.timm": ["TimmBackbone"],
-    "fsseg.training.calibration": ["calibrate"],
-    "fsseg.analysis.comparison": ["Comparison", "compare"],
-    "fsseg.data.datasets.folders": ["find_dataset"],
-    "fsseg.data.grids": ["FileGrid"],
     "fsseg.model.heads": ["AdNet", "AdNetPp", "Tpm"],
+    "fsseg.model.prototypes": ["EmGmm", "MaskedAverage"],
+    "fsseg.model.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
+    "fsseg.model.segmenter": ["Segmenter"],
+    "fsseg.model.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
     "fsseg.plugins.hookspecs": ["hookimpl"],
     "fsseg.plugins.manager": ["choose_plugins", "registry"],
     "fsseg.plugins.options": ["component"],
@@ -66,18 +91,12 @@ _HOMES = {
         "export_predictor",
         "load_predictor",
     ],
-    "fsseg.data.folds": ["FoldScheme"],
-    "fsseg.model.prototypes": ["EmGmm", "MaskedAverage"],
     "fsseg.recipe.reading": ["load_recipe"],
     "fsseg.recipe.tables": ["Recipe"],
-    "fsseg.model.refiners": ["Amount", "Component3d", "Position", "QueryInformed", "Smooth3d"],
     "fsseg.report.page": ["write_report"],
-    "fsseg.analysis.reproduction": ["Reproduction", "reproduce"],
     "fsseg.runs.results": ["Results", "load_results"],
     "fsseg.runs.run": ["run"],
-    "fsseg.model.segmenter": ["Segmenter"],
-    "fsseg.analysis.supports": ["Sensitivity", "support_sensitivity"],
-    "fsseg.model.thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
+    "fsseg.training.calibration": ["calibrate"],
     "fsseg.types": [
         "Episode",
         "Evidence",
@@ -88,18 +107,46 @@ _HOMES = {
         "Segmentation",
         "Support",
     ],
-    "fsseg.data.volume": ["Volume"],
-    "fsseg.analysis.wrong_voxels": ["ErrorTable", "error_table"],
 }
-_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+"""Public names by the module that they are imported from; the imports above are the same, for type checkers."""
 
-__all__ = ["DataError", "FssegError", *sorted(_MODULE_OF)]
+_GROUPS = {
+    "thresholds": "fsseg.model.thresholds",
+    "heads": "fsseg.model.heads",
+    "prototypes": "fsseg.model.prototypes",
+    "refiners": "fsseg.model.refiners",
+    "backbones": "fsseg.model.backbones",
+    "losses": "fsseg.training.losses",
+    "metrics": "fsseg.evaluation.metrics",
+    "datasets": "fsseg.data.datasets",
+    "supervoxels": "fsseg.data.supervoxels",
+    "plots": "fsseg.report.plots",
+}
+"""Modules that are also `fsseg.NAME`."""
+
+_MODULES = ["interfaces", "testing", "types", *_GROUPS]
+
+_RENAMED = {"Map": "MaskedAverage", "Score": "ScoreScale"}
+"""Names that still work, with a warning, and what they are called now."""
+
+_get, _names = on_first_use("fsseg", _HOMES)
+
+__all__ = ["DataError", "FssegError", *sorted(sum(_HOMES.values(), [])), *sorted(_MODULES)]
+
+if not any(isinstance(finder, SecondNames) for finder in sys.meta_path):
+    sys.meta_path.insert(0, SecondNames({f"fsseg.{name}": home for name, home in _GROUPS.items()}))
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'fsseg' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"fsseg.{name}")
+    if name in _RENAMED:
+        renamed = _RENAMED[name]
+        warnings.warn(
+            f"fsseg.{name} is called fsseg.{renamed} now", DeprecationWarning, stacklevel=2
+        )
+        return _get(renamed)
+    return _get(name)
 
 
 def __dir__() -> list[str]:
