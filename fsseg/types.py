@@ -5,6 +5,7 @@ them, and are float tensors after the backbone's intensity rule. Annotations are
 them. Nothing here computes more than a property of the value itself.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -260,6 +261,14 @@ class Segmentation:
     def log_probabilities(self) -> Float[Tensor, "query class height width"]:
         """Log class probabilities at image size under the prior, up to a constant per pixel."""
         return self.make_log_probabilities()
+
+    @property
+    def scores(self) -> Float[Tensor, "query class height width"]:
+        """Deprecated: these are called `log_probabilities` now."""
+        warnings.warn(
+            "Segmentation.scores is called log_probabilities now", DeprecationWarning, stacklevel=2
+        )
+        return self.log_probabilities
 
     @property
     def probabilities(self) -> Float[Tensor, "query class height width"]:

@@ -365,7 +365,7 @@ def test_a_pickle_in_place_of_any_file_runs_nothing(tmp_path):
             kept = path.read_bytes()
             os.unlink(path)  # it may be shared with a stage
             path.write_bytes(content)
-            for read in (fsseg.load_results, fsseg.load_predictor, fsseg.Segmenter.load):
+            for read in (fsseg.load_results, fsseg.load_predictor, fsseg.Predictor.load):
                 quickly(lambda read=read: read(results.path))
             path.write_bytes(kept)
         for name in ("image_1.nii.gz", "label_1.nii.gz", "dataset.toml"):

@@ -319,7 +319,7 @@ def test_an_exported_file_predicts_without_the_run(work, tmp_path):
     query = read_volume(root / "image_2.nii.gz")
     for row in ("CE-T", "LinEst"):
         file = fsseg.export_predictor(results.path, tmp_path / f"{row}.safetensors", variant=row)
-        alone = fsseg.Segmenter.load(file).fit(support).predict(query)
+        alone = fsseg.Predictor.load(file).fit(support).predict(query)
         run = load_predictor(results.path, variant=row).fit(support).predict(query)
         assert np.array_equal(alone.labels, run.labels)
         assert all(np.array_equal(alone.margins[value], run.margins[value]) for value in (1, 2))

@@ -1,5 +1,6 @@
 """The main path: support and query in, labels out."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,18 +73,6 @@ class Segmenter(nn.Module):
             threshold,
         )
         self.refiners, self.mode = tuple(refiners), mode
-
-    @staticmethod
-    def load(run: "str | Path", **choice: Any) -> "Predictor":
-        """A row of a finished run, ready to be shown an organ: `Segmenter.load(run).fit(support).predict(volume)`.
-
-        The arguments are those of `fsseg.load_predictor`; the segmenter itself is the predictor's `segmenter`.
-        """
-        from fsseg.prediction.predictor import (
-            load_predictor,
-        )  # the way in for users; nothing else here knows of runs
-
-        return load_predictor(run, **choice)
 
     def forward(
         self,
@@ -177,6 +166,28 @@ class Segmenter(nn.Module):
                 "ground truth as the third argument; use a policy that is none where there is no ground truth"
             )
         return self.threshold(evidence, target)
+
+    def score(self, *arguments: Any, **named: Any) -> Scored:
+        """Deprecated: this is called `logits` now."""
+        _renamed("score", "logits")
+        return self.logits(*arguments, **named)
+
+    def settle(self, *arguments: Any, **named: Any) -> Segmentation:
+        """Deprecated: this is called `decide` now."""
+        _renamed("settle", "decide")
+        return self.decide(*arguments, **named)
+
+    @staticmethod
+    def load(run: "str | Path", **choice: Any) -> "Predictor":
+        """Deprecated: this is called `fsseg.Predictor.load` now."""
+        _renamed("load", "Predictor.load")
+        from fsseg.prediction.predictor import Predictor  # later than a module of the model may
+
+        return Predictor.load(run, **choice)
+
+
+def _renamed(old: str, new: str) -> None:
+    warnings.warn(f"Segmenter.{old} is called {new} now", DeprecationWarning, stacklevel=3)
 
 
 def encode(

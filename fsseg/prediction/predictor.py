@@ -48,6 +48,34 @@ class Predictor:
     scaling: Scaling | None
     device: torch.device
 
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        variant: str | None = None,
+        fold: int | None = None,
+        seed: int | None = None,
+        device: str = "auto",
+    ) -> "Predictor":
+        """A variant of a finished run, ready to be shown an organ; `load_predictor` is the same.
+
+        Args:
+            run: The run directory, or a file that `export_predictor` wrote, which holds one variant, fold and seed.
+            variant: The variant; the first that is no oracle when omitted.
+            fold: The fold whose training to take; the first when omitted.
+            seed: The seed whose training to take; the first when omitted.
+            device: "cpu", "cuda" and the like, or "auto", as of `fsseg.run`.
+
+        Raises:
+            FssegError: There is no such run, file, variant, fold or seed, a file of it is missing, or the variant's
+                threshold is an oracle.
+
+        Example:
+            `Predictor.load("runs/tpm").fit(support).predict(volume).labels`
+        """
+        return load_predictor(run, variant=variant, fold=fold, seed=seed, device=device)
+
     @property
     def together(self) -> bool:
         """Whether all classes are segmented from the same slices at once, as the run's protocol did."""
