@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import NoBackbone
 
 import fsseg
-from fsseg.model.segmenter import Segmenter
-from fsseg.types import Segmentation
+from fsseg import AdNet, CeT, MaskedAverage, Query, Segmentation, Segmenter, Support
 
 KINDS = {
     "thresholds": ["AvgEst", "CeT", "Fixed", "LinEst", "Ocp", "Profile"],
@@ -82,25 +82,21 @@ def test_renamed_classes_warn_where_they_are_used(old, new):
 
 
 def test_renamed_members_do_what_they_did(tmp_path):
-    labels = torch.zeros(1, 2, 2, dtype=torch.uint8)
-    segmentation = Segmentation(labels, torch.zeros(1), lambda: torch.ones(1, 2, 2, 2))
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    segmentation = Segmentation(labels, torch.zeros(1), lambda: torch.ones(1, 2, 4, 4))
     with pytest.warns(DeprecationWarning, match="Segmentation.scores is called log_prob"):
         assert segmentation.scores is segmentation.log_probabilities
 
-    class Steps(Segmenter):
-        def __init__(self):
-            pass
-
-        def logits(self, *parts):
-            return ["logits", *parts]
-
-        def decide(self, *parts, target=None):
-            return ["decide", *parts, target]
-
+    segmenter = Segmenter(NoBackbone(), MaskedAverage(), AdNet(), CeT())
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    support = Support(torch.ones(1, 1, 4, 4), mask, torch.ones(1, 1))
+    prototypes = MaskedAverage()(torch.ones(1, 1, 3, 2, 2), mask)
+    parts = (support, prototypes, Query(torch.ones(1, 4, 4), torch.ones(1)), torch.ones(1, 3, 2, 2))
+    scored = segmenter.logits(*parts)
     with pytest.warns(DeprecationWarning, match="Segmenter.score is called logits now"):
-        assert Steps().score(1, 2) == ["logits", 1, 2]
+        assert torch.equal(segmenter.score(*parts).coarse, scored.coarse)
     with pytest.warns(DeprecationWarning, match="Segmenter.settle is called decide now"):
-        assert Steps().settle(1, target=2) == ["decide", 1, 2]
+        assert torch.equal(segmenter.settle(scored, target=None).labels, labels + 1)
     with (
         pytest.warns(DeprecationWarning, match="Segmenter.load is called Predictor.load now"),
         pytest.raises(fsseg.FssegError) as first,
