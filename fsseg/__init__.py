@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import DataError, FssegError
+from fsseg.system.code_digests import keep
 from fsseg.system.imports import SecondNames, on_first_use
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
         Segmentation,
         Support,
     )
+
+keep(*__path__)  # before any of it is imported, so that a change while the process lives is seen
 
 _HOMES = {
     "fsseg.analysis.comparison": ["Comparison", "compare"],

@@ -12,7 +12,7 @@ import pluggy
 
 from fsseg.errors import FssegError, PluginError
 from fsseg.plugins import hookspecs
-from fsseg.plugins.options import nearest
+from fsseg.plugins.options import nearest, schema
 from fsseg.plugins.registry import KINDS, Component, Registry, at, line_of, named
 from fsseg.plugins.sources import (
     Plugin,
@@ -21,6 +21,12 @@ from fsseg.plugins.sources import (
     installed,
     plugin_of_file,
     plugins_of_folder,
+)
+from fsseg.system.code_digests import (
+    changed_since_import,
+    drop_modules,
+    imported_modules,
+    keep_module,
 )
 
 
@@ -49,8 +55,10 @@ def choose_plugins(
 ) -> None:
     """Decides which plugins this process loads; what is not given stays as it was.
 
+    A file that has changed since it was imported is imported anew, so that its present code runs.
+
     Args:
-        files: Plugins of a single file that belong to no distribution.
+        files: Plugins of a single file that belong to no distribution, or folders of a distribution's sources.
         without: Installed plugins to leave out, by the name of the plugin or of its distribution.
     """
     global _choice
@@ -58,9 +66,33 @@ def choose_plugins(
         _choice.files if files is None else tuple(Path(file) for file in files),
         _choice.without if without is None else tuple(without),
     )
-    if chosen != _choice:
+    stale = _changed_of(chosen.files) if files is not None else []
+    drop_modules(*stale)
+    if stale or chosen != _choice:
         _choice = chosen
         loaded.cache_clear()
+        schema.cache_clear()
+
+
+def _changed_of(paths: Iterable[Path]) -> list[Path]:
+    """The files and folders among these whose imported code is no longer what they hold."""
+    changed = []
+    for path in paths:
+        modules = imported_modules(path)
+        for name in modules.values():
+            keep_module(name)
+        if modules and changed_since_import(*modules):
+            changed.append(path)
+    return changed
+
+
+def changed_sources() -> list[Path]:
+    """The source files of fsseg and of the plugins in use that have changed since this process imported them.
+
+    What it computes is then of code that nobody can tell.
+    """
+    sources = [source for plugin in loaded().plugins for source in plugin.sources]
+    return changed_since_import(*sources)
 
 
 def plugin_arguments() -> list[str]:

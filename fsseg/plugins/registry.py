@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from fsseg.errors import OptionsError, PluginError, RecipeError
 from fsseg.plugins.options import component as checking_its_options
 from fsseg.plugins.options import nearest, problems_of, schema
+from fsseg.system.code_digests import digest_at_import, keep_module
 
 KINDS = {
     "dataset": "register_datasets",
@@ -55,6 +57,8 @@ class Component:
     def load(self) -> type:
         """The component's class; raises PluginError if it cannot be imported or its constructor is no schema."""
         module, _, attribute = self.target.partition(":")
+        if module not in sys.modules:
+            keep_module(module)
         try:
             component = getattr(importlib.import_module(module), attribute)
         except Exception as error:
@@ -82,6 +86,11 @@ class Component:
             if self.file
             else sorted(Path(inspect.getfile(self.load())).parent.glob("*.py"))
         )
+
+    @property
+    def digest(self) -> str:
+        """The digest of its source files as they were when they were imported."""
+        return digest_at_import(*self.sources())
 
 
 class Registry:

@@ -1,19 +1,23 @@
 """Where plugins come from: installed distributions, single files, and source folders."""
 
-import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fsseg.errors import PluginError
 from fsseg.plugins.options import nearest
 from fsseg.plugins.registry import named, place_of
+from fsseg.system.code_digests import content_digest, digest_at_import, keep_module, sources_of
 
 OURS = "fsseg"
 """The distribution of the built-in components."""
@@ -53,6 +57,30 @@ class Plugin:
                 found[options.get("specname") or name] = function
         return found
 
+    @property
+    def sources(self) -> list[Path]:
+        """Where its code is: the file that was given, or the folders of its distribution's top-level packages."""
+        if self.file:
+            return [self.file]
+        module = getattr(self.module, "__name__", type(self.module).__module__)
+        packages = {module.partition(".")[0], *_packages_of(self.distribution)}
+        return [source for package in sorted(packages) for source in sources_of(package)]
+
+    @property
+    def digest(self) -> str:
+        """The digest of its source files as they were when they were imported."""
+        return digest_at_import(*self.sources)
+
+
+@cache
+def _packages_of(distribution: str) -> set[str]:
+    """The names under which an installed distribution's Python files are imported, as far as it lists them."""
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    return {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
+
 
 def entry_points() -> list[importlib.metadata.EntryPoint]:
     """The entry points of the installed plugins, our own first."""
@@ -79,6 +107,7 @@ def installed(without: tuple[str, ...] = ()) -> Iterator[Plugin]:
 
 def import_entry(entry: importlib.metadata.EntryPoint, distribution: str, version: str) -> Plugin:
     """The plugin behind an entry point; raises PluginError if its module cannot be imported."""
+    keep_module(entry.module)
     try:
         return Plugin(entry.name, distribution, version, entry.load())
     except Exception as error:
@@ -99,13 +128,16 @@ def plugin_of_file(path: Path) -> Plugin:
             f"--plugin {path}: expected a Python file whose name can be imported, such as ./my_idea.py"
         )
     module = sys.modules.get(path.stem) or _import_file(path)
-    if Path(getattr(module, "__file__", None) or "").resolve() != path.resolve():
+    if not _is_of(path, module):
         raise PluginError(
             f"--plugin {path}: there is another module {path.stem!r} ({getattr(module, '__file__', 'built in')}); "
             "give the file another name"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return Plugin(path.stem, path.name, digest, module, path.resolve())
+    return Plugin(path.stem, path.name, content_digest(path)[:8], module, path.resolve())
+
+
+def _is_of(path: Path, module: ModuleType) -> bool:
+    return Path(getattr(module, "__file__", None) or "").resolve() == path.resolve()
 
 
 def plugins_of_folder(folder: Path) -> list[Plugin]:
@@ -138,11 +170,38 @@ def _look_in(folder: Path) -> None:
         sys.path.append(str(folder.resolve()))
 
 
-def _import_file(path: Path) -> Any:
+def _import_file(path: Path) -> ModuleType:
+    """The file's module, or another one that goes before it where Python looks for its name."""
     _look_in(path.parent)
+    importlib.invalidate_caches()
+    keep_module(path.stem)
     try:
+        spec = importlib.util.find_spec(path.stem)
+        if spec.origin and Path(spec.origin).resolve() == path.resolve():
+            return _run(path)
         return importlib.import_module(path.stem)
     except Exception as error:
         raise PluginError(
             f"--plugin {path}: it cannot be imported ({named(error)}{place_of(error, path.stem)}); correct the file"
         ) from error
+
+
+class _FromSource(SourceFileLoader):
+    """Runs a file as it is: its bytecode may be of another one that was as long, written within the same second."""
+
+    def path_stats(self, path: str) -> Any:
+        """Raises OSError, after which no bytecode is used or written."""
+        raise OSError
+
+
+def _run(path: Path) -> ModuleType:
+    loader = _FromSource(path.stem, str(path.resolve()))
+    spec = importlib.util.spec_from_loader(path.stem, loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
