@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from fsseg.errors import FssegError
-from fsseg.evaluation.decisions import PRIORS, Decided, read_decisions
+from fsseg.evaluation.files import PRIORS, Decided, read_decisions
 from fsseg.model.ops import ideal_prior, resize
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.runs.data import RunData
