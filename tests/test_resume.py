@@ -536,7 +536,7 @@ def test_fresh_makes_everything_again(tmp_path, monkeypatch):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=3))
     trained = []
     monkeypatch.setattr(
-        "fsseg.runs.fold.train_together",
+        "fsseg.runs.train.train_together",
         lambda all, progress: (trained.append(1), train_together(all, progress))[1],
     )
     first = fsseg.run(recipe, runs_dir=tmp_path / "runs")
@@ -559,7 +559,7 @@ def test_fresh_keeps_what_is_there_until_it_is_made(tmp_path, monkeypatch):
         raise FssegError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fsseg.runs.fold.train_together", fail)
+        patch.setattr("fsseg.runs.train.train_together", fail)
         with pytest.raises(FssegError, match="no"):
             fsseg.run(recipe, runs_dir=tmp_path / "runs", fresh=True)
     assert contents(tmp_path / "runs" / "stages") == before

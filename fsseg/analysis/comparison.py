@@ -464,7 +464,7 @@ def _datasets(runs: list[Results]) -> list[str]:
 
 def _scans(run: Results) -> dict[str, str]:
     """What stands for the content of each of a run's scans, by case; empty where the run does not say."""
-    file = run.path / "environment.json"
+    file = run.folder.environment
     return json.loads(file.read_text(encoding="utf-8")).get("data", {}) if file.is_file() else {}
 
 

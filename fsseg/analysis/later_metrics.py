@@ -51,7 +51,7 @@ def with_measures(
     kept_by = [results.about["data"], [_place(score) for score in results.scores]]
     columns: dict[str, np.ndarray] = {}
     for table in tables:
-        key = content_key(component_identity("metric", table.name, table.options), *kept_by)
+        key = content_key(component_identity("metric", table), *kept_by)
         columns[table.name] = cached("measures", key, lambda name=table.name: found()[name])
     scores = [
         replace(

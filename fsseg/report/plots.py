@@ -6,7 +6,6 @@ Every function returns a `matplotlib.figure.Figure`; `figure.savefig("file.pdf")
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +19,9 @@ from fsseg.model.heads import Tpm
 from fsseg.model.ops import ideal_prior, squared_distance
 from fsseg.model.priors import log_odds
 from fsseg.plugins.options import nearest
+from fsseg.recipe.trainings import trainings_of
 from fsseg.report.figures import COLOURS, panels
-from fsseg.runs.fold import LOG, rows_by_training
+from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.results import Results
 from fsseg.system.files import read_lines
 from fsseg.training.loop import LOG_EVERY
@@ -87,18 +87,18 @@ def training_curves(results: Results) -> "Figure":
 
     Raises FssegError where a run keeps no log of its training.
     """
-    logs = [(folder, read_lines(folder / LOG)) for _, folder in _trainings(results)]
+    logs = [(folder, read_lines(folder.log)) for _, folder in _trainings(results)]
     logs = [(folder, records) for folder, records in logs if records]
     if not logs:
         raise FssegError(
-            f"{results.path}: there is no log of a training, expected {LOG} below its folds with a line at least; a training "
+            f"{results.path}: there is no log of a training, expected train.jsonl below its folds with a line at least; a training "
             f"of less than {LOG_EVERY} steps leaves none"
         )
-    names = [rows[0].name for _, rows in rows_by_training(results.recipe)]
+    names = [training.names[0] for training in trainings_of(results.recipe)]
     figure, (left, right) = panels(6.8, 3.2, 2)
     lines: dict[str, Any] = {}
     for folder, records in logs:
-        kind = int(folder.name.removeprefix("training"))
+        kind = folder.index
         look = {"color": COLOURS[kind % len(COLOURS)], "alpha": 0.8, "linewidth": 1.2}
         for style, (key, told) in zip(("-", "--", ":"), LOSSES.items()):
             values = [(record["step"], record[key]) for record in records if record.get(key)]
@@ -132,7 +132,7 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
     figures = {}
     rows = {row.name: row for row in results.recipe.variants}
     for name, folder in _trainings(results):
-        found = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        found = json.loads(folder.calibration.read_text(encoding="utf-8"))
         by_scoring: dict[str, list[dict[str, Any]]] = {}
         for sample in found["samples"]:
             by_scoring.setdefault(sample["scoring"], []).append(sample)
@@ -352,26 +352,22 @@ def _made_up() -> tuple[Float[Tensor, "1 pixel"], Bool[Tensor, "1 pixel"]]:
         return margin(head(features.T[None, :, None], prototype))[:, 0], truth[None]
 
 
-def _trainings(results: Results) -> Iterator[tuple[str, Path]]:
-    """The folders of a run's trainings, with what tells them apart: seed, fold, and the first of the rows that share it."""
-    folders = sorted(path.parent for path in results.path.rglob(LOG))
-    rows = [rows[0].name for _, rows in rows_by_training(results.recipe)]
-    several = [len({folder.parts[-level] for folder in folders}) > 1 for level in (2, 1)]
-    for folder in folders:
-        *seed, fold, training = folder.relative_to(results.path).parts
-        own = rows[int(training.removeprefix("training"))]
-        parts = [
-            *map(_in_words, seed),
-            _in_words(fold) if several[0] else "",
-            f"training of {own}" if several[1] else "",
-        ]
-        yield ", ".join(part for part in parts if part), folder
-
-
-def _in_words(part: str) -> str:
-    """`fold0` as "fold 0"."""
-    word = part.rstrip("0123456789")
-    return f"{word} {part[len(word) :]}"
+def _trainings(results: Results) -> Iterator[tuple[str, TrainingFolder]]:
+    """The folders of a run's trainings, with what tells them apart: seed, fold, and the first variant that shares it."""
+    names = [training.names[0] for training in trainings_of(results.recipe)]
+    seeds = results.about["seeds"]
+    folds = list(results.folder.folds())
+    several_folds = len({fold.index for _, fold in folds}) > 1
+    for seed, fold in folds:
+        for training in fold.trainings():
+            words = []
+            if len(seeds) > 1:
+                words.append(f"seed {seed}")
+            if several_folds:
+                words.append(f"fold {fold.index}")
+            if len(names) > 1:
+                words.append(f"training of {names[training.index]}")
+            yield ", ".join(words), training
 
 
 def _smooth(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,6 @@ import torch
 from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
-from fsseg.runs.fold import load_head
 from fsseg.plugins.manager import hooks, listening
 from fsseg.recipe.protocols import protocol_hash
 from fsseg.recipe.sweep import expand
@@ -20,7 +19,7 @@ from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.data import RunData
 from fsseg.runs.estimate import estimate, steps_left
-from fsseg.runs.fold import FinishedFold, load_finished, run_fold
+from fsseg.runs.fold import FinishedFold, load_finished, load_head, run_fold
 from fsseg.runs.folder import RunFolder, link_stages
 from fsseg.runs.identity import environment, git_state
 from fsseg.runs.plan import FoldPlan
@@ -88,7 +87,9 @@ def run(
 
         def work() -> Results:
             finished = _finish(plans, progress)
-            return _write_run(plans[0].data.run, name, runs, describe_environment(plans[0]), finished)
+            return _write_run(
+                plans[0].data.run, name, runs, describe_environment(plans[0]), finished
+            )
 
         return _between_hooks(plans[0].recipe, name, runs, work)
 
@@ -211,9 +212,7 @@ def _finish(plans: list[FoldPlan], progress: Progress) -> list[FinishedFold]:
     return [run_fold(plan, ahead) for plan in plans]
 
 
-def _between_hooks(
-    recipe: Recipe, name: str, runs: Path, work: Callable[[], Results]
-) -> Results:
+def _between_hooks(recipe: Recipe, name: str, runs: Path, work: Callable[[], Results]) -> Results:
     """Does the work between the hooks that begin and end a run; who heard of the beginning hears of the end."""
     hooks().run_started(recipe=recipe, name=name, runs_dir=runs)
     try:
