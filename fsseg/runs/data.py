@@ -164,7 +164,7 @@ class FoldData:
         return EpisodeSampler(list(scans), self.run.recipe.episodes)
 
     @cached_property
-    def scans(self) -> Mapping[str, EvaluationScan]:
+    def scans(self) -> OnDemand:
         """The support and the queries by case, with their ground truth; read when they are looked at."""
         return OnDemand(self.fold.evaluated, self._evaluation_scan)
 
