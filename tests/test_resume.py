@@ -31,7 +31,7 @@ import fsseg
 from fsseg import FssegError, MaskedAverage, Tpm
 from fsseg.recipe.tables import TrainingTable
 from fsseg.runs.stages import Stages
-from fsseg.system.locks import Holder
+from fsseg.system.locks import NAME, Holder
 from fsseg.system.progress import Silent
 from fsseg.system.random import Generators, preserved, seeded
 from fsseg.system.signals import Stopped, stoppable
@@ -480,6 +480,10 @@ def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
     kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6), tell)
 
 
+def write_lock(path, holder):
+    path.write_text(NAME + json.dumps(asdict(holder)) + "\n")
+
+
 def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     """The stage is finished, but its lock and what it was made in are still there."""
     stages = Stages(tmp_path, Silent())
@@ -487,12 +491,10 @@ def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     folder, _ = stages.finish("train", {"a": 1}, make)
     folder.with_name(f".{folder.name}.abc.unfinished").mkdir()
     lock = folder.with_name(f"{folder.name}.lock")
-    lock.write_text(json.dumps(asdict(replace(Holder.me(), boot="the day before"))))
+    write_lock(lock, replace(Holder.me(), born="the day before"))
     assert stages.finish("train", {"a": 1}, make) == (folder, True)
     assert list((tmp_path / "stages").iterdir()) == [folder]
-    lock.write_text(
-        json.dumps(asdict(Holder.me()))
-    )  # of a process that lives, which makes it again
+    write_lock(lock, Holder.me())  # of a process that lives, which makes it again
     assert stages.finish("train", {"a": 1}, make) == (folder, True) and lock.exists()
 
 
