@@ -136,12 +136,6 @@ class AdNet(_AnomalyHead):
 
     so the logits are 0 for the background and `(T_S - S) / 2` for the foreground.
 
-    Args:
-        alpha: Scale of the cosine.
-        initial_threshold: T_S before training.
-        form: "softplus" learns x in `T_S = d softplus(x) - alpha`, "plain" learns T_S itself.
-        dimension: d in the normalisation of the Gaussians that the score stands for.
-
     Shapes:
         features `query channel h w`, prototypes `1 1 channel` -> logits `query 2 h w`.
 
@@ -174,12 +168,6 @@ class AdNetPp(_AnomalyHead):
     and refinement modules, as the TPM paper compares with it). The logits are the log-odds of each way, and 0 for the
     background. The published comparison normalises every way by the densities of the last one, which distorts the
     others; here each way is normalised by its own.
-
-    Args:
-        alpha: Scale of the cosine.
-        initial_threshold: T_S before training.
-        form: "softplus" learns x in `T_S = d softplus(x) - alpha`, "plain" learns T_S itself.
-        dimension: d in the normalisation of the Gaussians that the score stands for.
 
     Shapes:
         features `query channel h w`, prototypes `way 1 channel` -> logits `query way+1 h w`.
@@ -222,14 +210,6 @@ class Tpm(_ScoreHead):
 
     The sigmas follow from alpha and the learned T_S (Eq. 6); with one prototype on the sphere the head equals ADNet
     (Theorem 3.1). Ways share the foreground prior equally.
-
-    Args:
-        alpha: Scale of the cosine in the anomaly score; with T_S it gives the sigmas.
-        initial_threshold: T_S before training.
-        form: "softplus" learns x in `T_S = d softplus(x) - alpha`, "plain" learns T_S itself.
-        dimension: d in the normalisation of the Gaussians.
-        space: "sphere" takes distances between unit vectors, "euclidean" between the features as they are.
-        sigmas: "learned", "averaged" over training, or the two numbers (foreground, background).
 
     Shapes:
         features `query channel h w`, prototypes `way proto channel` -> logits `query way+1 h w`.

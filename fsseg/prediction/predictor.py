@@ -18,14 +18,14 @@ from fsseg.errors import DataError, FssegError
 from fsseg.model.checkpoint import load_states, load_trained, save_states
 from fsseg.model.ops import restore
 from fsseg.model.segmenter import Segmenter, encode_in_parts, encode_support
-from fsseg.model.variants import Variant
+from fsseg.model.variants import Variant, assemble
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
+from fsseg.recipe.parts import build_parts
 from fsseg.recipe.protocols import find_protocol
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
-from fsseg.runs.fold import load_head
 from fsseg.runs.results import FORMAT, Results, load_results
 from fsseg.system.devices import pick_device
 from fsseg.system.files import read_json, reading, replacing
@@ -250,17 +250,16 @@ class _Trained:
         if backbone is None:
             backbone = _backbone(self.recipe)
             backbone.load_state_dict(self.state["backbone"])
-        threshold = self.row.threshold.build("threshold")
-        if self.threshold is not None:
-            threshold.load_state(self.threshold)
-        head = load_head(self.row, self.state["head"], self.recipe.training_of(self.row))
-        prototypes = self.row.prototypes.build("prototypes")
-        refiners = [refiner.build("refiner") for refiner in self.row.refiners]
-        segmenter = Segmenter(
-            backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode
+        segmenter = assemble(
+            self.row.name,
+            backbone,
+            **build_parts(self.row, self.recipe.training_of(self.row)),
+            head_state=self.state["head"],
+            threshold_state=self.threshold,
+            mode=self.recipe.mode,
         )
         scaling = Scaling(**self.scaling) if self.scaling else None
-        return Predictor(segmenter.to(device).eval(), self.recipe, scaling, device)
+        return Predictor(segmenter.to(device), self.recipe, scaling, device)
 
 
 def load_predictor(

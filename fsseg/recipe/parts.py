@@ -1,5 +1,6 @@
 """The components of a variant, whose head takes from its training what the trained state has decided."""
 
+import json
 from typing import Any
 
 from fsseg.errors import FssegError
@@ -40,9 +41,9 @@ def head_of(variant: VariantTable, training: TrainingTable) -> ComponentTable:
         own = variant.head.options.get(name, value)
         if own != value:
             raise FssegError(
-                f"variant {variant.name!r}: its head {variant.head.name} has {name} = {own}, but takes the state of a "
-                f"training whose head {training.head.name} has {name} = {value}, which decides; leave it out of the "
-                "variant's head, or give the variant a training of its own with that value"
+                f"variant {variant.name!r}: its head {variant.head.name} has {name} = {json.dumps(own)}, but takes the "
+                f"state of a training whose head {training.head.name} has {name} = {json.dumps(value)}, which decides; "
+                "leave it out of the variant's head, or give the variant a training of its own with that value"
             )
     return ComponentTable(**variant.head.model_dump() | taken)
 
