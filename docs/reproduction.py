@@ -6,12 +6,15 @@ uv run python docs/reproduction.py RUN_OF_TABLE_1 RUN_OF_TABLE_2
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 import fsseg
 from fsseg import Results
+from fsseg.analysis.statistics import holm, verdict
 
-LEVEL = 0.05
+VERDICTS = {"better": "holds", "worse": "the opposite"}
+"""What the verdict about a row says of a claim."""
 
 
 @dataclass(frozen=True)
@@ -59,39 +62,23 @@ def table_of(results: Results) -> str:
 
 def claims_of(tables: dict[int, Results]) -> str:
     """Every claim with its differences by class, pairs, p-value after Holm's correction over all claims, and verdict."""
-    compared = {
-        claim.says: tables[claim.table].compare(claim.row, claim.against) for claim in CLAIMS
-    }
-    corrected = holm({says: lines.loc["mean", "p"] for says, lines in compared.items()})
+    tests = {}
+    for claim in CLAIMS:
+        compared = fsseg.compare([tables[claim.table]], baseline=claim.against)
+        tests[claim.says] = compared.tests().loc[claim.row]
+    p_values = holm(np.array([test.loc["mean", "p_raw"] for test in tests.values()]))
     rows = {}
-    for says, lines in compared.items():
-        mean = lines.loc["mean"]
+    for (says, test), p in zip(tests.items(), p_values):
+        mean = test.loc["mean"]
+        pairs = int(mean["pairs"])
+        differences = test["difference"].map("{:+.1f}".format)
         rows[says] = {
-            **{
-                name.replace("_", " "): f"{value:+.1f}"
-                for name, value in lines["difference"].items()
-            },
-            "higher in": f"{mean['higher']:.0f} of {mean['pairs']:.0f}",
-            "p": f"{corrected[says]:.2g}",
-            "verdict": verdict(mean["difference"], corrected[says]),
+            **differences.rename(lambda name: name.replace("_", " ")),
+            "higher in": f"{mean['higher']} of {pairs}",
+            "p": f"{p:.2g}",
+            "verdict": VERDICTS.get(verdict(pairs, mean["difference"], p), "not shown"),
         }
     return _markdown(pd.DataFrame.from_dict(rows, orient="index"), "claim", 1)
-
-
-def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """P-values corrected for their number (Holm, 1979)."""
-    corrected, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.get)):
-        largest = max(largest, min(1.0, p_values[name] * (len(p_values) - rank)))
-        corrected[name] = largest
-    return corrected
-
-
-def verdict(difference: float, p: float) -> str:
-    """What a difference of means and its corrected p-value say of a claim."""
-    if p >= LEVEL:
-        return "not shown"
-    return "holds" if difference > 0 else "the opposite"
 
 
 def _markdown(table: pd.DataFrame, corner: str, digits: int) -> str:

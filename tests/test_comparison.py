@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 import fsseg
 from fsseg import FssegError
-from fsseg.analysis.comparison import _holm
+from fsseg.analysis import statistics, tables
+from fsseg.analysis.statistics import holm, interval_of_mean
 from fsseg.evaluation import metrics
 from fsseg.evaluation.metrics import Assd, Hd95, Nsd
 from fsseg.evaluation.scores import CaseScore
@@ -60,23 +61,62 @@ def test_the_test_is_wilcoxons_by_enumerating_all_signs(two):
     assert line["p_raw"] == pytest.approx((smaller <= seen).mean())
 
 
-def test_the_interval_is_that_of_the_resampled_means(two):
-    """Against another generator, to what ten thousand resamples can tell."""
-    line = fsseg.compare([two], baseline="ADNet").tests().loc["TPM", "mean"]
-    differences, random = np.subtract(A, B), np.random.default_rng(7)
-    means = [random.choice(differences, len(differences)).mean() for _ in range(20_000)]
-    assert [line["low"], line["high"]] == pytest.approx(
-        np.quantile(means, [0.025, 0.975]), abs=0.25
+def bca(differences, random, resamples=20_000):
+    """Efron's bias-corrected and accelerated interval of the mean, written out."""
+    means = random.choice(differences, (resamples, len(differences))).mean(axis=1)
+    bias = norm.ppf(
+        (means < differences.mean()).mean() / 2 + (means <= differences.mean()).mean() / 2
     )
-    assert line["low"] < line["difference"] < line["high"]
+    left_out = [np.delete(differences, i).mean() for i in range(len(differences))]
+    away = np.mean(left_out) - left_out
+    skewness = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    z = bias + norm.ppf([0.025, 0.975])
+    return np.quantile(means, norm.cdf(bias + z / (1 - skewness * z)))
+
+
+@pytest.mark.parametrize(
+    "one, other", [(A, B), ([50, 3, 2, 1, 4, 2, 5, 3], [0, 1, 0, 2, 1, 0, 2, 1])]
+)
+def test_the_interval_is_the_bca_bootstraps(one, other):
+    """Against another generator, to what so many resamples can tell; the second pairs are skewed."""
+    differences = np.subtract(one, other).astype(float)
+    low, high = interval_of_mean(differences)
+    assert [low, high] == pytest.approx(bca(differences, np.random.default_rng(7)), abs=0.3)
+    assert low < differences.mean() < high
+    assert interval_of_mean(differences) == (low, high)
+
+
+def test_the_interval_is_of_as_many_pairs_as_there_are():
+    assert np.isnan(interval_of_mean(np.zeros(0))).all()
+    assert np.isnan(interval_of_mean(np.array([3.0]))).all()
+    assert interval_of_mean(np.array([1.0, 3.0])) == (1.0, 3.0)
+    assert interval_of_mean(np.full(4, 0.1)) == (0.1, 0.1)
+    nearly = interval_of_mean(0.1 * np.arange(3, 9) - 0.1 * np.arange(2, 8))
+    assert nearly == pytest.approx((0.1, 0.1))
 
 
 def test_holm_by_hand():
     """0.01 x 4, 0.02 x 3, 0.03 x 2 (no less than the one before), 0.04 x 1 (likewise); what is no test does not count."""
-    assert _holm(np.array([0.03, math.nan, 0.01, 0.04, 0.02])) == pytest.approx(
+    assert holm(np.array([0.03, math.nan, 0.01, 0.04, 0.02])) == pytest.approx(
         [0.06, math.nan, 0.04, 0.06, 0.06], nan_ok=True
     )
-    assert _holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
+    assert holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "test, words",
+    [
+        ((0, math.nan, math.nan), "no scan in common"),
+        ((5, 9.0, math.nan), "too few for a test"),
+        ((6, 1.0, 0.05), "no difference shown"),
+        ((6, 1.0, 0.049), "better"),
+        ((6, -1.0, 0.01), "worse"),
+        ((6, -1.0, 0.01, "lower"), "better"),
+        ((6, 1.0, 0.01, "nearer"), "worse"),
+    ],
+)
+def test_verdicts(test, words):
+    assert statistics.verdict(*test) == words
 
 
 def test_all_tests_of_a_table_are_corrected_together():
@@ -301,9 +341,10 @@ def test_distances_where_one_is_missing():
     assert Nsd()(something, nothing, (1.0, 1.0, 1.0)) == 0.0
 
 
-def test_the_examples_of_metrics_are_true():
-    ran = doctest.testmod(metrics)
-    assert ran.attempted and not ran.failed
+def test_examples_are_true():
+    for module in (metrics, statistics, tables):
+        ran = doctest.testmod(module)
+        assert ran.attempted and not ran.failed
 
 
 def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):

@@ -29,7 +29,10 @@ ORDER = [
 UPWARDS = {
     # The name that loads a segmenter from a run is documented as a method of Segmenter.
     ("fsseg.model.segmenter", "fsseg.prediction.predictor"),
-    ("fsseg.analysis", "fsseg.report.figures"),
+    # `Comparison.plot()` and its like: whoever holds what was found asks it for its figure.
+    ("fsseg.analysis.drawing", "fsseg.report"),
+    # `Results.compare`, the older form of `fsseg.compare`: the project has one test.
+    ("fsseg.runs.results", "fsseg.analysis.statistics"),
 }
 
 WITHOUT_TORCH = ("fsseg.system", "fsseg.plugins", "fsseg.data", "fsseg.recipe")

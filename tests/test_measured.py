@@ -11,8 +11,8 @@ from helpers import make_folder, write_recipe
 
 import fsseg
 from fsseg import FssegError
-from fsseg.analysis.comparison import _datasets
 from fsseg.analysis.later_metrics import MEASURES, with_measures
+from fsseg.analysis.side_by_side import dataset_names
 from fsseg.runs.results import Results, load_results
 
 CHANGES = {
@@ -172,8 +172,8 @@ def test_cases_of_the_same_name_are_not_the_same_scans(finished, tmp_path_factor
     found = fsseg.compare(
         [results, other], baseline=f"CE-T ({results.path.name})", across_protocols=True
     )
-    assert _datasets(found.runs) == ["nifti", f"nifti ({other.path.name})"]
+    assert dataset_names(found.runs) == ["nifti", f"nifti ({other.path.name})"]
     line = found.table().loc[f"LinEst ({other.path.name})"]
     assert (line["pairs"], line["verdict"]) == (0, "no scan in common")
     assert "nan" not in found.to_markdown()
-    assert _datasets([results, load_results(results.path)]) == ["nifti", "nifti"]
+    assert dataset_names([results, load_results(results.path)]) == ["nifti", "nifti"]

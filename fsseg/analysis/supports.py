@@ -1,18 +1,16 @@
 """How much a result depends on which slice was labelled: every slice of a fold that could be the support."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from fsseg.analysis.drawing import draw
+from fsseg.analysis.tables import number
 from fsseg.errors import FssegError
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.scores import CaseScore
 from fsseg.prediction.predictor import load_rows
-from fsseg.report.figures import COLOURS, panels
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results, load_results
 from fsseg.system.devices import pick_device
@@ -20,9 +18,10 @@ from fsseg.system.progress import Progress, Silent
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
+    from matplotlib.figure import Figure
 
-SHARES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
-"""The columns of quantiles."""
+QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
+"""The columns of a table that are quantiles."""
 
 
 @dataclass(frozen=True)
@@ -55,83 +54,38 @@ class Sensitivity:
         return (100 * self.frame.groupby(keys, sort=False)["dice"].mean()).reset_index()
 
     def table(self) -> "pandas.DataFrame":
-        """A line per variant and class: the number of supports, and the spread of their Dice in percent.
+        """The line of each variant and class: the number of supports, and the spread of their Dice in percent.
 
         `as run` is the table's number, from the support that the protocol chose.
         """
         import pandas
 
-        means = self.results.table()
+        as_run = self.results.table()
         lines = {}
         for (variant, name), group in self.supports.groupby(["variant", "class_name"], sort=False):
             dice = group["dice"].dropna()
-            quantiles = {told: dice.quantile(share) for told, share in SHARES.items()}
-            lines[variant, name] = (
-                {
-                    "supports": len(dice),
-                    "as run": means.loc[variant, name],
-                    "mean": dice.mean(),
-                    "sd": dice.std(),
-                }
-                | {"min": dice.min()}
-                | quantiles
-                | {"max": dice.max()}
-            )
+            line = {"supports": len(dice), "as run": as_run.loc[variant, name]}
+            line |= {"mean": dice.mean(), "sd": dice.std(), "min": dice.min()}
+            line |= {label: dice.quantile(share) for label, share in QUANTILES.items()}
+            lines[variant, name] = line | {"max": dice.max()}
         index = pandas.MultiIndex.from_tuples(list(lines), names=["variant", "class"])
         return pandas.DataFrame(list(lines.values()), index=index)
 
     def shown(self) -> "pandas.DataFrame":
         """The table as text."""
         table = self.table()
-        shown = table.drop(columns="supports").map(
-            lambda value: "–" if value != value else f"{value:.1f}"
-        )
+        shown = table.drop(columns="supports").map(number)
         shown.insert(0, "supports", table["supports"].map(str))
         shown.index = [f"{variant}, {name}" for variant, name in table.index]
         shown.index.name = "variant, class"
         return shown
 
-    def plot(self) -> Any:
-        """A figure: for each class and variant a box of the supports' Dice, a dot for each, and the run's own number as a bar.
+    def plot(self) -> "Figure":
+        """A figure: for each class and variant a box of the supports' Dice with a dot for each; needs matplotlib.
 
-        Needs matplotlib.
+        The run's own number is a bar.
         """
-        variants, classes = (
-            list(dict.fromkeys(self.supports[key])) for key in ("variant", "class_name")
-        )
-        means, random = self.results.table(), np.random.default_rng(0)
-        figure, row = panels(
-            1.2 + 2.6 * len(classes), 1.0 + 0.4 * len(variants), len(classes), sharey=True
-        )
-        for axes, name in zip(np.atleast_1d(row), classes):
-            for place, variant in enumerate(variants):
-                chosen = (self.supports["variant"] == variant) & (
-                    self.supports["class_name"] == name
-                )
-                dice, colour = (
-                    self.supports.loc[chosen, "dice"].dropna().to_numpy(),
-                    COLOURS[place % len(COLOURS)],
-                )
-                if len(dice) > 1:
-                    axes.boxplot(
-                        dice, positions=[place], orientation="horizontal", widths=0.5, showfliers=False, manage_ticks=False,
-                        medianprops={"color": colour, "linewidth": 2}, boxprops={"alpha": 0.6},
-                    )  # fmt: skip
-                axes.plot(
-                    dice,
-                    place + random.uniform(-0.15, 0.15, len(dice)),
-                    "o",
-                    color=colour,
-                    alpha=0.4,
-                    ms=3,
-                    mew=0,
-                )
-                axes.vlines(means.loc[variant, name], place - 0.4, place + 0.4, color="black")
-            axes.set_title(name)
-            axes.set_xlabel("Dice of a support, %; bar: as run")
-            axes.set_yticks(range(len(variants)), variants)
-        np.atleast_1d(row)[0].invert_yaxis()
-        return figure
+        return draw("supports", self)
 
 
 def support_sensitivity(
@@ -159,9 +113,9 @@ def support_sensitivity(
         for fold in data.folds:
             for variants in load_rows(results, fold.index, seed, place):
                 backbone = variants[0].segmenter.backbone
-                scans = data.of(fold).scans
-                assigned = data.of(fold).every_support()
-                found = evaluate(
+                scans = data.scans(fold, backbone.intensity)
+                assigned = data.every_support(fold, scans)
+                evaluated = evaluate(
                     backbone,
                     variants,
                     assigned,
@@ -171,14 +125,10 @@ def support_sensitivity(
                     device=place,
                     progress=progress,
                 )
-                scores += _scores(found)
+                for result in evaluated:
+                    scores += result.scores
     if not scores:
         raise FssegError(
             f"{results.path}: all rows decide with an oracle, expected one that needs no ground truth"
         )
     return Sensitivity(results, scores)
-
-
-def _scores(found: Iterable) -> Iterable[CaseScore]:
-    for result in found:
-        yield from result.scores

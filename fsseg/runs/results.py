@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import FssegError
-from fsseg.evaluation.scores import CaseScore, read_scores
+from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.plugins.options import nearest
-from fsseg.runs.folder import RunFolder
 from fsseg.system.files import read_json, reading
 
 if TYPE_CHECKING:  # pandas takes half a second to import
@@ -40,11 +39,6 @@ class Results:
     scores: list[CaseScore]
     classes: list[str]
     about: dict[str, Any]
-
-    @property
-    def folder(self) -> RunFolder:
-        """The files of the run directory."""
-        return RunFolder(self.path, tuple(self.about["seeds"]))
 
     @cached_property
     def frame(self) -> "pandas.DataFrame":
@@ -106,8 +100,9 @@ class Results:
     def compare(self, row: str, against: str) -> "pandas.DataFrame":
         """Whether a row's Dice differs from another's, by class and for the mean over classes.
 
-        The same scans are paired: a scan's Dice is its mean over supports and seeds, and a scan that two folds share
-        counts once in each. Scans where either row is undefined are left out.
+        The older form of `fsseg.compare`, which has intervals and corrects for the number of tests. The same scans are
+        paired: a scan's Dice is its mean over supports and seeds, and a scan that two folds share counts once in each.
+        Scans where either row is undefined are left out.
 
         Args:
             row: The name of a row.
@@ -122,7 +117,9 @@ class Results:
             FssegError: There is no such row.
         """
         import pandas
-        from scipy.stats import wilcoxon
+
+        # Upwards: the one test of the project, for the older form of `fsseg.compare`.
+        from fsseg.analysis.statistics import signed_rank
 
         strange = [name for name in (row, against) if name not in self.variants]
         if strange:
@@ -143,7 +140,7 @@ class Results:
                 "pairs": len(pairs),
                 "difference": pairs.mean(),
                 "higher": int((pairs > 0).sum()),
-                "p": wilcoxon(pairs).pvalue if pairs.any() else 1.0,
+                "p": signed_rank(pairs.to_numpy()),
             }
         return pandas.DataFrame.from_dict(lines, orient="index")
 
@@ -152,7 +149,7 @@ class Results:
         """The recipe as it was run, read from the run directory."""
         from fsseg.recipe.reading import parse_recipe, read_tables
 
-        path = RunFolder(self.path).recipe
+        path = self.path / "recipe.toml"
         return parse_recipe(read_tables(path), str(path))
 
     @property
@@ -196,20 +193,19 @@ class Results:
 
 def load_results(path: str | Path) -> Results:
     """The results in a run directory; raises FssegError if it is none."""
-    folder = RunFolder(Path(path))
-    if not folder.is_run:
+    path = Path(path)
+    if not (path / "run.json").is_file() or not (path / SCORES).is_file():
         raise FssegError(
             f"{path}: there is no run, expected a run directory such as those below runs/"
         )
-    about = read_json(folder.about)
-    with reading(folder.about):
-        found = about.get("format", FORMAT)
-        classes = about["classes"]
+    about = read_json(path / "run.json")
+    with reading(path / "run.json"):
+        found, classes = about.get("format", FORMAT), about["classes"]
     if found != FORMAT:
         raise FssegError(
-            f"{folder.about}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
+            f"{path / 'run.json'}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
         )
-    return Results(folder.path, read_scores(folder.scores), classes, about)
+    return Results(path, read_scores(path / SCORES), classes, about)
 
 
 def _plain(value: float) -> float | None:

@@ -1,0 +1,222 @@
+"""Figures of one run: the scores of its scans, its training, and what calibration made of it."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fsseg.analysis.tables import starred
+from fsseg.errors import FssegError
+from fsseg.model.priors import log_odds
+from fsseg.plugins.options import nearest
+from fsseg.report.figures import GREY, colour_of, draw_box, panels, with_unit
+from fsseg.runs.fold import LOG, rows_by_training
+from fsseg.runs.results import Results
+from fsseg.system.files import read_lines
+from fsseg.training.loop import LOG_EVERY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fsseg.recipe.tables import VariantTable
+
+LOSSES = {"query": "query loss", "alignment": "alignment loss", "t_loss": "T loss"}
+"""The columns of a training's log that are losses."""
+
+LINE_STYLES = ("-", "--", ":")
+"""How the line of each loss is drawn."""
+
+SMOOTHED = 50
+"""Points that a training curve is drawn with, at most: each is a mean over its share of the steps."""
+
+
+def scores(results: Results, class_name: str | None = None, *, metric: str = "dice") -> "Figure":
+    """Draws a box and a dot for every scan, by variant.
+
+    Args:
+        results: A finished run.
+        class_name: The class; every scan's mean over classes when omitted.
+        metric: "dice", or a metric that the run measured.
+
+    Raises:
+        FssegError: The run has no such class or metric.
+    """
+    if class_name is not None and class_name not in results.classes:
+        raise FssegError(
+            f"there is no class {class_name!r} in {results.path}; "
+            f"{nearest(class_name, results.classes)}"
+        )
+    results.table(metric)  # which says what it has instead
+    frame = results.frame
+    if class_name is not None:
+        frame = frame[frame["class_name"] == class_name]
+    unit = results.unit(metric)
+    factor = 100 if unit == "%" else 1
+    scans = frame.groupby(["variant", "fold", "seed", "case", "support_case"])
+    by_scan = factor * scans[metric].mean()
+    variants = results.variants
+    figure, axes = panels(4.6, 0.8 + 0.3 * len(variants))
+    random = np.random.default_rng(0)
+    for height, name in enumerate(variants):
+        values = by_scan.loc[name].dropna().to_numpy()
+        draw_box(axes, values, height, colour_of(height), random)
+    axes.set_yticks(range(len(variants)), starred(variants, results.oracles))
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    axes.set_xlabel(with_unit("Dice" if metric == "dice" else metric, unit))
+    axes.set_title((class_name or "mean over classes").replace("_", " "))
+    return figure
+
+
+def training_curves(results: Results) -> "Figure":
+    """Draws the losses by step, smoothed, and the learned score threshold T_S.
+
+    There is a colour for each kind of training, and a line for each fold and seed.
+
+    Raises:
+        FssegError: The run keeps no log of its training.
+    """
+    logs = _logs(results)
+    if not logs:
+        raise FssegError(
+            f"{results.path}: there is no log of a training, expected {LOG} below its folds with a "
+            f"line at least; a training of less than {LOG_EVERY} steps leaves none"
+        )
+    names = [variants[0].name for _, variants in rows_by_training(results.recipe)]
+    figure, (left, right) = panels(6.8, 3.2, 2)
+    lines: dict[str, Any] = {}
+    for number, records in logs:
+        of_training = f"training of {names[number]}, " if len(names) > 1 else ""
+        look = {"color": colour_of(number), "alpha": 0.8, "linewidth": 1.2}
+        for style, (key, label) in zip(LINE_STYLES, LOSSES.items()):
+            points = [(record["step"], record[key]) for record in records if record.get(key)]
+            if points:
+                lines[of_training + label] = left.plot(*_smooth(points), style, **look)[0]
+        learned = [record for record in records if "score_threshold" in record]
+        if learned:
+            thresholds = [(record["step"], record["score_threshold"]) for record in learned]
+            right.plot(*_smooth(thresholds), **look)
+    for axes, label in ((left, "loss"), (right, "score threshold")):
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+    # Below both, where it takes as much room as it needs of the page and none of the curves'.
+    legend = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 6}
+    figure.legend(lines.values(), lines.keys(), **legend)
+    figure.set_figheight(3.2 + 0.12 * math.ceil(len(lines) / 2))
+    return figure
+
+
+def calibrations(results: Results) -> dict[str, "Figure"]:
+    """Draws the ideal priors of the calibration episodes against support size and location.
+
+    Lines show what AvgEst and LinEst made of them; that of LinEst is drawn at the mean of the other regressor.
+
+    Returns:
+        A figure for each training and kind of scoring (prototypes and head) that was calibrated, by a name that tells
+        which.
+    """
+    figures = {}
+    for name, folder in _trainings(results):
+        calibration = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        states = calibration["states"]
+        by_scoring: dict[str, list[dict[str, Any]]] = {}
+        for sample in calibration["samples"]:
+            by_scoring.setdefault(sample["scoring"], []).append(sample)
+        for scoring, samples in by_scoring.items():
+            fitted = [
+                (variant, colour_of(number))
+                for number, variant in enumerate(results.recipe.variants)
+                if variant.name in states and variant.scoring == scoring
+            ]
+            first, _ = fitted[0]
+            title = f"{first.prototypes.label}, {first.head.label}"
+            figure, axes_of = panels(6.8, 3.0, 2, sharey=True)
+            fits = _Fits(*axes_of, samples)
+            for variant, colour in fitted:
+                fits.draw(variant, states[variant.name], colour)
+            fits.label()
+            figures[f"{title}, {name}" if name else title] = figure
+    return figures
+
+
+class _Fits:
+    """The two axes of a calibration, with the ideal priors of its episodes and lines through them."""
+
+    def __init__(self, left: "Axes", right: "Axes", samples: list[dict[str, Any]]) -> None:
+        self.left = left
+        self.right = right
+        self.sizes = np.array([np.mean(sample["sizes"]) for sample in samples])
+        self.locations = np.array([sample["location"] for sample in samples])
+        limit = log_odds(1 - 1e-3)
+        priors = np.clip([sample["prior"] for sample in samples], -limit, limit)
+        look = {"color": GREY, "alpha": 0.7, "markersize": 3, "markeredgewidth": 0}
+        left.plot(100 * self.sizes, priors, "o", **look)
+        right.plot(self.locations, priors, "o", **look)
+
+    def draw(self, variant: "VariantTable", state: dict[str, Any], colour: str) -> None:
+        """Draws what a variant's threshold learned, if it is one that has a line."""
+        if variant.threshold.name == "avg_est" and "prior" in state:
+            for axes in (self.left, self.right):
+                axes.axhline(log_odds(state["prior"]), color=colour, label=variant.name)
+        elif variant.threshold.name == "lin_est":
+            *location_slope, size_slope, constant = state["coefficients"]
+            of_location = location_slope[0] if location_slope else 0.0
+            sizes = np.linspace(0, self.sizes.max(), 60)
+            locations = np.linspace(0, 1, 60)
+            typical = of_location * ((self.locations - 0.5) ** 2).mean() + constant
+            by_size = typical + size_slope * sizes
+            self.left.plot(100 * sizes, by_size, color=colour, label=variant.name)
+            at_mean_size = size_slope * self.sizes.mean() + constant
+            by_location = of_location * (locations - 0.5) ** 2 + at_mean_size
+            self.right.plot(locations, by_location, color=colour, label=variant.name)
+
+    def label(self) -> None:
+        """Names the axes and the lines."""
+        self.left.set_xlabel("support size, % of the image")
+        self.left.set_ylabel("ideal prior, log-odds")
+        self.right.set_xlabel("location of the query slice in its scan")
+        if self.left.get_legend_handles_labels()[0]:
+            self.left.legend(frameon=False, fontsize=7)
+
+
+def _logs(results: Results) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The logs of a run's trainings that have lines, with the number of the kind of training."""
+    logs = []
+    for _, folder in _trainings(results):
+        records = read_lines(folder / LOG)
+        if records:
+            logs.append((int(folder.name.removeprefix("training")), records))
+    return logs
+
+
+def _trainings(results: Results) -> Iterator[tuple[str, Path]]:
+    """The folders of a run's trainings, with what tells them apart: seed, fold, and the first variant of its kind."""
+    folders = sorted(path.parent for path in results.path.rglob(LOG))
+    names = [variants[0].name for _, variants in rows_by_training(results.recipe)]
+    several_folds = len({folder.parent.name for folder in folders}) > 1
+    several_kinds = len({folder.name for folder in folders}) > 1
+    for folder in folders:
+        *seed, fold, training = folder.relative_to(results.path).parts
+        parts = [_in_words(part) for part in seed]
+        if several_folds:
+            parts.append(_in_words(fold))
+        if several_kinds:
+            number = int(training.removeprefix("training"))
+            parts.append(f"training of {names[number]}")
+        yield ", ".join(parts), folder
+
+
+def _in_words(folder: str) -> str:
+    """`fold0` as "fold 0"."""
+    word = folder.rstrip("0123456789")
+    return f"{word} {folder[len(word) :]}"
+
+
+def _smooth(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """The points as steps and values, each a mean over its share of them."""
+    parts = np.array_split(np.array(points, dtype=float), min(SMOOTHED, len(points)))
+    means = np.array([part.mean(axis=0) for part in parts])
+    return means[:, 0], means[:, 1]
