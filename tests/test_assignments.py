@@ -169,7 +169,7 @@ def test_a_circular_support_is_borrowed_from_the_next_fold(tmp_path):
         ("7", "8", "9"),
         ("2", "3", "4", "5", "6"),
     )
-    assert {a.support_case for a in run.assignments(fold, run.scans(fold, "zscore"), 0)} == {"1"}
+    assert {a.support_case for a in run.of(fold).assignments(0)} == {"1"}
 
 
 def test_shots_are_spread_over_the_slices_that_show_the_class():

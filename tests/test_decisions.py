@@ -9,7 +9,7 @@ from helpers import make_folder, write_recipe
 
 import fsseg
 from fsseg.data.grids import find_grid
-from fsseg.evaluation.decisions import read_decisions
+from fsseg.evaluation.files import read_decisions
 
 CHANGES = {
     "one class at a time": {},

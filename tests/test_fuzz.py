@@ -209,7 +209,7 @@ def read_all(root):
     text = f'[dataset]\nname = "nifti"\nroot = {str(root)!r}\n[backbone]\nname = "timm"\n[[variants]]\nname = "a"\nthreshold = "ce_t"\n'
     data = RunData(parse_recipe(tomllib.loads(text)), Silent())
     for fold in data.folds:
-        data.check_assignments(fold, 0)
+        data.of(fold).choices(0)
     return data
 
 

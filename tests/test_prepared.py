@@ -29,7 +29,7 @@ from fsseg.interfaces import Fingerprinted
 from fsseg.recipe.tables import ComponentTable
 from fsseg.runs.data import RunData
 from fsseg.runs.precompute import compute_supervoxels
-from fsseg.runs.run import plan
+from fsseg.runs.run import plan_folds
 from fsseg.system.progress import Silent
 from fsseg.training.mapped import kept_training_scan, map_array
 
@@ -55,7 +55,7 @@ def read(monkeypatch):
 
 def sampler_of(recipe):
     data = RunData(recipe, Silent())
-    return data, data.sampler(data.folds[0], "zscore")
+    return data, data.of(data.folds[0]).sampler
 
 
 def test_a_second_run_reads_no_training_scan(tmp_path, cache, read):
@@ -63,15 +63,15 @@ def test_a_second_run_reads_no_training_scan(tmp_path, cache, read):
     data, cold = sampler_of(recipe)
     assert set(read) >= set(data.folds[0].training)
     content, evaluated = (
-        data.training_content(data.folds[0]),
-        data.evaluation_content(data.folds[0]),
+        data.of(data.folds[0]).training_content,
+        data.of(data.folds[0]).evaluation_content,
     )
     read.clear()
     again, warm = sampler_of(recipe)
     assert not read
     assert (
-        again.training_content(data.folds[0]) == content
-        and again.evaluation_content(data.folds[0]) == evaluated
+        again.of(data.folds[0]).training_content == content
+        and again.of(data.folds[0]).evaluation_content == evaluated
     )
     for one, other in zip(cold.scans, warm.scans):
         assert one.case == other.case and one.fill == other.fill
@@ -102,12 +102,12 @@ def test_a_start_reads_nothing_twice_whatever_the_number_of_cases(tmp_path, cach
     recipe = fsseg.load_recipe(
         write_recipe(tmp_path, root), {"protocol.fold": "all", "protocol.name": protocol}
     )
-    folds = plan(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
-    facts = folds[0].data.facts
+    folds = plan_folds(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    facts = folds[0].data.run.scans.facts
     assert len(facts) == 100 and len({fact.image for fact in facts.values()}) == 10
     assert sum(read.values()) <= 20, "threads may read links of one file at a time"
     read.clear()
-    plan(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    plan_folds(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
     assert not read
 
 
@@ -142,7 +142,7 @@ def test_what_slices_show_is_what_their_labels_show(tmp_path, cache):
         )
         data = RunData(recipe, Silent())
         [fold] = data.folds
-        scans = data.scans(fold, "zscore")
+        scans = data.of(fold).scans
         facts, voxels = (
             data.assignments(fold, scans, 0),
             assign(data.protocol, fold, scans, data.classes, 0),
@@ -151,7 +151,10 @@ def test_what_slices_show_is_what_their_labels_show(tmp_path, cache):
             assert replace(one, support=other.support) == other
             assert torch.equal(one.support.images, other.support.images)
             assert torch.equal(one.support.masks, other.support.masks)
-    assert 2 in data.facts[fold.support].shown[4] and 2 not in data.facts[fold.support].working[4]
+    assert (
+        2 in data.scans.facts[fold.support].shown[4]
+        and 2 not in data.scans.facts[fold.support].working[4]
+    )
 
 
 def test_a_scan_that_changes_while_a_run_uses_it_is_an_error(tmp_path, cache):
@@ -167,7 +170,7 @@ def test_a_scan_that_changes_while_a_run_uses_it_is_an_error(tmp_path, cache):
     with pytest.raises(
         FssegError, match=f"case {fold.queries[0]}: it has other voxels .*; run again"
     ):
-        data.scans(fold, "zscore")[fold.queries[0]]
+        data.of(fold).scans[fold.queries[0]]
     again = RunData(recipe, Silent())
     assert (again.scans(fold, "zscore")[fold.queries[0]].truth == 2).sum() == (labels == 2).sum()
 
@@ -183,8 +186,8 @@ def test_a_scan_whose_change_no_fingerprint_shows_is_found_when_it_is_read(
     labels[0, 0, 0] = 2
     write_nifti(root / f"label_{fold.support}.nii.gz", labels)
     with pytest.raises(FssegError, match="run again"):
-        RunData(recipe, Silent()).scans(fold, "zscore")[fold.support]
-    again = RunData(recipe, Silent()).scans(fold, "zscore")[fold.support]
+        RunData(recipe, Silent()).of(fold).scans[fold.support]
+    again = RunData(recipe, Silent()).of(fold).scans[fold.support]
     assert (again.truth == 2).sum() == (labels == 2).sum()
 
 
@@ -225,14 +228,14 @@ def test_a_changed_file_is_read_again(tmp_path, cache, read):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
     data, _ = sampler_of(recipe)
     case = data.folds[0].training[0]
-    before = data.facts[case].image
+    before = data.scans.facts[case].image
     path = data.dataset.images[case]
-    voxels = np.asarray(data.own[case].image).astype(np.int16)
+    voxels = np.asarray(data.scans.original[case].image).astype(np.int16)
     voxels[0, 0, 0] += 7
     write_nifti(path, voxels)
     read.clear()
     changed, _ = sampler_of(recipe)
-    assert set(read) == {case} and changed.facts[case].image != before
+    assert set(read) == {case} and changed.scans.facts[case].image != before
 
 
 @pytest.mark.parametrize("name", ["images.npy", "supervoxels.npy", "table.npy", "about.json"])

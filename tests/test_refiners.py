@@ -24,7 +24,7 @@ from fsseg import (
     Tpm,
 )
 from fsseg.errors import RecipeError
-from fsseg.evaluation.decisions import read_decisions
+from fsseg.evaluation.files import read_decisions
 from fsseg.model.refiners import body_extent, heaviest_components, keep_amount
 from fsseg.testing import samples
 from fsseg.types import Prototypes, Query, QueryVolume, Support

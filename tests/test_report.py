@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 import fsseg
 from fsseg import FssegError
-from fsseg.evaluation.decisions import read_decisions
+from fsseg.evaluation.files import read_decisions
 from fsseg.evaluation.scores import CaseScore
 from fsseg.prediction.files import read_volume
 from fsseg.report.viewer import choose_exhibits, ideal_priors, run_lengths

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import fsseg
 from fsseg import FssegError
 from fsseg.cli.main import app
+from fsseg.recipe.tables import ComponentTable
 from fsseg.system.devices import computing, describe_device
 
 CPU = torch.device("cpu")
@@ -137,9 +138,11 @@ def test_what_a_device_cannot_do_is_a_sentence(tmp_path, monkeypatch, error, exp
     class Full(TinyBackbone):
         forward = full
 
+    build = ComponentTable.build
     monkeypatch.setattr(
-        "fsseg.runs.fold.FoldRun._build_trainable",
-        lambda self, training: (Full(), training.head.build("head")),
+        ComponentTable,
+        "build",
+        lambda table, kind: Full() if kind == "backbone" else build(table, kind),
     )
     with pytest.raises(FssegError, match=expected):
         fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")

@@ -31,7 +31,7 @@ import fsseg
 from fsseg import FssegError, MaskedAverage, Tpm
 from fsseg.recipe.tables import TrainingTable
 from fsseg.runs.stages import Stages
-from fsseg.system.locks import Holder
+from fsseg.system.locks import NAME, Holder
 from fsseg.system.progress import Silent
 from fsseg.system.random import Generators, preserved, seeded
 from fsseg.system.signals import Stopped, stoppable
@@ -480,6 +480,10 @@ def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
     kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6), tell)
 
 
+def write_lock(path, holder):
+    path.write_text(NAME + json.dumps(asdict(holder)) + "\n")
+
+
 def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     """The stage is finished, but its lock and what it was made in are still there."""
     stages = Stages(tmp_path, Silent())
@@ -487,12 +491,10 @@ def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     folder, _ = stages.finish("train", {"a": 1}, make)
     folder.with_name(f".{folder.name}.abc.unfinished").mkdir()
     lock = folder.with_name(f"{folder.name}.lock")
-    lock.write_text(json.dumps(asdict(replace(Holder.me(), boot="the day before"))))
+    write_lock(lock, replace(Holder.me(), born="the day before"))
     assert stages.finish("train", {"a": 1}, make) == (folder, True)
     assert list((tmp_path / "stages").iterdir()) == [folder]
-    lock.write_text(
-        json.dumps(asdict(Holder.me()))
-    )  # of a process that lives, which makes it again
+    write_lock(lock, Holder.me())  # of a process that lives, which makes it again
     assert stages.finish("train", {"a": 1}, make) == (folder, True) and lock.exists()
 
 
@@ -536,7 +538,7 @@ def test_fresh_makes_everything_again(tmp_path, monkeypatch):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=3))
     trained = []
     monkeypatch.setattr(
-        "fsseg.runs.fold.train_together",
+        "fsseg.runs.train.train_together",
         lambda all, progress: (trained.append(1), train_together(all, progress))[1],
     )
     first = fsseg.run(recipe, runs_dir=tmp_path / "runs")
@@ -559,7 +561,7 @@ def test_fresh_keeps_what_is_there_until_it_is_made(tmp_path, monkeypatch):
         raise FssegError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fsseg.runs.fold.train_together", fail)
+        patch.setattr("fsseg.runs.train.train_together", fail)
         with pytest.raises(FssegError, match="no"):
             fsseg.run(recipe, runs_dir=tmp_path / "runs", fresh=True)
     assert contents(tmp_path / "runs" / "stages") == before

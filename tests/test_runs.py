@@ -559,20 +559,20 @@ def test_calibration_finds_the_prior_of_every_class_by_itself():
 
 def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_path):
     """One mean and spread for the whole fold, from its training scans alone; they are part of the training's key."""
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, root))
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"backbone.intensity": "zscore"})
     plain = RunData(recipe, Silent())
     recipe.dataset = {**recipe.dataset.model_dump(), "statistics": "training"}
     pooled = RunData(recipe, Silent())
     [fold] = pooled.folds
-    voxels = np.concatenate([pooled.volumes[case].image.ravel() for case in fold.training]).astype(
-        np.float64
-    )
+    voxels = np.concatenate(
+        [pooled.scans.working[case].image.ravel() for case in fold.training]
+    ).astype(np.float64)
     case = fold.queries[0]
-    expected = (pooled.volumes[case].image - voxels.mean()) / voxels.std()
-    np.testing.assert_allclose(pooled.scans(fold, "zscore")[case].images, expected, atol=1e-4)
-    own = pooled.volumes[case].image
+    expected = (pooled.scans.working[case].image - voxels.mean()) / voxels.std()
+    np.testing.assert_allclose(pooled.of(fold).scans[case].images, expected, atol=1e-4)
+    own = pooled.scans.working[case].image
     np.testing.assert_allclose(
-        plain.scans(fold, "zscore")[case].images, (own - own.mean()) / own.std(), atol=1e-4
+        plain.of(fold).scans[case].images, (own - own.mean()) / own.std(), atol=1e-4
     )
     results = fsseg.run(recipe, runs_dir=tmp_path / "runs")
     assert results.frame["dice"].notna().all()

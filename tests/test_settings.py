@@ -199,7 +199,7 @@ def test_what_is_hidden_is_decided_on_the_scans_own_grid(tmp_path):
     [fold] = run.folds
     assert set(run.hidden) == set(fold.training)
     for case in fold.training:
-        assert not (run.volumes[case].labels[4] == 2).any(), "lost by resizing"
+        assert not (run.scans.working[case].labels[4] == 2).any(), "lost by resizing"
         assert np.flatnonzero(run.hidden[case]).tolist() == [1, 2, 3, 4]
 
 

@@ -76,7 +76,7 @@ def test_a_sweep_shares_its_trainings_and_shows_a_grid(file, tmp_path, monkeypat
 
     trained = []
     monkeypatch.setattr(
-        "fsseg.runs.fold.train_together",
+        "fsseg.runs.train.train_together",
         lambda them, *rest: trained.append(1) or train_together(them, *rest),
     )
     grid = {"training.steps": [1, 2], "threshold.name": ["ce_t", "ocp"]}

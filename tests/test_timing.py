@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 import fsseg
 from fsseg.cli.main import app
+from fsseg.recipe.trainings import trainings_of
 from fsseg.runs import estimate as timing
 from fsseg.runs.estimate import Speeds, bare_step, estimate, made_up_scan, steps_left
-from fsseg.runs.run import plan
+from fsseg.runs.run import plan_folds
 from fsseg.system.progress import Silent, told_time
 from fsseg.training.loop import Speed
 
@@ -25,7 +26,7 @@ def root(tmp_path_factory):
 
 def planned(tmp_path, root, changes=None):
     recipe = fsseg.load_recipe(write_recipe(tmp_path, root, steps=4), changes)
-    return plan(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
+    return plan_folds(recipe, tmp_path / "runs", torch.device("cpu"), Silent())
 
 
 UNIT = Speeds(
@@ -79,7 +80,7 @@ def test_measuring_leaves_nothing_behind(tmp_path, root):
 
 def test_the_bare_step_is_two_slices_and_an_update(tmp_path, root):
     [fold] = planned(tmp_path, root)
-    training, _ = timing.rows_by_training(fold.recipe)[0]
+    training = trainings_of(fold.recipe)[0].table
     network = TinyBackbone()
     weight, seen = network.convolution.weight, []
     before = weight.detach().clone()

@@ -14,11 +14,9 @@ from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.volume import Volume
 from fsseg.errors import FssegError
 from fsseg.evaluation.assignments import Choice
-from fsseg.evaluation.label_files import label_file
+from fsseg.evaluation.files import label_file
 from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.data import RunData
-from fsseg.runs.fold import LABELS
-from fsseg.runs.folder import fold_folder
 from fsseg.runs.results import Results
 from fsseg.system.parallel import at_once
 from fsseg.system.progress import Progress, Silent
@@ -87,7 +85,7 @@ def of_every_score(
         by_case.setdefault(case, []).append(found)
 
     def of_case(case: str) -> list[tuple[CaseScore, Made]]:
-        own = data.own[case]
+        own = data.scans.original[case]
         return [
             (counted.score, make(counted))
             for one in by_case[case]
@@ -106,10 +104,12 @@ def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMa
     seeds = results.about["seeds"]
     for seed in seeds:
         for fold in data.folds:
-            folder = fold_folder(results.path, seeds, seed, fold.index) / LABELS
+            folder = results.folder.fold(seed, fold.index).labels
             # As in the evaluation: the parts of one segmentation follow each other.
             together = attrgetter("query_case", "support_case", "classes", "turn")
-            for (case, support, classes, _), parts in groupby(data.choices(fold, seed), together):
+            for (case, support, classes, _), parts in groupby(
+                data.of(fold).choices(seed), together
+            ):
                 slices = _slices(parts)
                 for variant in results.variants:
                     own = {

@@ -58,7 +58,7 @@ def with_measures(
     depends_on = [results.about["data"], [_segmentation(score) for score in results.scores]]
     columns: dict[str, np.ndarray] = {}
     for table in tables:
-        identity = component_identity("metric", table.name, table.options)
+        identity = component_identity("metric", table)
         key = content_key(identity, *depends_on)
         columns[table.name] = cached("measures", key, lambda name=table.name: measured()[name])
     scores = []

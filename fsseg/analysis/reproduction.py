@@ -8,6 +8,7 @@ from typing import Any
 from fsseg.errors import FssegError
 from fsseg.evaluation.scores import CaseScore
 from fsseg.recipe.reading import load_recipe
+from fsseg.runs.folder import RunFolder
 from fsseg.runs.results import Results, load_results
 from fsseg.runs.run import run
 from fsseg.system.progress import Progress
@@ -73,7 +74,8 @@ def reproduce(
         FssegError: It is no run directory, or its recipe cannot be run here.
     """
     first = load_results(path)
-    recipe, before = load_recipe(first.path / "recipe.toml"), _environment(first.path)
+    recipe = load_recipe(first.folder.recipe)
+    before = _environment(first.folder)
     if recipe.speed.threads == "auto" and "threads" in before:
         recipe.speed.threads = before[
             "threads"
@@ -83,7 +85,7 @@ def reproduce(
         raise FssegError(
             f"{runs}: is where the run itself lies, expected another folder for its repetition"
         )
-    finished = any((folder / "run.json").is_file() for folder in runs.glob(f"{first.path.name}-*"))
+    finished = any(RunFolder(folder).is_run for folder in runs.glob(f"{first.path.name}-*"))
     # What was finished is made again; what was stopped goes on.
     second = run(
         recipe,
@@ -93,16 +95,16 @@ def reproduce(
         progress=progress,
         fresh=finished,
     )
-    return Reproduction(first, second, _differences(before, _environment(second.path)))
+    return Reproduction(first, second, _differences(before, _environment(second.folder)))
 
 
 def _identity(score: CaseScore) -> tuple[Any, ...]:
     return tuple(getattr(score, name) for name in IDENTITY)
 
 
-def _environment(run: Path) -> dict[str, Any]:
+def _environment(run: RunFolder) -> dict[str, Any]:
     try:
-        return json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        return json.loads(run.environment.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

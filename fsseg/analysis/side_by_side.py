@@ -116,7 +116,7 @@ def dataset_names(runs: list[Results]) -> list[str]:
 
 def _keys_of_scans(run: Results) -> dict[str, str]:
     """The key of the content of each of a run's scans, by case; empty where the run does not say."""
-    file = run.path / "environment.json"
+    file = run.folder.environment
     if not file.is_file():
         return {}
     return json.loads(file.read_text(encoding="utf-8")).get("data", {})

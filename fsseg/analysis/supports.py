@@ -113,8 +113,8 @@ def support_sensitivity(
         for fold in data.folds:
             for variants in load_rows(results, fold.index, seed, place):
                 backbone = variants[0].segmenter.backbone
-                scans = data.scans(fold, backbone.intensity)
-                assigned = data.every_support(fold, scans)
+                scans = data.of(fold).scans
+                assigned = data.of(fold).every_support()
                 evaluated = evaluate(
                     backbone,
                     variants,

@@ -19,6 +19,7 @@ from fsseg.cli.console import (
 )
 from fsseg.errors import FssegError
 from fsseg.jobs.job import ENDED, SET, JobSet, State, work
+from fsseg.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from fsseg.recipe.tables import LauncherTable
@@ -125,7 +126,7 @@ def status_command(
     From files alone: it works from any machine that sees the folder, and disturbs nothing.
     """
     console = wide_console()
-    if (folder / "run.json").is_file():
+    if RunFolder(folder).is_run:
         console.print(f"{plain(folder)}: finished", soft_wrap=True)
         return
     found = (

@@ -68,6 +68,11 @@ class Fold:
     queries: tuple[str, ...]
     training: tuple[str, ...]
 
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The cases whose labels are looked at: the support, then the queries."""
+        return (self.support, *self.queries)
+
 
 def find_scheme(name: str) -> FoldScheme:
     """The fold scheme of this name."""

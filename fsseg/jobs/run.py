@@ -11,7 +11,7 @@ from fsseg.plugins.manager import plugin_arguments
 from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import Recipe
 from fsseg.runs.data import RunData
-from fsseg.runs.identity import source_digest
+from fsseg.runs.identity import whole_digest
 from fsseg.runs.results import Results
 from fsseg.runs.run import join
 from fsseg.system.devices import places_for_trainings, threads_for
@@ -69,7 +69,7 @@ def run_as_jobs(
         device,
         threads,
         fresh=fresh,
-        content=list(data.facts.values()),
+        content=list(data.scans.facts.values()),
     )
     progress.note(f"{len(jobs.jobs)} jobs: fsseg status {jobs.folder}")
     tell: Callable[[list[State]], None] = lambda states: show(jobs, states)  # noqa: E731
@@ -107,7 +107,7 @@ def make_jobs(
     own.speed.threads = threads
     told = own.dumps()
     told.pop("launcher")
-    key = fingerprint([told, device, source_digest(), [str(one) for one in content]])[:10]
+    key = fingerprint([told, device, whole_digest(), [str(one) for one in content]])[:10]
     # The folder's name reaches the script that sbatch reads, and a recipe's file may have any name.
     plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     folder = runs / "jobs" / f"{plain}-{key}"

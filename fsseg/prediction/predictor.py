@@ -18,14 +18,14 @@ from fsseg.errors import DataError, FssegError
 from fsseg.model.checkpoint import load_states, load_trained, save_states
 from fsseg.model.ops import restore
 from fsseg.model.segmenter import Segmenter, encode_in_parts, encode_support
-from fsseg.model.variants import Variant
+from fsseg.model.variants import Variant, assemble
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
+from fsseg.recipe.parts import build_parts
 from fsseg.recipe.protocols import find_protocol
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.tables import Recipe, VariantTable
-from fsseg.runs.fold import load_head, rows_by_training
-from fsseg.runs.folder import fold_folder
+from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.results import FORMAT, Results, load_results
 from fsseg.system.devices import pick_device
 from fsseg.system.files import read_json, reading, replacing
@@ -250,17 +250,16 @@ class _Trained:
         if backbone is None:
             backbone = _backbone(self.recipe)
             backbone.load_state_dict(self.state["backbone"])
-        threshold = self.row.threshold.build("threshold")
-        if self.threshold is not None:
-            threshold.load_state(self.threshold)
-        head = load_head(self.row, self.state["head"], self.recipe.training_of(self.row))
-        prototypes = self.row.prototypes.build("prototypes")
-        refiners = [refiner.build("refiner") for refiner in self.row.refiners]
-        segmenter = Segmenter(
-            backbone, prototypes, head, threshold, refiners=refiners, mode=self.recipe.mode
+        segmenter = assemble(
+            self.row.name,
+            backbone,
+            **build_parts(self.row, self.recipe.training_of(self.row)),
+            head_state=self.state["head"],
+            threshold_state=self.threshold,
+            mode=self.recipe.mode,
         )
         scaling = Scaling(**self.scaling) if self.scaling else None
-        return Predictor(segmenter.to(device).eval(), self.recipe, scaling, device)
+        return Predictor(segmenter.to(device), self.recipe, scaling, device)
 
 
 def load_predictor(
@@ -294,9 +293,9 @@ def load_rows(
 ) -> Iterator[list[Variant]]:
     """The rows of a finished run, by training: the rows of one share its backbone. Rows with an oracle are left out."""
     usable = {row.name for row in _usable(results.recipe)}
-    for _, rows in rows_by_training(results.recipe):
+    for training in trainings_of(results.recipe):
         variants: list[Variant] = []
-        for row in rows:
+        for row in training.variants:
             if row.name in usable:
                 backbone = variants[0].segmenter.backbone if variants else None
                 built = _read_run(results.path, row.name, fold, seed).build(device, backbone)
@@ -363,10 +362,11 @@ def _read_run(run: str | Path, variant: str | None, fold: int | None, seed: int 
     fold = _one_of("fold", fold, results.about["folds"], results.path)
     seed = _one_of("seed", seed, results.about["seeds"], results.path)
     number = next(
-        number for number, (_, rows) in enumerate(rows_by_training(recipe)) if row in rows
+        number for number, training in enumerate(trainings_of(recipe)) if row in training.variants
     )
-    folder = fold_folder(results.path, results.about["seeds"], seed, fold) / f"training{number}"
-    checkpoint, calibration = folder / "checkpoint.safetensors", folder / "calibration.json"
+    folder = results.folder.fold(seed, fold).training(number)
+    checkpoint = folder.checkpoint
+    calibration = folder.calibration
     for file in (checkpoint, calibration):
         if not file.is_file():
             raise FssegError(

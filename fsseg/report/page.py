@@ -15,7 +15,6 @@ from fsseg.analysis.comparison import Comparison, compare
 from fsseg.errors import FssegError
 from fsseg.report import plots
 from fsseg.report.viewer import as_json, choose_exhibits, keeps_margins, show
-from fsseg.runs.fold import LOG
 from fsseg.runs.results import Results, load_results
 from fsseg.system.files import write_text
 from fsseg.system.progress import Progress
@@ -138,13 +137,14 @@ def _about(results: Results) -> str:
 
 def _training(results: Results) -> str | None:
     """The figure of the training, if it was long enough to leave a log."""
-    if not any(path.stat().st_size for path in results.path.rglob(LOG)):
+    trainings = [training for _, fold in results.folder.folds() for training in fold.trainings()]
+    if not any(training.log.stat().st_size for training in trainings):
         return None
     return _svg(plots.training_curves(results), "Losses and score threshold by step")
 
 
 def _environment(results: Results) -> str:
-    path = results.path / "environment.json"
+    path = results.folder.environment
     return path.read_text(encoding="utf-8") if path.is_file() else json.dumps({})
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from fsseg.analysis.tables import starred
 from fsseg.errors import FssegError
 from fsseg.model.priors import log_odds
 from fsseg.plugins.options import nearest
+from fsseg.recipe.trainings import trainings_of
 from fsseg.report.figures import GREY, colour_of, draw_box, panels, with_unit
-from fsseg.runs.fold import LOG, rows_by_training
+from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.results import Results
 from fsseg.system.files import read_lines
 from fsseg.training.loop import LOG_EVERY
@@ -82,10 +82,10 @@ def training_curves(results: Results) -> "Figure":
     logs = _logs(results)
     if not logs:
         raise FssegError(
-            f"{results.path}: there is no log of a training, expected {LOG} below its folds with a "
+            f"{results.path}: there is no log of a training, expected train.jsonl below its folds with a "
             f"line at least; a training of less than {LOG_EVERY} steps leaves none"
         )
-    names = [variants[0].name for _, variants in rows_by_training(results.recipe)]
+    names = [training.names[0] for training in trainings_of(results.recipe)]
     figure, (left, right) = panels(6.8, 3.2, 2)
     lines: dict[str, Any] = {}
     for number, records in logs:
@@ -120,7 +120,7 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
     """
     figures = {}
     for name, folder in _trainings(results):
-        calibration = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        calibration = json.loads(folder.calibration.read_text(encoding="utf-8"))
         states = calibration["states"]
         by_scoring: dict[str, list[dict[str, Any]]] = {}
         for sample in calibration["samples"]:
@@ -186,33 +186,28 @@ def _logs(results: Results) -> list[tuple[int, list[dict[str, Any]]]]:
     """The logs of a run's trainings that have lines, with the number of the kind of training."""
     logs = []
     for _, folder in _trainings(results):
-        records = read_lines(folder / LOG)
+        records = read_lines(folder.log)
         if records:
-            logs.append((int(folder.name.removeprefix("training")), records))
+            logs.append((folder.index, records))
     return logs
 
 
-def _trainings(results: Results) -> Iterator[tuple[str, Path]]:
+def _trainings(results: Results) -> Iterator[tuple[str, TrainingFolder]]:
     """The folders of a run's trainings, with what tells them apart: seed, fold, and the first variant of its kind."""
-    folders = sorted(path.parent for path in results.path.rglob(LOG))
-    names = [variants[0].name for _, variants in rows_by_training(results.recipe)]
-    several_folds = len({folder.parent.name for folder in folders}) > 1
-    several_kinds = len({folder.name for folder in folders}) > 1
-    for folder in folders:
-        *seed, fold, training = folder.relative_to(results.path).parts
-        parts = [_in_words(part) for part in seed]
-        if several_folds:
-            parts.append(_in_words(fold))
-        if several_kinds:
-            number = int(training.removeprefix("training"))
-            parts.append(f"training of {names[number]}")
-        yield ", ".join(parts), folder
-
-
-def _in_words(folder: str) -> str:
-    """`fold0` as "fold 0"."""
-    word = folder.rstrip("0123456789")
-    return f"{word} {folder[len(word) :]}"
+    names = [training.names[0] for training in trainings_of(results.recipe)]
+    folds = list(results.folder.folds())
+    several_seeds = len(results.about["seeds"]) > 1
+    several_folds = len({fold.index for _, fold in folds}) > 1
+    for seed, fold in folds:
+        for training in fold.trainings():
+            words = []
+            if several_seeds:
+                words.append(f"seed {seed}")
+            if several_folds:
+                words.append(f"fold {fold.index}")
+            if len(names) > 1:
+                words.append(f"training of {names[training.index]}")
+            yield ", ".join(words), training
 
 
 def _smooth(points: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:

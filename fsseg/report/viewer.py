@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from fsseg.errors import FssegError
-from fsseg.evaluation.decisions import PRIORS, Decided, read_decisions
+from fsseg.evaluation.files import PRIORS, Decided, read_decisions
 from fsseg.model.ops import ideal_prior, resize
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.runs.data import RunData
-from fsseg.runs.folder import fold_folder
 from fsseg.runs.results import Results
 from fsseg.system.progress import Progress, Silent
 
@@ -100,17 +99,17 @@ def keeps_margins(results: Results) -> bool:
 
 
 def _exhibit(results: Results, data: RunData, recipe: Recipe, exhibit: Exhibit) -> dict[str, Any]:
-    volume = data.volumes[exhibit.case]
-    home = fold_folder(results.path, results.about["seeds"], exhibit.seed, exhibit.fold)
+    volume = data.scans.working[exhibit.case]
+    home = results.folder.fold(exhibit.seed, exhibit.fold)
     decided = [
         one
-        for folder in sorted(home.glob("training*"))
-        for one in read_decisions(folder)
+        for training in home.trainings()
+        for one in read_decisions(training.path)
         if (one.case, one.support_case) == (exhibit.case, exhibit.support_case)
     ]
     if not decided:
         raise FssegError(
-            f"{home}: it keeps no margins of case {exhibit.case}; run the recipe again"
+            f"{home.path}: it keeps no margins of case {exhibit.case}; run the recipe again"
         )
     values = {name: value for value, name in data.classes.items()}
     truth = {name: volume.labels == value for name, value in values.items()}

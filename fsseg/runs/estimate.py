@@ -21,9 +21,13 @@ from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Backbone
 from fsseg.model.segmenter import encode, encode_in_parts
+from fsseg.model.variants import Variant
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
-from fsseg.runs.fold import FoldRun, rows_by_training
+from fsseg.recipe.trainings import trainings_of
+from fsseg.runs.fold import assemble
+from fsseg.runs.plan import FoldPlan
+from fsseg.runs.train import begin_training, is_trained
 from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
 from fsseg.system.progress import told_time
 from fsseg.training.calibration import calibrate
@@ -139,81 +143,119 @@ class Estimate:
         )
 
 
-def steps_left(folds: list[FoldRun]) -> int:
+def steps_left(plans: list[FoldPlan]) -> int:
     """Training steps that are not done yet."""
-    groups = rows_by_training(folds[0].recipe)
-    return sum(
-        training.steps for fold in folds for training, _ in groups if not fold.is_trained(training)
-    )
+    steps = 0
+    for plan in plans:
+        for training in trainings_of(plan.recipe):
+            if not is_trained(plan, training):
+                steps += training.table.steps
+    return steps
 
 
-def estimate(folds: list[FoldRun]) -> Estimate:
+def estimate(plans: list[FoldPlan]) -> Estimate:
     """How long what is left of the folds and seeds of a recipe will take, after a few steps of everything."""
-    speeds = measure_speeds(folds[0])
-    recipe, data = folds[0].recipe, folds[0].data
-    groups = rows_by_training(recipe)
-    steps = steps_left(folds)
-    in_turn = data.support == "each"
-    decisions = slices = 0
-    for fold in folds:
-        cases = (*fold.fold.queries, *([fold.fold.support] if in_turn else []))
-        shown = sum(data.facts[case].size[0] for case in cases)
-        slices += shown
-        decisions += (
-            shown
-            * (len(cases) - 1 if in_turn else 1)
-            * (1 if data.protocol.together else len(data.classes))
-        )
+    speeds = measure_speeds(plans[0])
+    recipe = plans[0].recipe
+    trainings = trainings_of(recipe)
+    steps = steps_left(plans)
+    episodes = len(plans) * len(trainings) * recipe.calibration.episodes
+    slices = sum(_slices(plan) for plan in plans)
+    decisions = sum(_decisions(plan) for plan in plans)
+    evaluation = slices * speeds.slice + decisions * speeds.decision
     return Estimate(
         training=steps * speeds.step,
-        calibration=len(folds) * len(groups) * recipe.calibration.episodes * speeds.episode,
-        evaluation=len(groups) * (slices * speeds.slice + decisions * speeds.decision),
+        calibration=episodes * speeds.episode,
+        evaluation=len(trainings) * evaluation,
         steps=steps,
         speeds=speeds,
     )
 
 
-def measure_speeds(fold: FoldRun) -> Speeds:
+def _slices(plan: FoldPlan) -> int:
+    """Slices that pass the network when a fold is evaluated."""
+    cases = plan.fold.evaluated if plan.data.in_turn else plan.fold.queries
+    facts = plan.data.run.scans.facts
+    return sum(facts[case].size[0] for case in cases)
+
+
+def _decisions(plan: FoldPlan) -> int:
+    """Slices that are labelled when a fold is evaluated: each for every support and class that is segmented alone."""
+    supports = len(plan.fold.queries) if plan.data.in_turn else 1
+    together = plan.data.run.protocol.together
+    classes = 1 if together else len(plan.data.run.classes)
+    return _slices(plan) * supports * classes
+
+
+def measure_speeds(plan: FoldPlan) -> Speeds:
     """Times a few steps, slices, episodes and decisions of a recipe's first training."""
-    training, rows = rows_by_training(fold.recipe)[0]
-    size = tuple(next(iter(fold.data.facts.values())).size[1:])
-    scan, device = made_up_scan(size), fold.device
+    training = trainings_of(plan.recipe)[0]
+    device = plan.device
+    facts = next(iter(plan.data.run.scans.facts.values()))
+    size = tuple(facts.size[1:])
+    scan = made_up_scan(size)
     sampler = EpisodeSampler([scan], EpisodeTable(min_pixels=1, min_slice_pixels=0))
 
-    under_way = fold.begin(training, sampler, told=False)
-    backbone, images = under_way.backbone, scan.images.to(device)
-    plain = PLAIN_RUNS + 1 if under_way.speed.capture else 1
+    under_way = begin_training(plan, training, sampler, told=False)
+    backbone = under_way.backbone
+    speed = under_way.speed
+    images = scan.images.to(device)
+    plain = PLAIN_RUNS + 1 if speed.capture else 1
     step = _time(under_way.advance, device, plain)
-    bare = _time(bare_step(backbone, images[:2], training, under_way.speed), device, plain)
+    bare = _time(bare_step(backbone, images[:2], training.table, speed), device, plain)
     under_way.finish()
 
-    encoding = _time(torch.no_grad()(lambda: encode_in_parts(backbone, images)), device)
-    variants = fold.assemble(backbone, under_way.head.state_dict(), training, rows)
-    classes = fold.calibration_classes
-    calibration = _time(
-        lambda: calibrate(
-            backbone, variants, sampler, EPISODES, seed=0, device=device, classes=classes
-        ),
-        device,
-    )
-    scans, assigned, made_up = made_up_fold(
-        scan, len(fold.data.classes) if fold.data.protocol.together else 1
-    )
-    known = Known(backbone, images)
-    decisions = _time(
-        lambda: list(evaluate(known, variants, assigned, scans, made_up, seed=0, device=device)),
-        device,
-    )
+    variants = assemble(plan, backbone, under_way.head.state_dict(), training)
+    encoding = _time_encoding(backbone, images)
+    calibration = _time_calibration(plan, backbone, variants, sampler)
+    decisions = _time_decisions(plan, backbone, variants, scan)
     return Speeds(
         name_device(device),
         size,
-        under_way.speed,
+        speed,
         step,
         bare,
         encoding / SLICES,
         calibration / EPISODES,
         decisions / SLICES,
     )
+
+
+@torch.no_grad()
+def _time_encoding(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> float:
+    return _time(lambda: encode_in_parts(backbone, images), images.device)
+
+
+def _time_calibration(
+    plan: FoldPlan, backbone: nn.Module, variants: list[Variant], sampler: EpisodeSampler
+) -> float:
+    def run() -> None:
+        calibrate(
+            backbone,
+            variants,
+            sampler,
+            EPISODES,
+            seed=0,
+            device=plan.device,
+            classes=plan.calibration_classes,
+        )
+
+    return _time(run, plan.device)
+
+
+def _time_decisions(
+    plan: FoldPlan, backbone: Backbone, variants: list[Variant], scan: TrainingScan
+) -> float:
+    together = plan.data.run.protocol.together
+    ways = len(plan.data.run.classes) if together else 1
+    scans, assigned, fold = made_up_fold(scan, ways)
+    known = Known(backbone, scan.images.to(plan.device))
+
+    def run() -> None:
+        for _ in evaluate(known, variants, assigned, scans, fold, seed=0, device=plan.device):
+            pass
+
+    return _time(run, plan.device)
 
 
 def bare_step(

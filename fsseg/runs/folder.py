@@ -1,46 +1,161 @@
-"""What a finished run leaves: its files, and where each of them lies."""
+"""The files of a run directory: the one place that knows their names.
 
-from collections.abc import Sequence
+    recipe.toml          the recipe as run
+    environment.json     versions, device, source
+    run.json             dataset, protocol, folds, seeds
+    scores.jsonl         counts by fold, case, class and variant
+    fold0/training0/     train.jsonl, checkpoint.safetensors, calibration.json, margins/, priors.jsonl
+    fold0/labels/        label maps
+
+With several seeds, each has its folds in a folder of its own: seed0/fold0/. The folders of finished
+stages have the same names in them.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fsseg.evaluation.decisions import MARGINS, PRIORS
+from fsseg.evaluation.files import LABELS, MARGINS, PRIORS
 from fsseg.evaluation.scores import SCORES
-from fsseg.recipe.tables import Recipe
-from fsseg.runs.fold import LABELS, FinishedFold
-from fsseg.system.files import link_or_copy, write_json, write_lines, write_text
+from fsseg.system.files import link_or_copy
 
 
-def write_run(
-    folder: Path,
-    recipe: Recipe,
-    about: dict[str, Any],
-    environment: dict[str, Any],
-    finished: list[FinishedFold],
-) -> None:
-    """Writes a run into an empty folder; the files of its stages are shared with them, not copied."""
-    write_text(folder / "recipe.toml", recipe.toml())
-    write_json(folder / "environment.json", environment)
-    write_json(folder / "run.json", about)
-    write_lines(folder / SCORES, [score for fold in finished for score in fold.scores])
-    for fold in finished:
-        home = fold_folder(folder, recipe.seeds, fold.seed, fold.fold.index)
-        for number, stages in enumerate(fold.stages):
-            own = home / f"training{number}"
-            for stage in ("train", "calibrate"):
-                _link_all(stages[stage], own)
-            _link_all(stages["evaluate"] / LABELS, home / LABELS)
-            _link_all(stages["evaluate"] / MARGINS, own / MARGINS)
-            if (stages["evaluate"] / PRIORS).is_file():
-                link_or_copy(stages["evaluate"] / PRIORS, own / PRIORS)
+@dataclass(frozen=True)
+class TrainingFolder:
+    """The files of one training: of a fold of a run, or of a stage.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """Losses, a line for every record."""
+        return self.path / "train.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained weights."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def calibration(self) -> Path:
+        """The states of fitted thresholds, and the samples that they were fitted to."""
+        return self.path / "calibration.json"
+
+    @property
+    def index(self) -> int:
+        """The number of the training among those of its recipe."""
+        return _number_at_end(self.path)
 
 
-def fold_folder(folder: Path, seeds: Sequence[int], seed: int, fold: int) -> Path:
-    """Where a run with these seeds keeps what one seed and fold left."""
-    return (folder if len(seeds) == 1 else folder / f"seed{seed}") / f"fold{fold}"
+@dataclass(frozen=True)
+class FoldFolder:
+    """What one fold with one seed left in a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def labels(self) -> Path:
+        """The folder of label maps."""
+        return self.path / LABELS
+
+    @property
+    def index(self) -> int:
+        """The number of the fold."""
+        return _number_at_end(self.path)
+
+    def training(self, number: int) -> TrainingFolder:
+        """The training of this number among those of the recipe."""
+        return TrainingFolder(self.path / f"training{number}")
+
+    def trainings(self) -> list[TrainingFolder]:
+        """All trainings that are there, in order."""
+        folders = sorted(self.path.glob("training*"), key=_number_at_end)
+        return [TrainingFolder(folder) for folder in folders]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run directory.
+
+    Attributes:
+        path: The directory.
+        seeds: The seeds of the run.
+    """
+
+    path: Path
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as run, every default written out."""
+        return self.path / "recipe.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, device, and what else digits may depend on."""
+        return self.path / "environment.json"
+
+    @property
+    def about(self) -> Path:
+        """Dataset, protocol and its hash, folds and seeds."""
+        return self.path / "run.json"
+
+    @property
+    def scores(self) -> Path:
+        """Counts by fold, case, class and variant."""
+        return self.path / SCORES
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a finished run is there."""
+        return self.about.is_file() and self.scores.is_file()
+
+    def fold(self, seed: int, index: int) -> FoldFolder:
+        """The folder of one fold with one of the seeds."""
+        home = self.path if len(self.seeds) == 1 else self.path / f"seed{seed}"
+        return FoldFolder(home / f"fold{index}")
+
+    def folds(self) -> Iterator[tuple[int, FoldFolder]]:
+        """The folds that are there, with their seeds."""
+        for seed in self.seeds:
+            home = self.fold(seed, 0).path.parent
+            for folder in sorted(home.glob("fold*"), key=_number_at_end):
+                yield seed, FoldFolder(folder)
+
+
+def link_stages(target: FoldFolder, stages: Sequence[dict[str, Path]]) -> None:
+    """Puts the files of finished stages in a run, shared with them and not copied.
+
+    Args:
+        target: The folder of the fold.
+        stages: By training, the folders of its stages "train", "calibrate" and "evaluate".
+    """
+    for number, folders in enumerate(stages):
+        training = target.training(number).path
+        evaluated = folders["evaluate"]
+        _link_all(folders["train"], training)
+        _link_all(folders["calibrate"], training)
+        _link_all(evaluated / LABELS, target.labels)
+        _link_all(evaluated / MARGINS, training / MARGINS)
+        if (evaluated / PRIORS).is_file():
+            link_or_copy(evaluated / PRIORS, training / PRIORS)
 
 
 def _link_all(source: Path, target: Path) -> None:
     for file in source.rglob("*"):
         if file.is_file():
             link_or_copy(file, target / file.relative_to(source))
+
+
+def _number_at_end(path: Path) -> int:
+    digits = re.search(r"\d+$", path.name)
+    return int(digits[0]) if digits else -1

@@ -111,11 +111,11 @@ def _compute(job: _Job) -> Computed:
     kept_facts(
         dataset,
         job.case,
-        reading_identity(job.dataset.name, grid),
+        reading_identity(job.dataset, grid),
         lambda: Facts.of(own, volume, dataset),
     )
     timed = _Timed(job.supervoxels.build("supervoxels"))
-    identity = supervoxel_identity(job.supervoxels.name, job.supervoxels.options)
+    identity = supervoxel_identity(job.supervoxels)
     regions = cached_supervoxels(
         volume, timed, dataset, identity, job.supervoxels.options.get("min_size")
     )

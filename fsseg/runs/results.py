@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsseg.errors import FssegError
-from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
+from fsseg.evaluation.scores import CaseScore, read_scores
 from fsseg.plugins.options import nearest
+from fsseg.runs.folder import RunFolder
 from fsseg.system.files import read_json, reading
 
 if TYPE_CHECKING:  # pandas takes half a second to import
@@ -39,6 +40,11 @@ class Results:
     scores: list[CaseScore]
     classes: list[str]
     about: dict[str, Any]
+
+    @property
+    def folder(self) -> RunFolder:
+        """The files of the run directory."""
+        return RunFolder(self.path, tuple(self.about["seeds"]))
 
     @cached_property
     def frame(self) -> "pandas.DataFrame":
@@ -149,7 +155,7 @@ class Results:
         """The recipe as it was run, read from the run directory."""
         from fsseg.recipe.reading import parse_recipe, read_tables
 
-        path = self.path / "recipe.toml"
+        path = RunFolder(self.path).recipe
         return parse_recipe(read_tables(path), str(path))
 
     @property
@@ -193,19 +199,20 @@ class Results:
 
 def load_results(path: str | Path) -> Results:
     """The results in a run directory; raises FssegError if it is none."""
-    path = Path(path)
-    if not (path / "run.json").is_file() or not (path / SCORES).is_file():
+    folder = RunFolder(Path(path))
+    if not folder.is_run:
         raise FssegError(
             f"{path}: there is no run, expected a run directory such as those below runs/"
         )
-    about = read_json(path / "run.json")
-    with reading(path / "run.json"):
-        found, classes = about.get("format", FORMAT), about["classes"]
+    about = read_json(folder.about)
+    with reading(folder.about):
+        found = about.get("format", FORMAT)
+        classes = about["classes"]
     if found != FORMAT:
         raise FssegError(
-            f"{path / 'run.json'}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
+            f"{folder.about}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
         )
-    return Results(path, read_scores(path / SCORES), classes, about)
+    return Results(folder.path, read_scores(folder.scores), classes, about)
 
 
 def _plain(value: float) -> float | None:

@@ -1,6 +1,7 @@
 """Runs: a recipe from data to results, for every fold and seed it asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -10,24 +11,21 @@ import torch
 
 from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
+from fsseg.evaluation.scores import CaseScore
 from fsseg.plugins.manager import hooks, listening
 from fsseg.recipe.protocols import protocol_hash
 from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import Recipe, VariantTable
+from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.data import RunData
 from fsseg.runs.estimate import estimate, steps_left
-from fsseg.runs.fold import (
-    FinishedFold,
-    FoldRun,
-    load_finished,
-    load_head,
-    rows_by_training,
-    train_ahead,
-)
-from fsseg.runs.folder import write_run
+from fsseg.runs.fold import FinishedFold, load_finished, load_head, run_fold
+from fsseg.runs.folder import RunFolder, link_stages
 from fsseg.runs.identity import environment, git_state
+from fsseg.runs.plan import FoldPlan
 from fsseg.runs.results import FORMAT, Results
 from fsseg.runs.stages import Stages
+from fsseg.runs.train import train_ahead
 from fsseg.system.devices import (
     computing,
     describe_device,
@@ -35,7 +33,7 @@ from fsseg.system.devices import (
     threads_for,
     trainings_at_once,
 )
-from fsseg.system.files import fill_folder, read_json, write_json
+from fsseg.system.files import fill_new_folder, read_json, write_json, write_lines, write_text
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.signals import stoppable
 
@@ -55,34 +53,45 @@ def run(
 ) -> Results:
     """Runs a recipe: train, calibrate, evaluate, for every fold and seed it asks for.
 
-    What an earlier run finished is taken from there, and a training that was killed goes on from where it was saved
-    last. In the main thread, a first SIGINT or SIGTERM saves a training before the run stops, a second one stops at once.
+    What an earlier run finished is taken from there, and a training that was killed goes on from
+    where it was saved last. In the main thread, a first SIGINT or SIGTERM saves a training before
+    the run stops, a second one stops at once.
 
     Args:
         recipe: The recipe.
-        name: What the run directory's name begins with.
+        name: The beginning of the run directory's name.
         runs_dir: Where run directories and finished stages are kept.
         device: "auto", "cpu" or "cuda".
         progress: Follows the stages; silent when omitted.
-        estimated: Whether to tell `progress` beforehand how long it will take, which takes seconds to find out.
+        estimated: Whether to tell `progress` beforehand how long it will take, which takes seconds
+            to find out.
         fresh: Whether to make everything again that is there already.
 
     Returns:
         The results, which are also in the run directory.
 
     Raises:
-        FssegError: The recipe, the data or the combination cannot be run. Nothing is left half-written.
+        FssegError: The recipe, the data or the combination cannot be run. Nothing is left
+            half-written.
         Stopped: A signal asked the run to stop.
+
+    Example:
+        >>> recipe = fsseg.load_recipe("recipes/tpm_mp5_linest.toml")  # doctest: +SKIP
+        >>> fsseg.run(recipe).table()  # doctest: +SKIP
     """
-    runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
+    runs = Path(runs_dir)
+    progress = progress or Silent()
+    with _prepared(recipe, runs, device, progress, fresh=fresh) as plans:
+        if estimated and steps_left(plans) >= WORTH_AN_ESTIMATE:
+            progress.note(str(estimate(plans)))
 
-    def keep(folds: list[FoldRun], finished: list[FinishedFold]) -> Results:
-        recipe = folds[0].recipe
-        return write_results(
-            recipe, folds[0].data, name, runs, describe_environment(folds[0]), finished
-        )
+        def work() -> Results:
+            finished = _finish(plans, progress)
+            return _write_run(
+                plans[0].data.run, name, runs, describe_environment(plans[0]), finished
+            )
 
-    return _run(recipe, name, runs, place, progress, keep, estimated=estimated, fresh=fresh)
+        return _between_hooks(plans[0].recipe, name, runs, work)
 
 
 def run_part(
@@ -95,117 +104,116 @@ def run_part(
     progress: Progress | None = None,
     fresh: bool = False,
 ) -> None:
-    """Runs a recipe as `run` does, but writes no run directory: what its folds and seeds left goes to a file for `join`."""
-    runs, place, progress = Path(runs_dir), pick_device(device), progress or Silent()
+    """Runs a recipe as `run` does, but writes no run directory.
 
-    def keep(folds: list[FoldRun], finished: list[FinishedFold]) -> Results:
-        write_json(
-            out,
-            {
-                "environment": describe_environment(folds[0]),
-                "folds": [fold.dumps() for fold in finished],
-            },
-        )
-        about = _about(folds[0].recipe, folds[0].data)
-        return Results(
-            out.parent,
-            [score for fold in finished for score in fold.scores],
-            about["classes"],
-            about,
-        )
+    The arguments are those of `run`, and `out`, a file for `join` that tells what the recipe's folds
+    and seeds left.
+    """
+    runs = Path(runs_dir)
+    progress = progress or Silent()
+    with _prepared(recipe, runs, device, progress, fresh=fresh) as plans:
 
-    _run(recipe, name, runs, place, progress, keep, fresh=fresh)
+        def work() -> Results:
+            finished = _finish(plans, progress)
+            folds = [fold.dumps() for fold in finished]
+            write_json(out, {"environment": describe_environment(plans[0]), "folds": folds})
+            return _results(out.parent, plans[0].data.run, finished)
+
+        _between_hooks(plans[0].recipe, name, runs, work)
 
 
 def join(
     recipe: Recipe, parts: list[Path], *, name: str, runs_dir: Path, progress: Progress
 ) -> Results:
-    """The results of a recipe whose folds and seeds were run in parts; writes the run directory.
+    """Joins the parts of a recipe whose folds and seeds were run one by one; writes the run directory.
 
-    Nothing is trained or evaluated, so no device is needed. Raises FssegError if a part is missing.
+    Nothing is trained or evaluated, so no device is needed.
+
+    Args:
+        recipe: The recipe.
+        parts: The files that `run_part` wrote.
+        name: The beginning of the run directory's name.
+        runs_dir: Where run directories and finished stages are kept.
+        progress: Follows the look at the data.
+
+    Returns:
+        The results, as `run` gives them.
+
+    Raises:
+        FssegError: A part is missing.
     """
     recipe = expand(recipe)
-    data, told = RunData(recipe, progress), [read_json(part) for part in parts]
-    loaded = [
-        load_finished(recipe, data.folds, values, runs_dir / "stages")
-        for part in told
-        for values in part["folds"]
-    ]
-    by_place = {(fold.seed, fold.fold.index): fold for fold in loaded}
-    try:
-        finished = [by_place[seed, fold.index] for seed in recipe.seeds for fold in data.folds]
-    except KeyError as error:
-        raise FssegError(
-            f"{runs_dir}: (seed, fold) {error} was not run, expected all that the recipe asks for"
-        ) from None
-    return write_results(recipe, data, name, runs_dir, told[0]["environment"], finished)
+    data = RunData(recipe, progress)
+    contents = [read_json(part) for part in parts]
+    by_place: dict[tuple[int, int], FinishedFold] = {}
+    for content in contents:
+        for values in content["folds"]:
+            fold = load_finished(recipe, data.folds, values, runs_dir / "stages")
+            by_place[fold.seed, fold.fold.index] = fold
+    finished = []
+    for seed in recipe.seeds:
+        for fold in data.folds:
+            if (seed, fold.index) not in by_place:
+                raise FssegError(
+                    f"{runs_dir}: (seed, fold) {(seed, fold.index)} was not run, expected all that "
+                    "the recipe asks for"
+                )
+            finished.append(by_place[seed, fold.index])
+    return _write_run(data, name, runs_dir, contents[0]["environment"], finished)
 
 
-def _run(
-    recipe: Recipe,
-    name: str,
-    runs: Path,
-    place: torch.device,
-    progress: Progress,
-    keep: Callable[[list[FoldRun], list[FinishedFold]], Results],
-    *,
-    estimated: bool = False,
-    fresh: bool = False,
-) -> Results:
-    with (
-        stoppable(),
-        computing(
-            place, threads_for(recipe.speed.threads), recipe.speed.determinism == "deterministic"
-        ),
-    ):
-        folds = plan(recipe, runs, place, progress, fresh=fresh)
-        recipe = folds[0].recipe
-        if estimated and steps_left(folds) >= WORTH_AN_ESTIMATE:
-            progress.note(str(estimate(folds)))
-        with listening([tracker.build("tracker") for tracker in recipe.trackers]):
-            return _tell_of_run(
-                recipe, name, runs, lambda: keep(folds, _finish(recipe, place, folds, progress))
-            )
+def plan_folds(
+    recipe: Recipe, runs: Path, device: torch.device, progress: Progress, *, fresh: bool = False
+) -> list[FoldPlan]:
+    """The plans of a recipe by seed and fold, its sweep written out; raises FssegError if it cannot be run."""
+    recipe = expand(recipe)
+    recipe.check()
+    data = RunData(recipe, progress)
+    stages = Stages(runs, progress, fresh=fresh)
+    _check_what_comes_last(data)
+    plans = []
+    for seed in recipe.seeds:
+        for fold in data.folds:
+            plans.append(FoldPlan(recipe, data.of(fold), seed, device, stages, progress))
+    return plans
 
 
-def _finish(
-    recipe: Recipe, place: torch.device, folds: list[FoldRun], progress: Progress
-) -> list[FinishedFold]:
-    asked = recipe.speed.together
-    at_once = trainings_at_once(place) if asked == "auto" else asked
-    if at_once > 1:
-        train_ahead(folds, at_once, progress)
-    return [fold.finish() for fold in folds]
-
-
-def write_results(
-    recipe: Recipe,
-    data: RunData,
-    name: str,
-    runs: Path,
-    found: dict[str, Any],
-    finished: list[FinishedFold],
-) -> Results:
-    """Writes the run directory."""
-    about = _about(recipe, data)
-    folder = _free_name(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
-    fill_folder(folder, lambda unfinished: write_run(unfinished, recipe, about, found, finished))
-    scores = [score for fold in finished for score in fold.scores]
-    return Results(folder, scores, about["classes"], about)
-
-
-def describe_environment(fold: FoldRun) -> dict[str, Any]:
+def describe_environment(plan: FoldPlan) -> dict[str, Any]:
     """What the bits of a result may depend on, and what else helps to find out why others differ."""
-    return environment(fold.device.type) | {
-        "determinism": fold.recipe.speed.determinism,
-        "hardware": describe_device(fold.device),
+    facts = plan.data.run.scans.facts
+    return environment(plan.device.type) | {
+        "determinism": plan.recipe.speed.determinism,
+        "hardware": describe_device(plan.device),
         "git": git_state(Path(__file__).parent),
-        "data": {case: facts.scan for case, facts in fold.data.facts.items()},
+        "data": {case: of_case.scan for case, of_case in facts.items()},
     }
 
 
-def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Results]) -> Results:
-    """Does the work between the hooks that begin and end a run; whoever heard of the beginning hears of the end."""
+@contextmanager
+def _prepared(
+    recipe: Recipe, runs: Path, device: str, progress: Progress, *, fresh: bool
+) -> Iterator[list[FoldPlan]]:
+    """The plans of a recipe, in a block where signals save first, the device is set up, and trackers listen."""
+    place = pick_device(device)
+    threads = threads_for(recipe.speed.threads)
+    deterministic = recipe.speed.determinism == "deterministic"
+    with stoppable(), computing(place, threads, deterministic):
+        plans = plan_folds(recipe, runs, place, progress, fresh=fresh)
+        trackers = [tracker.build("tracker") for tracker in recipe.trackers]
+        with listening(trackers):
+            yield plans
+
+
+def _finish(plans: list[FoldPlan], progress: Progress) -> list[FinishedFold]:
+    """Every fold and seed, one after the other; their trainings several at a time where there is room."""
+    together = plans[0].recipe.speed.together
+    at_once = trainings_at_once(plans[0].device) if together == "auto" else together
+    ahead = train_ahead(plans, at_once, progress) if at_once > 1 else set()
+    return [run_fold(plan, ahead) for plan in plans]
+
+
+def _between_hooks(recipe: Recipe, name: str, runs: Path, work: Callable[[], Results]) -> Results:
+    """Does the work between the hooks that begin and end a run; who heard of the beginning hears of the end."""
     hooks().run_started(recipe=recipe, name=name, runs_dir=runs)
     try:
         results = work()
@@ -216,51 +224,74 @@ def _tell_of_run(recipe: Recipe, name: str, runs: Path, work: Callable[[], Resul
     return results
 
 
-def plan(
-    recipe: Recipe, runs: Path, device: torch.device, progress: Progress, *, fresh: bool = False
-) -> list[FoldRun]:
-    """What a recipe asks for, by seed and fold, its sweep written out; raises FssegError if it cannot be run."""
-    recipe = expand(recipe)
-    recipe.check()
-    data = RunData(recipe, progress)
-    _check_what_comes_last(recipe, data)
-    stages = Stages(runs, progress, fresh)
-    return [
-        FoldRun(recipe, data, fold, seed, stages, device, progress)
-        for seed in recipe.seeds
-        for fold in data.folds
-    ]
+def _write_run(
+    data: RunData,
+    name: str,
+    runs: Path,
+    environment_of_run: dict[str, Any],
+    finished: list[FinishedFold],
+) -> Results:
+    """Writes the run directory, under a name that no other run has."""
+    recipe = data.recipe
+
+    def fill(unfinished: Path) -> None:
+        folder = RunFolder(unfinished, tuple(recipe.seeds))
+        write_text(folder.recipe, recipe.toml())
+        write_json(folder.environment, environment_of_run)
+        write_json(folder.about, _about(data))
+        write_lines(folder.scores, _scores(finished))
+        for fold in finished:
+            link_stages(folder.fold(fold.seed, fold.fold.index), fold.stages)
+
+    folder = fill_new_folder(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}", fill)
+    return _results(folder, data, finished)
 
 
-def _check_what_comes_last(recipe: Recipe, data: RunData) -> None:
+def _results(folder: Path, data: RunData, finished: list[FinishedFold]) -> Results:
+    return Results(folder, _scores(finished), list(data.classes.values()), _about(data))
+
+
+def _scores(finished: list[FinishedFold]) -> list[CaseScore]:
+    return [score for fold in finished for score in fold.scores]
+
+
+def _check_what_comes_last(data: RunData) -> None:
     """What cannot be evaluated should not be trained for minutes first."""
+    recipe = data.recipe
     for fold in data.folds:
         for seed in recipe.seeds:
-            data.check_assignments(fold, seed)
-        data.check_hidden(fold)
-    channels = recipe.backbone.build("backbone").channels
-    ways = len(data.classes) if data.protocol.together else 1
-    for training, rows in rows_by_training(recipe):
-        state = training.head.build("head").state_dict()
-        for row in rows:
-            _try_out(row, load_head(row, state, training), ways, data.protocol.shots, channels)
+            data.of(fold).require_usable(seed)
+    for training in trainings_of(recipe):
+        state = training.table.head.build("head").state_dict()
+        for variant in training.variants:
+            head = load_head(variant, state, training.table)
+            _try_out(variant, head, data)
 
 
 @torch.no_grad()
-def _try_out(
-    row: VariantTable, head: torch.nn.Module, ways: int, shots: int, channels: int
-) -> None:
-    """A head may refuse the row's number of prototypes, the protocol's of classes, or the backbone's of channels."""
-    features = torch.randn(ways, shots, channels, 4, 4, generator=torch.Generator().manual_seed(0))
+def _try_out(variant: VariantTable, head: torch.nn.Module, data: RunData) -> None:
+    """A head may refuse the variant's number of prototypes, the protocol's of classes, or the backbone's of channels."""
+    ways = len(data.classes) if data.protocol.together else 1
+    shots = data.protocol.shots
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(ways, shots, data.backbone.channels, 4, 4, generator=generator)
     masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)
+    extractor = variant.prototypes.build("prototypes")
     try:
-        head(features[:1, 0], row.prototypes.build("prototypes")(features, masks, head.sigma))
+        head(features[:1, 0], extractor(features, masks, head.sigma))
     except FssegError as error:
-        raise FssegError(f"variant {row.name!r}: {error}") from None
+        raise FssegError(f"variant {variant.name!r}: {error}") from None
 
 
-def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
-    rule = recipe.backbone.build("backbone").intensity
+def _about(data: RunData) -> dict[str, Any]:
+    """What run.json says."""
+    recipe = data.recipe
+    metrics = {metric.name: facts_of(metric.build("metric")) for metric in recipe.metrics}
+    scalings = {}
+    if data.dataset.statistics == "training":
+        for fold in data.folds:
+            scaling = data.of(fold).scaling(fold.queries[0])
+            scalings[str(fold.index)] = asdict(scaling)
     return {
         "format": FORMAT,
         "dataset": data.dataset.name,
@@ -274,28 +305,20 @@ def _about(recipe: Recipe, data: RunData) -> dict[str, Any]:
         "folds": [fold.index for fold in data.folds],
         "seeds": recipe.seeds,
         "classes": list(data.classes.values()),
-        "metrics": {metric.name: facts_of(metric.build("metric")) for metric in recipe.metrics},
-        "scaling": {
-            str(fold.index): asdict(data.scaling(fold.queries[0], fold, rule))
-            for fold in data.folds
-            if data.dataset.statistics == "training"
-        },
-        "data": {str(fold.index): data.evaluation_key(fold) for fold in data.folds},
+        "metrics": metrics,
+        "scaling": scalings,
+        "data": {str(fold.index): data.of(fold).evaluation_key for fold in data.folds},
     }
 
 
 def _options(recipe: Recipe) -> list[str]:
-    """What the recipe changes about the evaluation and what training sees, in words for the head of a table."""
-    asked = recipe.protocol
-    told = [f"support {asked.support}"] if asked.support else []
-    told += [f"{asked.shots} shots"] if asked.shots > 1 else []
-    return told + (["setting 2"] if recipe.episodes.setting == 2 else [])
-
-
-def _free_name(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... that is not taken."""
-    free, number = path, 1
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
+    """What the recipe changes about the evaluation and about what training sees, in words for the head of a table."""
+    protocol = recipe.protocol
+    words = []
+    if protocol.support:
+        words.append(f"support {protocol.support}")
+    if protocol.shots > 1:
+        words.append(f"{protocol.shots} shots")
+    if recipe.episodes.setting == 2:
+        words.append("setting 2")
+    return words

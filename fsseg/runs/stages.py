@@ -1,8 +1,9 @@
-"""Stage keys and the folders that hold finished stages, so that recipes share what they have in common."""
+"""Stages of a run as values, and the folders that hold finished ones, so that recipes share what they have in common."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,65 +13,92 @@ from fsseg.system.progress import Progress
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Something that a run makes once and keeps.
+
+    Attributes:
+        name: Its kind, with which its folder's name begins: "train", "calibrate" or "evaluate".
+        identity: All that its content depends on, as plain values.
+        make: Fills an empty folder with its files.
+    """
+
+    name: str
+    identity: dict[str, Any]
+    make: Callable[[Path], None]
+
+    @cached_property
+    def key(self) -> str:
+        """The name of its folder."""
+        return f"{self.name}-{fingerprint(self.identity)[:16]}"
+
+
+@dataclass(frozen=True)
+class FinishedStage:
+    """A finished stage.
+
+    Attributes:
+        identity: All that its content depends on.
+        folder: Its folder.
+        reused: Whether an earlier run had made it.
+    """
+
+    identity: dict[str, Any]
+    folder: Path
+    reused: bool
+
+
 class Stages:
     """Finished stages of all recipes, and who is at work on the others.
 
     Attributes:
-        runs: Where runs are kept; stages are shared below it.
-        progress: Hears of locks.
         fresh: Whether stages that are there are made again. What is there stays until it is made.
-        remade: Those that were.
     """
 
-    runs: Path
-    progress: Progress
-    fresh: bool = False
-    remade: set[Path] = field(default_factory=set)
+    def __init__(self, runs: Path, progress: Progress, *, fresh: bool = False) -> None:
+        """Stages below a folder of runs; `progress` hears of locks."""
+        self.fresh = fresh
+        self._folder = runs / "stages"
+        self._snapshots = runs / "checkpoints"
+        self._progress = progress
+        self._remade: set[Path] = set()
 
-    def path(self, stage: str, identity: dict[str, Any]) -> Path:
-        """Where a stage is once it is finished."""
-        return self.runs / "stages" / f"{stage}-{fingerprint(identity)[:16]}"
+    def path(self, stage: Stage) -> Path:
+        """The folder that a stage has once it is finished."""
+        return self._folder / stage.key
 
-    def is_finished(self, folder: Path) -> bool:
+    def is_finished(self, stage: Stage) -> bool:
         """Whether the stage need not be made."""
-        return folder.is_dir() and (not self.fresh or folder in self.remade)
+        folder = self.path(stage)
+        return folder.is_dir() and (not self.fresh or folder in self._remade)
 
-    def checkpoints(self, folder: Path) -> Path:
-        """Where a training that is not finished keeps its state."""
-        return self.runs / "checkpoints" / folder.name
+    def snapshots(self, stage: Stage) -> Path:
+        """The folder in which an unfinished training keeps its state."""
+        return self._snapshots / stage.key
 
-    def holding(self, folder: Path) -> AbstractContextManager[Lock]:
-        """In this block no other process makes this stage."""
-        return holding(self._lock(folder), self.progress.note)
+    def holding(self, stage: Stage) -> AbstractContextManager[Lock]:
+        """A block in which no other process makes this stage."""
+        return holding(self._lock(stage), self._progress.note)
 
-    def _lock(self, folder: Path) -> Path:
-        return folder.with_name(f"{folder.name}.lock")
-
-    def finish(
-        self, stage: str, identity: dict[str, Any], make: Callable[[Path], None]
-    ) -> tuple[Path, bool]:
-        """The folder of a finished stage, made if it is not there yet; if another process makes it, waits for that.
-
-        Args:
-            stage: The stage's name.
-            identity: All that the stage depends on.
-            make: Fills an empty folder with the stage's files.
-
-        Returns:
-            The folder, and whether it was there already.
-        """
-        folder = self.path(stage, identity)
-        if self.is_finished(folder):
-            if is_left_behind(
-                self._lock(folder)
-            ):  # killed after its last rename, before it could clean up
-                with self.holding(folder):
-                    sweep(folder)
-            return folder, True
-        with self.holding(folder) as lock:
-            if self.is_finished(folder):
-                return folder, True
+    def finish(self, stage: Stage) -> FinishedStage:
+        """The finished stage, made if it is not there yet; if another process makes it, waits for that."""
+        folder = self.path(stage)
+        if self.is_finished(stage):
+            self._clean_up(stage)
+            return FinishedStage(stage.identity, folder, reused=True)
+        with self.holding(stage) as lock:
+            if self.is_finished(stage):
+                return FinishedStage(stage.identity, folder, reused=True)
             sweep(folder)
-            fill_folder(folder, make, lock.require)
-            self.remade.add(folder)
-        return folder, False
+            fill_folder(folder, stage.make, lock.require)
+            self._remade.add(folder)
+        return FinishedStage(stage.identity, folder, reused=False)
+
+    def _clean_up(self, stage: Stage) -> None:
+        """Removes what a process left that was killed after its last rename."""
+        if is_left_behind(self._lock(stage)):
+            with self.holding(stage):
+                sweep(self.path(stage))
+
+    def _lock(self, stage: Stage) -> Path:
+        folder = self.path(stage)
+        return folder.with_name(f"{folder.name}.lock")

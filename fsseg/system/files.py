@@ -155,6 +155,33 @@ def fill_folder(
 
     A folder that is there already is replaced at the end. `check` has the last word before that.
     """
+    with _filled(folder, make) as content:
+        check()
+        if folder.is_dir():
+            os.rename(folder, content.with_name("old"))
+        os.rename(content, folder)
+
+
+def fill_new_folder(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Makes a folder as `fill_folder` does, but under a name that nobody has: NAME, or NAME-2, NAME-3, ...
+
+    Two processes that ask for one name at the same time get two folders.
+
+    Returns:
+        The folder.
+    """
+    with _filled(folder, make) as content:
+        number = 1
+        free = folder
+        while not _rename_to_new(content, free):
+            number += 1
+            free = folder.with_name(f"{folder.name}-{number}")
+        return free
+
+
+@contextmanager
+def _filled(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """The content of a folder, on the disk beside the place where it will lie; removed if it does not get there."""
     unfinished = None
     with writing(folder):
         try:
@@ -163,19 +190,29 @@ def fill_folder(
                 tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED)
             )
             unfinished.chmod(0o755)
-            made = unfinished / "made"
-            made.mkdir()
-            make(made)
-            for path in (*made.rglob("*"), made):
+            content = unfinished / "made"
+            content.mkdir()
+            make(content)
+            for path in (*content.rglob("*"), content):
                 force_to_disk(path)
-            check()
-            if folder.is_dir():
-                os.rename(folder, unfinished / "old")
-            os.rename(made, folder)
+            yield content
             force_to_disk(folder.parent)
         finally:
             if unfinished is not None:
                 shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _rename_to_new(content: Path, folder: Path) -> bool:
+    """Gives a folder a name unless something has it: the system renames no folder over one that holds something."""
+    if folder.exists():
+        return False
+    try:
+        os.rename(content, folder)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            return False
+        raise
+    return True
 
 
 def link_or_copy(source: Path, target: Path) -> None:

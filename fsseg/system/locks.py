@@ -1,17 +1,20 @@
 """Who is at work on something: a lock file that names its process, and that is recognised when that process is dead.
 
-Locks of the operating system are not enough, because runs lie on file systems that several machines share. A lock is a
-file that only one process can bring into being; whoever holds it touches it every few seconds. A process of this
-machine is dead when it is gone (or another has its number); one of another machine when its file was not touched for
-two minutes by this machine's own clock, so that clocks need not agree.
+Locks of the operating system are not enough, because runs lie on file systems that several machines share. The file
+is a lease of filelock, which brings it into being exclusively (network file systems answer that truly since NFS 3, also
+where an answer is lost on the way), touches it every few seconds, and lets go of nothing that is not its own any more.
+
+Whether the process behind a lock is dead is decided here, because filelock (4.3) would wait for ever where two names
+cannot be exchanged in one step (NFS, Lustre), for a zombie and for an empty file, and would take over from a process of
+this machine that is only stopped. A process of this machine is dead when it is gone, or another has its number; one of
+another machine when its file was not touched for two minutes by this machine's own clock, so that clocks need not agree.
 """
 
-import errno
 import json
 import os
 import platform
 import secrets
-import threading
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,15 +22,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
+
 from fsseg.errors import FssegError
 from fsseg.system.files import UNFINISHED, writing
-from fsseg.system.parallel import birth, boot, is_running, space
 
 BEAT, PATIENCE, POLL = 10.0, 120.0, 0.5
 """Seconds between two touches of a lock, without one after which a foreign process is dead, and between two looks."""
 
-LINKS_MISSING = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
-"""What file systems without hard links answer."""
+NAME = "fsseg="
+"""Begins the line of a lock file that names the holder; filelock's own lines are before it."""
 
 
 @dataclass(frozen=True)
@@ -35,199 +39,200 @@ class Holder:
     """The process that holds a lock.
 
     Attributes:
-        host: The machine's name.
-        boot: Which start of the machine.
-        space: Which numbering of processes: containers have their own.
+        machine: The machine's name, and which numbering of processes: containers have their own.
         pid: The process.
         born: When it began, as the machine counts; numbers of processes are used again.
         since: When it took the lock, for people.
-        token: Tells this lock from all others.
     """
 
-    host: str
-    boot: str
-    space: str
+    machine: str
     pid: int
     born: str
     since: str
-    token: str
 
     @staticmethod
     def me() -> "Holder":
-        """This process."""
-        pid, since = os.getpid(), datetime.now().isoformat(" ", "seconds")
-        return Holder(
-            platform.node(), boot(), space(), pid, birth(pid) or "", since, secrets.token_hex(8)
-        )
+        """Returns this process as a holder from now on."""
+        pid = os.getpid()
+        since = datetime.now().isoformat(" ", "seconds")
+        return Holder(_this_machine(), pid, _birth(pid) or "", since)
 
-    def is_gone(self) -> bool:
-        """Whether it is known to be dead; of a process that cannot be seen from here that is never known."""
-        if self.host != platform.node():
-            return False
-        if self.boot != boot():
-            return True
-        return self.space == space() and not is_running(self.pid, self.born)
+    def lives(self) -> bool | None:
+        """Returns whether the process lives; None where that cannot be seen from here."""
+        if self.machine != _this_machine():
+            return None
+        born = _birth(self.pid)
+        return _answers(self.pid) if born is None else born == self.born
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} (since {self.since})"
+        return f"process {self.pid} on {self.machine.partition(' ')[0]} (since {self.since})"
 
 
 class Lock:
-    """A lock that this process holds."""
+    """A lock that this thread holds."""
 
-    def __init__(self, path: Path, holder: Holder) -> None:
-        self.path, self.holder = path, holder
+    def __init__(self, lease: SoftFileLease) -> None:
+        self._lease = lease
 
     def require(self) -> None:
         """Raises FssegError if another process took it over, believing this one dead."""
-        found = read_holder(self.path)
-        if found is None or found.token != self.holder.token:
+        owner = self._lease.owner
+        if owner is None or owner.token != self._lease.token:
+            path = Path(self._lease.lock_file)
             raise FssegError(
-                f"{self.path}: taken over by {found or 'another process'}, which found this one silent for {PATIENCE:.0f} s; "
-                "expected to keep it until done; the other process goes on with the work, wait for it"
+                f"{path}: taken over by {read_holder(path) or 'another process'}, which found this one silent for "
+                f"{PATIENCE:.0f} s; expected to keep it until done; the other process goes on with the work, wait for it"
             )
-
-
-_held: dict[tuple[Path, int], Lock] = {}
-"""By path and thread: who holds a lock may ask for it again."""
 
 
 @contextmanager
 def holding(path: Path, tell: Callable[[str], None] = lambda text: None) -> Iterator[Lock]:
-    """In this block the lock is this thread's; until it is free, waits, after telling once who holds it."""
-    key = (path.absolute(), threading.get_ident())
-    if key in _held:
-        yield _held[key]
-        return
-    lock, done = Lock(path, acquire(path, tell)), threading.Event()
-    beating = threading.Thread(target=_beat, args=(lock, done), daemon=True)
-    beating.start()
-    _held[key] = lock
+    """Holds the lock in this block; until it is free, waits, after telling once who holds it.
+
+    A thread that holds a lock may ask for it again. Raises FssegError where no lock can be.
+    """
+    lease = SoftFileLease(path, lease_duration=PATIENCE, heartbeat_interval=BEAT, is_singleton=True)
     try:
-        yield lock
+        if lease.is_locked:
+            lease.acquire()
+        else:
+            with writing(path):
+                _wait_and_take(lease, path, tell)
+        yield Lock(lease)
     finally:
-        del _held[key]
-        done.set()
-        beating.join()
-        release(lock)
+        with suppress(OSError):
+            lease.release()
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process that is not known to be dead holds it."""
-    found = read_holder(path)
-    return found is not None and not found.is_gone()
+    """Returns whether a process that is not known to be dead holds the lock."""
+    holder = read_holder(path)
+    return holder is not None and holder.lives() is not False
 
 
 def is_left_behind(path: Path) -> bool:
-    """Whether a process that is known to be dead left it."""
-    found = read_holder(path)
-    return found is not None and found.is_gone()
-
-
-def acquire(
-    path: Path,
-    tell: Callable[[str], None] = lambda text: None,
-    *,
-    patience: float | None = None,
-    poll: float = POLL,
-) -> Holder:
-    """Waits for the lock and takes it; nobody touches it for the holder."""
-    mine, told, watched = Holder.me(), False, _Watched(PATIENCE if patience is None else patience)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while not _create(path, mine):
-            other = read_holder(path)
-            if watched.is_dead(path, other):
-                tell(f"{path}: left behind by {other or 'a process that died'}, taken over")
-                _bury(path, other)
-                continue
-            if not told and other is not None:
-                tell(f"{path.stem}: {other} is at it, waiting for it")
-                told = True
-            time.sleep(poll)
-    return mine
-
-
-def release(lock: Lock) -> None:
-    """Gives the lock back, if it is still this process's."""
-    with suppress(OSError):
-        found = read_holder(lock.path)
-        if found is not None and found.token == lock.holder.token:
-            lock.path.unlink()
+    """Returns whether a process that is known to be dead left the lock."""
+    holder = read_holder(path)
+    return holder is not None and holder.lives() is False
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Who holds the lock; None if nobody does, or the file says nothing."""
+    """Returns who holds the lock; None if nobody does, or the file does not say."""
     with suppress(OSError, ValueError, TypeError):
-        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith(NAME):
+                return Holder(**json.loads(line.removeprefix(NAME)))
     return None
 
 
-class _Watched:
-    """Looks at a lock again and again, and counts the time in which nothing happened to it."""
+def _wait_and_take(lease: SoftFileLease, path: Path, tell: Callable[[str], None]) -> None:
+    watched = _Watched(path)
+    told = False
+    while not _take(lease, path):
+        if watched.is_dead():
+            tell(f"{path}: left behind by {watched.holder or 'a process that died'}, taken over")
+            _bury(path, watched.state)
+            continue
+        time.sleep(POLL)
+        if not told and os.path.lexists(path):
+            tell(watched.describe())
+            told = True
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._seen: tuple[object, ...] = ()
+
+def _take(lease: SoftFileLease, path: Path) -> bool:
+    """Takes the lock if it is free, and returns whether it was."""
+    if os.path.lexists(path):
+        return False
+    try:
+        lease.acquire(blocking=False)
+    except (Timeout, LeaseSettingsMismatch):  # somebody was faster
+        return False
+    with suppress(OSError), path.open("a", encoding="utf-8") as file:
+        file.write(f"{NAME}{json.dumps(asdict(Holder.me()))}\n")
+    return True
+
+
+class _Watched:
+    """Looks at a lock again and again, and counts the time in which nothing happened to it.
+
+    Attributes:
+        holder: Who held it at the last look.
+        state: Tells the file that was seen from others under its name, and from itself when touched.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.holder: Holder | None = None
+        self.state: tuple[int, int] | None = None
+        self._path = path
         self._since = 0.0
 
-    def is_dead(self, path: Path, other: Holder | None) -> bool:
-        if other is not None and other.is_gone():
-            return True
+    def is_dead(self) -> bool:
+        """Looks once more, and returns whether the holder is known to be dead."""
         try:
-            seen = (other and other.token, path.stat().st_mtime_ns)
-        except OSError:
+            state = _state(self._path)  # first, so that what is read is not older
+        except FileNotFoundError:
             return False  # it is free by now
-        if seen != self._seen:
-            self._seen, self._since = seen, time.monotonic()
-        alive_here = other is not None and other.host == platform.node() and other.space == space()
-        return not alive_here and time.monotonic() - self._since > self._patience
+        if state != self.state:
+            self.state = state
+            self._since = time.monotonic()
+        self.holder = read_holder(self._path)
+        lives = None if self.holder is None else self.holder.lives()
+        silent = time.monotonic() - self._since > PATIENCE
+        return silent if lives is None else not lives
+
+    def describe(self) -> str:
+        """Returns what is waited for, as a sentence."""
+        if self.holder is not None:
+            return f"{self._path.stem}: {self.holder} is at it, waiting for it"
+        return (
+            f"{self._path}: names no process, expected who holds it; taken over if it is not touched for "
+            f"{PATIENCE:.0f} s, remove it if nobody is at work"
+        )
 
 
-def _create(path: Path, mine: Holder) -> bool:
-    """Brings the lock into being with its content; a link does so at once, also where a network is between."""
-    text = json.dumps(asdict(mine))
-    draft = path.with_name(f".{path.name}.{mine.token}{UNFINISHED}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        try:
-            os.link(draft, path)
-            return True
-        except OSError as error:
-            if error.errno in LINKS_MISSING:
-                return _create_exclusively(path, text)
-            # A network may lose the answer: then two names lead to the draft.
-            if draft.stat().st_nlink == 2:
-                return True
-            if error.errno == errno.EEXIST:
-                return False
-            raise
-    finally:
-        draft.unlink(missing_ok=True)
+def _state(path: Path) -> tuple[int, int]:
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FssegError(f"{path}: a folder or a link, expected a lock file or nothing; remove it")
+    return status.st_ino, status.st_mtime_ns
 
 
-def _create_exclusively(path: Path, text: str) -> bool:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-        return True
-    except FileExistsError:
-        return False
-
-
-def _bury(path: Path, dead: Holder | None) -> None:
+def _bury(path: Path, dead: tuple[int, int] | None) -> None:
     """Removes the lock of a dead process, but not one that somebody took in the meantime."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     with suppress(FileNotFoundError):
         os.rename(path, aside)
-        found = read_holder(aside)
-        if found != dead:
+        if _state(aside) != dead:
             with suppress(OSError):
                 os.link(aside, path)
         aside.unlink()
 
 
-def _beat(lock: Lock, done: threading.Event) -> None:
-    while not done.wait(BEAT):
-        with suppress(OSError):
-            os.utime(lock.path)
+def _birth(pid: int) -> str | None:
+    """When a process began, in ticks since the machine did; empty for a zombie, None where that cannot be seen."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = status.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _answers(pid: int) -> bool | None:
+    """Whether there is such a process; None where asking is not possible."""
+    if os.name == "nt":  # where this signal is Ctrl-C
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another user's
+    return True
+
+
+def _this_machine() -> str:
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{platform.node()} {space}"

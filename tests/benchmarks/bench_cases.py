@@ -24,7 +24,7 @@ import fsseg
 from fsseg.data.datasets.folders import NiftiFolder
 from fsseg.data.intensity import measure
 from fsseg.system.progress import Silent
-from fsseg.runs.run import plan
+from fsseg.runs.run import plan_folds
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -33,14 +33,14 @@ recipe, runs, plain = fsseg.load_recipe(sys.argv[1]), sys.argv[2], sys.argv[3] =
 read, usual = Counter(), NiftiFolder.load
 NiftiFolder.load = lambda self, case: (read.update([case]), usual(self, case))[1]
 before, started = peak(), time.perf_counter()
-[fold] = plan(recipe, runs, torch.device("cpu"), Silent())
+[fold] = plan_folds(recipe, runs, torch.device("cpu"), Silent())
 if plain:  # every scan of the fold in memory, and scaled there
     held = {}
     for case in fold.fold.training:
-        image = fold.data.dataset.load(case).image
+        image = fold.data.run.dataset.load(case).image
         held[case] = measure("zscore", [image]).apply(image)
 else:
-    sampler = fold.data.sampler(fold.fold, "zscore")
+    sampler = fold.data.sampler
     begun = len(sampler.scans)
 told = {"start": time.perf_counter() - started, "reads": sum(read.values()), "peak": peak() - before}
 if plain:

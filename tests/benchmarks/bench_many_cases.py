@@ -23,17 +23,18 @@ import json, sys, time
 began = time.perf_counter()
 import torch
 import fsseg
-from fsseg.runs.fold import rows_by_training
+from fsseg.recipe.trainings import trainings_of
 from fsseg.system.progress import Silent
-from fsseg.runs.run import plan
+from fsseg.runs.run import plan_folds
+from fsseg.runs.train import begin_training
 
 def held():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 recipe = fsseg.load_recipe(sys.argv[1])
-[fold] = plan(recipe, sys.argv[2], torch.device("cpu"), Silent())
-training = fold.begin(rows_by_training(fold.recipe)[0][0])
+[fold] = plan_folds(recipe, sys.argv[2], torch.device("cpu"), Silent())
+training = begin_training(fold, trainings_of(fold.recipe)[0])
 training.advance()
 told = {"start": time.perf_counter() - began, "start_work": time.process_time(), "held": [held()]}
 before = time.process_time()

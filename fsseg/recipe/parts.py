@@ -1,0 +1,56 @@
+"""The components of a variant, whose head takes from its training what the trained state has decided."""
+
+import json
+from typing import Any
+
+from fsseg.errors import FssegError
+from fsseg.plugins.manager import registry
+from fsseg.plugins.options import schema
+from fsseg.recipe.tables import ComponentTable, TrainingTable, VariantTable
+
+
+def build_parts(variant: VariantTable, training: TrainingTable) -> dict[str, Any]:
+    """Builds the components of a variant that is evaluated with this training.
+
+    Returns:
+        Its `prototypes`, `head`, `threshold` and `refiners`, as `fsseg.model.variants.assemble` takes them.
+
+    Raises:
+        FssegError: The head has an option of its own that the trained state has decided otherwise.
+    """
+    return {
+        "prototypes": variant.prototypes.build("prototypes"),
+        "head": head_of(variant, training).build("head"),
+        "threshold": variant.threshold.build("threshold"),
+        "refiners": [refiner.build("refiner") for refiner in variant.refiners],
+    }
+
+
+def head_of(variant: VariantTable, training: TrainingTable) -> ComponentTable:
+    """The table of the head that a variant is evaluated with.
+
+    What the two heads' classes name in `trained_options` is a part of the trained state (alpha, for example) or says
+    what the state means (the form of the score threshold). The variant's head takes these options from the training's.
+
+    Raises:
+        FssegError: The variant gives one of these options another value than its training.
+    """
+    trained = _trained_options(training.head)
+    taken = {name: trained[name] for name in _trained_options(variant.head) if name in trained}
+    for name, value in taken.items():
+        own = variant.head.options.get(name, value)
+        if own != value:
+            raise FssegError(
+                f"variant {variant.name!r}: its head {variant.head.name} has {name} = {json.dumps(own)}, but takes the "
+                f"state of a training whose head {training.head.name} has {name} = {json.dumps(value)}, which decides; "
+                "leave it out of the variant's head, or give the variant a training of its own with that value"
+            )
+    return ComponentTable(**variant.head.model_dump() | taken)
+
+
+def _trained_options(head: ComponentTable) -> dict[str, Any]:
+    """The options of a head that a trained state decides, with their defaults written out."""
+    component = registry().find("head", head.name).load()
+    defaults = {name: field.default for name, field in schema(component).model_fields.items()}
+    names = getattr(component, "trained_options", ())
+    return {name: head.options.get(name, defaults[name]) for name in names}

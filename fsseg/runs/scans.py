@@ -1,0 +1,154 @@
+"""The scans of a run: read when they are needed, while what is asked of all of them is kept as facts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int32
+
+from fsseg.data.cache import cached, content_key
+from fsseg.data.facts import Facts, kept_facts, require_same
+from fsseg.data.intensity import Scaling, measure
+from fsseg.data.on_demand import InTurn, OnDemand
+from fsseg.data.supervoxels.kept import cached_supervoxels
+from fsseg.data.supervoxels.stored import Stored
+from fsseg.data.volume import Volume, on_working_grid
+from fsseg.evaluation.scans import EvaluationScan, evaluation_scan
+from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.recipe.tables import ComponentTable, GridTable
+from fsseg.runs.identity import reading_identity, supervoxel_identity
+from fsseg.system.parallel import at_once
+from fsseg.system.progress import Progress
+from fsseg.training.mapped import kept_training_scan
+from fsseg.training.scans import TrainingScan, training_scan
+
+
+class RunScans:
+    """The scans of some cases of a dataset, on their own grids and on the working grid.
+
+    Attributes:
+        dataset: Where they come from.
+        original: The scans by case, on their own grids; read when they are looked at.
+        working: The same on the working grid.
+        facts: By case, what is known of a scan without its voxels.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        table: ComponentTable,
+        grid: GridTable,
+        cases: Sequence[str],
+        progress: Progress,
+    ) -> None:
+        """Looks at every scan once, or at what is kept of it; raises DataError for one that cannot be read."""
+        self.dataset = dataset
+        self._grid = grid.model_dump()
+        self._reading = reading_identity(table, self._grid)
+        self._scalings: dict[str, Scaling] = {}
+        self.original: Mapping[str, Volume] = OnDemand(cases, self._load)
+        self.working: Mapping[str, Volume] = OnDemand(
+            cases, lambda case: self._resize(self.original[case])
+        )
+        self.facts: dict[str, Facts] = dict(
+            zip(cases, at_once(self._look_up, cases, progress, "data"))
+        )
+
+    def _look_up(self, case: str) -> Facts:
+        return kept_facts(self.dataset, case, self._reading, lambda: self._look_at(case))
+
+    def _look_at(self, case: str) -> Facts:
+        volume = self.dataset.load(case)  # not kept: there may be many
+        return Facts.of(volume, self._resize(volume), self.dataset)
+
+    def _load(self, case: str) -> Volume:
+        volume = self.dataset.load(case)
+        require_same(volume, self.facts[case], self.dataset, self._reading)
+        return volume
+
+    def _resize(self, volume: Volume) -> Volume:
+        return on_working_grid(volume, self._grid)
+
+    def scaling(self, rule: str, cases: Sequence[str]) -> Scaling:
+        """An intensity rule's measurement over these scans together, made once.
+
+        Of some thousand scans together it takes minutes.
+        """
+        key = content_key(rule, self._reading, [self.facts[case].image for case in cases])
+        if key not in self._scalings:
+            measured = cached("scaling", key, lambda: self._measure(rule, cases))
+            subtract, divide, bounded = measured
+            self._scalings[key] = Scaling(float(subtract), float(divide), bool(bounded))
+        return self._scalings[key]
+
+    def _measure(self, rule: str, cases: Sequence[str]) -> Float[np.ndarray, "3"]:
+        scaling = measure(rule, InTurn(lambda case: self.working[case].image, cases))
+        return np.array([scaling.subtract, scaling.divide, scaling.bounded])
+
+    def evaluation_scan(self, case: str, scaling: Scaling) -> EvaluationScan:
+        """A scan with its ground truth; raises DataError for one without labels."""
+        return evaluation_scan(self.original[case], self.working[case], scaling)
+
+    def training_scan(
+        self,
+        case: str,
+        supervoxels: "SupervoxelSource",
+        scaling: Scaling,
+        hidden: Bool[np.ndarray, "slice"] | None,
+    ) -> TrainingScan:
+        """A scan with its supervoxels and without its labels, kept between runs.
+
+        Args:
+            case: The case.
+            supervoxels: How it is cut.
+            scaling: What the intensity rule measured.
+            hidden: Slices that training must not see; None where it may see all.
+        """
+
+        def make() -> TrainingScan:
+            volume = self.working[case]
+            regions = supervoxels.cut(volume, self.dataset)
+            return training_scan(volume, regions, scaling, hidden)
+
+        if isinstance(supervoxels.method, Stored):
+            return make()  # they are read from the dataset, which may have changed
+        facts = self.facts[case]
+        key = content_key(
+            facts.image,
+            scaling,
+            self._reading,
+            supervoxels.identity,
+            supervoxels.min_size or facts.min_size,
+            hidden_key(hidden),
+        )
+        return kept_training_scan(case, key, make)
+
+
+@dataclass(frozen=True)
+class SupervoxelSource:
+    """A recipe's supervoxel method, ready to cut scans.
+
+    Attributes:
+        method: The method.
+        identity: Stands for the method, its options and its source.
+        min_size: Its option of this name, if it has one and it was given.
+    """
+
+    method: Supervoxels
+    identity: str
+    min_size: int | None
+
+    @staticmethod
+    def of(table: ComponentTable) -> "SupervoxelSource":
+        """The method that a recipe names."""
+        method = table.build("supervoxels")
+        return SupervoxelSource(method, supervoxel_identity(table), table.options.get("min_size"))
+
+    def cut(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
+        """The supervoxels of a scan, computed once and kept."""
+        return cached_supervoxels(volume, self.method, dataset, self.identity, self.min_size)
+
+
+def hidden_key(hidden: Bool[np.ndarray, "slice"] | None) -> str | None:
+    """A text that stands for the slices that training must not see."""
+    return None if hidden is None else content_key(hidden)
