@@ -22,7 +22,7 @@ from fsseg.prediction.predictor import Prediction
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.sweep import expand
-from fsseg.recipe.tables import TABLES, EpisodeTable, ProtocolTable
+from fsseg.recipe.tables import EpisodeTable, ProtocolTable, Recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -285,7 +285,7 @@ def test_every_choice_of_the_protocol_is_explained():
     assert written == set(ProtocolTable.model_fields) - {"save_labels", "save_margins"}
     for tables in snippets:
         for name, table in tables.items():
-            TABLES[name].model_validate(table)
+            Recipe.model_fields[name].annotation.model_validate(table)
     for choice in get_args(SupportChoice):
         assert f'`support = "{choice}"`' in page
     for setting in get_args(EpisodeTable.model_fields["setting"].annotation):

@@ -419,9 +419,8 @@ def test_refiners_are_explained_swept_and_in_the_schema(tmp_path):
     ) and "component" in share.meaning
     shown = recipe_schema()
     assert "component_3d" in json.dumps(shown["definitions"]["refiner"])
-    assert {"$ref": "#/definitions/refiner"} in shown["definitions"]["VariantTable"]["properties"][
-        "refiners"
-    ]["anyOf"]
+    refiners = shown["definitions"]["VariantTable"]["properties"]["refiners"]
+    assert {"allOf": [{"$ref": "#/definitions/refiner"}]} in refiners["anyOf"]
     recipe = fsseg.load_recipe(path)
     recipe.variants, recipe.sweep = (
         recipe.variants[-1:],

@@ -20,6 +20,9 @@ from fsseg.errors import OptionsError, PluginError
 
 Class = TypeVar("Class", bound=type)
 
+EXPLAINED = "explained"
+"""Pydantic's type of errors whose message is a finished sentence."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -224,6 +227,20 @@ def explain(
     return list(explained.items())
 
 
+def explained(sentence: str) -> PydanticCustomError:
+    """An error for validators to raise, whose message is a finished sentence."""
+    return PydanticCustomError(EXPLAINED, "{sentence}", {"sentence": sentence})
+
+
+def refusal(problems: list[tuple[str, str]]) -> ValidationError:
+    """What `explain` said, as an error of pydantic again, so that a validator can raise it for a part of a table."""
+    details = [
+        InitErrorDetails(type=explained(sentence), loc=tuple(key.split(".")), input=None)
+        for key, sentence in problems
+    ]
+    return ValidationError.from_exception_data("options", details)
+
+
 def _join(first: str, second: str) -> str:
     """Two expectations of one value as one: "expected an integer or 'all', got 'x'"."""
     return f"{first.rsplit(', got ', 1)[0]} or {second.removeprefix('expected ')}"
@@ -238,6 +255,8 @@ def nearest(name: str, valid: list[str]) -> str:
 
 
 def _sentence(detail: ErrorDetails, valid: list[str]) -> str:
+    if detail["type"] == EXPLAINED:
+        return detail["msg"]
     if detail["type"] == "extra_forbidden":
         return f"unknown key; {nearest(str(detail['loc'][-1]), valid)}"
     if detail["type"] == "missing":

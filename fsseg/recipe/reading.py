@@ -1,26 +1,13 @@
 """Recipes from TOML files and plain tables, changed by dotted keys and checked."""
 
 import copy
-import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from fsseg.errors import RecipeError
-from fsseg.plugins.options import explain
-from fsseg.recipe.tables import (
-    COMPONENTS,
-    Recipe,
-    _component_problems,
-    _named,
-    _report,
-    _valid_keys,
-)
-
-DEFAULT_COMPONENTS = {"supervoxels": "felzenszwalb", "prototypes": "map", "head": "tpm"}
-"""The components of tables that a recipe leaves out."""
+from fsseg.recipe.components import Content, by_name
+from fsseg.recipe.tables import Recipe, checked
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -48,15 +35,7 @@ def change_tables(tables: dict[str, Any], overrides: dict[str, Any]) -> dict[str
 
 def parse_recipe(tables: dict[str, Any], source: str = "recipe") -> Recipe:
     """A checked recipe from plain tables; raises RecipeError as `load_recipe`."""
-    try:
-        recipe = Recipe.model_validate_json(json.dumps(tables, default=str), strict=True)
-        problems = []
-    except ValidationError as error:
-        problems = explain(error, _valid_keys)
-    problems += _component_problems(tables)
-    if problems:
-        raise RecipeError(_report(source, problems))
-    return recipe
+    return checked(tables, source)
 
 
 def read_tables(path: str | Path) -> dict[str, Any]:
@@ -75,19 +54,28 @@ def read_tables(path: str | Path) -> dict[str, Any]:
 def _override(tables: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     table: Any = tables
+    content = Content(table=Recipe)
     for part in parents:
-        table = _step_into(table, part, key)
+        content = content.inner(part)
+        table = _step_into(table, part, content.default, key)
     if not isinstance(table, dict):
         raise RecipeError(
             f"--set {key}: {'.'.join(parents)} holds no keys; expected table.key=value"
         )
-    if last == "name" and _names_component(parents) and table.get("name") != value:
+    if last == "name" and content.kind and table.get("name") != value:
         table.clear()  # the options were those of the component that is replaced
     table[last] = value
 
 
-def _step_into(table: Any, part: str, key: str) -> Any:
-    """The table one step down a dotted key; a component given by its name alone becomes a table."""
+def _step_into(table: Any, part: str, default: str | None, key: str) -> Any:
+    """The table one step down a dotted key; a component given by its name alone becomes a table.
+
+    Args:
+        table: Where the step begins.
+        part: The next part of the key.
+        default: The component that is meant where there is none yet.
+        key: The whole key.
+    """
     if isinstance(table, list):
         if not part.isdigit() or int(part) >= len(table):
             raise RecipeError(
@@ -96,17 +84,10 @@ def _step_into(table: Any, part: str, key: str) -> Any:
         index: Any = int(part)
     elif isinstance(table, dict):
         index = part
-        table.setdefault(
-            part, {"name": DEFAULT_COMPONENTS[part]} if part in DEFAULT_COMPONENTS else {}
-        )
+        table.setdefault(part, {"name": default} if default else {})
     else:
         raise RecipeError(
             f"--set {key}: {part!r} is not a key of a table; expected table.key=value"
         )
-    table[index] = _named(table[index])
+    table[index] = by_name(table[index])
     return table[index]
-
-
-def _names_component(parents: list[str]) -> bool:
-    where = [part for part in parents if not part.isdigit()]
-    return bool(where) and where[-1] in COMPONENTS.get(where[0] if len(where) > 1 else "", ())

@@ -1,23 +1,21 @@
 """Every setting of a recipe with its meaning, its default and where its value comes from; and the schema of them all."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
+from fsseg.plugins.registry import KINDS, Component
+from fsseg.recipe.components import DEFINITIONS, ComponentTable, Content
 from fsseg.recipe.reading import change_tables
-from fsseg.recipe.tables import (
-    COMPONENTS,
-    LISTS,
-    ROW_LISTS,
-    ComponentTable,
-    Recipe,
-    TrainingTable,
-    VariantTable,
-)
+from fsseg.recipe.tables import Recipe
+
+REFERENCE = "#/definitions/{model}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def settings(recipe: Recipe, written: dict[str, Any], overrides: dict[str, Any])
         overrides: What the command line changed, by dotted key.
     """
     sources = _Sources(written, change_tables(written, overrides), overrides)
-    return list(_of_table("", recipe, "", sources))
+    return list(_of_table(recipe, "", sources))
 
 
 @dataclass(frozen=True)
@@ -80,116 +78,95 @@ def _present(tables: Any, where: str) -> bool:
     return True
 
 
-def _of_table(kind: str, table: BaseModel, where: str, sources: _Sources) -> Iterator[Setting]:
-    """The settings of a table, then those of the tables in it. `kind` is what COMPONENTS calls the table."""
+def _of_table(table: BaseModel, where: str, sources: _Sources) -> Iterator[Setting]:
+    """The settings of a table, then those of the tables in it."""
     inner: list[Iterator[Setting]] = []
     for key, field in type(table).model_fields.items():
-        value, place = getattr(table, key), f"{where}.{key}" if where else key
-        if key in COMPONENTS.get(kind, ()):
-            inner.append(_of_component(key, value, place, sources))
-        elif isinstance(value, list) and key in LISTS | ROW_LISTS:
-            of = (LISTS | ROW_LISTS)[key]
-            inner += [
-                _of_component(of, one, f"{place}.{n}", sources) for n, one in enumerate(value)
-            ]
-        elif isinstance(value, list) and value and isinstance(value[0], VariantTable):
-            inner += [
-                _of_table("variants", row, f"{place}.{n}", sources) for n, row in enumerate(value)
-            ]
-        elif isinstance(value, BaseModel):
-            inner.append(_of_table(key, value, place, sources))
-        elif kind == "variants" and key == "training":
-            inner.append(_of_own_training(value, place, sources))
+        value = getattr(table, key)
+        place = f"{where}.{key}" if where else key
+        content = Content.of(field)
+        if content.kind or content.table:
+            inner.append(_of_content(content, value, place, sources))
         else:
-            default = None if field.is_required() else field.default
-            yield Setting(where, key, value, default, sources.of(place), field.description or "")
+            yield Setting(
+                where, key, value, _default(field), sources.of(place), field.description or ""
+            )
     for settings_of_table in inner:
         yield from settings_of_table
 
 
-def _of_own_training(given: dict[str, Any], where: str, sources: _Sources) -> Iterator[Setting]:
-    """A row's own training has only what differs."""
-    table = TrainingTable.model_validate(given)
+def _of_content(content: Content, value: Any, where: str, sources: _Sources) -> Iterator[Setting]:
+    """The settings of a component or a table, or of each in a list."""
+    if content.many:
+        for number, item in enumerate(value):
+            yield from _of_content(content.inner(number), item, f"{where}.{number}", sources)
+    elif content.kind:
+        yield from _of_component(content.kind, value, where, sources)
+    elif content.partly:
+        yield from _of_part(content.table.model_validate(value), list(value), where, sources)
+    else:
+        yield from _of_table(value, where, sources)
+
+
+def _of_part(
+    table: BaseModel, given: list[str], where: str, sources: _Sources
+) -> Iterator[Setting]:
+    """The settings under those keys of a table that are given."""
     wanted = tuple(f"{where}.{key}" for key in given)
-    for setting in _of_table("training", table, where, sources):
+    for setting in _of_table(table, where, sources):
         if f"{setting.table}.{setting.key}".startswith(wanted):
             yield setting
+
+
+def _default(field: FieldInfo) -> Any:
+    return None if field.is_required() else field.default
 
 
 def _of_component(
     kind: str, table: ComponentTable, where: str, sources: _Sources
 ) -> Iterator[Setting]:
-    component = registry().find(kind, table.name)
-    meaning = (component.load().__doc__ or "").strip().splitlines()
-    yield Setting(
-        where, "name", table.name, None, sources.of(f"{where}.name"), meaning[0] if meaning else ""
-    )
-    for key, field in schema(component.load()).model_fields.items():
-        default = None if field.is_required() else field.default
+    component = registry().find(kind, table.name).load()
+    name_source = sources.of(f"{where}.name")
+    yield Setting(where, "name", table.name, None, name_source, _first_line(component))
+    for key, field in schema(component).model_fields.items():
+        default = _default(field)
         value = table.options.get(key, default)
-        yield Setting(
-            where, key, value, default, sources.of(f"{where}.{key}"), field.description or ""
-        )
+        source = sources.of(f"{where}.{key}")
+        yield Setting(where, key, value, default, source, field.description or "")
+
+
+def _first_line(component: type) -> str:
+    return (component.__doc__ or "").strip().partition("\n")[0]
 
 
 def recipe_schema() -> dict[str, Any]:
     """The JSON Schema of recipes, with the components and options of every plugin that is loaded."""
-    made = Recipe.model_json_schema(ref_template="#/definitions/{model}")
-    definitions = made.pop("$defs")
+    schema_of_tables = Recipe.model_json_schema(ref_template=REFERENCE)
+    text = json.dumps(schema_of_tables)
+    tables = json.loads(text.replace(DEFINITIONS, "#/definitions/"))
+    definitions = tables.pop("$defs")
     definitions.pop("ComponentTable", None)
-    for kind in (
-        *COMPONENTS[""],
-        *COMPONENTS["training"],
-        *COMPONENTS["variants"],
-        *(LISTS | ROW_LISTS).values(),
-    ):
-        definitions[kind] = _component_schema(kind, definitions)
-    tables = {
-        "": made,
-        "training": definitions["TrainingTable"],
-        "variants": definitions["VariantTable"],
-    }
-    for of, keys in COMPONENTS.items():
-        for key in keys:
-            tables[of]["properties"][key] = _refer(key, tables[of]["properties"][key])
-    for key, kind in LISTS.items():
-        made["properties"][key]["items"] = {"$ref": f"#/definitions/{kind}"}
-    for key, kind in ROW_LISTS.items():
-        one = {"$ref": f"#/definitions/{kind}"}
-        described = {"description": tables["variants"]["properties"][key]["description"]}
-        tables["variants"]["properties"][key] = {
-            "anyOf": [one, {"type": "array", "items": one}],
-            **described,
-        }
-    definitions["VariantTable"]["properties"]["training"] = {"$ref": "#/definitions/TrainingTable"}
-    about = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "fsseg recipe"}
-    return (
-        about
-        | {key: value for key, value in made.items() if key != "title"}
-        | {"definitions": definitions}
-    )
+    for kind in KINDS:
+        definitions[kind] = _schema_of_kind(kind, definitions)
+    about = {"$schema": "http://json-schema.org/draft-07/schema#"}
+    return about | tables | {"title": "fsseg recipe", "definitions": definitions}
 
 
-def _refer(kind: str, present: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: present[key] for key in ("description", "default") if key in present}
-    return {"allOf": [{"$ref": f"#/definitions/{kind}"}], **kept}
-
-
-def _component_schema(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _schema_of_kind(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """A component's name, or its table."""
-    found = [component for component in registry() if component.kind == kind]
-    tables = []
-    for component in found:
-        options = schema(component.load()).model_json_schema(ref_template="#/definitions/{model}")
-        definitions |= options.pop("$defs", {})
-        name = {"const": component.name, "description": f"from {component.distribution}"}
-        tables.append(
-            options
-            | {
-                "title": component.name,
-                "description": (component.load().__doc__ or "").strip().partition("\n")[0],
-                "properties": {"name": name} | options.get("properties", {}),
-                "required": ["name", *options.get("required", [])],
-            }
-        )
-    return {"anyOf": [{"enum": [component.name for component in found]}, *tables]}
+    components = [component for component in registry() if component.kind == kind]
+    names = {"enum": [component.name for component in components]}
+    return {"anyOf": [names, *(_schema_of(each, definitions) for each in components)]}
+
+
+def _schema_of(component: Component, definitions: dict[str, Any]) -> dict[str, Any]:
+    """A component's table; what its options refer to is added to the definitions."""
+    options = schema(component.load()).model_json_schema(ref_template=REFERENCE)
+    definitions |= options.pop("$defs", {})
+    name = {"const": component.name, "description": f"from {component.distribution}"}
+    return options | {
+        "title": component.name,
+        "description": _first_line(component.load()),
+        "properties": {"name": name} | options.get("properties", {}),
+        "required": ["name", *options.get("required", [])],
+    }

@@ -1,64 +1,26 @@
 """Recipes: a whole experiment in one TOML file, its tables in the order in which the data flows."""
 
 import json
-import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from fsseg.data.folds import FOLD_SCHEMES, SupportChoice
 from fsseg.errors import RecipeError
-from fsseg.plugins.manager import registry
-from fsseg.plugins.options import explain
+from fsseg.plugins.options import explain, explained
+from fsseg.recipe.components import (
+    ComponentTable,
+    Content,
+    Kind,
+    Mark,
+    OneOrMany,
+    Part,
+    Table,
+)
+from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.system.files import fingerprint
-
-
-class Table(BaseModel):
-    """A table of a recipe with fixed keys; assigning to a field checks the value."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-
-class ComponentTable(BaseModel):
-    """A table that names a component; the other keys are the component's options."""
-
-    model_config = ConfigDict(extra="allow", validate_assignment=True)
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The component's options as written."""
-        return dict(self.model_extra or {})
-
-    @property
-    def label(self) -> str:
-        """The name, with the options as written."""
-        told = ", ".join(f"{key} {value}" for key, value in self.options.items())
-        return f"{self.name} ({told})" if told else self.name
-
-    def build(self, kind: str) -> Any:
-        """The component, of this kind, with these options."""
-        return registry().build(kind, self.name, self.options)
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-ComponentField = Annotated[ComponentTable, BeforeValidator(_named)]
-"""A component's table, or just its name."""
-
-
-def _listed(value: Any) -> Any:
-    """Refiners as a list, also where there is one; "none" is no refiner."""
-    return [
-        one
-        for one in (value if isinstance(value, list) else [value])
-        if one not in ("none", {"name": "none"})
-    ]
 
 
 class GridTable(Table):
@@ -109,10 +71,10 @@ class EpisodeTable(Table):
 class TrainingTable(Table):
     """What is trained and how; the defaults are the paper's."""
 
-    head: ComponentField = Field(
+    head: Annotated[ComponentTable, Kind("head")] = Field(
         ComponentTable(name="tpm"), description="the head whose state is trained"
     )
-    prototypes: ComponentField = Field(
+    prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
         ComponentTable(name="map"), description="the extractor to train with"
     )
     classes: int = Field(
@@ -176,71 +138,6 @@ class SpeedTable(Table):
     )
 
 
-SLURM_OPTIONS = {
-    "begin", "clusters", "comment", "constraint", "contiguous", "core-spec", "cores-per-socket", "cpu-freq",
-    "cpus-per-gpu", "deadline", "dependency", "exclude", "exclusive", "extra-node-info", "gpu-freq", "gpus",
-    "gpus-per-task", "gres", "hint", "licenses", "mail-type", "mail-user", "mem-per-cpu", "mem-per-gpu", "mincpus",
-    "nice", "nodelist", "power", "prefer", "priority", "reservation", "sockets-per-node", "spread-job", "switches",
-    "threads-per-core", "time-min", "tmp", "use-min-nodes", "wckey",
-}  # fmt: skip
-"""What `launcher.extra` may say to sbatch: where and when a job runs, nothing that names files, variables or commands."""
-
-
-def _check_slurm_word(value: str) -> str:
-    """It will stand in the script that sbatch reads: with a line break in it, a recipe could add commands of its own."""
-    if not re.fullmatch(r"[\w.,:;=@%+*&|()\[\]/-]+", value, flags=re.ASCII):
-        raise ValueError(
-            "a word of letters, digits and .,:;=@%+*&|()[]/-_ without spaces or line breaks"
-        )
-    return value
-
-
-def _check_slurm_options(options: dict[str, Any]) -> dict[str, Any]:
-    if not SLURM_OPTIONS.issuperset(key.replace("_", "-") for key in options):
-        raise ValueError(f"of sbatch's options only {', '.join(sorted(SLURM_OPTIONS))}")
-    return options
-
-
-SlurmWord = Annotated[str, AfterValidator(_check_slurm_word)]
-
-
-class LauncherTable(Table):
-    """Where the trainings of several folds and seeds run. No result depends on it."""
-
-    name: Literal["local", "slurm"] = Field(
-        "local", description="processes of this machine, or jobs of a Slurm cluster"
-    )
-    jobs: int | None = Field(
-        None,
-        ge=1,
-        description="local: jobs at a time; one after the other in this process when omitted",
-    )
-    time: int = Field(
-        1440,
-        ge=1,
-        description="slurm: minutes of a job; one that needs more is queued again and goes on",
-    )
-    gpus: int = Field(1, ge=0, description="slurm: GPUs of a job")
-    cpus: int = Field(
-        4,
-        ge=1,
-        description="slurm: processors of a job, and its threads where speed.threads is auto",
-    )
-    memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="slurm: memory of a job")
-    parallelism: int = Field(256, ge=1, description="slurm: jobs at a time")
-    partition: SlurmWord | None = Field(
-        None, description="slurm: the partition; the cluster's own when omitted"
-    )
-    account: SlurmWord | None = Field(None, description="slurm: the account that pays")
-    qos: SlurmWord | None = Field(None, description="slurm: the quality of service")
-    extra: Annotated[dict[str, bool | int | SlurmWord], AfterValidator(_check_slurm_options)] = (
-        Field(
-            {},
-            description='slurm: other options of sbatch about where and when a job runs, such as exclude = "node7"',
-        )
-    )
-
-
 class CalibrationTable(Table):
     """How thresholds are fitted: on the ideal priors of training-fold episodes."""
 
@@ -280,20 +177,35 @@ class ProtocolTable(Table):
     )
 
 
+class NewName(Mark):
+    """Marks the name of a row, which no row before it has."""
+
+    def check(self, value: str, context: dict[str, Any]) -> None:
+        """Raises an error for the name of a row that was read before."""
+        names = context.setdefault("names of rows", set())
+        if value in names:
+            raise explained(f"{value!r} is used twice; give each row a name of its own")
+        names.add(value)
+
+
 class VariantTable(Table):
     """One row of the table: what to evaluate the trained backbone with."""
 
-    name: str = Field(min_length=1, description="the row's name")
-    prototypes: ComponentField = Field(ComponentTable(name="map"), description="the extractor")
-    head: ComponentField = Field(
+    name: Annotated[str, NewName()] = Field(min_length=1, description="the row's name")
+    prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
+        ComponentTable(name="map"), description="the extractor"
+    )
+    head: Annotated[ComponentTable, Kind("head")] = Field(
         ComponentTable(name="tpm"), description="the head; it takes the trained state"
     )
-    threshold: ComponentField = Field(description="the threshold policy")
-    refiners: Annotated[list[ComponentField], BeforeValidator(_listed)] = Field(
+    threshold: Annotated[ComponentTable, Kind("threshold")] = Field(
+        description="the threshold policy"
+    )
+    refiners: Annotated[list[Annotated[ComponentTable, Kind("refiner")]], OneOrMany()] = Field(
         [],
         description="what decides again over the whole volume, one after the other; one name or table, or a list",
     )
-    training: dict[str, Any] = Field(
+    training: Annotated[dict[str, Any], Part(TrainingTable)] = Field(
         {}, description="what differs from [training]: a training of this row's own"
     )
 
@@ -326,31 +238,35 @@ class Recipe(Table):
         "default",
         description="resize logits and decide at image size, or as the published code does",
     )
-    dataset: ComponentField = Field(description="the scans")
+    dataset: Annotated[ComponentTable, Kind("dataset")] = Field(description="the scans")
     grid: GridTable = GridTable()
-    supervoxels: ComponentField = Field(
+    supervoxels: Annotated[ComponentTable, Kind("supervoxels")] = Field(
         ComponentTable(name="felzenszwalb"), description="pseudo-classes for training"
     )
     episodes: EpisodeTable = EpisodeTable()
-    backbone: ComponentField = Field(description="the feature extractor")
+    backbone: Annotated[ComponentTable, Kind("backbone")] = Field(
+        description="the feature extractor"
+    )
     training: TrainingTable = TrainingTable()
     speed: SpeedTable = SpeedTable()
     calibration: CalibrationTable = CalibrationTable()
     protocol: ProtocolTable = ProtocolTable()
     variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
-    metrics: list[ComponentField] = Field([], description="what is measured besides Dice")
+    metrics: list[Annotated[ComponentTable, Kind("metric")]] = Field(
+        [], description="what is measured besides Dice"
+    )
     sweep: dict[str, list[Any]] = Field(
         {},
         description='values by key of a row, such as "prototypes.count" = [1, 3, 5]: every combination becomes a row',
     )
-    trackers: list[ComponentField] = Field([], description="who else is told how the run goes")
+    trackers: list[Annotated[ComponentTable, Kind("tracker")]] = Field(
+        [], description="who else is told how the run goes"
+    )
     launcher: LauncherTable = LauncherTable()
 
     def check(self) -> None:
         """Raises RecipeError listing every component, option or name that cannot be run."""
-        problems = _component_problems(self.dumps())
-        if problems:
-            raise RecipeError(_report("recipe", problems))
+        checked(self.dumps(), "recipe")
 
     @property
     def seeds(self) -> list[int]:
@@ -370,116 +286,26 @@ class Recipe(Table):
         return tomli_w.dumps(self.dumps())
 
 
-TABLES = {
-    "grid": GridTable,
-    "episodes": EpisodeTable,
-    "training": TrainingTable,
-    "speed": SpeedTable,
-    "launcher": LauncherTable,
-    "calibration": CalibrationTable,
-    "protocol": ProtocolTable,
-    "variants": VariantTable,
-}
-"""The tables with fixed keys."""
+def checked(tables: dict[str, Any], source: str) -> Recipe:
+    """The recipe of plain tables.
 
-COMPONENTS = {
-    "": ("dataset", "supervoxels", "backbone"),
-    "training": ("head", "prototypes"),
-    "variants": ("prototypes", "head", "threshold"),
-}
-"""Where a recipe names components: the keys of each table, which are also the components' kinds."""
-
-
-LISTS = {"metrics": "metric", "trackers": "tracker"}
-"""Keys of a recipe that hold a list of components, and their kind."""
-
-ROW_LISTS = {"refiners": "refiner"}
-"""The same of a row."""
-
-
-def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The fixed keys of the table at this place; components' tables are checked against the components."""
-    table = TABLES.get(str(location[0])) if location else Recipe
-    return list(table.model_fields) if table else []
-
-
-def _component_problems(tables: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a recipe's components and rows, also where other parts did not validate."""
-    problems = []
-    for where, kind, named in _components(tables):
-        options = {key: value for key, value in named.items() if key != "name"}
-        problems += [
-            (f"{where}.{key}", text)
-            for key, text in registry().problems(kind, named["name"], options)
-        ]
-    rows = [row for row in _rows(tables) if isinstance(row.get("name"), str)]
-    names = [row["name"] for row in rows]
-    for number, row in enumerate(rows):
-        if names.index(row["name"]) != number:
-            problems.append(
-                (
-                    f"variants.{number}.name",
-                    f"{row['name']!r} is used twice; give each row a name of its own",
-                )
-            )
-        problems += [
-            (f"variants.{number}.training.{key}", text)
-            for key, text in _training_problems(tables, row)
-        ]
-    return problems
-
-
-def _training_problems(tables: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a row's own training; complaints about [training] itself are made there."""
-    own, shared = row.get("training"), tables.get("training", {})
-    if not isinstance(own, dict) or not isinstance(shared, dict):
-        return []
+    Raises:
+        RecipeError: All that is wrong with it, a line for each problem; `source` is where the tables are from.
+    """
     try:
-        TrainingTable.model_validate_json(json.dumps(shared | own, default=str), strict=True)
+        text = json.dumps(tables, default=str)
+        return Recipe.model_validate_json(text, strict=True, context={})
     except ValidationError as error:
-        found = explain(error, lambda _: list(TrainingTable.model_fields))
-        return [(key, text) for key, text in found if key.split(".")[0] in own]
-    return []
+        contents = Content(table=Recipe)
+        problems = explain(error, lambda location: contents.at(location).keys)
+    raise RecipeError("\n".join(_line(source, *problem) for problem in problems))
 
 
-def _components(tables: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every component named in the tables: where, of which kind, and its table."""
-    places = [("", "", tables), ("training.", "training", tables.get("training"))]
-    for number, row in enumerate(_rows(tables)):
-        places += [
-            (f"variants.{number}.", "variants", row),
-            (f"variants.{number}.training.", "training", row.get("training")),
-        ]
-    for where, of, table in places:
-        for kind in COMPONENTS[of]:
-            named = _named(table.get(kind)) if isinstance(table, dict) else None
-            if isinstance(named, dict) and isinstance(named.get("name"), str):
-                yield where + kind, kind, named
-    lists = [("", tables, LISTS)] + [
-        (f"variants.{number}.", row, ROW_LISTS) for number, row in enumerate(_rows(tables))
-    ]
-    for where, table, keys in lists:
-        for key, kind in keys.items():
-            for number, value in enumerate(_listed(table.get(key, []))):
-                named = _named(value)
-                if isinstance(named, dict) and isinstance(named.get("name"), str):
-                    yield f"{where}{key}.{number}", kind, named
-
-
-def _rows(tables: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = tables.get("variants")
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
-def _report(source: str, problems: list[tuple[str, str]]) -> str:
-    """One line per problem, each with its table and key as they stand in the file."""
-    lines = []
-    for where, sentence in problems:
-        *table, key = where.split(".")
-        place = f"[{'.'.join(table)}]" if table else "top level"
-        if len(table) > 1 and table[0] == "variants":
-            place = f"[[variants]] number {int(table[1]) + 1}" + "".join(
-                f", {part}" for part in table[2:]
-            )
-        lines.append(f"{source}: {place}: {key}: {sentence}")
-    return "\n".join(lines)
+def _line(source: str, where: str, sentence: str) -> str:
+    """A problem with its table and key as they stand in the file."""
+    *table, key = where.split(".")
+    place = f"[{'.'.join(table)}]" if table else "top level"
+    if len(table) > 1 and table[0] == "variants":
+        row = f"[[variants]] number {int(table[1]) + 1}"
+        place = ", ".join([row, *table[2:]])
+    return f"{source}: {place}: {key}: {sentence}"
