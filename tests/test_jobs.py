@@ -21,9 +21,10 @@ from fsseg import FssegError
 from fsseg.cli.console import JobTable
 from fsseg.cli.jobs import _without, change_launcher
 from fsseg.cli.main import app
-from fsseg.jobs.job import JobProgress, JobSet, State, job_progress, work
-from fsseg.jobs.launchers import SlurmJob, _parameters, run_here
+from fsseg.jobs.job import JobProgress, JobSet, State, command_of, job_progress, start, work
+from fsseg.jobs.local import run_here
 from fsseg.jobs.run import make_jobs, run_as_jobs
+from fsseg.jobs.slurm import SlurmJob, _parameters
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.tables import LauncherTable
 from fsseg.runs.data import RunData
@@ -138,7 +139,7 @@ def test_a_bug_in_a_job_keeps_its_traceback(tmp_path):
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError):
-        work(jobs.jobs[0].folder, call)
+        work(jobs.jobs[0].folder, call, print)
     assert jobs.states()[0].status == "failed" and "ZeroDivisionError" in jobs.states()[0].error
     assert job_progress() is None
 
@@ -194,6 +195,25 @@ def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     assert job.state().status == "done"
 
 
+def test_a_job_imports_nothing_from_the_working_folder(tmp_path, monkeypatch):
+    """What lies there may be anybody's: a module with the name of one that fsseg needs does not run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("typer", "numpy", "json"):
+        Path(f"{name}.py").write_text("open('imported', 'w'); raise SystemExit(3)")
+    jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
+    run_here(jobs, 1, [{}], 1, lambda states: None)
+    jobs.require_done()
+    assert not Path("imported").exists()
+    [job] = jobs.jobs
+    assert command_of(job)[1:3] == ["-P", "-m"]
+    monkeypatch.setattr(
+        "fsseg.jobs.job.command_of",
+        lambda job: [sys.executable, "-c", "import sys; print('' in sys.path)"],
+    )
+    assert start(job).wait() == 0  # and neither does a process that the job starts
+    assert job.last_lines()[-1] == "False"
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[1]", '{"status": 5}', '{"rate": "x"}', '{"done": null}', '{"other": 1}']
 )
@@ -210,7 +230,7 @@ def test_a_job_that_another_process_is_at_is_left_to_it(tmp_path, capsys):
     jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
     [job] = jobs.jobs
     with holding(job.folder / "job.lock"):
-        work(job.folder, lambda arguments: pytest.fail("called"))
+        work(job.folder, lambda arguments: pytest.fail("called"), print)
         job.tell(State("running"))
         assert job.state().status == "running"
     assert "another process is at it" in capsys.readouterr().out
@@ -227,7 +247,7 @@ def test_only_the_first_attempt_is_fresh(tmp_path):
 
     for _ in range(2):
         with pytest.raises(Stopped):
-            work(jobs.jobs[0].folder, call)
+            work(jobs.jobs[0].folder, call, print)
     assert seen == [["run", "--fresh", "x"], ["run", "x"]] and jobs.states()[0].status == "stopped"
 
 
@@ -235,7 +255,7 @@ def test_what_a_job_tells(tmp_path, monkeypatch):
     [job] = JobSet.make(tmp_path / "set", "a test", {"a": []}).jobs
     now = [0.0]
     monkeypatch.setattr("fsseg.jobs.job.time.monotonic", lambda: now[0])
-    progress = JobProgress(job)
+    progress = JobProgress(job, print)
     for number in progress.track(range(10), "training", 10):
         assert job.told().done == (number if number else 0)
         now[0] += 2.0
@@ -374,7 +394,9 @@ def test_a_job_script_has_no_line_that_a_recipe_wrote(path, tmp_path):
     )
     script = _make_sbatch_string("the command", jobs.folder, **_parameters(jobs, recipe.launcher))
     lines = [line for line in script.splitlines() if line and not line.startswith("#")]
-    assert all(re.match("export SUBMITIT|srun .*the command", line) for line in lines), lines
+    assert all(
+        re.match("export (SUBMITIT|PYTHONSAFEPATH=1$)|srun .*the command", line) for line in lines
+    ), lines
     assert "#SBATCH --exclusive\n" in script and "#SBATCH --partition=gpu,cpu\n" in script
 
 
@@ -433,7 +455,7 @@ def test_each_job_sees_its_gpu(tmp_path):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "fsseg.jobs.launchers.command_of",
+            "fsseg.jobs.job.command_of",
             lambda job: [sys.executable, "-c", code, str(job.folder)],
         )
 

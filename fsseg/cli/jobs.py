@@ -72,7 +72,7 @@ Launcher = Annotated[
 
 def launch_this(name: str, launcher: str, launch: list[str] | None, parts: int = 1) -> None:
     """Has the command of this process done by jobs, each its part; the command knows `--part`, if there are several."""
-    from fsseg.jobs.launchers import launch as launch_jobs
+    from fsseg.jobs.launch import launch as launch_jobs
     from fsseg.recipe.tables import LauncherTable
     from fsseg.system.files import fingerprint
 
@@ -152,4 +152,11 @@ def job_command(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    work(folder, lambda arguments: app(arguments, standalone_mode=False))
+
+    def call(arguments: list[str]) -> None:
+        app(arguments, standalone_mode=False)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    work(folder, call, say)

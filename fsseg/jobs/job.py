@@ -7,8 +7,10 @@ what it printed, `job.lock` that its process lives. Whoever looks needs nothing 
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,15 +23,26 @@ from fsseg.system.signals import Stopped
 
 Item = TypeVar("Item")
 
-SET, JOB, STATE, LOG, LOCK = "jobs.json", "job.json", "state.json", "log.txt", "job.lock"
+SET = "jobs.json"
+"""The file that says which jobs belong to a set."""
+
+JOB = "job.json"
+STATE = "state.json"
+LOG = "log.txt"
+LOCK = "job.lock"
+"""The files of a job: what to do, how far it is, what it printed, and that its process lives."""
 
 TELL_EVERY = 1.0
 """Seconds between two states at least."""
 
 LAST_LINES = 12
-"""Of the log of a job that failed, what is shown."""
+"""Lines that are shown of the log of a job that failed."""
 
 ENDED = {"done", "failed"}
+"""The states of jobs that do not go on."""
+
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Keeps Python, and all that it starts, from importing what lies in the working folder."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +71,9 @@ class State:
     @property
     def seconds_left(self) -> float | None:
         """For the rest of the stage; None where that is not known."""
-        return (
-            (self.total - self.done) / self.rate
-            if self.status == "running" and self.rate > 0
-            else None
-        )
+        if self.status != "running" or self.rate <= 0:
+            return None
+        return (self.total - self.done) / self.rate
 
 
 @dataclass(frozen=True)
@@ -83,46 +94,46 @@ class Job:
     def read(folder: Path) -> "Job":
         """The job of a folder; raises FssegError for a folder of something else."""
         try:
-            told = json.loads((folder / JOB).read_text(encoding="utf-8"))
-            return Job(folder, str(told["name"]), [str(argument) for argument in told["arguments"]])
+            record = json.loads((folder / JOB).read_text(encoding="utf-8"))
+            arguments = [str(argument) for argument in record["arguments"]]
+            return Job(folder, str(record["name"]), arguments)
         except (OSError, ValueError, KeyError, TypeError):
             raise FssegError(
                 f"{folder}: holds no job, expected a folder that fsseg run --jobs made"
             ) from None
 
     def state(self) -> State:
-        """How far it is, from its files alone."""
-        found = self.told()
-        if found.status == "running" and not is_held(self.folder / LOCK):
-            again = self.told()  # it may have ended between the two looks
-            return replace(again, status="lost") if again.status == "running" else again
-        return found
+        """How far the job is, from its files alone."""
+        state = self.told()
+        if state.status == "running" and not is_held(self.folder / LOCK):
+            state = self.told()  # it may have ended between the two looks
+            if state.status == "running":
+                return replace(state, status="lost")
+        return state
 
     def told(self) -> State:
-        """What it said last."""
+        """The state that the job told last; "queued" where it told none, or the file is damaged."""
         with suppress(OSError, ValueError, TypeError):
             values = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
-            found = State(**values)
-            kinds = {
-                key: str if isinstance(usual, str) else (int, float)
-                for key, usual in asdict(State()).items()
-            }
-            if all(isinstance(value, kinds[key]) for key, value in asdict(found).items()):
-                return found
+            state = State(**values)
+            if _has_right_types(state):
+                return state
         return State()
 
     def tell(self, state: State) -> None:
-        """Says how far it is."""
+        """Writes how far the job is."""
         write_json(self.folder / STATE, asdict(state))
 
+    def queue_again(self) -> None:
+        """Has a job that ended wait for its turn once more."""
+        if self.told().status in ENDED:
+            self.tell(State())
+
     def last_lines(self) -> list[str]:
-        """The end of its log."""
+        """The end of the job's log."""
         with suppress(OSError):
-            return (
-                (self.folder / LOG)
-                .read_text(encoding="utf-8", errors="replace")
-                .splitlines()[-LAST_LINES:]
-            )
+            log = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+            return log.splitlines()[-LAST_LINES:]
         return []
 
 
@@ -156,8 +167,9 @@ class JobSet:
     def read(folder: Path) -> "JobSet":
         """The set of a folder; raises FssegError for a folder of something else."""
         try:
-            told = json.loads((folder / SET).read_text(encoding="utf-8"))
-            names, title = [Path(name).name for name in told["jobs"]], str(told["title"])
+            record = json.loads((folder / SET).read_text(encoding="utf-8"))
+            names = [Path(name).name for name in record["jobs"]]
+            title = str(record["title"])
         except (OSError, ValueError, KeyError, TypeError):
             raise FssegError(
                 f"{folder}: holds no jobs, expected a folder that fsseg run --jobs made"
@@ -170,26 +182,69 @@ class JobSet:
 
     def require_done(self) -> None:
         """Raises FssegError with the last lines of every job that did not end well."""
-        ended = [(job, job.state()) for job in self.jobs]
-        bad = [(job, state) for job, state in ended if state.status != "done"]
+        states = [(job, job.state()) for job in self.jobs]
+        bad = [(job, state) for job, state in states if state.status != "done"]
         if not bad:
             return
-        told = [
-            f"{len(bad)} of {len(ended)} jobs did not end well; the same command runs them again and keeps the others"
+        lines = [
+            f"{len(bad)} of {len(self.jobs)} jobs did not end well; the same command runs them again "
+            "and keeps the others"
         ]
         for job, state in bad:
-            told.append(
-                f"{job.name}: {state.status}{f', {state.error}' if state.error else ''} ({job.folder / LOG})"
-            )
-            told += [f"    {line}" for line in job.last_lines()]
-        raise FssegError("\n".join(told))
+            ending = f"{state.status}, {state.error}" if state.error else state.status
+            lines.append(f"{job.name}: {ending} ({job.folder / LOG})")
+            lines += [f"    {line}" for line in job.last_lines()]
+        raise FssegError("\n".join(lines))
+
+
+Show = Callable[[list[State]], None]
+"""Called again and again with how far the jobs of a set are."""
+
+
+def start(
+    job: Job, environment: Mapping[str, str] | None = None, **how: Any
+) -> "subprocess.Popen[bytes]":
+    """Starts a job as a process whose output goes to the job's log.
+
+    Files of the working folder cannot be imported by it: with `python -m` alone a `typer.py` there would run.
+
+    Args:
+        job: The job.
+        environment: What to add to this process's own.
+        how: Further arguments of `subprocess.Popen`.
+    """
+    with (job.folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            command_of(job),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | SAFE_PATH | (environment or {}),
+            **how,
+        )
+
+
+def command_of(job: Job) -> list[str]:
+    """The command line of a job's process."""
+    return [sys.executable, "-P", "-m", "fsseg", "job", str(job.folder.absolute())]
+
+
+def _has_right_types(state: State) -> bool:
+    usual = asdict(State())
+    for key, value in asdict(state).items():
+        kind = str if isinstance(usual[key], str) else (int, float)
+        if not isinstance(value, kind):
+            return False
+    return True
 
 
 class JobProgress:
     """Follows the stages of a job in its state; what is said in passing goes to its log."""
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._last = job, 0.0
+    def __init__(self, job: Job, say: Callable[[str], None]) -> None:
+        self._job = job
+        self._say = say
+        self._last_told = 0.0
         self._state = State("running", where=f"{platform.node()}, process {os.getpid()}")
         job.tell(self._state)
 
@@ -205,19 +260,21 @@ class JobProgress:
         for number, item in enumerate(items, start=1):
             yield item
             now = time.monotonic()
-            if now - self._last >= TELL_EVERY:
+            if now - self._last_told >= TELL_EVERY:
                 self._tell(replace(self._state, done=number, rate=number / (now - started)))
-        print(f"{description} {total}/{total}, {time.monotonic() - started:.0f} s", flush=True)
+        seconds = time.monotonic() - started
+        self._say(f"{description} {total}/{total}, {seconds:.0f} s")
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        self._say(text)
 
     def end(self, status: str, error: str = "") -> None:
-        """Says how it ended."""
+        """Tells how the job ended."""
         self._tell(replace(self._state, status=status, error=error))
 
     def _tell(self, state: State) -> None:
-        self._state, self._last = state, time.monotonic()
+        self._state = state
+        self._last_told = time.monotonic()
         self._job.tell(state)
 
 
@@ -225,26 +282,30 @@ _at_work: list[JobProgress] = []
 
 
 def job_progress() -> JobProgress | None:
-    """Where this process tells how far it is, if it is a job's."""
+    """The progress that tells of this process's job, if it is at one."""
     return _at_work[-1] if _at_work else None
 
 
-def work(folder: Path, call: Callable[[list[str]], Any]) -> None:
-    """Does a job in this process: calls fsseg with the job's arguments, and keeps its state.
+def work(folder: Path, call: Callable[[list[str]], Any], say: Callable[[str], None]) -> None:
+    """Does a job in this process, and keeps its state.
 
     A job that another process is at is left to that process.
+
+    Args:
+        folder: The job's folder.
+        call: Calls fsseg with the arguments of a command line.
+        say: Called with the lines of the job's log.
     """
     job = Job.read(folder)
     if is_held(folder / LOCK):
-        print(f"{folder}: another process is at it", flush=True)
+        say(f"{folder}: another process is at it")
         return
     with holding(folder / LOCK):
         # Only the first attempt starts over; later ones go on from where it came to.
-        again = job.told() != State()
-        arguments = [
-            argument for argument in job.arguments if not (again and argument == "--fresh")
-        ]
-        progress = JobProgress(job)
+        arguments = job.arguments
+        if job.told() != State():
+            arguments = [argument for argument in arguments if argument != "--fresh"]
+        progress = JobProgress(job, say)
         _at_work.append(progress)
         try:
             call(arguments)

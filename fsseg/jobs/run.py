@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fsseg.data.folds import Fold
 from fsseg.jobs.job import JobSet, State
-from fsseg.jobs.launchers import run_here, run_on_slurm
+from fsseg.jobs.local import run_here
+from fsseg.jobs.slurm import run_on_slurm
 from fsseg.plugins.manager import plugin_arguments
 from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import Recipe
