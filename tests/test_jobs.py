@@ -516,7 +516,7 @@ def test_supervoxels_in_parts(tmp_path):
     environment = os.environ | {"FSSEG_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "cache" / "supervoxels").glob("*.npy"))) == 5
+    assert len(list((tmp_path / "cache" / "supervoxels").glob("*.safetensors"))) == 5
     rows = [line.split()[0] for line in done.stdout.splitlines() if re.match(r"\d+ +\d+ ", line)]
     assert sorted(rows) == ["1", "2", "3", "4", "5"]
 

@@ -21,7 +21,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def kept():
-    return sorted(path.name for path in (cache_folder() / "supervoxels").glob("*.npy"))
+    return sorted(path.name for path in (cache_folder() / "supervoxels").glob("*.safetensors"))
 
 
 def felzenszwalb(**options):

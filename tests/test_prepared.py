@@ -1,22 +1,16 @@
 """What runs keep of scans: nothing is read twice, nothing stale is used, and damage is repaired."""
 
-import gc
-import io
-import json
 import os
-import resource
-import sys
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 from helpers import NoScans, block_scan, make_folder, write_nifti, write_recipe
+from raw_trees import Notes
+from safetensors.numpy import load_file, save
 
 import fsseg
 from fsseg import FssegError, Volume
@@ -31,7 +25,7 @@ from fsseg.runs.data import RunData
 from fsseg.runs.precompute import compute_supervoxels
 from fsseg.runs.run import plan_folds
 from fsseg.system.progress import Silent
-from fsseg.training.mapped import kept_training_scan, map_array
+from fsseg.training.mapped import kept_training_scan
 
 
 @pytest.fixture
@@ -218,9 +212,6 @@ def test_training_scans_of_any_memory_order_come_back_as_they_were(cache):
     turned = replace(scan, images=torch.from_numpy(np.asfortranarray(scan.images.numpy())))
     kept = kept_training_scan("a", "key", lambda: turned)
     assert torch.equal(kept.images, scan.images) and torch.equal(kept.supervoxels, scan.supervoxels)
-    np.save(cache / "f.npy", np.asfortranarray(np.ones((2, 3))))
-    with pytest.raises(ValueError, match="its first axis runs fastest"):
-        map_array(cache / "f.npy")
 
 
 def test_a_changed_file_is_read_again(tmp_path, cache, read):
@@ -238,47 +229,56 @@ def test_a_changed_file_is_read_again(tmp_path, cache, read):
     assert set(read) == {case} and changed.scans.facts[case].image != before
 
 
-@pytest.mark.parametrize("name", ["images.npy", "supervoxels.npy", "table.npy", "about.json"])
-@pytest.mark.parametrize("damage", ["cut", "gone", "empty"])
-def test_a_damaged_entry_is_made_again(tmp_path, cache, name, damage):
-    recipe = fsseg.load_recipe(
-        write_recipe(tmp_path, make_folder(tmp_path / "data", cases=10, size=64, slices=4))
-    )
+@pytest.mark.parametrize("damage", ["cut", "gone", "empty", "other table"])
+def test_a_damaged_training_scan_is_made_again(cache, damage):
+    scan, notes = block_scan(), []
+    kept_training_scan("a", "key", lambda: scan)
+    [path] = cache.glob("training/*")
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        other = whole.replace(scan.table.counts.tobytes(), (scan.table.counts + 1).tobytes())
+        path.write_bytes({"cut": whole[:-9], "empty": b"", "other table": other}[damage])
+    again = kept_training_scan("a", "key", lambda: scan, notes.append)
+    assert load_file(path).keys() == {"images", "supervoxels", "ids", "counts"}
+    assert torch.equal(again.images, scan.images)
+    assert torch.equal(again.supervoxels, scan.supervoxels)
+    assert (again.table.counts == scan.table.counts).all() and again.fill == scan.fill
+    assert [f"{path}: damaged (" in note for note in notes] == [True] * (damage != "gone")
+
+
+def test_what_is_damaged_in_the_cache_is_noted_in_a_run(tmp_path, cache):
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "data")))
     _, cold = sampler_of(recipe)
-    expected = cold.scans[0].images.clone(), cold.scans[0].supervoxels.clone()
-    for path in cache.glob(f"training/*/{name}"):
-        whole = path.read_bytes()
+    expected = cold.scans[0].images.clone()
+    damaged = [*cache.glob("training/*"), *cache.glob("facts/*")]
+    for path in damaged:
         path.unlink()  # the arrays above are mapped from it
-        if damage != "gone":
-            path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
-    for path in cache.glob("facts/*.json"):
-        path.write_text(json.dumps({"image": "?"}) if damage == "cut" else "{")
-    _, again = sampler_of(recipe)
-    assert torch.equal(again.scans[0].images, expected[0]) and torch.equal(
-        again.scans[0].supervoxels, expected[1]
-    )
+        path.write_text("{")
+    notes = Notes()
+    data = RunData(recipe, notes)
+    again = data.of(data.folds[0]).sampler
+    assert torch.equal(again.scans[0].images, expected)
+    assert sorted(note.split(":")[0] for note in notes.texts) == sorted(map(str, damaged))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "other"])
 def test_a_damaged_array_is_computed_again(cache, damage):
     """Also one that would still be read, with a few other numbers in it."""
-    array, asked = np.arange(40, dtype=np.int32).reshape(5, 8), []
+    array, asked, notes = np.arange(40, dtype=np.int32).reshape(5, 8), [], []
     compute = lambda: (asked.append(1), array)[1]  # noqa: E731
-    assert (cached("test", "a", compute) == array).all() and (
-        cached("test", "a", compute) == array
-    ).all()
-    [path] = cache.glob("test/*.npy")
+    for _ in range(2):
+        assert (cached("test", "a", compute) == array).all()
+    [path] = cache.glob("test/*")
     whole = path.read_bytes()
-    assert len(asked) == 1 and (np.load(path) == array).all()
-    flipped = bytearray(whole)
-    flipped[150] ^= 1
-    other = io.BytesIO()
-    np.save(other, array + 1)
-    path.write_bytes(
-        {"cut": whole[:-9], "flip": bytes(flipped), "empty": b"", "other": other.getvalue()}[damage]
-    )
-    assert (cached("test", "a", compute) == array).all() and len(asked) == 2
-    assert path.read_bytes() == whole and [file.name for file in cache.rglob("test/*")] == ["a.npy"]
+    assert len(asked) == 1 and (load_file(path)["array"] == array).all()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    contents = {"cut": whole[:-9], "flip": flipped, "empty": b"", "other": save({"array": array})}
+    path.write_bytes(contents[damage])
+    assert (cached("test", "a", compute, notes.append) == array).all() and len(asked) == 2
+    assert path.read_bytes() == whole and list(cache.glob("test/*")) == [path]
+    assert len(notes) == 1 and f"{path}: damaged (" in notes[0]
 
 
 class Bare:
@@ -310,40 +310,14 @@ def test_a_dataset_without_fingerprints_is_read_each_time(tmp_path, cache, read,
     assert torch.equal(cold.scans[0].images, warm.scans[0].images)
 
 
-def test_maps_hold_no_files_open_and_are_not_written_through(tmp_path):
-    array = np.arange(24, dtype=np.int32).reshape(2, 3, 4)
-    np.save(tmp_path / "a.npy", array)
-    before = (tmp_path / "a.npy").read_bytes()
-    open_before = len(list(Path("/proc/self/fd").iterdir()))
-    mapped = [
-        map_array(tmp_path / "a.npy")
-        for _ in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4 + 50)
-    ][:2000]
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
-    assert mapped[0].dtype == torch.int32 and torch.equal(mapped[-1], torch.from_numpy(array))
-    mapped[0] += 1
-    assert (tmp_path / "a.npy").read_bytes() == before and torch.equal(
-        mapped[1], torch.from_numpy(array)
-    )
-
-
-def test_threads_read_headers_where_the_interpreter_would_lose_count(tmp_path, cache):
-    """Python code that runs in the middle of a parse, as a garbage collector's callbacks do, lets threads take turns."""
-    path, array = tmp_path / "array.npy", np.arange(6.0).reshape(2, 3)
-    np.save(path, array)
-    cached("things", "one", lambda: array)
-
-    def read(_):
-        kept = []  # the collector counts what is kept
-        for _ in range(300):
-            kept += [map_array(path), cached("things", "one", lambda: None)]
-        return all((each == torch.from_numpy(array)).all() for each in map(torch.as_tensor, kept))
-
-    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
-    yielding = lambda *_: time.sleep(1e-5)  # noqa: E731
-    sys.setswitchinterval(1e-6), gc.set_threshold(20), gc.callbacks.append(yielding)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            assert all(pool.map(read, range(4)))
-    finally:
-        gc.callbacks.remove(yielding), gc.set_threshold(*threshold), sys.setswitchinterval(interval)
+def test_kept_scans_hold_no_files_open_and_are_not_written_through(cache):
+    scan = block_scan()
+    kept_training_scan("a", "key", lambda: scan)
+    [path] = cache.glob("training/*")
+    before = path.read_bytes()
+    open_before = len(os.listdir("/proc/self/fd"))
+    kept = [kept_training_scan("a", "key", lambda: None) for _ in range(1000)]
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert torch.equal(kept[-1].supervoxels, scan.supervoxels)
+    kept[0].images.add_(1)
+    assert path.read_bytes() == before and torch.equal(kept[1].images, scan.images)

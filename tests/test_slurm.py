@@ -199,4 +199,4 @@ def test_supervoxels_as_jobs(slurm, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 jobs submitted" in done.stderr
-    assert len(list((tmp_path / "cache" / "supervoxels").glob("*.npy"))) == 5
+    assert len(list((tmp_path / "cache" / "supervoxels").glob("*.safetensors"))) == 5

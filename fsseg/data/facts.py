@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fsseg.data.cache import cache_folder, content_key
+from fsseg.data.cache import Note, cache_folder, content_key, read_kept
 from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset, Fingerprinted
-from fsseg.system.files import replacing
+from fsseg.system.files import write_text
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,13 @@ def scan_key(own: Volume) -> str:
     return content_key(own.image, own.labels, own.spacing, own.grid.affine)
 
 
-def kept_facts(dataset: Dataset, case: str, identity: str, make: Callable[[], Facts]) -> Facts:
+def kept_facts(
+    dataset: Dataset,
+    case: str,
+    identity: str,
+    make: Callable[[], Facts],
+    note: Note = lambda text: None,
+) -> Facts:
     """The facts of a case, made once for as long as its fingerprint stays the same.
 
     Args:
@@ -68,17 +74,16 @@ def kept_facts(dataset: Dataset, case: str, identity: str, make: Callable[[], Fa
         case: The case.
         identity: Stands for how scans are read and resized.
         make: Makes the facts from the voxels.
+        note: Hears of a damaged entry, which is made again.
     """
     if not isinstance(dataset, Fingerprinted):
         return make()
     path = _path(dataset, case, identity)
-    try:
-        return Facts(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    facts = read_kept(path, _read, note)
+    if facts is None:
         facts = make()
-        with replacing(path) as unfinished:
-            unfinished.write_text(json.dumps(asdict(facts)), encoding="utf-8")
-        return facts
+        write_text(path, json.dumps(asdict(facts)))
+    return facts
 
 
 def require_same(own: Volume, facts: Facts, dataset: Dataset, identity: str) -> None:
@@ -119,6 +124,10 @@ def slices_showing(case: str, facts: Facts, classes: dict[int, str]) -> Bool[np.
 def _path(dataset: Dataset, case: str, identity: str) -> Path:
     key = content_key(identity, dataset.supervoxel_min_size, dataset.fingerprint(case))
     return cache_folder() / "facts" / f"{key}.json"
+
+
+def _read(path: Path) -> Facts:
+    return Facts(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _shown(labels: UInt8[np.ndarray, "slice height width"]) -> list[list[int]]:

@@ -30,7 +30,7 @@ class Scaling:
         return (2 * np.clip(scaled, 0, 1) - 1 if self.bounded else scaled).astype(np.float32)
 
 
-Images = Sequence[Float[np.ndarray, "_ _ _"]]  # scans differ in size
+Images = Sequence  # of arrays of three axes and any size; a checker of types would read a scan to see that
 
 
 def zscore(images: Images) -> Scaling:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
-from fsseg.data.cache import cached, content_key
+from fsseg.data.cache import Note, cached, content_key
 from fsseg.data.facts import Facts, kept_facts, require_same
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.on_demand import InTurn, OnDemand
@@ -46,6 +46,7 @@ class RunScans:
         self._grid = grid.model_dump()
         self._reading = reading_identity(table, self._grid)
         self._scalings: dict[str, Scaling] = {}
+        self._note = progress.note
         self.original: Mapping[str, Volume] = OnDemand(cases, self._load)
         self.working: Mapping[str, Volume] = OnDemand(
             cases, lambda case: self._resize(self.original[case])
@@ -55,7 +56,9 @@ class RunScans:
         )
 
     def _look_up(self, case: str) -> Facts:
-        return kept_facts(self.dataset, case, self._reading, lambda: self._look_at(case))
+        return kept_facts(
+            self.dataset, case, self._reading, lambda: self._look_at(case), self._note
+        )
 
     def _look_at(self, case: str) -> Facts:
         volume = self.dataset.load(case)  # not kept: there may be many
@@ -76,7 +79,7 @@ class RunScans:
         """
         key = content_key(rule, self._reading, [self.facts[case].image for case in cases])
         if key not in self._scalings:
-            measured = cached("scaling", key, lambda: self._measure(rule, cases))
+            measured = cached("scaling", key, lambda: self._measure(rule, cases), self._note)
             subtract, divide, bounded = measured
             self._scalings[key] = Scaling(float(subtract), float(divide), bool(bounded))
         return self._scalings[key]
@@ -107,7 +110,7 @@ class RunScans:
 
         def make() -> TrainingScan:
             volume = self.working[case]
-            regions = supervoxels.cut(volume, self.dataset)
+            regions = supervoxels.cut(volume, self.dataset, self._note)
             return training_scan(volume, regions, scaling, hidden)
 
         if isinstance(supervoxels.method, Stored):
@@ -121,7 +124,7 @@ class RunScans:
             supervoxels.min_size or facts.min_size,
             hidden_key(hidden),
         )
-        return kept_training_scan(case, key, make)
+        return kept_training_scan(case, key, make, self._note)
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,11 @@ class SupervoxelSource:
         method = table.build("supervoxels")
         return SupervoxelSource(method, supervoxel_identity(table), table.options.get("min_size"))
 
-    def cut(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
+    def cut(
+        self, volume: Volume, dataset: Dataset, note: Note
+    ) -> Int32[np.ndarray, "slice height width"]:
         """The supervoxels of a scan, computed once and kept."""
-        return cached_supervoxels(volume, self.method, dataset, self.identity, self.min_size)
+        return cached_supervoxels(volume, self.method, dataset, self.identity, self.min_size, note)
 
 
 def hidden_key(hidden: Bool[np.ndarray, "slice"] | None) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int32
 
-from fsseg.data.cache import cached, content_key
+from fsseg.data.cache import Note, cached, content_key
 from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.supervoxels.stored import Stored
 from fsseg.data.volume import Volume
@@ -18,6 +18,7 @@ def cached_supervoxels(
     dataset: Dataset,
     identity: str,
     min_size: int | None = None,
+    note: Note = lambda text: None,
 ) -> Int32[np.ndarray, "slice height width"]:
     """The supervoxels of a scan, computed once (those that a dataset comes with are read each time).
 
@@ -27,6 +28,7 @@ def cached_supervoxels(
         dataset: The scan's dataset.
         identity: Stands for the method, its other options and its source; the rest of the key is the scan itself.
         min_size: The method's option of this name, if it has one and it was given.
+        note: Hears of a damaged entry, which is computed again.
     """
     if isinstance(method, Stored):
         return method(volume, dataset)
@@ -34,4 +36,4 @@ def cached_supervoxels(
         identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image
     )
     compute: Callable[[], np.ndarray] = lambda: method(volume, dataset)  # noqa: E731
-    return cached("supervoxels", key, compute)
+    return cached("supervoxels", key, compute, note)
