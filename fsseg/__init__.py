@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from fsseg.plugins.hookspecs import hookimpl
     from fsseg.plugins.manager import choose_plugins, registry
     from fsseg.plugins.options import component
+    from fsseg.prediction.export import export_onnx, export_predictor
     from fsseg.prediction.files import predict_files, read_volume
-    from fsseg.prediction.predictor import Predictor, export_onnx, export_predictor, load_predictor
+    from fsseg.prediction.predictor import Predictor, load_predictor
     from fsseg.recipe.reading import load_recipe
     from fsseg.recipe.tables import Recipe
     from fsseg.report import plots as plots
@@ -88,12 +89,8 @@ _HOMES = {
     "fsseg.plugins.manager": ["choose_plugins", "registry"],
     "fsseg.plugins.options": ["component"],
     "fsseg.prediction.files": ["predict_files", "read_volume"],
-    "fsseg.prediction.predictor": [
-        "Predictor",
-        "export_onnx",
-        "export_predictor",
-        "load_predictor",
-    ],
+    "fsseg.prediction.export": ["export_onnx", "export_predictor"],
+    "fsseg.prediction.predictor": ["Predictor", "load_predictor"],
     "fsseg.recipe.reading": ["load_recipe"],
     "fsseg.recipe.tables": ["Recipe"],
     "fsseg.report.page": ["write_report"],

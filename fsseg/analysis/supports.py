@@ -10,7 +10,7 @@ from fsseg.analysis.tables import number
 from fsseg.errors import FssegError
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.scores import CaseScore
-from fsseg.prediction.predictor import load_rows
+from fsseg.prediction.predictor import load_variants
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results, load_results
 from fsseg.system.devices import pick_device
@@ -111,7 +111,7 @@ def support_sensitivity(
     scores: list[CaseScore] = []
     for seed in results.about["seeds"]:
         for fold in data.folds:
-            for variants in load_rows(results, fold.index, seed, place):
+            for variants in load_variants(results, fold.index, seed, place):
                 backbone = variants[0].segmenter.backbone
                 scans = data.of(fold).scans
                 assigned = data.of(fold).every_support()

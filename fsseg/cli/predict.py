@@ -102,7 +102,7 @@ def export_command(
     Give the file to fsseg predict in place of the run directory. A name that ends with .onnx gets the trained backbone for
     other programs.
     """
-    from fsseg.prediction.predictor import export_onnx, export_predictor
+    from fsseg.prediction.export import export_onnx, export_predictor
 
     if out.suffix not in {".safetensors", ".onnx"}:
         raise FssegError(f"export: got {out}, expected a name that ends with .safetensors or .onnx")

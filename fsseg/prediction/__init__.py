@@ -1,0 +1,1 @@
+"""New scans, segmented by a finished run: it reads run directories and exports, and touches no ground truth of a query."""

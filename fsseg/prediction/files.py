@@ -10,34 +10,52 @@ from fsseg.data.datasets.nifti import ScanFile, image_problems, pair_problems, r
 from fsseg.data.grids import find_grid
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
-from fsseg.prediction.predictor import Fitted, Prediction, Predictor
+from fsseg.prediction.predictor import Predictor
 from fsseg.system.files import replacing
 from fsseg.system.progress import Progress, Silent
 
 PLACE = (
-    "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
-    "srow_x", "srow_y", "srow_z",
-)  # fmt: skip
+    "pixdim",
+    "qform_code",
+    "sform_code",
+    *("quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
 """The fields of a NIfTI header that say where its voxels are."""
 
 
 def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
-    """A scan from NIfTI files, slices first along its most anisotropic axis; raises DataError if it cannot be used."""
+    """Reads a scan from NIfTI files, slices first along its most anisotropic axis.
+
+    Args:
+        image: The file of its image.
+        labels: The file of its labels, if it has some.
+
+    Raises:
+        DataError: A file cannot be used, with all that is wrong with it.
+
+    Example:
+        support = fsseg.read_volume("a.nii.gz", "a_labels.nii.gz")
+    """
     image = Path(image)
-    scan, marked = read_nifti(image), read_nifti(Path(labels)) if labels else None
-    problems = [*image_problems(scan), *(pair_problems(scan, marked) if marked else [])]
-    if marked is not None and (marked.voxels != marked.voxels.round()).any():
-        problems.append(
-            f"{labels}: has values between whole numbers, expected label values; round or resample it"
-        )
+    scan = read_nifti(image)
+    problems = list(image_problems(scan))
+    marked = None
+    if labels:
+        marked = read_nifti(Path(labels))
+        problems += pair_problems(scan, marked)
+        if (marked.voxels != marked.voxels.round()).any():
+            problems.append(
+                f"{labels}: has values between whole numbers, expected label values; round or resample it"
+            )
     if problems:
         raise DataError("\n".join(problems))
     grid = find_grid(scan.affine, scan.voxel_sizes)
     spacing = tuple(scan.voxel_sizes[axis] for axis in grid.axes)
+    voxels = grid.from_file(scan.voxels.astype(np.float32))
     values = None if marked is None else grid.from_file(_whole(marked))
-    return Volume(
-        _stem(image), grid.from_file(scan.voxels.astype(np.float32)), values, spacing, grid
-    )
+    return Volume(_stem(image), voxels, values, spacing, grid)
 
 
 def predict_files(
@@ -54,7 +72,7 @@ def predict_files(
     """Segments scans and writes their label maps as `<scan>_labels.nii.gz`.
 
     Args:
-        predictor: The predictor, as `fsseg.load_predictor` or `fsseg.Segmenter.load` gives it.
+        predictor: The predictor, as `fsseg.Predictor.load` gives it.
         support: A scan with labelled slices.
         support_labels: Its labels.
         scans: The scans to segment.
@@ -69,8 +87,9 @@ def predict_files(
     Raises:
         DataError: A file cannot be used; all files are looked at before any is written.
     """
-    progress, scans = progress or Silent(), [Path(path) for path in scans]
-    names = [_stem(path) for path in scans]
+    progress = progress or Silent()
+    files = [Path(path) for path in scans]
+    names = [_stem(file) for file in files]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(
@@ -78,33 +97,26 @@ def predict_files(
         )
     shown = read_volume(support, support_labels)
     fitted = predictor.fit(shown, slices=slices)
-    for path in scans:
-        _warn_of_range(read_volume(path), shown, path, progress)
+    for file in files:
+        _warn_of_range(read_volume(file), shown, file, progress)
     written = []
-    for path in progress.track(scans, "scans", len(scans)):
-        volume = read_volume(path)
-        written.append(
-            _write(fitted, path, volume, fitted.predict(volume), Path(out), probabilities)
-        )
+    for file in progress.track(files, "scans", len(files)):
+        volume = read_volume(file)
+        prediction = fitted.predict(volume)
+        target = Path(out) / f"{volume.case}_labels.nii.gz"
+        _save(target, file, volume.grid.to_file(prediction.labels))
+        counts = {}
+        for value, name in fitted.classes.items():
+            counts[name] = int((prediction.labels == value).sum())
+            if probabilities:
+                beside = Path(out) / f"{volume.case}_probability_{name}.nii.gz"
+                _save(beside, file, volume.grid.to_file(prediction.probability(value)))
+        written.append((target, counts))
     return written
 
 
-def _write(
-    fitted: Fitted, scan: Path, volume: Volume, found: Prediction, out: Path, probabilities: bool
-) -> tuple[Path, dict[str, int]]:
-    target = out / f"{volume.case}_labels.nii.gz"
-    _save(target, scan, volume.grid.to_file(found.labels))
-    if probabilities:
-        for value, name in fitted.classes.items():
-            share = volume.grid.to_file(found.probability(value))
-            _save(out / f"{volume.case}_probability_{name}.nii.gz", scan, share)
-    return target, {
-        name: int((found.labels == value).sum()) for value, name in fitted.classes.items()
-    }
-
-
 def _save(path: Path, scan: Path, voxels: np.ndarray) -> None:
-    """Writes voxels that lie as those of a scan's file."""
+    """Writes voxels that lie as those of a scan's file, all or nothing."""
     image = nibabel.Nifti1Image(voxels, *_place_of(scan), dtype=voxels.dtype)
     image.header.set_xyzt_units("mm")
     with replacing(path) as unfinished:
@@ -115,7 +127,7 @@ def _save(path: Path, scan: Path, voxels: np.ndarray) -> None:
 
 
 def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | None]:
-    """Where a scan's voxels lie, in the words of its own file, since programs differ in which of them they read."""
+    """Affine or header that say where a scan's voxels lie as its own file does: programs differ in what they read of it."""
     file = nibabel.load(scan)
     if not isinstance(file.header, nibabel.Nifti1Header):
         return file.affine, None
@@ -126,18 +138,16 @@ def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | Non
 
 
 def _warn_of_range(query: Volume, support: Volume, path: Path, progress: Progress) -> None:
-    """Intensities that have little in common suggest another modality, or other units."""
-    (low, high), (first, last) = (
-        np.percentile(volume.image, [1, 99]) for volume in (query, support)
-    )
+    """Says so where intensities have little in common, which suggests another modality, or other units."""
+    low, high = np.percentile(query.image, [1, 99])
+    first, last = np.percentile(support.image, [1, 99])
     shared = min(high, last) - max(low, first)
-    if (
-        shared < 0.1 * min(high - low, last - first)
-        or not 0.1 < (high - low) / max(last - first, 1e-12) < 10
-    ):
+    apart = shared < 0.1 * min(high - low, last - first)
+    ratio = (high - low) / max(last - first, 1e-12)
+    if apart or not 0.1 < ratio < 10:
         progress.note(
-            f"warning: {path}: its intensities go from {low:g} to {high:g}, those of the support from {first:g} to {last:g}; "
-            "is it the same modality?"
+            f"warning: {path}: its intensities go from {low:g} to {high:g}, those of the support "
+            f"from {first:g} to {last:g}; is it the same modality?"
         )
 
 

@@ -1,46 +1,45 @@
 """Segmenting new scans with a finished run: from labelled slices of one scan to label maps of others."""
 
-import json
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
-from fsseg.errors import DataError, FssegError
-from fsseg.model.checkpoint import load_states, load_trained, save_states
+from fsseg.errors import DataError
 from fsseg.model.ops import restore
 from fsseg.model.segmenter import Segmenter, encode_in_parts, encode_support
-from fsseg.model.variants import Variant, assemble
-from fsseg.plugins.manager import registry
-from fsseg.plugins.options import nearest, schema
-from fsseg.recipe.parts import build_parts
+from fsseg.model.variants import Variant
+from fsseg.prediction.trained import of_results, read_export, read_run, without_oracles
 from fsseg.recipe.protocols import find_protocol
-from fsseg.recipe.reading import parse_recipe
-from fsseg.recipe.tables import Recipe, VariantTable
+from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import trainings_of
-from fsseg.runs.results import FORMAT, Results, load_results
+from fsseg.runs.results import Results
 from fsseg.system.devices import pick_device
-from fsseg.system.files import read_json, reading, replacing
 from fsseg.types import Prototypes, Query, Support
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A row of a finished run, ready to be shown an organ.
+    """A variant of a finished run, ready to be shown an organ.
 
     Attributes:
         segmenter: Backbone, prototypes, head and threshold as trained and calibrated.
         recipe: The run's recipe.
         scaling: How intensities are scaled where that was measured over training scans; None for each scan by itself.
         device: Where to compute.
+
+    Example:
+        From labelled slices of one scan to the label map of another:
+
+            support = fsseg.read_volume("a.nii.gz", "a_labels.nii.gz")
+            fitted = fsseg.Predictor.load("runs/tpm").fit(support)
+            labels = fitted.predict(fsseg.read_volume("b.nii.gz")).labels
     """
 
     segmenter: Segmenter
@@ -99,62 +98,49 @@ class Predictor:
         Raises:
             DataError: There are no labels, or a slice does not show the class.
         """
-        if support.labels is None:
-            raise DataError(
-                f"support {support.case}: it has no labels, expected at least one labelled slice"
-            )
-        values = sorted(set(np.unique(support.labels).tolist()) - {0})
-        named = {value: str(value) for value in values} if classes is None else classes
-        missing = [value for value in named if value not in values]
-        if missing or not named:
-            raise DataError(
-                f"support {support.case}: its labels have no {missing[0] if missing else 'foreground'}, expected voxels of "
-                f"every class; there are {values or 'none'}"
-            )
+        names = _names_of_classes(support, classes)
         working = on_working_grid(support, self.recipe.grid.model_dump())
-        groups = [tuple(named)] if self.together else [(value,) for value in named]
-        parts = [self._part(working, group, slices) for group in groups]
-        return Fitted(self, parts, named, support.labels.dtype)
+        groups = [tuple(names)] if self.together else [(value,) for value in names]
+        parts = [self._part(working, values, slices) for values in groups]
+        return Fitted(self, parts, names, support.labels.dtype)
 
     def _part(
         self, volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None
     ) -> "Part":
         """The prototypes of classes that are segmented at once."""
-        shown = np.stack([(volume.labels == value).sum(axis=(1, 2)) for value in values]).min(
-            axis=0
-        )
-        chosen = [int(shown.argmax())] if slices is None else list(slices)
-        for number in chosen:
-            if not 0 <= number < len(shown) or not shown[number]:
-                raise DataError(
-                    f"support {volume.case}: slice {number} does not show {' and '.join(map(str, values))}, expected a slice "
-                    f"that does, such as {int(shown.argmax())} (they count from 0)"
-                    if shown.any()
-                    else f"support {volume.case}: no slice shows {' and '.join(map(str, values))} on the working grid"
-                )
-        images = torch.from_numpy(self._scale(volume)[chosen])
+        chosen = _choose_slices(volume, values, slices)
+        images = torch.from_numpy(self.scale(volume)[chosen])
         location = torch.tensor(chosen) / max(len(volume.image) - 1, 1)
-        masks = torch.stack([torch.from_numpy(volume.labels[chosen] == value) for value in values])
+        masks = [torch.from_numpy(volume.labels[chosen] == value) for value in values]
         ways = len(values)
         support = Support(
             images.expand(ways, *images.shape).contiguous(),
-            masks,
+            torch.stack(masks),
             location.expand(ways, -1),
             shared=True,
         ).to(self.device)
         with torch.no_grad():
             features = encode_support(self.segmenter.backbone, support)
-            made = self.segmenter.prototypes(features, support.masks, self.segmenter.head.sigma)
-        return Part(values, support, made, tuple(chosen))
+            sigma = self.segmenter.head.sigma
+            prototypes = self.segmenter.prototypes(features, support.masks, sigma)
+        return Part(values, support, prototypes, tuple(chosen))
 
-    def _scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
+    def scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
+        """The intensities of a scan as the backbone takes them."""
         scaling = self.scaling or measure(self.segmenter.backbone.intensity, [volume.image])
         return scaling.apply(volume.image)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Classes that are segmented at once: their label values, support, prototypes, and the slices that were used."""
+    """Classes that are segmented at once.
+
+    Attributes:
+        values: Their label values.
+        support: The labelled slices.
+        prototypes: What was learned from them.
+        slices: The numbers of the slices.
+    """
 
     values: tuple[int, ...]
     support: Support
@@ -164,7 +150,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a scan, on the scan's own grid, slices first.
+    """The segmentation of a scan, on the scan's own grid, slices first.
 
     Attributes:
         labels: Label values as in the support, 0 for the background.
@@ -176,12 +162,13 @@ class Prediction:
 
     def probability(self, value: int) -> Float[np.ndarray, "slice height width"]:
         """The probability of a class against the background."""
-        return (1 / (1 + np.exp(-self.margins[value].astype(np.float64)))).astype(np.float32)
+        margin = self.margins[value].astype(np.float64)
+        return (1 / (1 + np.exp(-margin))).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A predictor that knows what to look for.
+    """A predictor that knows what to look for, as `Predictor.fit` returns it.
 
     Attributes:
         predictor: The predictor.
@@ -199,67 +186,23 @@ class Fitted:
     def predict(self, volume: Volume) -> Prediction:
         """Segments every slice of a scan; where several classes claim a voxel, the likeliest has it."""
         predictor = self.predictor
+        segmenter = predictor.segmenter
         working = on_working_grid(volume, predictor.recipe.grid.model_dump())
-        images = torch.from_numpy(predictor._scale(working))
-        count = len(images)
-        query = Query(images, torch.arange(count) / max(count - 1, 1), working.spacing).to(
-            predictor.device
-        )
-        features = encode_in_parts(predictor.segmenter.backbone, query.images)
+        images = torch.from_numpy(predictor.scale(working))
+        location = torch.arange(len(images)) / max(len(images) - 1, 1)
+        query = Query(images, location, working.spacing).to(predictor.device)
+        features = encode_in_parts(segmenter.backbone, query.images)
         margins: dict[int, np.ndarray] = {}
         for part in self.parts:
-            found = predictor.segmenter.segment(part.support, part.prototypes, query, features)
-            own = _on_own_grid(
-                found.log_probabilities[:, 1:] - found.log_probabilities[:, :1], working
-            )
-            margins |= {value: own[:, way] for way, value in enumerate(part.values)}
+            segmented = segmenter.segment(part.support, part.prototypes, query, features)
+            log_probabilities = segmented.log_probabilities
+            of_part = _on_own_grid(log_probabilities[:, 1:] - log_probabilities[:, :1], working)
+            for way, value in enumerate(part.values):
+                margins[value] = of_part[:, way]
         stacked = np.stack(list(margins.values()))
-        values = np.array([0, *margins], dtype=self.dtype)
         winner = np.where(stacked.max(axis=0) > 0, stacked.argmax(axis=0) + 1, 0)
+        values = np.array([0, *margins], dtype=self.dtype)
         return Prediction(values[winner], margins)
-
-
-def _on_own_grid(margins: Tensor, volume: Volume) -> Float[np.ndarray, "slice way height width"]:
-    """Margins on the scan's own grid; nothing is foreground where the working grid ends."""
-    if volume.working is None:
-        return margins.cpu().numpy()
-    own, inside = restore(margins, volume.working)
-    return np.stack([torch.where(inside, one, -torch.inf).cpu().numpy() for one in own])
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """All that a predictor is made of, wherever it was kept.
-
-    Attributes:
-        recipe: The run's recipe.
-        row: The row of it.
-        state: The state dictionaries of "backbone" and "head".
-        threshold: What calibration left in the row's threshold; None for one that is not fitted.
-        scaling: As of Predictor.
-    """
-
-    recipe: Recipe
-    row: VariantTable
-    state: dict[str, dict[str, Tensor]]
-    threshold: dict[str, Any] | None
-    scaling: dict[str, Any] | None
-
-    def build(self, device: torch.device, backbone: torch.nn.Module | None = None) -> Predictor:
-        """The predictor, with a backbone of its own or one that has this state already."""
-        if backbone is None:
-            backbone = _backbone(self.recipe)
-            backbone.load_state_dict(self.state["backbone"])
-        segmenter = assemble(
-            self.row.name,
-            backbone,
-            **build_parts(self.row, self.recipe.training_of(self.row)),
-            head_state=self.state["head"],
-            threshold_state=self.threshold,
-            mode=self.recipe.mode,
-        )
-        scaling = Scaling(**self.scaling) if self.scaling else None
-        return Predictor(segmenter.to(device), self.recipe, scaling, device)
 
 
 def load_predictor(
@@ -270,173 +213,96 @@ def load_predictor(
     seed: int | None = None,
     device: str = "auto",
 ) -> Predictor:
-    """A row of a finished run as a predictor.
+    """Loads a variant of a finished run; `Predictor.load` is the same.
 
     Args:
-        run: The run directory, or a file that `export_predictor` wrote, which holds one row, fold and seed.
-        variant: The row; the first that is no oracle when omitted.
-        fold: Which fold's training to take; the first when omitted.
-        seed: Likewise.
+        run: The run directory, or a file that `export_predictor` wrote, which holds one variant, fold and seed.
+        variant: The variant; the first that is no oracle when omitted.
+        fold: The fold whose training to take; the first when omitted.
+        seed: The seed whose training to take; the first when omitted.
         device: As of `fsseg.run`.
 
     Raises:
-        FssegError: There is no such run, file, row, fold or seed, a file of it is missing, or the row's threshold is an oracle.
+        FssegError: There is no such run, file, variant, fold or seed, a file of it is missing, or the variant's threshold
+            is an oracle.
     """
-    place = pick_device(device)
-    if Path(run).is_file():
-        return _read_file(Path(run), {"variant": variant, "fold": fold, "seed": seed}).build(place)
-    return _read_run(run, variant, fold, seed).build(place)
+    where = pick_device(device)
+    chosen = (variant, fold, seed)
+    is_export = Path(run).is_file()
+    trained = read_export(Path(run), *chosen) if is_export else read_run(run, *chosen)
+    scaling = Scaling(**trained.scaling) if trained.scaling else None
+    return Predictor(trained.segmenter().to(where), trained.recipe, scaling, where)
 
 
-def load_rows(
+def load_variants(
     results: Results, fold: int, seed: int, device: torch.device
 ) -> Iterator[list[Variant]]:
-    """The rows of a finished run, by training: the rows of one share its backbone. Rows with an oracle are left out."""
-    usable = {row.name for row in _usable(results.recipe)}
+    """Loads the variants of a finished run that need no ground truth, by training: those of one share its backbone."""
+    usable = {variant.name for variant in without_oracles(results.recipe)}
     for training in trainings_of(results.recipe):
         variants: list[Variant] = []
-        for row in training.variants:
-            if row.name in usable:
-                backbone = variants[0].segmenter.backbone if variants else None
-                built = _read_run(results.path, row.name, fold, seed).build(device, backbone)
-                variants.append(Variant(row.name, built.segmenter, row.scoring))
+        backbone = None
+        for table in training.variants:
+            if table.name in usable:
+                trained = of_results(results, table.name, fold, seed)
+                segmenter = trained.segmenter(backbone).to(device)
+                backbone = segmenter.backbone
+                variants.append(Variant(table.name, segmenter, table.scoring))
         if variants:
             yield variants
 
 
-def export_predictor(
-    run: str | Path,
-    path: str | Path,
-    *,
-    variant: str | None = None,
-    fold: int | None = None,
-    seed: int | None = None,
-) -> Path:
-    """Writes everything that prediction needs into one safetensors file, which is read without the run; no pickle.
-
-    The arguments are those of `load_predictor`, which also reads the file. Returns its path.
-    """
-    trained, target = _read_run(run, variant, fold, seed), Path(path)
-    metadata = {
-        "fsseg_format": str(FORMAT),
-        "recipe": trained.recipe.toml(),
-        "variant": trained.row.name,
-        "threshold": json.dumps(trained.threshold),
-        "scaling": json.dumps(trained.scaling),
-    }
-    with replacing(target) as unfinished:
-        save_states(unfinished, trained.state, metadata)
-    return target
+def _names_of_classes(support: Volume, classes: dict[int, str] | None) -> dict[int, str]:
+    """The classes to learn by label value; raises DataError where the support does not show one."""
+    if support.labels is None:
+        raise DataError(
+            f"support {support.case}: it has no labels, expected at least one labelled slice"
+        )
+    values = sorted(set(np.unique(support.labels).tolist()) - {0})
+    names = {value: str(value) for value in values} if classes is None else classes
+    missing = [value for value in names if value not in values]
+    if missing or not names:
+        lacking = missing[0] if missing else "foreground"
+        raise DataError(
+            f"support {support.case}: its labels have no {lacking}, expected voxels of every class; "
+            f"there are {values or 'none'}"
+        )
+    return names
 
 
-def export_onnx(
-    run: str | Path, path: str | Path, *, fold: int | None = None, seed: int | None = None
-) -> Path:
-    """Writes the trained backbone as ONNX: "images" `slice 3 height width` to "features" `slice channel h w`.
-
-    Images are those after the backbone's intensity rule. The number of slices is free, their size is the working grid's or,
-    where that follows from the scan, 256 x 256.
-
-    Raises:
-        FssegError: As of `load_predictor`, or onnx and onnxscript are not installed.
-    """
-    predictor, target = load_predictor(run, fold=fold, seed=seed, device="cpu"), Path(path)
-    size = predictor.recipe.grid.size or 256
-    images = torch.zeros(2, 3, size, size)
-    try:
-        program = torch.onnx.export(
-            predictor.segmenter.backbone, (images,), dynamo=True, verbose=False,
-            input_names=["images"], output_names=["features"], dynamic_shapes=({0: torch.export.Dim("slice")},),
-        )  # fmt: skip
-    except ImportError:
-        raise FssegError("export: ONNX needs onnx and onnxscript; install fsseg[onnx]") from None
-    with replacing(target) as unfinished:
-        unfinished.write_bytes(program.model_proto.SerializeToString())
-    return target
-
-
-def _read_run(run: str | Path, variant: str | None, fold: int | None, seed: int | None) -> _Trained:
-    results = load_results(run)
-    recipe = results.recipe
-    row = _find_row(recipe, variant)
-    fold = _one_of("fold", fold, results.about["folds"], results.path)
-    seed = _one_of("seed", seed, results.about["seeds"], results.path)
-    number = next(
-        number for number, training in enumerate(trainings_of(recipe)) if row in training.variants
-    )
-    folder = results.folder.fold(seed, fold).training(number)
-    checkpoint = folder.checkpoint
-    calibration = folder.calibration
-    for file in (checkpoint, calibration):
-        if not file.is_file():
-            raise FssegError(
-                f"{file}: it is not there any more, expected what training left; run the recipe again"
+def _choose_slices(
+    volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None
+) -> list[int]:
+    """The slices that are wanted, or the fullest; raises DataError for one that does not show all classes."""
+    voxels = _voxels_of_smallest(volume, values)
+    fullest = int(voxels.argmax())
+    chosen = [fullest] if slices is None else list(slices)
+    classes = " and ".join(map(str, values))
+    if not voxels.any():
+        raise DataError(f"support {volume.case}: no slice shows {classes} on the working grid")
+    for number in chosen:
+        if not 0 <= number < len(voxels) or not voxels[number]:
+            raise DataError(
+                f"support {volume.case}: slice {number} does not show {classes}, expected a slice "
+                f"that does, such as {fullest} (they count from 0)"
             )
-    with reading(calibration):
-        fitted = dict(read_json(calibration)["states"])
-    scaling = results.about.get("scaling", {}).get(str(fold))
-    return _Trained(recipe, row, load_trained(checkpoint), fitted.get(row.name), scaling)
+    return chosen
 
 
-def _read_file(path: Path, asked: dict[str, Any]) -> _Trained:
-    state, metadata = load_states(path)
-    if metadata.get("fsseg_format") != str(FORMAT):
-        raise FssegError(
-            f"{path}: has format {metadata.get('fsseg_format', 'unknown')}, expected {FORMAT}, as fsseg export writes it; "
-            "a checkpoint alone is not enough"
-        )
-    for what, value in asked.items():
-        if value is not None and (what != "variant" or value != metadata["variant"]):
-            raise FssegError(
-                f"predict: got {what} {value!r}, but {path} holds one training of the row {metadata['variant']!r} alone, expected "
-                f"no choice of {what}; export another file, or give the run directory"
-            )
-    recipe = parse_recipe(tomllib.loads(metadata["recipe"]), str(path))
-    row = next(row for row in recipe.variants if row.name == metadata["variant"])
-    return _Trained(
-        recipe, row, state, json.loads(metadata["threshold"]), json.loads(metadata["scaling"])
-    )
+def _voxels_of_smallest(volume: Volume, values: tuple[int, ...]) -> Int[np.ndarray, "slice"]:
+    """The voxels of the class that is smallest in each slice."""
+    voxels = [(volume.labels == value).sum(axis=(1, 2)) for value in values]
+    return np.stack(voxels).min(axis=0)
 
 
-def _find_row(recipe: Recipe, variant: str | None) -> VariantTable:
-    usable = _usable(recipe)
-    names = [row.name for row in recipe.variants]
-    if variant is not None and variant not in names:
-        raise FssegError(
-            f"predict: there is no row {variant!r} in the run; {nearest(variant, names)}"
-        )
-    found = usable if variant is None else [row for row in usable if row.name == variant]
-    if not found:
-        told = f"row {variant!r} decides" if variant else "all rows decide"
-        raise FssegError(
-            f"predict: {told} with an oracle, which needs the ground truth of the scan that is to be segmented; "
-            f"expected another row{', one of ' + ', '.join(row.name for row in usable) if usable else ''}"
-        )
-    return found[0]
-
-
-def _usable(recipe: Recipe) -> list[VariantTable]:
-    """The rows that need no ground truth."""
-    return [
-        row
-        for row in recipe.variants
-        if not registry().find("threshold", row.threshold.name).load().oracle
-    ]
-
-
-def _one_of(what: str, asked: int | None, there: list[int], run: Path) -> int:
-    if asked is not None and asked not in there:
-        raise FssegError(
-            f"predict: there is no {what} {asked} in {run}, expected one of {', '.join(map(str, there))}"
-        )
-    return there[0] if asked is None else asked
-
-
-def _backbone(recipe: Recipe) -> torch.nn.Module:
-    """The backbone without the weights it began with: those that were trained follow."""
-    table = recipe.backbone.model_dump()
-    component = registry().find("backbone", recipe.backbone.name).load()
-    if "weights" in schema(component).model_fields:
-        table["weights"] = "none"
-    options: dict[str, Any] = {key: value for key, value in table.items() if key != "name"}
-    return registry().build("backbone", recipe.backbone.name, options)
+def _on_own_grid(
+    margins: Float[Tensor, "slice way h w"], volume: Volume
+) -> Float[np.ndarray, "slice way height width"]:
+    """Margins on the scan's own grid; nothing is foreground where the working grid ends."""
+    if volume.working is None:
+        return margins.cpu().numpy()
+    slices = []
+    own, inside = restore(margins, volume.working)
+    for of_slice in own:
+        slices.append(torch.where(inside, of_slice, -torch.inf).cpu().numpy())
+    return np.stack(slices)
