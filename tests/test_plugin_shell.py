@@ -61,7 +61,8 @@ def test_a_new_plugin_is_complete(one_of_each, kind):
     assert project["project"]["entry-points"]["fsseg"] == {f"new_{kind}": f"fsseg_new_{kind}"}
     assert project["tool"]["uv"]["sources"]["fsseg"] == {"path": str(ROOT), "editable": True}
     assert f"new_{kind}" in (made.folder / "README.md").read_text()
-    assert "$" not in "".join((made.folder / file).read_text() for file in made.files)
+    text = "".join((made.folder / file).read_text() for file in made.files)
+    assert "$" not in text and "\n@component\nclass New" in text
 
 
 def test_plugins_from_their_folders_work_together_in_a_run(one_of_each, tmp_path):

@@ -1,6 +1,7 @@
 """The contract checks: each fails a component that is broken on purpose, and all built-ins pass all of them."""
 
 import copy
+import functools
 import random
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsseg import CeT, FssegError, MaskedAverage, Tpm, hookimpl, registry
+from fsseg import CeT, FssegError, MaskedAverage, Tpm, component, hookimpl, registry
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.evaluation.metrics import Iou
 from fsseg.model.refiners import Component3d
@@ -237,11 +238,34 @@ def late(self, values):
     pass
 
 
+@component
+class Reticent(CeT):
+    """A policy whose repr says nothing of its option."""
+
+    def __init__(self, *, shift: float = 0.0) -> None:
+        super().__init__()
+
+    def __repr__(self) -> str:
+        return "Reticent()"
+
+
+class Lenient(Reticent):
+    """A policy that takes any option, though it seems to check them."""
+
+    @functools.wraps(Reticent.__init__)
+    def __init__(self, **options) -> None:
+        pass
+
+
 BROKEN = {
     # of all kinds
     "check_constructor": [
         ("threshold", Unannotated, "argument 'width' is unannotated"),
         ("threshold", Untold, "expected a docstring"),
+    ],
+    "check_options_from_python": [
+        ("threshold", Reticent, r"got 'Reticent\(\)' without shift; leave the repr to @fsseg.component"),
+        ("threshold", Lenient, "expected an FssegError for an option that it does not have"),
     ],
     "check_options_round_trip": [("threshold", Picky, "expected options that TOML can hold")],
     "check_same_seed_same_output": [

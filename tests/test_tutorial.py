@@ -55,7 +55,7 @@ def test_every_command_of_the_tutorial(tmp_path):
             assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
             said.append(done.stdout)
     told = "\n".join(said)
-    assert "12 passed, 0 failed" in told  # the check of the file, and of the package
+    assert "13 passed, 0 failed" in told  # the check of the file, and of the package
     tables = [text for text in said if "3-D Dice in percent" in text]
     assert len(tables) == 2 and all(
         re.search(r"^LinEst .*\nOtsu ", text, flags=re.M) for text in tables
@@ -63,5 +63,5 @@ def test_every_command_of_the_tutorial(tmp_path):
     rows = [re.findall(r"^(?:LinEst|Otsu) .*$", text, flags=re.M) for text in tables]
     assert rows[0] == rows[1]  # the package does what the file did
     assert re.search(
-        r"1[23] passed, 3 skipped", told
+        r"1[34] passed, 3 skipped", told
     )  # its own tests: the contract, and one with known numbers

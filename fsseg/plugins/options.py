@@ -149,14 +149,15 @@ def component(cls: Class) -> Class:
         Traceback (most recent call last):
         fsseg.errors.OptionsError: Constant: prior: expected less than 1, got 2
     """
-    if not _checks_options(cls):
+    if not checks_options(cls):
         cls.__init__ = _checking(cls, cls.__init__)
     if not _has_its_own_repr(cls):
         cls.__repr__ = _showing(cls.__repr__)
     return cls
 
 
-def _checks_options(cls: type) -> bool:
+def checks_options(cls: type) -> bool:
+    """True for a class whose constructor checks the options that it is given: see `component`."""
     return hasattr(cls.__init__, "checks_options")
 
 
@@ -201,7 +202,7 @@ def _showing(otherwise: Callable[[Any], str]) -> Callable[[Any], str]:
 
     def __repr__(self: Any) -> str:
         given = getattr(self, "_given_options", None)
-        if given is None or not _checks_options(type(self)):
+        if given is None or not checks_options(type(self)):
             return otherwise(self)
         fields = schema(type(self)).model_fields
         options = {name: given.get(name, field.default) for name, field in fields.items()}

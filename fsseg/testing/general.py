@@ -13,9 +13,9 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from fsseg.errors import PluginError
+from fsseg.errors import FssegError, PluginError
 from fsseg.interfaces import FittedThreshold
-from fsseg.plugins.options import schema, validate
+from fsseg.plugins.options import checks_options, schema, validate
 from fsseg.plugins.registry import KINDS
 from fsseg.system.devices import is_accelerator, pick_device
 from fsseg.testing.contract import NotApplicable, Subject, check
@@ -64,6 +64,27 @@ def check_options_round_trip(subject: Subject) -> None:
             f"expected the options {told}, got {back} from their TOML; give them types that TOML keeps"
         )
     subject.component(**back)
+
+
+@check(*KINDS)
+def check_options_from_python(subject: Subject) -> None:
+    """Built from Python it refuses an option that it does not have, and its `repr` shows those that it has."""
+    if not checks_options(subject.component):
+        raise NotApplicable("it does not check its options; write @fsseg.component above the class")
+    try:
+        subject.component(no_such_option=1)
+    except FssegError:
+        pass
+    else:
+        subject.fail("expected an FssegError for an option that it does not have, got an instance")
+    shown = repr(subject.build())
+    names = [subject.component.__name__, *schema(subject.component).model_fields]
+    hidden = [name for name in names if name not in shown]
+    if hidden:
+        subject.fail(
+            f"expected a repr with its class and options, got {shown!r} without {hidden[0]}; leave the repr to "
+            "@fsseg.component"
+        )
 
 
 @check(*COMPUTING_KINDS)

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, Prototypes
+from fsseg import FssegError, Prototypes, component
 
 
+@component
 class LocalPrototypes:
     """The mean features of windows that lie within a mask, for each way and for the background.
 
@@ -117,6 +118,7 @@ def _pooled(
     return F.avg_pool2d(values, side)
 
 
+@component
 class SoftMaximum(nn.Module):
     """The logit of a class is the mean of the scaled cosines to its prototypes, weighted by their own softmax.
 

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from fsseg import Evidence
+from fsseg import Evidence, component
 
 
+@component
 class Otsu:
     """Splits the margins of each query slice into two groups with the largest variance between them (Otsu, 1979).
 

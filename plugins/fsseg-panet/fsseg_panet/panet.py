@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, MaskedAverage, Prototypes
+from fsseg import FssegError, MaskedAverage, Prototypes, component
 
 
+@component
 class BothSides:
     """Masked average pooling of both sides: a prototype per way, and one of the background.
 
@@ -37,6 +38,7 @@ class BothSides:
         return Prototypes(made.foreground, made.weights, background)
 
 
+@component
 class CosineSoftmax(nn.Module):
     """The logit of a class is the scaled cosine to its prototype, the background's likewise."""
 

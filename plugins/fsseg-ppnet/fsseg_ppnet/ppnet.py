@@ -8,12 +8,13 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, MaskedAverage, Prototypes
+from fsseg import FssegError, MaskedAverage, Prototypes, component
 
 FEW = 10
 """Cells of a class up to which its pixels are clustered instead, as published."""
 
 
+@component
 class Parts:
     """The centres of k-means clusters of each way's features, and of the background's, each drawn towards their mean.
 
@@ -121,6 +122,7 @@ def _vectors(
     return fine.movedim(1, -1)[within]
 
 
+@component
 class NearestPart(nn.Module):
     """The logit of a class is the scaled cosine to the nearest of its prototypes."""
 

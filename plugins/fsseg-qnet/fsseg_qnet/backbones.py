@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, TimmBackbone
+from fsseg import FssegError, TimmBackbone, component
 from fsseg_qnet.scales import pack
 
 Intensity = Annotated[
@@ -23,6 +23,7 @@ Channels = Annotated[
 ]
 
 
+@component
 class TwoScales(nn.Module):
     """Two stages of a timm network, one with twice the stride of the other, each with a projection of its own."""
 
@@ -82,6 +83,7 @@ class TwoScales(nn.Module):
         return pack(*(projection(stage) for projection, stage in zip(self.projections, stages)))
 
 
+@component
 class QNetResNet101(nn.Module):
     """The paper's backbone: a ResNet-101 that is dilated in its second and third stage and strided in its fourth.
 

@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fsseg import FssegError, MaskedAverage, Prototypes
+from fsseg import FssegError, MaskedAverage, Prototypes, component
 from fsseg_qnet.scales import unpack
 
 LOWEST = 1e-6
 """Probabilities of the combined map are kept this far from 0 and 1, so that their log-odds are finite."""
 
 
+@component
 class PrototypeOfEachScale:
     """Masked average pooling on each scale: one prototype per way, the fine one's channels before the coarse one's."""
 
@@ -34,6 +35,7 @@ class PrototypeOfEachScale:
         return Prototypes(torch.cat([one.foreground for one in made], dim=2), made[0].weights)
 
 
+@component
 class QueryInformed(nn.Module):
     """ADNet's anomaly score on two scales, with a score threshold that is an affine map of the image's coarse features.
 

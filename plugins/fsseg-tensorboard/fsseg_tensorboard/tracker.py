@@ -8,9 +8,10 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from fsseg import hookimpl
+from fsseg import component, hookimpl
 
 
+@component
 class Tracker:
     """Writes TensorBoard's files, for `tensorboard --logdir runs/tensorboard`.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fsseg import hookimpl
+from fsseg import component, hookimpl
 
 os.environ.setdefault(
     "WANDB_ERROR_REPORTING", "false"
@@ -13,6 +13,7 @@ os.environ.setdefault(
 import wandb  # noqa: E402 (reads the line above)
 
 
+@component
 class Tracker:
     """Logs to Weights & Biases: the recipe as the configuration, losses by step, Dice as summary and table.
 
