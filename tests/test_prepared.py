@@ -138,7 +138,7 @@ def test_what_slices_show_is_what_their_labels_show(tmp_path, cache):
         [fold] = data.folds
         scans = data.of(fold).scans
         facts, voxels = (
-            data.assignments(fold, scans, 0),
+            data.of(fold).assignments(0),
             assign(data.protocol, fold, scans, data.classes, 0),
         )
         for one, other in zip(facts, voxels, strict=True):

@@ -6,7 +6,6 @@ retrain everything.
 """
 
 import ast
-import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -16,10 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fsseg.plugins.manager import registry
+from fsseg.errors import FssegError
+from fsseg.plugins.effects import changes_of
+from fsseg.plugins.manager import changed_sources, loaded, registry
 from fsseg.plugins.options import schema
 from fsseg.plugins.sources import OURS
 from fsseg.recipe.tables import ComponentTable
+from fsseg.system.code_digests import digest_at_import
 from fsseg.system.files import fingerprint
 
 LIBRARIES = ("torch", "timm", "numpy", "scipy", "numba", "scikit-image")
@@ -56,8 +58,36 @@ DECIDING = ("system.devices", "system.random")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What the bits of a result may depend on besides recipe and data."""
-    return machine(device) | {"source": whole_digest()}
+    """What the bits of a result may depend on besides recipe and data, with every plugin that is loaded."""
+    plugins = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "source": plugin.digest,
+        }
+        for plugin in loaded().plugins
+        if plugin.distribution != OURS
+    ]
+    return machine(device) | {"source": whole_digest(), "plugins": plugins}
+
+
+def require_as_imported() -> None:
+    """Checks that this process runs the code that its files hold.
+
+    Raises:
+        FssegError: A file of fsseg or of a plugin has changed since it was imported, so that nobody could
+            say which of the two a result is of.
+    """
+    changed = changed_sources()
+    if changed:
+        names = ", ".join(str(file) for file in changed[:3])
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise FssegError(
+            f"{names}{more} changed since it was imported, expected the code that runs to be the code "
+            "that is there; restart Python (in a notebook the kernel), or choose a plugin's file again "
+            "with fsseg.choose_plugins"
+        )
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -71,13 +101,20 @@ def machine(device: str) -> dict[str, Any]:
         "device": device,
         "threads": torch.get_num_threads(),
         **library_versions(LIBRARIES),
+        **_changes(),
     }
+
+
+def _changes() -> dict[str, Any]:
+    """The plugins that may change what others compute, if there are any."""
+    changes = changes_of(loaded().plugins)
+    return {"changed_by": changes} if changes else {}
 
 
 def stage_source(stage: str) -> str:
     """A short hash of the source that computes a stage: "train", "calibrate" or "evaluate"."""
     here = Path(__file__).parent
-    joined = digest(here / name for name in PUT_TOGETHER[stage])
+    joined = digest_at_import(*(here / name for name in PUT_TOGETHER[stage]))
     return fingerprint([source_digest(*STAGE_SOURCES[stage]), joined])[:16]
 
 
@@ -122,8 +159,8 @@ def _component_source(kind: str, name: str) -> str:
     component = registry().find(kind, name)
     if component.distribution == OURS:
         module = component.target.partition(":")[0]
-        return digest(imported_files(module))
-    return digest(component.sources())
+        return digest_at_import(*imported_files(module))
+    return component.digest
 
 
 def reading_identity(dataset: ComponentTable, grid: dict[str, Any]) -> str:
@@ -131,7 +168,7 @@ def reading_identity(dataset: ComponentTable, grid: dict[str, Any]) -> str:
     component = component_identity("dataset", ComponentTable(name=dataset.name))
     source = source_digest("fsseg.data.facts", "fsseg.data.intensity", "fsseg.data.volume")
     libraries = library_versions(("numpy", "nibabel", "torch"))
-    return fingerprint([component, source, libraries, grid])
+    return fingerprint([component, source, libraries, grid, _changes()])
 
 
 def supervoxel_identity(table: ComponentTable) -> str:
@@ -141,20 +178,12 @@ def supervoxel_identity(table: ComponentTable) -> str:
     options.pop("min_size", None)
     written_out = ComponentTable(name=table.name, **options)
     libraries = library_versions(("numpy", "scipy", "scikit-image"))
-    return fingerprint([component_identity("supervoxels", written_out), libraries])
-
-
-def digest(files: Iterable[Path]) -> str:
-    """A short hash of the content of some files."""
-    content = hashlib.sha256()
-    for file in sorted(files):
-        content.update(file.read_bytes())
-    return content.hexdigest()[:16]
+    return fingerprint([component_identity("supervoxels", written_out), libraries, _changes()])
 
 
 def whole_digest() -> str:
     """A short hash of all of fsseg's source."""
-    return digest(ROOT.rglob("*.py"))
+    return digest_at_import(ROOT)
 
 
 def source_digest(*modules: str) -> str:
@@ -163,7 +192,8 @@ def source_digest(*modules: str) -> str:
     Args:
         modules: Names such as "fsseg.training.loop".
     """
-    return digest(set().union(*(imported_files(module) for module in modules)))
+    files = set().union(*(imported_files(module) for module in modules))
+    return digest_at_import(*files)
 
 
 @cache

@@ -21,7 +21,7 @@ from fsseg.runs.data import RunData
 from fsseg.runs.estimate import estimate, steps_left
 from fsseg.runs.fold import FinishedFold, load_finished, load_head, run_fold
 from fsseg.runs.folder import RunFolder, link_stages
-from fsseg.runs.identity import environment, git_state
+from fsseg.runs.identity import environment, git_state, require_as_imported
 from fsseg.runs.plan import FoldPlan
 from fsseg.runs.results import FORMAT, Results
 from fsseg.runs.stages import Stages
@@ -166,6 +166,7 @@ def plan_folds(
     recipe: Recipe, runs: Path, device: torch.device, progress: Progress, *, fresh: bool = False
 ) -> list[FoldPlan]:
     """The plans of a recipe by seed and fold, its sweep written out; raises FssegError if it cannot be run."""
+    require_as_imported()
     recipe = expand(recipe)
     recipe.check()
     data = RunData(recipe, progress)

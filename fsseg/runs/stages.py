@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fsseg.runs.identity import require_as_imported
 from fsseg.system.files import fill_folder, fingerprint, sweep
 from fsseg.system.locks import Lock, holding, is_left_behind
 from fsseg.system.progress import Progress
@@ -89,7 +90,7 @@ class Stages:
             if self.is_finished(stage):
                 return FinishedStage(stage.identity, folder, reused=True)
             sweep(folder)
-            fill_folder(folder, stage.make, lock.require)
+            fill_folder(folder, stage.make, lambda: _require_kept(lock))
             self._remade.add(folder)
         return FinishedStage(stage.identity, folder, reused=False)
 
@@ -102,3 +103,9 @@ class Stages:
     def _lock(self, stage: Stage) -> Path:
         folder = self.path(stage)
         return folder.with_name(f"{folder.name}.lock")
+
+
+def _require_kept(lock: Lock) -> None:
+    """Checks before a stage gets its name that it is this process's, and made by the code that its key stands for."""
+    lock.require()
+    require_as_imported()
