@@ -47,9 +47,11 @@ print(json.dumps({
 
 
 @pytest.fixture(autouse=True)
-def _no_plugins_left():
+def _no_plugins_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
     yield
     choose_plugins(files=[], without=[])
+    drop_modules(tmp_path)
 
 
 def keys_of(copy, recipe, runs):
@@ -141,11 +143,11 @@ def with_policy(tmp_path, shift):
 
 @pytest.fixture
 def scans(tmp_path):
-    return make_folder(tmp_path / "scans", cases=6)
+    return make_folder(tmp_path / "scans")
 
 
 def light(tmp_path, scans, changes=None):
-    path, plugin = write_light_recipe(tmp_path, scans, steps=1)
+    path, _, plugin = write_light_recipe(tmp_path, scans, steps=1)
     choose_plugins(files=[plugin])
     return plugin, fsseg.load_recipe(path, changes)
 
@@ -155,7 +157,7 @@ def test_a_file_that_changes_after_its_import_is_refused_until_it_is_chosen_agai
     backbone, _ = light(tmp_path, scans)
     policy = with_policy(tmp_path, 0.0)
     choose_plugins(files=[backbone, policy])
-    path, _ = write_light_recipe(tmp_path, scans, steps=1)
+    path, *_ = write_light_recipe(tmp_path, scans, steps=1)
     recipe = fsseg.load_recipe(path, {"variants.0.threshold": "idea"})
     runs = tmp_path / "runs"
     plain = fsseg.run(recipe, runs_dir=runs, device="cpu")

@@ -25,7 +25,7 @@ from fsseg.model.variants import Variant
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
 from fsseg.recipe.trainings import trainings_of
-from fsseg.runs.fold import assemble
+from fsseg.runs.fold import assemble_variants
 from fsseg.runs.plan import FoldPlan
 from fsseg.runs.train import begin_training, is_trained
 from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
@@ -205,7 +205,7 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     bare = _time(bare_step(backbone, images[:2], training.table, speed), device, plain)
     under_way.finish()
 
-    variants = assemble(plan, backbone, under_way.head.state_dict(), training)
+    variants = assemble_variants(plan, backbone, under_way.head.state_dict(), training)
     encoding = _time_encoding(backbone, images)
     calibration = _time_calibration(plan, backbone, variants, sampler)
     decisions = _time_decisions(plan, backbone, variants, scan)

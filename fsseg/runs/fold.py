@@ -10,16 +10,15 @@ from torch import nn
 
 from fsseg.data.folds import Fold
 from fsseg.data.on_demand import OnDemand
-from fsseg.errors import FssegError
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.files import Kept, write_evaluation
 from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.interfaces import FittedThreshold
 from fsseg.model.checkpoint import load_trained
-from fsseg.model.segmenter import Segmenter
-from fsseg.model.variants import Variant
+from fsseg.model.variants import Variant, assemble
 from fsseg.plugins.manager import hooks
-from fsseg.recipe.tables import Recipe, TrainingTable, VariantTable
+from fsseg.recipe.parts import build_parts
+from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import SharedTraining, trainings_of
 from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.plan import FoldPlan, calibration_identity, evaluation_identity
@@ -161,45 +160,27 @@ def _load_variants(
     backbone = plan.backbone.build("backbone").to(plan.device)
     backbone.load_state_dict(state["backbone"])
     backbone.eval()
-    return backbone, assemble(plan, backbone, state["head"], training)
+    return backbone, assemble_variants(plan, backbone, state["head"], training)
 
 
-def assemble(
+def assemble_variants(
     plan: FoldPlan,
     backbone: nn.Module,
-    state: dict[str, torch.Tensor],
+    head_state: dict[str, torch.Tensor],
     training: SharedTraining,
 ) -> list[Variant]:
-    """The variants' segmenters around a backbone, with the state that a training left in its head."""
+    """The variants of a training around its backbone, with the state that it left in its head."""
     variants = []
     for table in training.variants:
-        head = load_head(table, state, training.table).to(plan.device).eval()
-        segmenter = Segmenter(
+        segmenter = assemble(
+            table.name,
             backbone,
-            table.prototypes.build("prototypes"),
-            head,
-            table.threshold.build("threshold"),
-            refiners=[refiner.build("refiner") for refiner in table.refiners],
+            head_state=head_state,
             mode=plan.recipe.mode,
+            **build_parts(table, training.table),
         )
-        variants.append(Variant(table.name, segmenter, table.scoring))
+        variants.append(Variant(table.name, segmenter.to(plan.device), table.scoring))
     return variants
-
-
-def load_head(
-    variant: VariantTable, state: dict[str, torch.Tensor], training: TrainingTable
-) -> nn.Module:
-    """A variant's head with the state that a training left; raises FssegError if it cannot take it."""
-    head = variant.head.build("head")
-    try:
-        head.load_state_dict(state)
-    except RuntimeError:
-        raise FssegError(
-            f"variant {variant.name!r}: its head {variant.head.name} cannot take the state that training the "
-            f"head {training.head.name} left ({', '.join(state)}), expected {', '.join(head.state_dict())}; "
-            "give the row a training of its own, or both heads the same form of score threshold"
-        ) from None
-    return head
 
 
 def _load_thresholds(calibrated: FinishedStage, variants: list[Variant]) -> None:

@@ -12,14 +12,16 @@ import torch
 from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
+from fsseg.model.variants import load_head
 from fsseg.plugins.manager import hooks, listening
+from fsseg.recipe.parts import build_parts
 from fsseg.recipe.protocols import protocol_hash
 from fsseg.recipe.sweep import expand
-from fsseg.recipe.tables import Recipe, VariantTable
+from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.data import RunData
 from fsseg.runs.estimate import estimate, steps_left
-from fsseg.runs.fold import FinishedFold, load_finished, load_head, run_fold
+from fsseg.runs.fold import FinishedFold, load_finished, run_fold
 from fsseg.runs.folder import RunFolder, link_stages
 from fsseg.runs.identity import environment, git_state, require_as_imported
 from fsseg.runs.plan import FoldPlan
@@ -265,23 +267,24 @@ def _check_what_comes_last(data: RunData) -> None:
     for training in trainings_of(recipe):
         state = training.table.head.build("head").state_dict()
         for variant in training.variants:
-            head = load_head(variant, state, training.table)
-            _try_out(variant, head, data)
+            parts = build_parts(variant, training.table)
+            load_head(variant.name, parts["head"], state)
+            _try_out(variant.name, parts, data)
 
 
 @torch.no_grad()
-def _try_out(variant: VariantTable, head: torch.nn.Module, data: RunData) -> None:
+def _try_out(name: str, parts: dict[str, Any], data: RunData) -> None:
     """A head may refuse the variant's number of prototypes, the protocol's of classes, or the backbone's of channels."""
     ways = len(data.classes) if data.protocol.together else 1
     shots = data.protocol.shots
+    head = parts["head"]
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(ways, shots, data.backbone.channels, 4, 4, generator=generator)
     masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)
-    extractor = variant.prototypes.build("prototypes")
     try:
-        head(features[:1, 0], extractor(features, masks, head.sigma))
+        head(features[:1, 0], parts["prototypes"](features, masks, head.sigma))
     except FssegError as error:
-        raise FssegError(f"variant {variant.name!r}: {error}") from None
+        raise FssegError(f"variant {name!r}: {error}") from None
 
 
 def _about(data: RunData) -> dict[str, Any]:
