@@ -17,7 +17,8 @@ from fsseg.training.augment import (
     warp_grids,
     warp_slice,
 )
-from fsseg.training.episodes import EpisodeSampler, Ingredients, compose
+from fsseg.training.compose import Ingredients, compose
+from fsseg.training.episodes import EpisodeSampler
 
 
 def test_region_counts_equal_a_scan_of_the_volume():

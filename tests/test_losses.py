@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fsseg import AdNet, MaskedAverage, Prototypes, Support, Tpm
-from fsseg.training.loop import update_averages
 from fsseg.training.losses import (
     alignment_loss,
     exchange_loss,
@@ -15,6 +14,7 @@ from fsseg.training.losses import (
     t_loss,
     weighted_nll,
 )
+from fsseg.training.updates import update_averages
 
 
 def test_weighted_nll_by_hand():

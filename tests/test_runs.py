@@ -43,8 +43,8 @@ from fsseg.runs.data import RunData
 from fsseg.runs.results import load_results
 from fsseg.system.progress import Silent
 from fsseg.training.calibration import calibrate
-from fsseg.training.episodes import EpisodeSampler
-from fsseg.training.loop import CALIBRATION_STREAM, episode_rng, train
+from fsseg.training.episodes import CALIBRATION_STREAM, EpisodeSampler, episode_rng
+from fsseg.training.loop import Training, train_together
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
@@ -400,21 +400,22 @@ def test_several_ways_share_the_path():
     assert result.probabilities.shape == (2, 4, 32, 32) and result.labels.max() <= 3
 
 
+def train(backbone, head, sampler, options):
+    """Trains both in place; returns the log."""
+    training = Training(
+        backbone, MaskedAverage(), head, sampler, options,
+        seed=0, mode="default", device=torch.device("cpu"),
+    )  # fmt: skip
+    train_together([training])
+    return training.log.records()
+
+
 def test_training_learns_and_moves_the_averages():
     """On blocks that stand out, the loss falls and the running average of the distance leaves its start."""
     backbone, head = TinyBackbone(), Tpm()
     sampler = EpisodeSampler([block_scan(seed=s) for s in range(3)], published_rules())
     options = TrainingTable(steps=150, learning_rate=2e-2)
-    log = train(
-        backbone,
-        MaskedAverage(),
-        head,
-        sampler,
-        options,
-        seed=0,
-        mode="default",
-        device=torch.device("cpu"),
-    )
+    log = train(backbone, head, sampler, options)
     assert [record["step"] for record in log] == list(range(25, 151, 25))
     assert np.mean([r["query"] for r in log[-2:]]) < 0.9 * log[0]["query"]
     assert head.score_threshold.average_distance.item() != 1.0
@@ -433,10 +434,7 @@ def test_the_learning_rate_decays_and_gradients_are_clipped():
     )
     backbone, head = TinyBackbone(), Tpm()
     before = backbone.convolution.weight.detach().clone()
-    log = train(
-        backbone, MaskedAverage(), head, EpisodeSampler([block_scan()], published_rules()), options,
-        seed=0, mode="default", device=torch.device("cpu"),
-    )  # fmt: skip
+    log = train(backbone, head, EpisodeSampler([block_scan()], published_rules()), options)
     assert [record["learning_rate"] for record in log] == pytest.approx([0.05, 0.025])
     assert (backbone.convolution.weight - before).abs().max().item() == pytest.approx(
         20 * (0.1 + 0.05 + 0.025) * 1e-4, rel=0.3

@@ -16,7 +16,7 @@ from fsseg.runs import estimate as timing
 from fsseg.runs.estimate import Speeds, bare_step, estimate, made_up_scan, steps_left
 from fsseg.runs.run import plan_folds
 from fsseg.system.progress import Silent, told_time
-from fsseg.training.loop import Speed
+from fsseg.training.speed import Speed
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
 from fsseg.system.progress import Silent
 from fsseg.training.episodes import EpisodeSampler
-from fsseg.training.loop import Training, choose_speed, train_together
+from fsseg.training.loop import Training, train_together
 from fsseg.training.snapshots import read_snapshot, write_snapshot
+from fsseg.training.speed import choose_speed
 
 CPU = torch.device("cpu")
 PLAIN = SpeedTable(precision="float32", capture="off", channels_last=False, fused=False)
@@ -111,7 +112,7 @@ def test_a_step_that_is_replayed_reads_what_is_put_in_place():
     for _ in range(8):
         usual.advance()
         recorded.advance()
-        parts.append(recorded._parts)
+        parts.append(recorded._ingredients)
     assert len(made) == 1 and all(one is parts[0] for one in parts)
     assert torch.equal(weights(usual), weights(recorded))
 

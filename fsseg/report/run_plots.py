@@ -16,7 +16,7 @@ from fsseg.report.figures import GREY, colour_of, draw_box, panels, with_unit
 from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.results import Results
 from fsseg.system.files import read_lines
-from fsseg.training.loop import LOG_EVERY
+from fsseg.training.log import LOG_EVERY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,8 +32,8 @@ from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
 from fsseg.system.progress import told_time
 from fsseg.training.calibration import calibrate
 from fsseg.training.episodes import EpisodeSampler
-from fsseg.training.loop import Speed
 from fsseg.training.scans import TrainingScan
+from fsseg.training.speed import Speed
 
 REGIONS = 6
 """Squares along an edge of the made-up slices; each is a region."""

@@ -27,7 +27,7 @@ from fsseg.runs.train import finish_training
 from fsseg.system.files import read_json, reading, write_json
 from fsseg.system.random import seeded
 from fsseg.training.calibration import calibrate
-from fsseg.training.loop import CALIBRATION_STREAM
+from fsseg.training.episodes import CALIBRATION_STREAM
 
 
 @dataclass(frozen=True)

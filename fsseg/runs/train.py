@@ -15,8 +15,8 @@ from fsseg.runs.stages import FinishedStage, Stage
 from fsseg.system.files import read_lines, write_lines
 from fsseg.system.progress import Progress
 from fsseg.system.random import seeded
-from fsseg.training.episodes import EpisodeSampler
-from fsseg.training.loop import TRAINING_STREAM, Training, train_together
+from fsseg.training.episodes import TRAINING_STREAM, EpisodeSampler
+from fsseg.training.loop import Training, train_together
 from fsseg.training.snapshots import Snapshots
 
 

@@ -13,8 +13,7 @@ from fsseg.model.ops import ideal_prior
 from fsseg.model.segmenter import encode_in_parts
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.system.progress import Progress, Silent
-from fsseg.training.episodes import EpisodeSampler
-from fsseg.training.loop import CALIBRATION_STREAM, episode_rng
+from fsseg.training.episodes import CALIBRATION_STREAM, EpisodeSampler, episode_rng
 from fsseg.types import Episode, IdealPriors
 
 BATCH = 8

@@ -1,13 +1,15 @@
-"""Training losses of ADNet and TPM: query segmentation, prototype alignment, and ADNet's T loss."""
+"""The losses of an episode: of the query, of the prototype alignment, and ADNet's T loss."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fsseg.interfaces import Head, PrototypeExtractor
 from fsseg.model.ops import resize
+from fsseg.model.segmenter import Mode
+from fsseg.recipe.tables import TrainingTable
 from fsseg.types import Prototypes, ScoreScale, Support, margin
 
 LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
@@ -17,10 +19,40 @@ IGNORED = 255
 """The target of pixels that do not count."""
 
 
+@dataclass(frozen=True)
+class Losses:
+    """The parts of an episode's loss, before their weights.
+
+    Attributes:
+        query: How badly the query is segmented from the support.
+        alignment: How badly the support is segmented from the query; 0 where the weight is 0.
+        t_loss: ADNet's T loss; 0 for a head without a score scale.
+    """
+
+    query: Float[Tensor, ""]
+    alignment: Float[Tensor, ""]
+    t_loss: Float[Tensor, ""]
+
+    def total(self, weights: TrainingTable) -> Float[Tensor, ""]:
+        """The sum that is minimised: `query + weights.alignment * alignment + weights.t_loss * t_loss`."""
+        return self.query + weights.alignment * self.alignment + weights.t_loss * self.t_loss
+
+    def values(self) -> Float[Tensor, "3"]:
+        """Query, alignment and T loss as one tensor without gradient."""
+        return torch.stack([self.query, self.alignment, self.t_loss]).detach()
+
+
 def log_probabilities(
-    logits: Float[Tensor, "query class h w"], size: tuple[int, int], mode: str
+    logits: Float[Tensor, "query class h w"], size: tuple[int, int], mode: Mode
 ) -> Float[Tensor, "query class height width"]:
-    """Log class probabilities at image size: of resized logits, or (reference mode) of resized probabilities."""
+    """Log class probabilities at image size.
+
+    Args:
+        logits: Class logits at feature resolution, background first.
+        size: Height and width of the image.
+        mode: "default" resizes the logits; "reference" resizes the probabilities with aligned
+            corners, as published.
+    """
     if mode == "default":
         return resize(logits, size).log_softmax(dim=1)
     probabilities = resize(logits.softmax(dim=1), size, align_corners=True)
@@ -32,25 +64,67 @@ def weighted_nll(
     target: Int[Tensor, "query height width"],
     background_weight: float,
 ) -> Float[Tensor, ""]:
-    """Negative log-likelihood with a weight on background pixels, divided by the sum of the weights."""
+    """Negative log-likelihood of the target, with a weight on its background pixels.
+
+    For pixels x with target y(x): `-sum_x w(x) log P(y(x)) / sum_x w(x)`, where w is
+    `background_weight` on the background and 1 elsewhere.
+
+    Args:
+        log_probability: Log class probabilities, background first.
+        target: The true class of each pixel: 0 is background, way k is k + 1.
+        background_weight: The weight of a background pixel; 0.1 in the published codes.
+
+    Example:
+        >>> probability = torch.tensor([[0.5, 0.25], [0.5, 0.75]])  # background, foreground
+        >>> target = torch.tensor([0, 1])
+        >>> loss = weighted_nll(probability.log().view(1, 2, 1, 2), target.view(1, 1, 2), 0.1)
+        >>> round(loss.item(), 4)  # (0.1 log 2 + log 4/3) / 1.1
+        0.3245
+    """
     weights = log_probability.new_ones(log_probability.shape[1])
     weights[0] = background_weight
     return torch.nn.functional.nll_loss(log_probability, target.long(), weight=weights)
 
 
-def predicted_masks(logits: Float[Tensor, "query class h w"]) -> Float[Tensor, "query way h w"]:
-    """Hard foreground masks of the query at feature resolution, without gradient; a tie is background."""
+def predicted_masks(
+    logits: Float[Tensor, "query class h w"],
+) -> Float[Tensor, "query way h w"]:
+    """Hard foreground masks of the query at feature resolution, without gradient.
+
+    A place belongs to the way with the largest logit, where that exceeds the background's; a tie
+    is background.
+    """
+    ways = torch.arange(logits.shape[1] - 1, device=logits.device)
     winner = logits[:, 1:].argmax(dim=1)
     foreground = margin(logits) > 0
-    ways = torch.arange(logits.shape[1] - 1, device=logits.device)
-    return (
-        ((winner[:, None] == ways[:, None, None]) & foreground[:, None]).to(logits.dtype).detach()
-    )
+    wins = winner[:, None] == ways[:, None, None]
+    masks = wins & foreground[:, None]
+    return masks.to(logits.dtype).detach()
 
 
 def t_loss(score: ScoreScale) -> Float[Tensor, ""]:
-    """ADNet's T loss, T_S / alpha: it keeps the threshold low (Hansen et al., 2022)."""
+    """ADNet's T loss, `T_S / alpha`: it keeps the score threshold low (Hansen et al., 2022)."""
     return score.threshold / score.alpha
+
+
+def aligned(
+    prototypes: PrototypeExtractor,
+    head: Head,
+    logits: Float[Tensor, "query class h w"],
+    query_features: Float[Tensor, "query channel h w"],
+    support_features: Float[Tensor, "slice channel h w"],
+    support: Support,
+    mode: Mode,
+) -> Float[Tensor, ""]:
+    """The alignment loss that suits an extractor.
+
+    Returns:
+        `exchange_loss` for extractors that make background prototypes, `alignment_loss` for others.
+    """
+    rest = (logits, query_features, support_features, support, mode)
+    if getattr(prototypes, "background", False):
+        return exchange_loss(prototypes, head, *rest)
+    return alignment_loss(head, *rest)
 
 
 def alignment_loss(
@@ -59,28 +133,36 @@ def alignment_loss(
     query_features: Float[Tensor, "query channel h w"],
     support_features: Float[Tensor, "slice channel h w"],
     support: Support,
-    mode: str,
+    mode: Mode,
 ) -> Float[Tensor, ""]:
     """The prototype alignment loss of PANet (Wang et al., 2019).
 
-    The query's predicted masks, at feature resolution and without gradient, give prototypes that have to segment the
-    support. Gradients flow through the features of both. A way that was not predicted is left out, and its pixels in
+    The query's predicted masks m_c, at feature resolution and without gradient, give the prototypes
+    `p_c = sum_x m_c(x) F(x) / (sum_x m_c(x) + 1e-5)`, which have to segment the support. Gradients
+    flow through the features of both. A way that was not predicted is left out, and its pixels in
     the support are background, as published; the loss is zero where nothing was predicted.
+
+    Args:
+        head: Segments the support.
+        logits: The query's class logits, background first.
+        query_features: Features of the query's slices.
+        support_features: Features of `support.slices`.
+        support: The support, whose masks are the target.
+        mode: As of `log_probabilities`.
     """
     predicted = predicted_masks(logits)
     sums = torch.einsum("qwhk,qchk->wc", predicted, query_features)
     area = predicted.sum(dim=(0, 2, 3))
-    prototype = (sums / (area[:, None] + 1e-5))[:, None]
-    found = area > 0  # stays on the device: asking the host would stop it in every step
-    support_logits = head(
-        support_features, Prototypes(prototype, found[:, None].to(prototype.dtype))
-    )
-    target = replace(support, masks=support.masks & found[:, None, None, None]).target
-    size = tuple(support.masks.shape[-2:])
-    loss = weighted_nll(
-        log_probabilities(support_logits, size, mode), target, background_weight=1.0
-    )
-    return torch.where(found.any(), loss, torch.zeros_like(loss))
+    means = sums / (area[:, None] + 1e-5)
+    is_predicted = area > 0  # stays on the device: asking the host would stop it in every step
+    weights = is_predicted[:, None].to(means.dtype)
+    support_logits = head(support_features, Prototypes(means[:, None], weights))
+
+    seen = replace(support, masks=support.masks & is_predicted[:, None, None, None])
+    size = _image_size(support)
+    log_probability = log_probabilities(support_logits, size, mode)
+    loss = weighted_nll(log_probability, seen.target, background_weight=1.0)
+    return torch.where(is_predicted.any(), loss, torch.zeros_like(loss))
 
 
 def exchange_loss(
@@ -90,27 +172,57 @@ def exchange_loss(
     query_features: Float[Tensor, "query channel h w"],
     support_features: Float[Tensor, "slice channel h w"],
     support: Support,
-    mode: str,
+    mode: Mode,
 ) -> Float[Tensor, ""]:
-    """The prototype alignment loss for extractors that make background prototypes (Wang et al., PANet, 2019).
+    """The prototype alignment loss for extractors that make background prototypes (PANet, 2019).
 
-    Query and support change places: the extractor makes prototypes of the query under its predicted masks, at feature
-    resolution and without gradient, and with them the head segments the support, each way against the background by
-    itself. Pixels of other ways do not count. Ways for which the extractor gives weights 0 are left out; the loss is
-    the mean over the others, and zero where there are none.
+    Query and support change places: the extractor makes prototypes of the query under its predicted
+    masks, at feature resolution and without gradient, and with them the head segments the support,
+    each way against the background by itself. Pixels of other ways do not count. Ways for which the
+    extractor gives weights 0 are left out; the loss is the mean over the others, and zero where
+    there are none.
+
+    Args:
+        prototypes: Makes prototypes of the query.
+        head: Segments the support.
+        logits: The query's class logits, background first.
+        query_features: Features of the query's slices.
+        support_features: Features of `support.slices`.
+        support: The support, whose masks are the target.
+        mode: As of `log_probabilities`.
     """
     predicted = predicted_masks(logits).transpose(0, 1) > 0
-    ways = len(predicted)
-    made = prototypes(query_features.expand(ways, *query_features.shape), predicted, head.sigma)
-    there = (made.weights > 0).any(dim=1)
-    shown, size = support.masks.any(dim=0), tuple(support.masks.shape[-2:])
+    for_each_way = query_features.expand(len(predicted), *query_features.shape)
+    of_query = prototypes(for_each_way, predicted, head.sigma)
+    is_predicted = (of_query.weights > 0).any(dim=1)
+    size = _image_size(support)
+
     losses = []
     for way, features in enumerate(support.spread(support_features)):
-        alone = Prototypes(made.foreground[way][None], made.weights[way][None], made.background)
-        mask = support.masks[way]
-        other = shown & ~mask if support.shared else torch.zeros_like(mask)
-        target = mask.long().masked_fill(other, IGNORED)
+        alone = _only_way(of_query, way)
         log_probability = log_probabilities(head(features, alone), size, mode)
+        target = _way_target(support, way)
         losses.append(torch.nn.functional.nll_loss(log_probability, target, ignore_index=IGNORED))
-    kept = torch.where(there, torch.stack(losses), 0.0)
-    return kept.sum() / there.sum().clamp(min=1)
+    kept = torch.where(is_predicted, torch.stack(losses), 0.0)
+    return kept.sum() / is_predicted.sum().clamp(min=1)
+
+
+def _image_size(support: Support) -> tuple[int, int]:
+    height, width = support.masks.shape[-2:]
+    return height, width
+
+
+def _only_way(prototypes: Prototypes, way: int) -> Prototypes:
+    """The prototypes of one way and of the background."""
+    foreground = prototypes.foreground[way][None]
+    return Prototypes(foreground, prototypes.weights[way][None], prototypes.background)
+
+
+def _way_target(support: Support, way: int) -> Int[Tensor, "shot height width"]:
+    """The target of a way by itself: 1 where it is, IGNORED where another way is, else 0."""
+    mask: Bool[Tensor, "shot height width"] = support.masks[way]
+    target = mask.long()
+    if not support.shared:
+        return target
+    others = support.masks.any(dim=0) & ~mask
+    return target.masked_fill(others, IGNORED)

@@ -1,0 +1,128 @@
+"""The log of a training, read from the device so late that steps do not wait for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fsseg.types import ScoreScale
+
+LOG_EVERY = 25
+"""The steps over which a record takes its means."""
+
+PENDING = "log.pending"
+"""The name in snapshots of the losses since the last record."""
+
+NAMES = ("query", "alignment", "t_loss", "score_threshold", "average_distance")
+"""The values of a record, in order; the last two are those of heads with a score scale."""
+
+Record = dict[str, Any]
+"""`step`, `learning_rate`, the mean losses, and the score scale where there is one."""
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """A record whose values the host has not read yet."""
+
+    step: int
+    learning_rate: float
+    values: Float[Tensor, "name"]
+
+
+class TrainingLog:
+    """A record of every 25 steps: the mean losses, the learning rate and the score scale.
+
+    Example:
+        >>> log = TrainingLog()
+        >>> for step in range(50):
+        ...     log.add(step, torch.full((3,), float(step)), score=None, learning_rate=0.1)
+        >>> [record["query"] for record in log.records()]
+        [12.0, 37.0]
+    """
+
+    def __init__(self, listener: Callable[[Record], None] | None = None) -> None:
+        """Begins an empty log.
+
+        Args:
+            listener: Hears of each record when `tell` reads it.
+        """
+        self._listener = listener
+        self._pending: list[Float[Tensor, "3"]] = []
+        self._unread: list[_OnDevice] = []
+        self._read: list[Record] = []
+
+    def add(
+        self,
+        step: int,
+        losses: Float[Tensor, "3"],
+        score: ScoreScale | None,
+        learning_rate: float,
+    ) -> None:
+        """Adds a step; every 25th makes a record.
+
+        Args:
+            step: The number of steps done before this one.
+            losses: Query, alignment and T loss.
+            score: The head's score scale after the step.
+            learning_rate: The rate of the step.
+        """
+        self._pending.append(losses.clone())
+        if (step + 1) % LOG_EVERY:
+            return
+        values = torch.stack(self._pending).mean(dim=0)
+        self._pending.clear()
+        if score is not None:
+            of_score = torch.stack([score.threshold.detach(), score.average_distance])
+            values = torch.cat([values, of_score])
+        self._unread.append(_OnDevice(step + 1, learning_rate, values))
+
+    def tell(self, behind: int = 0) -> None:
+        """Lets the listener hear of the records that were not read yet.
+
+        Args:
+            behind: The number of latest records that are left for later: to read the very latest,
+                the host would have to wait for the device.
+        """
+        if self._listener is not None:
+            for record in self._read_new(behind):
+                self._listener(record)
+
+    def records(self) -> list[Record]:
+        """All records so far; the host waits for the device."""
+        self._read_new()
+        return list(self._read)
+
+    def pending(self) -> dict[str, Tensor]:
+        """The losses since the last record, for a snapshot."""
+        return {PENDING: torch.stack(self._pending)} if self._pending else {}
+
+    def restore(
+        self, records: list[Record], tensors: dict[str, Tensor], device: torch.device
+    ) -> None:
+        """Takes over the records and pending losses of a snapshot; the listener hears of them all."""
+        self._read = list(records)
+        self._unread = []
+        self._pending = []
+        if PENDING in tensors:
+            self._pending = list(tensors[PENDING].to(device))
+        if self._listener is not None:
+            for record in records:
+                self._listener(record)
+
+    def _read_new(self, behind: int = 0) -> list[Record]:
+        """Reads the records that were not read yet, but for so many of the latest."""
+        count = max(0, len(self._unread) - behind)
+        if not count:
+            return []
+        unread = self._unread[:count]
+        self._unread = self._unread[count:]
+        values = torch.stack([record.values for record in unread]).tolist()
+        new = []
+        for record, numbers in zip(unread, values):
+            named = dict(zip(NAMES, numbers))
+            new.append({"step": record.step, "learning_rate": record.learning_rate} | named)
+        self._read += new
+        return new
