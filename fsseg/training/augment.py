@@ -10,6 +10,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+Matrix = Float[np.ndarray, "3 3"]
+"""A map of pixel coordinates (x, y, 1)."""
+
+Point = tuple[float, float]
+"""Pixel coordinates (x, y)."""
+
+SOFTENING = 1e-5
+"""Added to intensities and their range before the power, as published."""
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -29,7 +38,12 @@ class Affine:
 
 
 def draw_affine(
-    rng: np.random.Generator, *, angle: float, shift: float, shear: float, zoom: tuple[float, float]
+    rng: np.random.Generator,
+    *,
+    angle: float,
+    shift: float,
+    shear: float,
+    zoom: tuple[float, float],
 ) -> Affine:
     """Draws every parameter of an affine map uniformly.
 
@@ -40,9 +54,12 @@ def draw_affine(
         shear: The largest shear to either side, degrees.
         zoom: The range of the magnification.
     """
+    rotation = rng.uniform(-angle, angle)
+    along_width = rng.uniform(-shift, shift)
+    along_height = rng.uniform(-shift, shift)
     return Affine(
-        angle=rng.uniform(-angle, angle),
-        shift=(rng.uniform(-shift, shift), rng.uniform(-shift, shift)),
+        angle=rotation,
+        shift=(along_width, along_height),
         shear=rng.uniform(-shear, shear),
         zoom=rng.uniform(*zoom),
     )
@@ -51,11 +68,13 @@ def draw_affine(
 def draw_noise(seed: int, size: tuple[int, int]) -> Float[Tensor, "2 height width"]:
     """Uniform noise between -1 and 1 for `elastic_field`; on the CPU, so that a seed means the same everywhere."""
     generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(2, *size, generator=generator) - 1
+    noise = torch.rand(2, *size, generator=generator)
+    return 2 * noise - 1
 
 
 def change_gamma(
-    image: Float[Tensor, "height width"], gamma: float | Float[Tensor, ""]
+    image: Float[Tensor, "height width"],
+    gamma: float | Float[Tensor, ""],
 ) -> Float[Tensor, "height width"]:
     """Raises intensities, scaled to the image's own range, to the power gamma.
 
@@ -63,40 +82,73 @@ def change_gamma(
     with 1e-5 added.
     """
     low = image.min()
-    span = image.max() - low + 1e-5
-    return span * ((image - low + 1e-5) / span) ** gamma + low
+    span = image.max() - low + SOFTENING
+    scaled = (image - low + SOFTENING) / span
+    return span * scaled**gamma + low
 
 
-def affine_matrix(affine: Affine, size: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
-    """The forward map of pixel coordinates (x, y, 1): rotate, translate, shear, then zoom."""
+def affine_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
+    """The forward map of pixel coordinates (x, y, 1): rotate, translate, shear, then zoom.
+
+    Args:
+        affine: The parameters.
+        size: Height and width of the slice.
+    """
     height, width = size
-    zoom = _zoom(affine.zoom, (width / 2, height / 2))
-    shear = _shear(math.radians(affine.shear))
+    turned_about = (height / 2, float(width // 2))  # as published, also where they differ
+    rotation = _rotation(math.radians(affine.angle), turned_about)
     translation = _translation(*affine.shift)
-    rotation = _rotation(math.radians(affine.angle), (height / 2, float(width // 2)))
+    shear = _shear(math.radians(affine.shear))
+    zoom = _zoom(affine.zoom, (width / 2, height / 2))
     return zoom @ shear @ translation @ rotation
 
 
 def elastic_field(
-    noise: Float[Tensor, "2 height width"], strength: float, sigma: float
+    noise: Float[Tensor, "2 height width"],
+    strength: float,
+    sigma: float,
 ) -> Float[Tensor, "2 height width"]:
-    """Displacements along (width, height) in pixels: the noise, smoothed over `sigma` pixels, times `strength`."""
+    """Displacements along (width, height) in pixels.
+
+    Args:
+        noise: Uniform noise, as `draw_noise` makes it.
+        strength: Factor on the smoothed noise.
+        sigma: The Gaussian that smooths it, in pixels.
+    """
     height, width = noise.shape[-2:]
     taps = _gaussian(sigma)
-    margin = len(taps) // 2
-    padded = F.pad(noise[None], [margin] * 4, mode="reflect")[0]
-    # Sums of shifted planes: for one channel they are several times faster on a CPU than a convolution.
-    along_width = padded[:, :, :width] * taps[0]
+    border = len(taps) // 2
+    [padded] = F.pad(noise[None], [border] * 4, mode="reflect")
+    along_width = _smooth(padded, taps, axis=2, size=width)
+    along_both = _smooth(along_width, taps, axis=1, size=height)
+    return strength * along_both
+
+
+def _smooth(planes: Tensor, taps: tuple[float, ...], axis: int, size: int) -> Tensor:
+    """Filters along an axis by a sum of shifted planes.
+
+    For one channel that is several times faster on a CPU than a convolution.
+    """
+    smooth = planes.narrow(axis, 0, size) * taps[0]
     for offset, tap in enumerate(taps[1:], start=1):
-        along_width.add_(padded[:, :, offset : offset + width], alpha=tap)
-    smooth = along_width[:, :height] * taps[0]
-    for offset, tap in enumerate(taps[1:], start=1):
-        smooth.add_(along_width[:, offset : offset + height], alpha=tap)
-    return strength * smooth
+        shifted = planes.narrow(axis, offset, size)
+        smooth.add_(shifted, alpha=tap)
+    return smooth
+
+
+@lru_cache(maxsize=8)
+def _gaussian(sigma: float) -> tuple[float, ...]:
+    """A Gaussian of 2 (2 sigma) + 1 taps that sum to one: 21 for the published sigma of 5."""
+    half = max(1, round(2 * sigma))
+    distances = torch.arange(-half, half + 1) / sigma
+    taps = torch.exp(-0.5 * distances**2)
+    normalised = taps / taps.sum()
+    return tuple(normalised.tolist())
 
 
 def warp_grids(
-    field: Float[Tensor, "2 height width"], inverses: Float[Tensor, "candidate 2 3"]
+    field: Float[Tensor, "2 height width"],
+    inverses: Float[Tensor, "candidate 2 3"],
 ) -> Float[Tensor, "candidate height width 2"]:
     """For every output pixel, where it comes from, as `grid_sample` wants it (align_corners=False).
 
@@ -108,32 +160,41 @@ def warp_grids(
         inverses: The first two rows of each candidate's inverse affine matrix.
     """
     height, width = field.shape[-2:]
-    columns = torch.arange(width, device=field.device, dtype=field.dtype)
-    rows = torch.arange(height, device=field.device, dtype=field.dtype)
-    x = columns + field[0]
-    y = rows[:, None] + field[1]
-    to_x, to_y = inverses[..., None, None].movedim(0, 2).unbind()
-    source_x = _in_grid_units(_apply(to_x, x, y), width)
-    source_y = _in_grid_units(_apply(to_y, x, y), height)
+    x = _count(width, field) + field[0]
+    y = _count(height, field)[:, None] + field[1]
+    for_planes = inverses[..., None, None]
+    source_x = _apply(for_planes[:, 0], x, y)
+    source_y = _apply(for_planes[:, 1], x, y)
+    _to_grid_units(source_x, width)
+    _to_grid_units(source_y, height)
     # Planes beside one another: to interleave them would take as long as to sample from them.
-    return torch.stack([source_x, source_y], dim=1).movedim(1, -1)
+    planes = torch.stack([source_x, source_y], dim=1)
+    return planes.movedim(1, -1)
+
+
+def _count(size: int, like: Tensor) -> Float[Tensor, "size"]:
+    """Counts from 0, on the device of a tensor."""
+    return torch.arange(size, device=like.device, dtype=like.dtype)
 
 
 def _apply(
-    row: Float[Tensor, "3 candidate 1 1"],
+    rows: Float[Tensor, "candidate 3 1 1"],
     x: Float[Tensor, "height width"],
     y: Float[Tensor, "height width"],
 ) -> Float[Tensor, "candidate height width"]:
-    """One coordinate after each candidate's affine map, a row of whose matrix this is."""
-    of_x, of_y, shift = row
-    return (x * of_x).add_(y * of_y).add_(shift)
+    """One coordinate after each candidate's affine map, whose row of the matrix this is."""
+    coordinate = x * rows[:, 0]
+    coordinate += y * rows[:, 1]
+    coordinate += rows[:, 2]
+    return coordinate
 
 
-def _in_grid_units(
-    pixels: Float[Tensor, "candidate height width"], size: int
-) -> Float[Tensor, "candidate height width"]:
-    """Turns pixel coordinates, in place, into those of `grid_sample`, which has the image from -1 to 1."""
-    return pixels.mul_(2).add_(1).div_(size).sub_(1)
+def _to_grid_units(pixels: Float[Tensor, "candidate height width"], size: int) -> None:
+    """Turns pixel coordinates, in place, into those of `grid_sample`: the image is from -1 to 1."""
+    pixels *= 2
+    pixels += 1
+    pixels /= size
+    pixels -= 1
 
 
 def warp_slice(
@@ -150,41 +211,59 @@ def warp_slice(
         grids: Where each output pixel comes from, as `warp_grids` says.
         fill: The intensity of what comes from outside the image, which is background.
     """
-    planes = torch.cat([(image - fill)[None], masks.to(image.dtype)])
-    for_each = planes.expand(len(grids), -1, -1, -1)
+    above_fill = (image - fill)[None]
+    planes = torch.cat([above_fill, masks.to(image.dtype)])
     warped = F.grid_sample(
-        for_each, grids, mode="bilinear", padding_mode="zeros", align_corners=False
+        planes.expand(len(grids), -1, -1, -1),
+        grids,
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
     )
-    return warped[:, 0] + fill, warped[:, 1:] > 0.5
+    images = warped[:, 0] + fill
+    return images, warped[:, 1:] > 0.5
 
 
-def _rotation(angle: float, centre: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
+def _rotation(angle: float, centre: Point) -> Matrix:
     """Counter-clockwise as seen, because rows count downwards."""
     cos = math.cos(angle)
     sin = math.sin(angle)
     x, y = centre
-    along_x = [cos, sin, (1 - cos) * x - sin * y]
-    along_y = [-sin, cos, sin * x + (1 - cos) * y]
-    return np.array([along_x, along_y, [0, 0, 1]])
+    return np.array(
+        [
+            [cos, sin, (1 - cos) * x - sin * y],
+            [-sin, cos, sin * x + (1 - cos) * y],
+            [0, 0, 1],
+        ]
+    )
 
 
-def _translation(x: float, y: float) -> Float[np.ndarray, "3 3"]:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
+def _translation(x: float, y: float) -> Matrix:
+    return np.array(
+        [
+            [1, 0, x],
+            [0, 1, y],
+            [0, 0, 1.0],
+        ]
+    )
 
 
-def _shear(angle: float) -> Float[np.ndarray, "3 3"]:
-    return np.array([[1, -math.sin(angle), 0], [0, math.cos(angle), 0], [0, 0, 1.0]])
+def _shear(angle: float) -> Matrix:
+    return np.array(
+        [
+            [1, -math.sin(angle), 0],
+            [0, math.cos(angle), 0],
+            [0, 0, 1.0],
+        ]
+    )
 
 
-def _zoom(factor: float, centre: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
+def _zoom(factor: float, centre: Point) -> Matrix:
     x, y = centre
-    return np.array([[factor, 0, (1 - factor) * x], [0, factor, (1 - factor) * y], [0, 0, 1.0]])
-
-
-@lru_cache(maxsize=8)
-def _gaussian(sigma: float) -> tuple[float, ...]:
-    """A Gaussian of 2 (2 sigma) + 1 taps that sum to one: 21 for the published sigma of 5."""
-    half = max(1, round(2 * sigma))
-    distances = torch.arange(-half, half + 1) / sigma
-    taps = torch.exp(-0.5 * distances**2)
-    return tuple((taps / taps.sum()).tolist())
+    return np.array(
+        [
+            [factor, 0, (1 - factor) * x],
+            [0, factor, (1 - factor) * y],
+            [0, 0, 1.0],
+        ]
+    )

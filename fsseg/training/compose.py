@@ -1,6 +1,6 @@
 """The making of a drawn episode on a device, without asking the host for anything."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,13 +49,13 @@ class Ingredients:
 
     def to(self, device: torch.device) -> "Ingredients":
         """The same ingredients on another device; the host does not wait for it."""
-        moved = {field.name: send(getattr(self, field.name), device) for field in fields(self)}
+        moved = {name: send(tensor, device) for name, tensor in vars(self).items()}
         return Ingredients(**moved)
 
     def copy_(self, other: "Ingredients") -> None:
         """Takes the values of other ingredients, in place."""
-        for field in fields(self):
-            getattr(self, field.name).copy_(getattr(other, field.name), non_blocking=True)
+        for name, tensor in vars(self).items():
+            tensor.copy_(getattr(other, name), non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -76,31 +76,31 @@ class Composed:
 
     def trimmed(self) -> "Composed":
         """The same without the ways that are empty in the support; the host waits for their number."""
-        is_there = self.masks[0].any(dim=(1, 2))
+        in_support = self.masks[0]
+        is_there = in_support.any(dim=(1, 2))
         return replace(self, masks=self.masks[:, is_there])
 
     def episode(self) -> Episode:
         """The episode of all ways, also of the empty ones."""
-        query = Query(self.images[1][None], self.location[1:])
-        return Episode(self._support(), query, self._target())
-
-    def _support(self) -> Support:
-        image = self.images[0]
         ways = self.masks.shape[1]
-        return Support(
-            image.expand(ways, 1, *image.shape),
-            self.masks[0][:, None],
-            self.location[0].expand(ways, 1),
+        image, in_support = self.images[0], self.masks[0]
+        support = Support(
+            images=image.expand(ways, 1, *image.shape),
+            masks=in_support[:, None],
+            location=self.location[0].expand(ways, 1),
             shared=ways > 1,
         )
-
-    def _target(self) -> Int[Tensor, "1 height width"]:
-        ways = self.masks.shape[1]
+        query = Query(self.images[1:], self.location[1:])
         numbers = torch.arange(1, ways + 1, device=self.masks.device)
-        return (self.masks[1] * numbers[:, None, None]).amax(dim=0)[None]
+        numbered = self.masks[1:] * numbers[:, None, None]
+        return Episode(support, query, target=numbered.amax(dim=1))
 
 
-def compose(ingredients: Ingredients, elastic: float, elastic_sigma: float) -> Composed:
+def compose(
+    ingredients: Ingredients,
+    elastic: float,
+    elastic_sigma: float,
+) -> Composed:
     """Augments the two slices; of the warps the first that leaves something of the masks counts.
 
     Args:
@@ -108,40 +108,40 @@ def compose(ingredients: Ingredients, elastic: float, elastic_sigma: float) -> C
         elastic: Strength of the elastic deformation.
         elastic_sigma: Smoothness of the elastic deformation in pixels.
     """
-    images = _with_changed_intensities(ingredients)
+    changed = ingredients.changed
+    warped = ingredients.warped
+    images = ingredients.images
     masks = ingredients.supervoxels[:, None] == ingredients.regions[:, None, None]
+
+    image = _pick(images, changed)
+    image = change_gamma(image, ingredients.gamma)
+    images = _put(images, changed, image)
+
     field = elastic_field(ingredients.noise, elastic, elastic_sigma)
     grids = warp_grids(field, ingredients.inverses)
-
-    at = ingredients.warped
-    image = _pick(images, at)
-    mask = _pick(masks, at)
-    warped_images, warped_masks = warp_slice(image, mask, grids, ingredients.fill)
-    leaves_some = warped_masks.any(dim=(1, 2, 3))
-    first = leaves_some.int().argmax()
+    image = _pick(images, warped)
+    mask = _pick(masks, warped)
+    candidates, mask_candidates = warp_slice(image, mask, grids, ingredients.fill)
+    leaves_some = mask_candidates.any(dim=(1, 2, 3))
     moved = leaves_some.any()
-    image = torch.where(moved, _pick(warped_images, first), image)
-    mask = torch.where(moved, _pick(warped_masks, first), mask)
+    first = leaves_some.int().argmax()
+    new_image = _pick(candidates, first)
+    new_mask = _pick(mask_candidates, first)
+    new_image = torch.where(moved, new_image, image)
+    new_mask = torch.where(moved, new_mask, mask)
+    images = _put(images, warped, new_image)
+    masks = _put(masks, warped, new_mask)
 
-    masks = _put(masks, at, mask)
-    shown_well = _large_enough(masks[0], ingredients.least)
-    return Composed(
-        images=_put(images, at, image),
-        masks=masks & shown_well[:, None, None],
-        location=ingredients.location,
-        moved=moved,
-    )
-
-
-def _with_changed_intensities(ingredients: Ingredients) -> Float[Tensor, "2 height width"]:
-    at = ingredients.changed
-    changed = change_gamma(_pick(ingredients.images, at), ingredients.gamma)
-    return _put(ingredients.images, at, changed)
+    in_support = masks[0]
+    shown_well = _large_enough(in_support, ingredients.least)
+    masks = masks & shown_well[:, None, None]
+    return Composed(images, masks, ingredients.location, moved)
 
 
 def _pick(values: Tensor, index: Int[Tensor, ""]) -> Tensor:
     """Gives `values[index]`, without asking the host for the index."""
-    return values.index_select(0, index[None])[0]
+    [value] = values.index_select(0, index[None])
+    return value
 
 
 def _put(values: Tensor, index: Int[Tensor, ""], value: Tensor) -> Tensor:
@@ -150,7 +150,8 @@ def _put(values: Tensor, index: Int[Tensor, ""], value: Tensor) -> Tensor:
 
 
 def _large_enough(
-    masks: Bool[Tensor, "way height width"], least: Int[Tensor, ""]
+    masks: Bool[Tensor, "way height width"],
+    least: Int[Tensor, ""],
 ) -> Bool[Tensor, "way"]:
     """The ways that the support shows well; at least the largest, so that an episode always has one."""
     sizes = masks.sum(dim=(1, 2))

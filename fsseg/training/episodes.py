@@ -108,23 +108,22 @@ class EpisodeSampler:
     @property
     def slice_size(self) -> tuple[int, int] | None:
         """The (height, width) of all scans' slices; None where they differ."""
-        sizes = {_slice_size(scan) for scan in self.scans}
+        sizes = {scan.slice_size for scan in self.scans}
         return sizes.pop() if len(sizes) == 1 else None
 
     def resident(self, device: torch.device) -> "EpisodeSampler":
         """A sampler of the same scans that lie on the device, if it has room for them; else itself."""
-        if not has_room(sum(_bytes_of(scan) for scan in self.scans), device):
+        size = sum(scan.nbytes for scan in self.scans)
+        if not has_room(size, device):
             return self
-        scans = []
-        for scan in self.scans:
-            images = scan.images.to(device)
-            scans.append(replace(scan, images=images, supervoxels=scan.supervoxels.to(device)))
+        scans = [scan.to(device) for scan in self.scans]
         return EpisodeSampler(scans, self.options)
 
     def draw(self, rng: np.random.Generator, classes: int = 1) -> Draw:
         """Draws the parameters of an episode of at most so many classes."""
         index = int(rng.integers(len(self.scans)))
-        region, support_slice, query_slice = self._draw_pair(self.scans[index], rng)
+        scan = self.scans[index]
+        region, support_slice, query_slice = self._draw_pair(scan, rng)
         if rng.random() < 0.5:
             support_slice, query_slice = query_slice, support_slice
         draw = Draw(
@@ -142,17 +141,23 @@ class EpisodeSampler:
 
     def make(self, draw: Draw, device: torch.device = CPU) -> Episode:
         """The episode with these parameters, on a device; the same draw always gives the same episode."""
-        composed = self.compose(self.ingredients(draw, candidates=1).to(device))
+        ingredients = self.ingredients(draw, candidates=1)
+        composed = self.compose(ingredients.to(device))
         if not composed.moved:  # rare, so further warps are not worked out beforehand
-            composed = self.compose(self.ingredients(draw).to(device))
+            ingredients = self.ingredients(draw)
+            composed = self.compose(ingredients.to(device))
         return composed.trimmed().episode()
 
     def compose(self, ingredients: Ingredients) -> Composed:
         """Augments the two slices of an episode as the options say."""
-        return compose(ingredients, self.options.elastic, self.options.elastic_sigma)
+        options = self.options
+        return compose(ingredients, options.elastic, options.elastic_sigma)
 
     def ingredients(
-        self, draw: Draw, ways: int | None = None, candidates: int = ATTEMPTS
+        self,
+        draw: Draw,
+        ways: int | None = None,
+        candidates: int = ATTEMPTS,
     ) -> Ingredients:
         """The tensors from which `compose` makes the episode with these parameters.
 
@@ -163,50 +168,57 @@ class EpisodeSampler:
         """
         scan = self.scans[draw.scan]
         slices = [draw.support_slice, draw.query_slice]
-        size = _slice_size(scan)
-        noise_seed, inverses = self._draw_warps(draw, size, candidates)
+        last_slice = max(1, len(scan.images) - 1)
+        noise_seed, inverses = self._draw_warps(draw, scan.slice_size, candidates)
         return Ingredients(
-            images=torch.stack([scan.images[number] for number in slices]),
-            supervoxels=torch.stack([scan.supervoxels[number] for number in slices]),
-            regions=_region_ids(scan, draw.regions, ways),
+            images=_pick(scan.images, slices),
+            supervoxels=_pick(scan.supervoxels, slices),
+            regions=_region_ids(scan, draw.regions, ways or 0),
             gamma=torch.tensor(draw.gamma, dtype=torch.float32),
             changed=torch.tensor(int(draw.gamma_on_query)),
             warped=torch.tensor(int(draw.warp_on_query)),
-            noise=draw_noise(noise_seed, size),
+            noise=draw_noise(noise_seed, scan.slice_size),
             inverses=inverses,
             fill=torch.tensor(scan.fill, dtype=torch.float32),
             least=torch.tensor(self._min_pixels(scan)),
-            location=torch.tensor(slices) / max(1, len(scan.images) - 1),
+            location=torch.tensor(slices) / last_slice,
         )
 
     def _min_pixels(self, scan: TrainingScan) -> int:
         """Pixels that a region needs in the first slice of a pair; the default scales with the slice."""
         if self.options.min_pixels is not None:
             return self.options.min_pixels
-        return scaled_pixels(MIN_PIXELS, *_slice_size(scan))
+        return scaled_pixels(MIN_PIXELS, *scan.slice_size)
 
     def _min_slice_pixels(self, scan: TrainingScan) -> int:
         """Pixels of which a region needs more in any slice; the default scales with the slice."""
         if self.options.min_slice_pixels is not None:
             return self.options.min_slice_pixels
-        return scaled_pixels(MIN_SLICE_PIXELS, *_slice_size(scan))
+        return scaled_pixels(MIN_SLICE_PIXELS, *scan.slice_size)
 
     def _can_be_sampled(self, scan: TrainingScan) -> bool:
-        return scan.table.can_be_sampled(self._min_pixels(scan), self._min_slice_pixels(scan))
+        min_pixels = self._min_pixels(scan)
+        min_slice_pixels = self._min_slice_pixels(scan)
+        return scan.table.can_be_sampled(min_pixels, min_slice_pixels)
 
     def _nothing_to_sample(self, scans: Sequence[TrainingScan]) -> str:
         least = sorted({self._min_pixels(scan) for scan in scans})
+        pixels = " or ".join(map(str, least))
         hidden = ""
         if self.options.setting == 2:
             hidden = ", or episodes.setting to 1, which hides no slices"
         return (
-            f"episodes: none of the {len(scans)} training scans has a supervoxel with "
-            f"{' or '.join(map(str, least))} pixels in a slice and a neighbour to pair it with, "
-            f"expected one; set episodes.min_pixels below {least[0]} "
+            f"episodes: none of the {len(scans)} training scans has a supervoxel with {pixels} "
+            "pixels in a slice and a neighbour to pair it with, expected one; "
+            f"set episodes.min_pixels below {least[0]} "
             f"(or supervoxels.min_size higher, for larger regions{hidden})"
         )
 
-    def _draw_pair(self, scan: TrainingScan, rng: np.random.Generator) -> tuple[int, int, int]:
+    def _draw_pair(
+        self,
+        scan: TrainingScan,
+        rng: np.random.Generator,
+    ) -> tuple[int, int, int]:
         """A region (its place in the table) and two slices; rejection ends because the scan can be sampled."""
         table = scan.table
         min_pixels = self._min_pixels(scan)
@@ -216,27 +228,40 @@ class EpisodeSampler:
             slices = table.slices_of(region, min_slice_pixels)
             if len(slices) < 2:
                 continue
-            first = int(rng.integers(len(slices) - 1))
-            if table.counts[region, slices[first]] >= min_pixels:
-                return region, int(slices[first]), int(slices[first + 1])
+            place = int(rng.integers(len(slices) - 1))
+            first = int(slices[place])
+            second = int(slices[place + 1])
+            if table.counts[region, first] >= min_pixels:
+                return region, first, second
 
-    def _draw_others(self, draw: Draw, count: int, rng: np.random.Generator) -> list[int]:
+    def _draw_others(
+        self,
+        draw: Draw,
+        count: int,
+        rng: np.random.Generator,
+    ) -> list[int]:
         """Further regions that are large enough in the support slice; a few tries for each, as published."""
         scan = self.scans[draw.scan]
         sizes = scan.table.counts[:, draw.support_slice]
         min_pixels = self._min_pixels(scan)
-        left = [region for region in range(len(sizes)) if region != draw.regions[0]]
+        left = list(range(len(sizes)))
+        left.remove(draw.regions[0])
         others = []
         for _ in range(count):
-            for _ in range(min(REGION_ATTEMPTS, len(left))):
-                region = left.pop(int(rng.integers(len(left))))
+            attempts = min(REGION_ATTEMPTS, len(left))
+            for _ in range(attempts):
+                place = int(rng.integers(len(left)))
+                region = left.pop(place)
                 if sizes[region] >= min_pixels:
                     others.append(region)
                     break
         return others
 
     def _draw_warps(
-        self, draw: Draw, size: tuple[int, int], candidates: int
+        self,
+        draw: Draw,
+        size: tuple[int, int],
+        candidates: int,
     ) -> tuple[int, Float[Tensor, "candidate 2 3"]]:
         """The seed of the elastic noise and the inverse affine maps to try; the last one fills up."""
         rng = np.random.default_rng(draw.warp_seed)
@@ -245,30 +270,32 @@ class EpisodeSampler:
         noise_seed = int(rng.integers(2**62))
         while len(affines) < min(candidates, attempts):
             affines.append(self._draw_affine(rng))
-        inverses = [np.linalg.inv(affine_matrix(affine, size))[:2] for affine in affines]
+        matrices = [affine_matrix(affine, size) for affine in affines]
+        inverses = [np.linalg.inv(matrix)[:2] for matrix in matrices]
         while len(inverses) < candidates:
             inverses.append(inverses[-1])
-        return noise_seed, torch.from_numpy(np.stack(inverses)).float()
+        stacked = torch.from_numpy(np.stack(inverses))
+        return noise_seed, stacked.float()
 
     def _draw_affine(self, rng: np.random.Generator) -> Affine:
         options = self.options
         return draw_affine(
-            rng, angle=options.angle, shift=options.shift, shear=options.shear, zoom=options.zoom
+            rng,
+            angle=options.angle,
+            shift=options.shift,
+            shear=options.shear,
+            zoom=options.zoom,
         )
 
 
-def _slice_size(scan: TrainingScan) -> tuple[int, int]:
-    height, width = scan.images.shape[-2:]
-    return height, width
+def _pick(values: Tensor, slices: Sequence[int]) -> Tensor:
+    """Some slices of a scan; one by one, so that no others are read from disk."""
+    return torch.stack([values[number] for number in slices])
 
 
-def _bytes_of(scan: TrainingScan) -> int:
-    return scan.images.nbytes + scan.supervoxels.nbytes
-
-
-def _region_ids(scan: TrainingScan, regions: Sequence[int], ways: int | None) -> Int[Tensor, "way"]:
+def _region_ids(scan: TrainingScan, regions: Sequence[int], ways: int) -> Int[Tensor, "way"]:
     """The ids of regions of the scan's table, filled up to so many ways."""
-    ids = scan.table.ids[list(regions)].tolist()
-    while len(ids) < (ways or 0):
+    ids = [int(scan.table.ids[region]) for region in regions]
+    while len(ids) < ways:
         ids.append(NO_REGION)
     return torch.tensor(ids, dtype=scan.supervoxels.dtype)

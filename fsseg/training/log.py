@@ -75,9 +75,11 @@ class TrainingLog:
         values = torch.stack(self._pending).mean(dim=0)
         self._pending.clear()
         if score is not None:
-            of_score = torch.stack([score.threshold.detach(), score.average_distance])
+            threshold = score.threshold.detach()
+            of_score = torch.stack([threshold, score.average_distance])
             values = torch.cat([values, of_score])
-        self._unread.append(_OnDevice(step + 1, learning_rate, values))
+        record = _OnDevice(step + 1, learning_rate, values)
+        self._unread.append(record)
 
     def tell(self, behind: int = 0) -> None:
         """Lets the listener hear of the records that were not read yet.
@@ -97,12 +99,23 @@ class TrainingLog:
 
     def pending(self) -> dict[str, Tensor]:
         """The losses since the last record, for a snapshot."""
-        return {PENDING: torch.stack(self._pending)} if self._pending else {}
+        if not self._pending:
+            return {}
+        return {PENDING: torch.stack(self._pending)}
 
     def restore(
-        self, records: list[Record], tensors: dict[str, Tensor], device: torch.device
+        self,
+        records: list[Record],
+        tensors: dict[str, Tensor],
+        device: torch.device,
     ) -> None:
-        """Takes over the records and pending losses of a snapshot; the listener hears of them all."""
+        """Takes over the records and pending losses of a snapshot; the listener hears of all records.
+
+        Args:
+            records: All records so far.
+            tensors: A snapshot's tensors; those of others are left alone.
+            device: Where losses are collected.
+        """
         self._read = list(records)
         self._unread = []
         self._pending = []
@@ -119,10 +132,11 @@ class TrainingLog:
             return []
         unread = self._unread[:count]
         self._unread = self._unread[count:]
-        values = torch.stack([record.values for record in unread]).tolist()
+        on_device = torch.stack([record.values for record in unread])
         new = []
-        for record, numbers in zip(unread, values):
-            named = dict(zip(NAMES, numbers))
-            new.append({"step": record.step, "learning_rate": record.learning_rate} | named)
+        for record, values in zip(unread, on_device.tolist()):
+            named = dict(zip(NAMES, values))
+            steps = {"step": record.step, "learning_rate": record.learning_rate}
+            new.append(steps | named)
         self._read += new
         return new

@@ -111,7 +111,8 @@ class Training:
         self.options = options
         self.device = device
         self.step = 0
-        self.speed = choose_speed(speed or SpeedTable(), device, backbone, prototypes, sampler)
+        wishes = speed or SpeedTable()
+        self.speed = choose_speed(wishes, device, backbone, prototypes, sampler)
         self.backbone = backbone
         self.head = head
         self._prototypes = prototypes
@@ -149,7 +150,8 @@ class Training:
                 self._place(draw)
                 self._recorded()
             else:
-                self._update(self._sampler.make(draw, self.device))
+                episode = self._sampler.make(draw, self.device)
+                self._update(episode)
             self.log.add(self.step, self._losses, self.head.score, rate)
             self.log.tell(behind=1)
         self._generators = Generators.now(self.device)
@@ -161,10 +163,11 @@ class Training:
         target = episode.target
         options = self.options
         # Features of support and query.
-        support_features, query_features = self._encode(support.slices, episode.query.images)
-        spread = support.spread(support_features)
+        images = episode.query.images
+        support_features, query_features = self._encode(support.slices, images)
         # The support's prototypes (Eq. 1), and the query's logits (Eqs. 2, 3, 8 and 9).
-        prototypes = self._prototypes(spread, support.masks, self.head.sigma)
+        of_ways = support.spread(support_features)
+        prototypes = self._prototypes(of_ways, support.masks, self.head.sigma)
         logits = self.head(query_features, prototypes)
         # The running averages, which follow T_S as it is before the update, as published.
         score = self.head.score
@@ -174,19 +177,13 @@ class Training:
         height, width = target.shape[-2:]
         log_probability = log_probabilities(logits, (height, width), self._mode)
         query_loss = weighted_nll(log_probability, target, options.background_weight)
-        alignment = logits.new_zeros(())
+        nothing = logits.new_zeros(())
+        alignment = nothing
         if options.alignment:
-            alignment = aligned(
-                self._prototypes,
-                self.head,
-                logits,
-                query_features,
-                support_features,
-                support,
-                self._mode,
-            )
-        score_loss = logits.new_zeros(()) if score is None else t_loss(score)
-        losses = Losses(query_loss, alignment, score_loss)
+            features = (query_features, support_features)
+            alignment = aligned(self._prototypes, self.head, logits, *features, support, self._mode)
+        threshold_loss = nothing if score is None else t_loss(score)
+        losses = Losses(query_loss, alignment, threshold_loss)
         # The update.
         self._optimiser.update(losses.total(options))
         self._losses.copy_(losses.values())
@@ -200,15 +197,16 @@ class Training:
 
         One batch: batch normalisation takes its statistics over both together, as published.
         """
-        half = self.speed.precision == "bfloat16"
-        # Weights are used once in a step, so there is nothing to gain from keeping their copies of lower precision.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
-            features = encode(self.backbone, torch.cat([support, query])).float()
-        return features[: len(support)], features[len(support) :]
+        images = torch.cat([support, query])
+        with self.speed.precision_of_network(self.device):
+            features = encode(self.backbone, images).float()
+        count = len(support)
+        return features[:count], features[count:]
 
     def _place(self, draw: Draw) -> None:
         """Copies the ingredients of an episode to where a recorded step reads them."""
-        ingredients = self._sampler.ingredients(draw, ways=self.options.classes).to(self.device)
+        ingredients = self._sampler.ingredients(draw, ways=self.options.classes)
+        ingredients = ingredients.to(self.device)
         if self._ingredients is None:
             self._ingredients = ingredients
         else:
@@ -216,7 +214,8 @@ class Training:
 
     def _update_in_place(self) -> None:
         """Does a step with the ingredients in place; no operation's shape depends on the draw."""
-        self._update(self._sampler.compose(self._ingredients).episode())
+        composed = self._sampler.compose(self._ingredients)
+        self._update(composed.episode())
 
     def finish(self) -> None:
         """Leaves backbone and head in evaluation mode."""
@@ -224,6 +223,11 @@ class Training:
         self.backbone.eval()
         self.head.eval()
         self.log.tell()
+
+    @property
+    def steps_left(self) -> int:
+        """The number of steps to do."""
+        return self.options.steps - self.step
 
     @property
     def problem(self) -> str | None:
@@ -234,8 +238,13 @@ class Training:
         """All of its state; the host waits for the device."""
         join_stream(self._stream)
         self.log.tell()  # of records that the snapshot reads, which are not told later
-        tensors = self._model_state() | self._optimiser.state() | self.log.pending()
-        values = {"log": self.log.records(), "generators": self._generators.dumps()}
+        tensors = self._model_state()
+        tensors |= self._optimiser.state()
+        tensors |= self.log.pending()
+        values = {
+            "log": self.log.records(),
+            "generators": self._generators.dumps(),
+        }
         return Snapshot(self.step, tensors, values)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -259,8 +268,9 @@ class Training:
 
     def _require_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Raises ValueError for tensors that are not all of this training's, or not of its shapes."""
-        shapes = {name: value.shape for name, value in self._model_state().items()}
-        missing = shapes.keys() - tensors.keys()
+        model = self._model_state()
+        missing = model.keys() - tensors.keys()
+        shapes = {name: value.shape for name, value in model.items()}
         shapes |= self._optimiser.shapes()
         for name, value in tensors.items():
             if name != PENDING and shapes.get(name) != value.shape:
@@ -271,13 +281,17 @@ class Training:
     def _model_state(self) -> dict[str, Tensor]:
         """The states of backbone and head, not copied."""
         tensors = {}
-        for part, module in (("backbone", self.backbone), ("head", self.head)):
+        parts = {"backbone": self.backbone, "head": self.head}
+        for part, module in parts.items():
             for name, value in module.state_dict().items():
                 tensors[f"{part}.{name}"] = value
         return tensors
 
 
-def train_together(trainings: list[Training], progress: Progress | None = None) -> list[Training]:
+def train_together(
+    trainings: list[Training],
+    progress: Progress | None = None,
+) -> list[Training]:
     """Finishes several trainings in turns, a step each: a GPU works on them at the same time.
 
     They share nothing that changes, so each ends as it would by itself.
@@ -293,21 +307,20 @@ def train_together(trainings: list[Training], progress: Progress | None = None) 
         Stopped: A signal asked to stop; the trainings' states are saved then.
     """
     progress = progress or Silent()
-    turns = max(training.options.steps - training.step for training in trainings)
-    with preserved(trainings[0].device), saving_first() as stop:
+    turns = max(training.steps_left for training in trainings)
+    device = trainings[0].device
+    with preserved(device), saving_first() as stop:
         for _ in progress.track(range(turns), "training", turns):
             for training in _unfinished(trainings):
                 training.advance()
-            stopped = stop.number is not None
-            for training in _unfinished(trainings):
-                saver = training.saver
-                if saver is not None and (stopped or saver.is_due(training.step)):
-                    saver.save(training)
-            if stopped:
-                raise Stopped(stop.number, f"after training step {_steps_done(trainings)}")
+            number = stop.number
+            _save(trainings, only_due=number is None)
+            if number is not None:
+                raise Stopped(number, f"after training step {_steps_done(trainings)}")
     for training in trainings:
         training.finish()
-    for problem in {training.problem for training in trainings} - {None}:
+    problems = {training.problem for training in trainings}
+    for problem in problems - {None}:
         progress.note(
             f"training: its steps could not be recorded and ran plain, which is slower ({problem})"
         )
@@ -315,7 +328,16 @@ def train_together(trainings: list[Training], progress: Progress | None = None) 
 
 
 def _unfinished(trainings: list[Training]) -> list[Training]:
-    return [training for training in trainings if training.step < training.options.steps]
+    return [training for training in trainings if training.steps_left > 0]
+
+
+def _save(trainings: list[Training], *, only_due: bool) -> None:
+    for training in _unfinished(trainings):
+        saver = training.saver
+        if saver is None:
+            continue
+        if saver.is_due(training.step) or not only_due:
+            saver.save(training)
 
 
 def _steps_done(trainings: list[Training]) -> str:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fsseg.interfaces import Head, PrototypeExtractor
@@ -35,15 +36,19 @@ class Losses:
 
     def total(self, weights: TrainingTable) -> Float[Tensor, ""]:
         """The sum that is minimised: `query + weights.alignment * alignment + weights.t_loss * t_loss`."""
-        return self.query + weights.alignment * self.alignment + weights.t_loss * self.t_loss
+        alignment = weights.alignment * self.alignment
+        return self.query + alignment + weights.t_loss * self.t_loss
 
     def values(self) -> Float[Tensor, "3"]:
         """Query, alignment and T loss as one tensor without gradient."""
-        return torch.stack([self.query, self.alignment, self.t_loss]).detach()
+        parts = [self.query, self.alignment, self.t_loss]
+        return torch.stack(parts).detach()
 
 
 def log_probabilities(
-    logits: Float[Tensor, "query class h w"], size: tuple[int, int], mode: Mode
+    logits: Float[Tensor, "query class h w"],
+    size: tuple[int, int],
+    mode: Mode,
 ) -> Float[Tensor, "query class height width"]:
     """Log class probabilities at image size.
 
@@ -55,7 +60,8 @@ def log_probabilities(
     """
     if mode == "default":
         return resize(logits, size).log_softmax(dim=1)
-    probabilities = resize(logits.softmax(dim=1), size, align_corners=True)
+    probabilities = logits.softmax(dim=1)
+    probabilities = resize(probabilities, size, align_corners=True)
     return probabilities.clamp(LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY).log()
 
 
@@ -83,7 +89,7 @@ def weighted_nll(
     """
     weights = log_probability.new_ones(log_probability.shape[1])
     weights[0] = background_weight
-    return torch.nn.functional.nll_loss(log_probability, target.long(), weight=weights)
+    return F.nll_loss(log_probability, target.long(), weight=weights)
 
 
 def predicted_masks(
@@ -94,10 +100,11 @@ def predicted_masks(
     A place belongs to the way with the largest logit, where that exceeds the background's; a tie
     is background.
     """
-    ways = torch.arange(logits.shape[1] - 1, device=logits.device)
-    winner = logits[:, 1:].argmax(dim=1)
-    foreground = margin(logits) > 0
+    of_ways = logits[:, 1:]
+    ways = torch.arange(of_ways.shape[1], device=logits.device)
+    winner = of_ways.argmax(dim=1)
     wins = winner[:, None] == ways[:, None, None]
+    foreground = margin(logits) > 0
     masks = wins & foreground[:, None]
     return masks.to(logits.dtype).detach()
 
@@ -156,13 +163,15 @@ def alignment_loss(
     means = sums / (area[:, None] + 1e-5)
     is_predicted = area > 0  # stays on the device: asking the host would stop it in every step
     weights = is_predicted[:, None].to(means.dtype)
-    support_logits = head(support_features, Prototypes(means[:, None], weights))
+    prototypes = Prototypes(means[:, None], weights)
+    support_logits = head(support_features, prototypes)
 
-    seen = replace(support, masks=support.masks & is_predicted[:, None, None, None])
-    size = _image_size(support)
-    log_probability = log_probabilities(support_logits, size, mode)
-    loss = weighted_nll(log_probability, seen.target, background_weight=1.0)
-    return torch.where(is_predicted.any(), loss, torch.zeros_like(loss))
+    masks = support.masks & is_predicted[:, None, None, None]
+    target = replace(support, masks=masks).target
+    log_probability = log_probabilities(support_logits, _image_size(support), mode)
+    loss = weighted_nll(log_probability, target, background_weight=1.0)
+    nothing = torch.zeros_like(loss)
+    return torch.where(is_predicted.any(), loss, nothing)
 
 
 def exchange_loss(
@@ -199,12 +208,14 @@ def exchange_loss(
 
     losses = []
     for way, features in enumerate(support.spread(support_features)):
-        alone = _only_way(of_query, way)
-        log_probability = log_probabilities(head(features, alone), size, mode)
+        logits_alone = head(features, _only_way(of_query, way))
+        log_probability = log_probabilities(logits_alone, size, mode)
         target = _way_target(support, way)
-        losses.append(torch.nn.functional.nll_loss(log_probability, target, ignore_index=IGNORED))
+        loss = F.nll_loss(log_probability, target, ignore_index=IGNORED)
+        losses.append(loss)
     kept = torch.where(is_predicted, torch.stack(losses), 0.0)
-    return kept.sum() / is_predicted.sum().clamp(min=1)
+    count = is_predicted.sum().clamp(min=1)
+    return kept.sum() / count
 
 
 def _image_size(support: Support) -> tuple[int, int]:
@@ -215,12 +226,13 @@ def _image_size(support: Support) -> tuple[int, int]:
 def _only_way(prototypes: Prototypes, way: int) -> Prototypes:
     """The prototypes of one way and of the background."""
     foreground = prototypes.foreground[way][None]
-    return Prototypes(foreground, prototypes.weights[way][None], prototypes.background)
+    weights = prototypes.weights[way][None]
+    return Prototypes(foreground, weights, prototypes.background)
 
 
 def _way_target(support: Support, way: int) -> Int[Tensor, "shot height width"]:
     """The target of a way by itself: 1 where it is, IGNORED where another way is, else 0."""
-    mask: Bool[Tensor, "shot height width"] = support.masks[way]
+    mask = support.masks[way]
     target = mask.long()
     if not support.shared:
         return target

@@ -1,6 +1,6 @@
-"""Scans as the later stages use them: on the working grid, intensities ruled, tensors made, supervoxels counted."""
+"""Scans for training: on the working grid, intensities ruled, supervoxels counted, and no labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ class TrainingScan:
         images: Slices after the backbone's intensity rule.
         supervoxels: Region ids; 0 is never sampled.
         table: Pixel counts of the regions.
-        fill: Mean of the images, which takes the place of what an augmentation moves in from outside. After a z-score
-            it is the published 0.
+        fill: Mean of the images, which takes the place of what an augmentation moves in from
+            outside. After a z-score it is the published 0.
     """
 
     case: str
@@ -30,6 +30,23 @@ class TrainingScan:
     supervoxels: Int[Tensor, "slice height width"]
     table: RegionTable
     fill: float
+
+    @property
+    def slice_size(self) -> tuple[int, int]:
+        """Height and width of its slices."""
+        height, width = self.images.shape[-2:]
+        return height, width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of images and supervoxels."""
+        return self.images.nbytes + self.supervoxels.nbytes
+
+    def to(self, device: torch.device) -> "TrainingScan":
+        """The same scan with its images and supervoxels on another device."""
+        images = self.images.to(device)
+        supervoxels = self.supervoxels.to(device)
+        return replace(self, images=images, supervoxels=supervoxels)
 
 
 def training_scan(
@@ -44,11 +61,16 @@ def training_scan(
         volume: The volume on the working grid.
         regions: Its supervoxels.
         scaling: What its intensity rule measured.
-        hidden: Slices that training must not see; no region has a pixel there, so none is drawn from them.
+        hidden: Slices that training must not see; no region has a pixel there, so none is drawn
+            from them.
     """
     images = torch.from_numpy(scaling.apply(volume.image))
     if hidden is not None:
         regions = np.where(hidden[:, None, None], np.int32(0), regions)
     return TrainingScan(
-        volume.case, images, torch.from_numpy(regions), count_regions(regions), float(images.mean())
+        case=volume.case,
+        images=images,
+        supervoxels=torch.from_numpy(regions),
+        table=count_regions(regions),
+        fill=float(images.mean()),
     )

@@ -1,5 +1,6 @@
 """The speed of a training: what a recipe leaves open is decided for a device and a network."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,15 @@ class Speed:
     def memory_format(self) -> torch.memory_format:
         """The order of the axes of the network's weights in memory."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def precision_of_network(self, device: torch.device) -> AbstractContextManager[None]:
+        """Within this block the network computes with its precision."""
+        return torch.autocast(
+            device.type,
+            torch.bfloat16,
+            enabled=self.precision == "bfloat16",
+            cache_enabled=False,  # each weight is used once in a step
+        )
 
 
 def choose_speed(

@@ -79,7 +79,8 @@ class Optimiser:
         """The momenta so far, by names that `shapes` knows."""
         tensors = {}
         for number, parameter in enumerate(self._parameters):
-            for name, value in self._sgd.state[parameter].items():
+            state = self._sgd.state[parameter]
+            for name, value in state.items():
                 if value is not None:
                     tensors[f"{STATE}.{number}.{name}"] = value
         return tensors
@@ -125,7 +126,9 @@ def update_averages(
     height, width = target.shape[-2:]
     margins = resize(margin(logits)[:, None], (height, width))[:, 0]
     counts = (target > 0).sum(dim=(1, 2))
-    distance = score.distance_at_prior(ideal_prior(margins, counts)).mean()
+    prior = ideal_prior(margins, counts)
+    distance = score.distance_at_prior(prior).mean()
     largest = math.sqrt(2) - LEAST_DISTANCE
-    score.average_distance.lerp_(distance, rate).clamp_(LEAST_DISTANCE, largest)
+    score.average_distance.lerp_(distance, rate)
+    score.average_distance.clamp_(LEAST_DISTANCE, largest)
     score.average_sigmas.lerp_(score.sigmas, rate)
