@@ -1,4 +1,4 @@
-"""What a run writes to its files. Plain values, no torch, so that tables and reports load fast."""
+"""Files and folders that are whole or not there, records in them, and fingerprints. Loads no torch: tables load fast."""
 
 import errno
 import hashlib
@@ -14,72 +14,59 @@ from typing import Any
 
 from fsseg.errors import FssegError
 
-
-def write_lines(path: Path, records: Iterable[Any]) -> None:
-    """Writes dataclasses or dictionaries as JSON lines, all or nothing."""
-    lines = [
-        json.dumps(record if isinstance(record, dict) else asdict(record)) for record in records
-    ]
-    write_text(path, "".join(line + "\n" for line in lines))
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns what is wrong with the content of a file that fsseg wrote into one sentence."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FssegError(
-            f"{path}: damaged ({str(error) or 'no JSON'}), expected what fsseg wrote; run the recipe again with --fresh"
-        ) from None
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file; raises FssegError for a damaged one."""
-    with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON lines; raises FssegError for a damaged file."""
-    with reading(path):
-        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON, all or nothing."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, all or nothing: a reader never sees half of it."""
-    with replacing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
 UNFINISHED = ".unfinished"
 """What the names of files and folders end with until they are finished."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 MISPLACED = {errno.ENOTDIR, errno.EEXIST}
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
+NOTHING_TO_WAIT_FOR = {errno.EINVAL, errno.ENOTSUP}
+"""What the system says of a disk that is full, a place that cannot be written, a file where a folder is expected, a name
+that a folder has already, and of file systems without a disk behind them."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says about writing to `path` into one sentence; other errors stay what they are."""
+    try:
+        yield
+    except OSError as error:
+        sentence = _explain(error, path)
+        if sentence is None:
+            raise
+        raise FssegError(sentence) from None
+
+
+def _explain(error: OSError, path: Path) -> str | None:
+    reason = error.strerror or str(error)
+    if error.errno in FULL:
+        return f"{path}: the disk is full or the file too large ({reason}); make room or choose another folder"
+    if error.errno in MISPLACED:
+        return (
+            f"{path.parent}: a file is where a folder is expected ({reason}); choose another folder"
+        )
+    if error.errno in REFUSED:
+        return f"{path}: cannot be written ({reason}); expected a writable folder, choose another"
+    return None
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end, or is removed on any exception.
+    """Yields a temporary file beside `path` that takes its place at the end, or is removed on any exception.
 
-    With `durable`, it is on the disk before it does, so that not even a power failure leaves half of it.
+    Args:
+        path: The file.
+        durable: Whether it is on the disk before it has its name, so that not even a power failure leaves half of it.
 
-    Raises FssegError for a folder that cannot be written and for a full disk.
+    Raises:
+        FssegError: The folder cannot be written, or the disk is full.
     """
     temporary = None
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
-            )
+            handle, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
             os.close(handle)
             temporary = Path(name)
             yield temporary
@@ -95,41 +82,6 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
                     temporary.unlink(missing_ok=True)
 
 
-def force_to_disk(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in {
-            errno.EINVAL,
-            errno.ENOTSUP,
-        }:  # some file systems have nothing to wait for
-            raise
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says about writing to `path` into one sentence; other errors stay what they are."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in FULL:
-            sentence = f"{path}: the disk is full or the file too large ({reason}); make room or choose another folder"
-        elif error.errno in MISPLACED:
-            sentence = f"{path.parent}: a file is where a folder is expected ({reason}); choose another folder"
-        elif error.errno in REFUSED:
-            sentence = (
-                f"{path}: cannot be written ({reason}); expected a writable folder, choose another"
-            )
-        else:
-            raise
-        raise FssegError(sentence) from None
-
-
 def _umask() -> int:
     """What new files are denied; mkstemp denies more, and the finished file should be an ordinary one."""
     mask = os.umask(0)
@@ -137,15 +89,16 @@ def _umask() -> int:
     return mask
 
 
-def fingerprint(value: Any) -> str:
-    """A hash of plain values, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def sweep(folder: Path) -> None:
-    """Removes what processes that were killed left of this folder."""
-    for left in folder.parent.glob(f".{folder.name}.*{UNFINISHED}"):
-        shutil.rmtree(left, ignore_errors=True)
+def force_to_disk(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NOTHING_TO_WAIT_FOR:
+            raise
+    finally:
+        os.close(handle)
 
 
 def fill_folder(
@@ -153,7 +106,12 @@ def fill_folder(
 ) -> None:
     """Makes a folder with its content, all or nothing: an error or a kill leaves none of it under its name.
 
-    A folder that is there already is replaced at the end. `check` has the last word before that.
+    A folder that is there already is replaced at the end.
+
+    Args:
+        folder: The folder.
+        make: Fills an empty one.
+        check: Has the last word before it gets its name.
     """
     with _filled(folder, make) as content:
         check()
@@ -186,9 +144,7 @@ def _filled(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     with writing(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(
-                tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=UNFINISHED)
-            )
+            unfinished = Path(tempfile.mkdtemp(UNFINISHED, f".{folder.name}.", folder.parent))
             unfinished.chmod(0o755)
             content = unfinished / "made"
             content.mkdir()
@@ -209,16 +165,71 @@ def _rename_to_new(content: Path, folder: Path) -> bool:
     try:
         os.rename(content, folder)
     except OSError as error:
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+        if error.errno in TAKEN:
             return False
         raise
     return True
 
 
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed left of this folder."""
+    for left in folder.parent.glob(f".{folder.name}.*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
-    """Puts a file in a second place without a second copy where the file system can."""
+    """Puts a file in a second place, without a second copy where the file system can."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, all or nothing: a reader never sees half of it."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, all or nothing."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """Writes dataclasses or dictionaries as JSON lines, all or nothing."""
+    lines: list[str] = []
+    for record in records:
+        values = record if isinstance(record, dict) else asdict(record)
+        lines.append(json.dumps(values) + "\n")
+    write_text(path, "".join(lines))
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; raises FssegError for a damaged one."""
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Reads JSON lines; raises FssegError for a damaged file."""
+    with reading(path):
+        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what is wrong with the content of a file that fsseg wrote into one sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FssegError(
+            f"{path}: damaged ({str(error) or 'no JSON'}), expected what fsseg wrote; run the recipe again with --fresh"
+        ) from None
+
+
+def fingerprint(value: Any) -> str:
+    """Returns a hash of plain values, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

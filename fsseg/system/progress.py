@@ -1,4 +1,4 @@
-"""How long-running stages tell how far they are; the shell draws bars, a script stays silent."""
+"""How far long-running stages are, told by themselves; the shell draws bars, a script stays silent."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
@@ -20,7 +20,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Follows nothing."""
+    """A progress that shows and says nothing."""
 
     def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
         yield from items
@@ -30,7 +30,10 @@ class Silent:
 
 
 def told_time(seconds: float) -> str:
-    """A time as a person reads it."""
+    """Returns a time as a person reads it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h"

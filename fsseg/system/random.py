@@ -28,14 +28,14 @@ class Generators:
 
     @staticmethod
     def now(device: torch.device) -> "Generators":
-        """The states as they are."""
-        return Generators(
-            random.getstate(), np.random.get_state(), torch.get_rng_state(), random_state(device)
-        )
+        """Returns the states as they are."""
+        numpy_state = np.random.get_state()
+        device_state = random_state(device)
+        return Generators(random.getstate(), numpy_state, torch.get_rng_state(), device_state)
 
     @staticmethod
     def seeded(device: torch.device, *seeds: int) -> "Generators":
-        """States that follow from these numbers."""
+        """Returns states that follow from these numbers."""
         with preserved(device):
             words = np.random.SeedSequence(seeds).generate_state(3)
             random.seed(int(words[0]))
@@ -44,38 +44,40 @@ class Generators:
             return Generators.now(device)
 
     def take_over(self, device: torch.device) -> None:
-        """Makes them the states."""
+        """Makes the generators go on from these states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
         set_random_state(self.device, device)
 
     def dumps(self) -> dict[str, Any]:
-        """As plain values."""
-        name, words, *rest = self.numpy
+        """Returns the states as plain values, from which `loads` makes them again."""
+        version, words, gauss = self.python
+        name, key, *rest = self.numpy
         return {
-            "python": [self.python[0], list(self.python[1]), self.python[2]],
-            "numpy": [name, words.tolist(), *rest],
-            "torch": self.torch.numpy().tobytes().hex(),
-            "device": None if self.device is None else self.device.numpy().tobytes().hex(),
+            "python": [version, list(words), gauss],
+            "numpy": [name, key.tolist(), *rest],
+            "torch": _hexadecimal(self.torch),
+            "device": None if self.device is None else _hexadecimal(self.device),
         }
 
     @staticmethod
     def loads(values: dict[str, Any]) -> "Generators":
-        """From plain values; raises ValueError, TypeError or KeyError for what are none."""
+        """Returns the states of `dumps`; raises ValueError, TypeError or KeyError for values that are none."""
         version, words, gauss = values["python"]
         name, key, *rest = values["numpy"]
         device = None if values["device"] is None else _tensor(values["device"])
-        python, numpy = (
-            (version, tuple(words), gauss),
-            (name, np.array(key, dtype=np.uint32), *rest),
+        return Generators(
+            python=(version, tuple(words), gauss),
+            numpy=(name, np.array(key, dtype=np.uint32), *rest),
+            torch=_tensor(values["torch"]),
+            device=device,
         )
-        return Generators(python, numpy, _tensor(values["torch"]), device)
 
 
 @contextmanager
 def preserved(device: torch.device) -> Iterator[None]:
-    """After this block the states are as before it."""
+    """Keeps the states: after this block they are as before it."""
     outer = Generators.now(device)
     try:
         yield
@@ -85,11 +87,16 @@ def preserved(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded(device: torch.device, *seeds: int) -> Iterator[None]:
-    """In this block all generators begin at a state that follows from these numbers; afterwards they are as before."""
+    """Lets all generators begin at a state that follows from these numbers in this block; afterwards they are as before."""
     with preserved(device):
         Generators.seeded(device, *seeds).take_over(device)
         yield
 
 
+def _hexadecimal(state: Tensor) -> str:
+    return state.numpy().tobytes().hex()
+
+
 def _tensor(hexadecimal: str) -> Tensor:
-    return torch.from_numpy(np.frombuffer(bytes.fromhex(hexadecimal), dtype=np.uint8).copy())
+    state = np.frombuffer(bytes.fromhex(hexadecimal), dtype=np.uint8)
+    return torch.from_numpy(state.copy())

@@ -20,23 +20,28 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int, where: str = "", *, text: str | None = None) -> None:
+        """Takes the signal's number, and where the work was or the whole sentence for people."""
         self.number = number
-        stopped = f"stopped by {signal.Signals(number).name}{f' {where}' if where else ''}"
+        stopped = " ".join(["stopped by", signal.Signals(number).name, where]).rstrip()
         super().__init__(text or f"{stopped}; run the same again to go on from there")
 
 
 class Asked:
-    """Whether the run was asked to stop while something was at work that wants to save itself first."""
+    """Knows whether the run was asked to stop while something was at work that wants to save itself first.
+
+    Attributes:
+        number: The signal that asked; None as long as none did.
+        savers: Blocks at work that save themselves first.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.savers = 0
 
     def heed(self, number: int, frame: FrameType | None) -> None:
-        """What a signal does."""
-        if (
-            self.number is not None
-        ):  # the second one: not even this process's own clean-up is waited for
+        """Does what a signal asks for."""
+        if self.number is not None:
+            # The second one: not even this process's own clean-up is waited for.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
@@ -49,7 +54,7 @@ _asked = Asked()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """In this block SIGINT and SIGTERM raise Stopped, or wait for what is saving itself; only in the main thread.
+    """Lets SIGINT and SIGTERM raise Stopped in this block, or wait for what saves itself; only in the main thread.
 
     Blocks within such a block change nothing.
     """
@@ -72,7 +77,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def saving_first() -> Iterator[Asked]:
-    """In this block a first signal only sets `number`; the block saves what it has and raises Stopped."""
+    """Lets a first signal only set `number` in this block, which saves what it has and raises Stopped."""
     _asked.savers += 1
     try:
         yield _asked
