@@ -174,7 +174,8 @@ class Failing:
         (Misspelt(), "there is no hook 'register_haeds'; did you mean 'register_heads'\\?"),
         (
             WrongArgument(),
-            "the hook run_started has no argument 'recipes', expected some of recipe, name, runs_dir",
+            r"Argument\(s\) {'recipes'} are declared in the hookimpl but can not be found in the hookspec, which is "
+            r"run_started\(recipe, name, runs_dir\)",
         ),
         (NoImportString(), "head 'mine': expected \"package.module:Class\", got 'Sample'"),
         (Failing(), "register_heads failed \\(ZeroDivisionError: by what\\?\\)"),

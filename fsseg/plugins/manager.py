@@ -1,10 +1,11 @@
-"""The plugins of this process: which are loaded, their hooks, and the registry that they fill."""
+"""The plugins of this process: those that are loaded, their hooks, and the registry that they fill."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pluggy
 from fsseg.errors import FssegError, PluginError
 from fsseg.plugins import hookspecs
 from fsseg.plugins.options import nearest, schema
-from fsseg.plugins.registry import KINDS, Component, Registry, at, line_of, named
+from fsseg.plugins.registry import KINDS, Component, Registry, at, import_string, line_of, named
 from fsseg.plugins.sources import (
     Plugin,
-    entry_points,
+    chosen_entry_points,
     import_entry,
     installed,
     plugin_of_file,
@@ -32,7 +33,7 @@ from fsseg.system.code_digests import (
 
 @dataclass(frozen=True)
 class Loaded:
-    """Everything that plugins bring."""
+    """The plugins of this process, with their hooks and the components that they bring."""
 
     plugins: list[Plugin]
     manager: pluggy.PluginManager
@@ -41,7 +42,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which plugins to load besides the installed ones, and which of those to leave out."""
+    """The plugins to load besides the installed ones, and those of the installed ones to leave out."""
 
     files: tuple[Path, ...] = ()
     without: tuple[str, ...] = ()
@@ -53,21 +54,28 @@ _choice = Choice()
 def choose_plugins(
     files: Iterable[Path | str] | None = None, without: Iterable[str] | None = None
 ) -> None:
-    """Decides which plugins this process loads; what is not given stays as it was.
+    """Chooses the plugins that this process loads; what is not given stays as it was.
 
     A file that has changed since it was imported is imported anew, so that its present code runs.
 
     Args:
         files: Plugins of a single file that belong to no distribution, or folders of a distribution's sources.
         without: Installed plugins to leave out, by the name of the plugin or of its distribution.
+
+    Example:
+        >>> fsseg.choose_plugins(files=["my_policy.py"])
+        >>> fsseg.registry().find("threshold", "my_policy").version
+        '5c29ab31'
     """
     global _choice
-    chosen = Choice(
-        _choice.files if files is None else tuple(Path(file) for file in files),
-        _choice.without if without is None else tuple(without),
-    )
-    stale = _changed_of(chosen.files) if files is not None else []
-    drop_modules(*stale)
+    chosen = _choice
+    stale = []
+    if files is not None:
+        chosen = replace(chosen, files=tuple(Path(file) for file in files))
+        stale = _changed_of(chosen.files)
+        drop_modules(*stale)
+    if without is not None:
+        chosen = replace(chosen, without=tuple(without))
     if stale or chosen != _choice:
         _choice = chosen
         loaded.cache_clear()
@@ -97,12 +105,20 @@ def changed_sources() -> list[Path]:
 
 def plugin_arguments() -> list[str]:
     """The command line's words that have another process load the plugins that this one does."""
-    files = [word for file in _choice.files for word in ("--plugin", str(file.absolute()))]
-    return files + [word for name in _choice.without for word in ("--no-plugin", name)]
+    words = []
+    for file in _choice.files:
+        words += ["--plugin", str(file.absolute())]
+    for name in _choice.without:
+        words += ["--no-plugin", name]
+    return words
 
 
 def registry() -> Registry:
-    """The components of fsseg and of every plugin; raises PluginError for a plugin that cannot be used."""
+    """The components of fsseg and of every plugin.
+
+    Raises:
+        PluginError: A plugin cannot be used.
+    """
     return loaded().registry
 
 
@@ -113,29 +129,27 @@ def hooks() -> pluggy.HookRelay:
 
 @contextmanager
 def listening(listeners: list[Any]) -> Iterator[None]:
-    """Objects that hear the hooks of a run, within the block, as plugins do all the time.
+    """Has objects hear the hooks of a run within the block, as plugins do all the time.
 
-    Raises PluginError for one whose hooks are not hooks.
+    Raises:
+        PluginError: A method of one is marked as a hook and is none.
     """
     manager = loaded().manager
-    for listener in listeners:
-        check_hooks(Plugin(type(listener).__name__, type(listener).__module__, "", listener))
-    for listener in listeners:
-        manager.register(listener)
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for listener in listeners:
-            manager.unregister(listener)
+            cls = type(listener)
+            _register(manager, Plugin(cls.__name__, cls.__module__, "", listener))
+            stack.callback(manager.unregister, listener)
+        yield
 
 
 @cache
 def loaded() -> Loaded:
     """The plugins that were chosen; raises PluginError for one that cannot be used."""
-    found = [*installed(_choice.without)]
+    plugins = list(installed(_choice.without))
     for path in _choice.files:
-        found += [plugin for plugin in _plugins_of(path) if plugin not in found]
-    return load(found)
+        plugins += [plugin for plugin in _plugins_of(path) if plugin not in plugins]
+    return load(plugins)
 
 
 def _plugins_of(path: Path) -> list[Plugin]:
@@ -154,75 +168,88 @@ def _plugins_of(path: Path) -> list[Plugin]:
 
 def load(plugins: list[Plugin]) -> Loaded:
     """Registers plugins with a manager of their own and collects their components."""
-    manager = pluggy.PluginManager("fsseg")
-    manager.add_hookspecs(hookspecs)
+    manager = _new_manager()
     for plugin in plugins:
-        check_hooks(plugin)
-        manager.register(plugin.module, f"{plugin.distribution}:{plugin.name}")
+        _register(manager, plugin, f"{plugin.distribution}:{plugin.name}")
     return Loaded(plugins, manager, _collect(plugins))
 
 
 def check_hooks(plugin: Plugin) -> None:
     """Raises PluginError for a hook that is misspelt, not marked, or asks for an argument that there is not."""
-    for name, function in plugin.hooks.items():
-        if name not in hookspecs.spec_names():
-            raise _refuse(
-                plugin,
-                function,
-                f"there is no hook {name!r}; {nearest(name, hookspecs.spec_names())}",
-            )
-        known = list(inspect.signature(hookspecs.describe(name)).parameters)
-        strange = [
-            argument for argument in inspect.signature(function).parameters if argument not in known
-        ]
-        if strange:
-            offered = ", ".join(known)
-            raise _refuse(
-                plugin,
-                function,
-                f"the hook {name} has no argument {strange[0]!r}, expected some of {offered}",
-            )
+    _register(_new_manager(), plugin)
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager("fsseg")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _register(manager: pluggy.PluginManager, plugin: Plugin, name: str | None = None) -> None:
+    """Has pluggy check and register a plugin's hooks, and says in our words what it refuses."""
+    _refuse_unmarked_hooks(plugin)
+    try:
+        manager.register(plugin.module, name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        if manager.is_registered(plugin.module):
+            manager.unregister(plugin.module)
+        hook = next(name for name in plugin.hooks if repr(name) in str(error))
+        raise _refuse(plugin, plugin.hooks[hook], _invalid_hook(hook, str(error))) from None
+
+
+def _refuse_unmarked_hooks(plugin: Plugin) -> None:
     for name in hookspecs.spec_names():
         function = getattr(plugin.module, name, None)
         if inspect.isfunction(function) and name not in plugin.hooks:
-            raise _refuse(
-                plugin, function, f"the hook {name} is not marked; write @hookimpl above it"
-            )
+            sentence = f"the hook {name} is not marked; write @hookimpl above it"
+            raise _refuse(plugin, function, sentence)
+
+
+def _invalid_hook(name: str, error: str) -> str:
+    """A sentence of both sides: the hook as the plugin has it, and as it is."""
+    if name not in hookspecs.spec_names():
+        return f"there is no hook {name!r}; {nearest(name, hookspecs.spec_names())}"
+    *_, problem = error.splitlines()
+    arguments = ", ".join(inspect.signature(hookspecs.describe(name)).parameters)
+    return f"{problem}, which is {name}({arguments})"
 
 
 def _collect(plugins: list[Plugin]) -> Registry:
-    """Calls the register hooks plugin by plugin, to know whose component it is; by kind, in the order of plugins."""
-    found = Registry()
+    """Calls the register hooks plugin by plugin, to know whose a component is; kind by kind, in the plugins' order."""
+    components = Registry()
     for kind, hook in KINDS.items():
         for plugin in plugins:
             if hook in plugin.hooks:
-                _register_all(found, plugin, kind, plugin.hooks[hook])
-    return found
+                _add_components(components, plugin, kind)
+    return components
 
 
-def _register_all(found: Registry, plugin: Plugin, kind: str, hook: Callable[..., Any]) -> None:
+def _add_components(components: Registry, plugin: Plugin, kind: str) -> None:
+    """Calls a plugin's hook that registers the components of a kind."""
+    hook = plugin.hooks[KINDS[kind]]
+
     def register(name: str, target: str | type) -> None:
-        text = f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else target
-        module, _, attribute = str(text).partition(":")
-        if not (module and attribute):
-            raise _refuse(
-                plugin, hook, f'{kind} {name!r}: expected "package.module:Class", got {target!r}'
-            )
-        found.add(
+        try:
+            text = import_string(target)
+        except ValueError as error:
+            raise _refuse(plugin, hook, f"{kind} {name!r}: {error}") from None
+        components.add(
             Component(
-                kind,
-                name,
-                text,
-                plugin.distribution,
-                plugin.version,
-                plugin.name,
-                line_of(hook),
-                plugin.file,
+                kind=kind,
+                name=name,
+                target=text,
+                distribution=plugin.distribution,
+                version=plugin.version,
+                plugin=plugin.name,
+                where=line_of(hook),
+                file=plugin.file,
             )
         )
 
+    arguments = [register] if inspect.signature(hook).parameters else []
     try:
-        hook(*[register][: len(inspect.signature(hook).parameters)])
+        hook(*arguments)
     except FssegError:
         raise
     except Exception as error:
@@ -230,11 +257,9 @@ def _register_all(found: Registry, plugin: Plugin, kind: str, hook: Callable[...
 
 
 def _refuse(plugin: Plugin, function: Callable[..., Any], sentence: str) -> PluginError:
-    way_out = (
-        "correct the file"
-        if plugin.file
-        else f"repair it, or leave it out with --no-plugin {plugin.name}"
-    )
+    way_out = f"repair it, or leave it out with --no-plugin {plugin.name}"
+    if plugin.file:
+        way_out = "correct the file"
     return PluginError(f"{plugin}{at(line_of(function))}: {sentence}; {way_out}")
 
 
@@ -260,34 +285,40 @@ class Surveyed:
 
 
 def survey() -> list[Surveyed]:
-    """Every plugin, whether it can be used or not: one that clashes with another before it cannot."""
-    good: list[Plugin] = []
-    lines = []
+    """Every plugin, also those that cannot be used; of two that clash, the later one cannot."""
+    usable: list[Plugin] = []
+    surveyed = []
     for origin, find in _candidates():
         try:
             for plugin in find():
-                lines.append(_surveyed(plugin, load([*good, plugin])))
-                good.append(plugin)
+                surveyed.append(_surveyed(plugin, load([*usable, plugin]).registry))
+                usable.append(plugin)
         except PluginError as error:
-            lines.append(Surveyed(*origin, [], [], str(error)))
-    return lines
+            surveyed.append(Surveyed(*origin, [], [], str(error)))
+    return surveyed
 
 
 def _candidates() -> Iterator[tuple[tuple[str, str, str], Callable[[], list[Plugin]]]]:
-    """Name, distribution and version of every plugin, and how to get it."""
-    for entry in entry_points():
-        if not {entry.name, entry.dist.name} & set(_choice.without):
-            origin = (entry.name, entry.dist.name, entry.dist.version)
-            yield origin, partial(lambda e, *of: [import_entry(e, *of)], entry, *origin[1:])
+    """Name, distribution and version of every plugin, and a function that gets it."""
+    for entry in chosen_entry_points(_choice.without):
+        yield (entry.name, entry.dist.name, entry.dist.version), partial(_plugins_of_entry, entry)
     for path in _choice.files:
         yield (path.stem, path.name, ""), partial(_plugins_of, path)
 
 
-def _surveyed(plugin: Plugin, found: Loaded) -> Surveyed:
-    own = (plugin.distribution, plugin.name)
-    components = [f"{c.kind}/{c.name}" for c in found.registry if (c.distribution, c.plugin) == own]
+def _plugins_of_entry(entry: EntryPoint) -> list[Plugin]:
+    return [import_entry(entry, entry.dist.name, entry.dist.version)]
+
+
+def _surveyed(plugin: Plugin, components: Registry) -> Surveyed:
+    origin = (plugin.distribution, plugin.name)
+    names = [
+        f"{component.kind}/{component.name}"
+        for component in components
+        if (component.distribution, component.plugin) == origin
+    ]
     listens = [name for name in plugin.hooks if name not in KINDS.values()]
-    return Surveyed(plugin.name, plugin.distribution, plugin.version, components, listens)
+    return Surveyed(plugin.name, plugin.distribution, plugin.version, names, listens)
 
 
 def components_of(what: str) -> list[Component]:
@@ -302,16 +333,19 @@ def components_of(what: str) -> list[Component]:
     kind, _, name = what.partition("/")
     if kind in KINDS and name:
         return [registry().find(kind, name)]
-    path, wanted = Path(what), {what}
+    path = Path(what)
+    wanted = what
     if path.exists():
         choose_plugins(files=[path])
-        wanted = {_plugins_of(path)[0].distribution}
-    found = [
-        component for component in registry() if {component.plugin, component.distribution} & wanted
+        wanted = _plugins_of(path)[0].distribution
+    components = [
+        component
+        for component in registry()
+        if wanted in (component.plugin, component.distribution)
     ]
-    if not found:
-        known = sorted(
-            {name for plugin in loaded().plugins for name in (plugin.name, plugin.distribution)}
+    if not components:
+        names = {name for plugin in loaded().plugins for name in (plugin.name, plugin.distribution)}
+        raise PluginError(
+            f"there is no plugin {what!r} with components; {nearest(what, sorted(names))}"
         )
-        raise PluginError(f"there is no plugin {what!r} with components; {nearest(what, known)}")
-    return found
+    return components

@@ -145,6 +145,16 @@ class Registry:
             raise RecipeError(error.told(f"{kind} {name}")) from None
 
 
+def import_string(target: str | type) -> str:
+    """The string `"package.module:Class"` of a component's class; raises ValueError for what is neither."""
+    if isinstance(target, type):
+        return f"{target.__module__}:{target.__qualname__}"
+    module, _, attribute = str(target).partition(":")
+    if not (module and attribute):
+        raise ValueError(f'expected "package.module:Class", got {target!r}')
+    return str(target)
+
+
 def line_of(function: Callable[..., Any]) -> str:
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"

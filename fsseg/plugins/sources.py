@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import SourceFileLoader
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,12 +26,12 @@ OURS = "fsseg"
 
 @dataclass(frozen=True)
 class Plugin:
-    """A loaded plugin.
+    """A plugin whose module is imported.
 
     Attributes:
         name: The name of its entry point, or of its file.
-        distribution: As a component's.
-        version: As a component's.
+        distribution: The distribution it comes from; the file's name for one that was given with `--plugin`.
+        version: That distribution's version; a file's is the beginning of its hash.
         module: The module or object that has the hooks.
         file: The file that was given with `--plugin`, if it was.
     """
@@ -49,17 +50,17 @@ class Plugin:
     @property
     def hooks(self) -> dict[str, Callable[..., Any]]:
         """Its hooks by name, as it marked them."""
-        found = {}
+        hooks = {}
         for name in dir(self.module):
             function = getattr(self.module, name, None)
             options = getattr(function, "fsseg_impl", None)
             if inspect.isroutine(function) and options is not None:
-                found[options.get("specname") or name] = function
-        return found
+                hooks[options.get("specname") or name] = function
+        return hooks
 
     @property
     def sources(self) -> list[Path]:
-        """Where its code is: the file that was given, or the folders of its distribution's top-level packages."""
+        """The places of its code: the file that was given, or the folders of its distribution's top-level packages."""
         if self.file:
             return [self.file]
         module = getattr(self.module, "__name__", type(self.module).__module__)
@@ -82,30 +83,34 @@ def _packages_of(distribution: str) -> set[str]:
     return {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
 
 
-def entry_points() -> list[importlib.metadata.EntryPoint]:
+def entry_points() -> list[EntryPoint]:
     """The entry points of the installed plugins, our own first."""
     entries = importlib.metadata.entry_points(group="fsseg")
     return sorted(entries, key=lambda entry: (entry.dist.name != OURS, entry.dist.name, entry.name))
 
 
+def chosen_entry_points(without: tuple[str, ...]) -> list[EntryPoint]:
+    """The entry points of the installed plugins but for those whose name or distribution is given."""
+    return [entry for entry in entry_points() if not _names_of(entry) & set(without)]
+
+
+def _names_of(entry: EntryPoint) -> set[str]:
+    return {entry.name, entry.dist.name}
+
+
 def installed(without: tuple[str, ...] = ()) -> Iterator[Plugin]:
     """The installed plugins but for those named; raises PluginError if one cannot be imported or is not there."""
-    entries = entry_points()
-    names = {name for entry in entries for name in (entry.name, entry.dist.name)} - {
-        OURS,
-        "builtin",
-    }
+    names = set().union(*map(_names_of, entry_points())) - {OURS, "builtin"}
     for name in without:
         if name not in names:
             raise PluginError(
                 f"--no-plugin {name}: there is no such plugin; {nearest(name, sorted(names))}"
             )
-    for entry in entries:
-        if not {entry.name, entry.dist.name} & set(without):
-            yield import_entry(entry, entry.dist.name, entry.dist.version)
+    for entry in chosen_entry_points(without):
+        yield import_entry(entry, entry.dist.name, entry.dist.version)
 
 
-def import_entry(entry: importlib.metadata.EntryPoint, distribution: str, version: str) -> Plugin:
+def import_entry(entry: EntryPoint, distribution: str, version: str) -> Plugin:
     """The plugin behind an entry point; raises PluginError if its module cannot be imported."""
     keep_module(entry.module)
     try:
@@ -128,16 +133,17 @@ def plugin_of_file(path: Path) -> Plugin:
             f"--plugin {path}: expected a Python file whose name can be imported, such as ./my_idea.py"
         )
     module = sys.modules.get(path.stem) or _import_file(path)
-    if not _is_of(path, module):
+    file = getattr(module, "__file__", None)
+    if not _is_same(file, path):
         raise PluginError(
-            f"--plugin {path}: there is another module {path.stem!r} ({getattr(module, '__file__', 'built in')}); "
+            f"--plugin {path}: there is another module {path.stem!r} ({file or 'built in'}); "
             "give the file another name"
         )
     return Plugin(path.stem, path.name, content_digest(path)[:8], module, path.resolve())
 
 
-def _is_of(path: Path, module: ModuleType) -> bool:
-    return Path(getattr(module, "__file__", None) or "").resolve() == path.resolve()
+def _is_same(file: str | None, path: Path) -> bool:
+    return file is not None and Path(file).resolve() == path.resolve()
 
 
 def plugins_of_folder(folder: Path) -> list[Plugin]:
@@ -145,40 +151,43 @@ def plugins_of_folder(folder: Path) -> list[Plugin]:
 
     Raises PluginError if there is no plugin in it.
     """
-    file = folder / "pyproject.toml"
-    project = (
-        tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}
-    )
-    named_there = project.get("entry-points", {}).get("fsseg", {})
-    if not named_there:
+    project = _project(folder / "pyproject.toml")
+    modules = project.get("entry-points", {}).get("fsseg", {})
+    if not modules:
         raise PluginError(
             f"{folder}: expected a pyproject.toml with entry points in [project.entry-points.fsseg]"
         )
-    there = [entry for entry in entry_points() if entry.dist.name == project["name"]]
-    if there:
-        return [import_entry(entry, entry.dist.name, entry.dist.version) for entry in there]
+    entries = [entry for entry in entry_points() if entry.dist.name == project["name"]]
+    if entries:
+        return [import_entry(entry, entry.dist.name, entry.dist.version) for entry in entries]
     for place in (folder / "src", folder):
         _look_in(place)
-    entries = [
-        importlib.metadata.EntryPoint(name, value, "fsseg") for name, value in named_there.items()
-    ]
+    entries = [EntryPoint(name, module, "fsseg") for name, module in modules.items()]
     return [import_entry(entry, project["name"], project.get("version", "")) for entry in entries]
 
 
+def _project(file: Path) -> dict[str, Any]:
+    """The table [project] of a pyproject.toml; empty if there is none."""
+    if not file.is_file():
+        return {}
+    return tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+
+
 def _look_in(folder: Path) -> None:
+    """Has Python look for modules in a folder, also in files that are new there."""
     if str(folder.resolve()) not in sys.path:
         sys.path.append(str(folder.resolve()))
+    importlib.invalidate_caches()
 
 
 def _import_file(path: Path) -> ModuleType:
-    """The file's module, or another one that goes before it where Python looks for its name."""
+    """The file's module, or another one of its name where Python finds that one first."""
     _look_in(path.parent)
-    importlib.invalidate_caches()
     keep_module(path.stem)
     try:
         spec = importlib.util.find_spec(path.stem)
-        if spec.origin and Path(spec.origin).resolve() == path.resolve():
-            return _run(path)
+        if _is_same(spec.origin, path):
+            return _import_from_source(path)
         return importlib.import_module(path.stem)
     except Exception as error:
         raise PluginError(
@@ -194,7 +203,7 @@ class _FromSource(SourceFileLoader):
         raise OSError
 
 
-def _run(path: Path) -> ModuleType:
+def _import_from_source(path: Path) -> ModuleType:
     loader = _FromSource(path.stem, str(path.resolve()))
     spec = importlib.util.spec_from_loader(path.stem, loader)
     module = importlib.util.module_from_spec(spec)
