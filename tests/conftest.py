@@ -1,11 +1,18 @@
 """Shapes are executed: every jaxtyping annotation of fsseg is checked by beartype while the tests run."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from jaxtyping import install_import_hook
+# Benchmarks measure what users run: on all processors, and not checked.
+BENCHMARK = any("bench_" in argument for argument in sys.argv)
+if not BENCHMARK:
+    # Before torch is loaded. The processors are shared by processes of pytest; threads of each would wait for each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[1] / "fsseg"
 MODULES = [
@@ -14,14 +21,43 @@ MODULES = [
     # numba compiles plain functions only; typer hands over None for flags that were not given; and a package's name
     # would stand for all modules in it.
     if path.name != "__init__.py"
+    and "jaxtyping" in path.read_text()
     and path.relative_to(FOLDER).as_posix()
     not in {"data/supervoxels/kernels.py", "cli/main.py", "interfaces.py"}
 ]
-# Benchmarks measure what users run, which is not checked.
-if not any("bench_" in argument for argument in sys.argv):
+if not BENCHMARK:
     install_import_hook(MODULES, "typecheck.typecheck")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_xdist_auto_num_workers(config):
+    """How many processes share the tests: one for each processor, for a file or a test by its name none."""
+    if BENCHMARK or config.getoption("file_or_dir"):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+UNMARKED = []
+"""The test that runs, where it has no mark `processes`."""
+
+
+def _watch(event, arguments):
+    if event == "subprocess.Popen" and UNMARKED and str(arguments[0]).startswith(sys.prefix):
+        pytest.fail(f"{UNMARKED[0]} starts a process and has no mark `processes`")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that starts Python has the mark for it: each takes seconds to import what it needs."""
+    UNMARKED[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        UNMARKED.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +74,25 @@ def shared():
             pytest.fail(f"{SHARED} is missing")
         pytest.skip(f"needs the reference numbers in {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def shell(monkeypatch, capfd):
+    """Calls the shell's entry point within this process, which has its imports behind it; gives what a process would."""
+
+    def call(*words):
+        from fsseg.cli.main import main
+
+        monkeypatch.setattr("sys.argv", ["fsseg", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(words, ended.value.code, out, err)
+
+    yield call
+    if "fsseg.plugins.manager" in sys.modules:
+        sys.modules["fsseg.plugins.manager"].choose_plugins(files=[], without=[])
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """Small things that several tests need."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -11,6 +14,13 @@ from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.data.supervoxels.regions import count_regions
 from fsseg.recipe.tables import EpisodeTable
 from fsseg.training.scans import TrainingScan
+
+
+def in_a_process(*words, cwd=None, **environment):
+    """The shell as a person meets it, in a process of its own; for tests with the mark `processes`."""
+    command = [sys.executable, "-m", "fsseg", *map(str, words)]
+    environment = os.environ | environment
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 class NoBackbone(nn.Module):

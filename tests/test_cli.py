@@ -1,36 +1,10 @@
 """The shell as a person meets it."""
 
 import json
-import subprocess
-import sys
 from importlib.metadata import version
-from types import SimpleNamespace
 
 import pytest
-from helpers import make_folder, write_recipe
-
-from fsseg.cli.main import main
-
-
-def shell(*arguments):
-    """The real thing, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fsseg", *map(str, arguments)], capture_output=True, text=True
-    )
-
-
-@pytest.fixture
-def quick_shell(monkeypatch, capfd):
-    """The same entry point within this process, which has torch loaded."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fsseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        return SimpleNamespace(returncode=exit.value.code, stdout=out, stderr=err)
-
-    return call
+from helpers import in_a_process, make_folder, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +14,17 @@ def place(tmp_path_factory):
     return folder, root, write_recipe(folder, root, steps=1)
 
 
-def test_version_and_help():
+@pytest.mark.processes
+def test_the_module_is_the_command(place, tmp_path):
+    _, root, recipe = place
+    assert in_a_process("--version").stdout == f"fsseg {version('fsseg')}\n"
+    done = in_a_process("run", recipe, "--data", root, "--runs-dir", tmp_path / "runs")
+    assert done.returncode == 0 and "Run directory: " in done.stdout, done.stderr
+    wrong = in_a_process("run", recipe, "--fold", 9, "--runs-dir", tmp_path / "runs")
+    assert wrong.returncode == 2 and "disjoint5 has folds 0 to 4" in wrong.stderr
+
+
+def test_version_and_help(shell):
     assert shell("--version").stdout == f"fsseg {version('fsseg')}\n"
     text = shell("--help").stdout
     assert "run" in text and "list" in text and "from a recipe to a table" in text
@@ -49,12 +33,12 @@ def test_version_and_help():
         assert option in text
 
 
-def test_list(quick_shell):
-    text = quick_shell("list").stdout
+def test_list(shell):
+    text = shell("list").stdout
     for word in ("abdomen_phantom", "em_gmm", "lin_est", "otsu", "fsseg-otsu 0.1.0"):
         assert word in text
-    assert "timm" not in quick_shell("list", "threshold").stdout
-    listed = json.loads(quick_shell("list", "head", "--json").stdout)
+    assert "timm" not in shell("list", "threshold").stdout
+    listed = json.loads(shell("list", "head", "--json").stdout)
     assert [e["name"] for e in listed if e["distribution"] == "fsseg"] == [
         "adnet",
         "adnetpp",
@@ -62,12 +46,12 @@ def test_list(quick_shell):
     ]
 
 
-def test_list_options(quick_shell):
-    text = quick_shell("list", "threshold/lin_est").stdout
+def test_list_options(shell):
+    text = shell("list", "threshold/lin_est").stdout
     assert "LinEst" in text and "location" in text and "'query' | 'support' | 'none'" in text
     assert "whose slice position is a regressor" in text
-    assert "It has no options." in quick_shell("list", "prototypes/map").stdout
-    options = json.loads(quick_shell("list", "prototypes/em_gmm", "--json").stdout)["options"]
+    assert "It has no options." in shell("list", "prototypes/map").stdout
+    options = json.loads(shell("list", "prototypes/em_gmm", "--json").stdout)["options"]
     assert options[0] == {
         "name": "count",
         "type": "int",
@@ -76,7 +60,7 @@ def test_list_options(quick_shell):
     }
 
 
-def test_run_prints_the_table_and_where_the_run_is(place):
+def test_run_prints_the_table_and_where_the_run_is(place, shell):
     folder, root, recipe = place
     done = shell(
         "run", recipe, "--data", root, "--fold", 1, "--seed", 5, "--runs-dir", folder / "runs"
@@ -93,7 +77,7 @@ def test_run_prints_the_table_and_where_the_run_is(place):
         assert stage in done.stderr
 
 
-def test_json_is_all_there_is_on_standard_output(place):
+def test_json_is_all_there_is_on_standard_output(place, shell):
     folder, _, recipe = place
     done = shell("run", recipe, "--json", "--runs-dir", folder / "runs")
     table = json.loads(done.stdout)
@@ -120,18 +104,18 @@ def test_json_is_all_there_is_on_standard_output(place):
         ),
     ],
 )
-def test_mistakes_exit_with_2_and_one_message(place, quick_shell, arguments, expected):
+def test_mistakes_exit_with_2_and_one_message(place, shell, arguments, expected):
     folder, _, recipe = place
-    done = quick_shell("run", recipe, "--runs-dir", folder / "mistakes", *arguments)
+    done = shell("run", recipe, "--runs-dir", folder / "mistakes", *arguments)
     assert done.returncode == 2
     assert expected in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "" and not (folder / "mistakes").exists()
 
 
-def test_unknown_words(quick_shell):
+def test_unknown_words(shell):
     assert (
         "there is no kind of component 'heads'; did you mean 'head'?"
-        in quick_shell("list", "heads").stderr
+        in shell("list", "heads").stderr
     )
-    done = quick_shell("list", "head/tmp")
+    done = shell("list", "head/tmp")
     assert done.returncode == 2 and "did you mean 'tpm'?" in done.stderr

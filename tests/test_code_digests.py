@@ -143,6 +143,7 @@ def test_the_digest_is_of_places_and_contents(tmp_path):
     assert digest_at_import(first / "method.py") != digest_at_import(first / "__init__.py")
 
 
+@pytest.mark.processes
 def test_fsseg_itself_is_watched_from_its_first_import(tmp_path):
     copy = shutil.copytree(
         Path(fsseg.__file__).parent, tmp_path / "fsseg", ignore=shutil.ignore_patterns("*.pyc")

@@ -64,6 +64,7 @@ def jobs_recipe(path, **more):
     return fsseg.load_recipe(path, MORE | {"launcher.jobs": 2} | more)
 
 
+@pytest.mark.processes
 def test_two_at_a_time_give_the_bits_of_one_by_one(path, one_by_one, tmp_path):
     seen = []
     results = run_as_jobs(
@@ -108,6 +109,7 @@ def failing(folder, names, broken):
     return JobSet.make(folder, "a test", commands)
 
 
+@pytest.mark.processes
 def test_a_job_that_fails_is_reported_and_the_others_go_on(tmp_path):
     jobs = failing(tmp_path / "set", ["a", "b", "c"], "b")
     run_here(jobs, 2, [{}], 1, lambda states: None)
@@ -144,6 +146,7 @@ def test_a_bug_in_a_job_keeps_its_traceback(tmp_path):
     assert job_progress() is None
 
 
+@pytest.mark.processes
 def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
     words = write_light_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=1000)
     words += [
@@ -184,6 +187,7 @@ def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
     assert contents(run) == contents(whole)
 
 
+@pytest.mark.processes
 def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
     [job] = jobs.jobs
@@ -294,6 +298,7 @@ def test_one_live_table_for_all_jobs(tmp_path, monkeypatch, capsys):
             ]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_table_1_two_at_a_time(tmp_path):
     """All folds of the recipe on small synthetic scans: the same table with --jobs 2 as with --jobs 1, to the bit."""
@@ -410,6 +415,7 @@ def test_without_slurm_it_is_a_sentence(path, tmp_path, monkeypatch):
         )
 
 
+@pytest.mark.processes
 def test_a_slurm_job_is_asked_to_save_itself_first(tmp_path):
     """What submitit calls before the node is taken away: the process ends, and the job is queued again."""
     [job] = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]}).jobs
@@ -445,6 +451,7 @@ def test_gpus_are_given_out_one_by_one(tmp_path, monkeypatch):
     assert places_for_trainings("auto") == [{}]
 
 
+@pytest.mark.processes
 def test_each_job_sees_its_gpu(tmp_path):
     """Jobs that write down what they see, two places, three jobs: the third takes the place that is free first."""
     jobs = JobSet.make(tmp_path / "set", "a test", {name: ["--version"] for name in "abc"})
@@ -499,6 +506,7 @@ def test_words_of_a_command_that_jobs_repeat():
     ]
 
 
+@pytest.mark.processes
 def test_supervoxels_in_parts(tmp_path):
     """Each scan is somebody's part, and nobody's twice."""
     folder = make_folder(tmp_path / "scans", cases=5)
@@ -521,6 +529,7 @@ def test_supervoxels_in_parts(tmp_path):
     assert sorted(rows) == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.processes
 def test_preparing_data_as_a_job(tmp_path):
     """The same dataset as without a launcher; asked again, nothing is made again."""
     folder = make_folder(tmp_path / "scans", cases=3)

@@ -93,6 +93,7 @@ def wait_for(happened):
         time.sleep(0.01)
 
 
+@pytest.mark.processes
 def test_the_second_process_waits_and_is_told_who_is_first(tmp_path, hurry):
     path = tmp_path / "work.lock"
     with another_process(path) as process, somebody_waiting(path) as (told, taken):
@@ -107,6 +108,7 @@ def test_the_second_process_waits_and_is_told_who_is_first(tmp_path, hurry):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_a_killed_process_holds_nothing(tmp_path):
     path, told = tmp_path / "work.lock", []
     with another_process(path) as process:
@@ -118,6 +120,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
     assert f"left behind by process {process.pid} on" in told[-1]
 
 
+@pytest.mark.processes
 def test_four_processes_count_without_losing_any(tmp_path):
     (tmp_path / "counter").write_text("0")
     processes = [subprocess.Popen([sys.executable, "-c", COUNT, tmp_path]) for _ in range(4)]
@@ -135,6 +138,7 @@ def test_a_process_number_that_is_used_again(tmp_path):
     assert is_held(path)
 
 
+@pytest.mark.processes
 def test_without_proc_or_for_a_process_that_is_hidden_its_number_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "_birth", lambda pid: None)
     assert Holder.me().lives() is True
@@ -176,6 +180,7 @@ def test_another_machine_is_dead_once_it_is_silent(tmp_path, clock):
     assert watched.is_dead()
 
 
+@pytest.mark.processes
 def test_a_process_of_this_machine_that_is_stopped_is_not_dead(tmp_path, clock):
     path = tmp_path / "work.lock"
     with another_process(path) as process:

@@ -43,6 +43,7 @@ def test_names_are_found_by_kind_as_at_the_top(kind):
             assert value is getattr(fsseg, name)
 
 
+@pytest.mark.processes
 def test_a_module_with_two_names_is_one_module():
     """Imported afresh, under its second name first, also within a package."""
     code = (

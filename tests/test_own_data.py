@@ -1,8 +1,6 @@
 """From a folder of raw scans to a Dice table with two commands, as a new user would."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel
@@ -10,11 +8,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-
-def shell(*words, cwd):
-    command = [sys.executable, "-m", "fsseg", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def write_decathlon(folder: Path, cases=20) -> Path:
@@ -54,9 +47,10 @@ def write_decathlon(folder: Path, cases=20) -> Path:
     return folder
 
 
-def test_a_decathlon_folder_becomes_a_table_with_two_commands(tmp_path):
+def test_a_decathlon_folder_becomes_a_table_with_two_commands(tmp_path, monkeypatch, shell):
+    monkeypatch.chdir(tmp_path)
     write_decathlon(tmp_path / "Task99_Abdomen")
-    done = shell("prepare", "msd", "--source", "Task99_Abdomen", "--out", "abdomen", cwd=tmp_path)
+    done = shell("prepare", "msd", "--source", "Task99_Abdomen", "--out", "abdomen", "--jobs", 1)
     assert done.returncode == 0, done.stderr
     assert "20 cases" in done.stdout and "fsseg run" in done.stdout
     few = [
@@ -65,7 +59,7 @@ def test_a_decathlon_folder_becomes_a_table_with_two_commands(tmp_path):
         for word in ("--set", change)
     ]
     recipe = ROOT / "recipes" / "tpm_mp5_linest.toml"
-    done = shell("run", recipe, "--data", "abdomen", *few, "--json", cwd=tmp_path)
+    done = shell("run", recipe, "--data", "abdomen", *few, "--json")
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
     assert (table["dataset"], table["fold_scheme"], table["classes"]) == (
@@ -85,20 +79,11 @@ def test_a_decathlon_folder_becomes_a_table_with_two_commands(tmp_path):
 @pytest.mark.parametrize(
     "words", [["check", "abdomen", "--no-sheet"], ["supervoxels", "abdomen", "--jobs", "1"]]
 )
-def test_the_other_commands_take_the_same_folder(tmp_path, words):
+def test_the_other_commands_take_the_same_folder(tmp_path, monkeypatch, shell, words):
+    monkeypatch.chdir(tmp_path)
     write_decathlon(tmp_path / "Task99_Abdomen", cases=4)
-    shell(
-        "prepare",
-        "msd",
-        "--source",
-        "Task99_Abdomen",
-        "--out",
-        "abdomen",
-        "--jobs",
-        "1",
-        cwd=tmp_path,
-    )
-    done = shell(*words, cwd=tmp_path)
+    shell("prepare", "msd", "--source", "Task99_Abdomen", "--out", "abdomen", "--jobs", 1)
+    done = shell(*words)
     assert done.returncode == 0 and "spleen" in done.stdout or "abdomen_003" in done.stdout, (
         done.stderr
     )

@@ -12,6 +12,7 @@ import pytest
 from helpers import dummy_plugins, make_folder, pretend_to_install, write_recipe
 
 from fsseg import FssegError, choose_plugins, load_recipe, registry
+from fsseg.plugins import manager
 from fsseg.plugins.registry import KINDS
 from fsseg.plugins.scaffold import write_plugin
 from fsseg.recipe.reading import read_tables
@@ -21,11 +22,15 @@ ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 
 
-def shell(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "fsseg", *map(str, arguments)],
-        capture_output=True, text=True, env=os.environ | environment,
-    )  # fmt: skip
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """What lies in the test's folder is installed, for as long as the test runs."""
+
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        manager.loaded.cache_clear()
+        yield
+    manager.loaded.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +40,7 @@ def one_of_each(tmp_path_factory):
     return {kind: write_plugin(kind, f"new_{kind}", folder / kind) for kind in KINDS}
 
 
+@pytest.mark.processes
 def test_a_new_plugin_of_every_kind_passes_its_own_tests(one_of_each, tmp_path):
     """As if they were installed: `uv run pytest` in each is what a test of the tutorial does."""
     for kind, made in one_of_each.items():
@@ -59,13 +65,14 @@ def test_a_new_plugin_is_complete(one_of_each, kind):
     assert files == set(made.files)
     project = tomllib.loads((made.folder / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["fsseg"] == {f"new_{kind}": f"fsseg_new_{kind}"}
-    assert project["tool"]["uv"]["sources"]["fsseg"] == {"path": str(ROOT), "editable": True}
+    source = project["tool"]["uv"]["sources"]["fsseg"]  # the clone that fsseg is installed from
+    assert source["editable"] and (Path(source["path"]) / "fsseg" / "__init__.py").is_file()
     assert f"new_{kind}" in (made.folder / "README.md").read_text()
     text = "".join((made.folder / file).read_text() for file in made.files)
     assert "$" not in text and "\n@component\nclass New" in text
 
 
-def test_plugins_from_their_folders_work_together_in_a_run(one_of_each, tmp_path):
+def test_plugins_from_their_folders_work_together_in_a_run(one_of_each, tmp_path, shell):
     """All eight in one recipe."""
     recipe = tmp_path / "all.toml"
     recipe.write_text("""
@@ -87,14 +94,7 @@ prototypes = "new_prototypes"
 threshold = "new_threshold"
 """)
     folders = [option for made in one_of_each.values() for option in ("--plugin", made.folder)]
-    done = shell(
-        "run",
-        recipe,
-        *folders,
-        "--runs-dir",
-        tmp_path / "runs",
-        XDG_CACHE_HOME=str(tmp_path / "cache"),
-    )
+    done = shell("run", recipe, *folders, "--runs-dir", tmp_path / "runs")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "new_metric in percent" in done.stdout and "New" in done.stdout
     lines = [
@@ -131,7 +131,7 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "mine" / "work.py").read_text() == "precious"
 
 
-def test_checks_in_the_shell(one_of_each):
+def test_checks_in_the_shell(one_of_each, shell):
     folder = one_of_each["threshold"].folder
     good = shell("plugin", "check", folder, "--set", "threshold/new_threshold.share=0.2", "--json")
     lines = json.loads(good.stdout)
@@ -154,20 +154,20 @@ def test_checks_in_the_shell(one_of_each):
     )
 
 
-def test_fifty_plugins_are_listed_without_importing_their_components(tmp_path):
+def test_fifty_plugins_are_listed_without_importing_their_components(tmp_path, installed, shell):
     dummy_plugins(tmp_path, 50)
-    done = shell("list", "head", PYTHONPATH=str(tmp_path))
+    done = shell("list", "head")
     assert done.returncode == 0 and done.stdout.count("fsseg-dummy-") == 50
-    listed = shell("plugin", "list", "--json", PYTHONPATH=str(tmp_path))
+    listed = shell("plugin", "list", "--json")
     assert len([line for line in json.loads(listed.stdout) if "dummy" in line["name"]]) == 50
 
 
-def test_a_plugin_that_fails_can_be_left_out(tmp_path):
+def test_a_plugin_that_fails_can_be_left_out(tmp_path, installed, shell):
     package = tmp_path / "fsseg_broken"
     package.mkdir()
     (package / "__init__.py").write_text("import fsseg\n\nfsseg.nothing_of_the_kind\n")
     pretend_to_install(tmp_path, "fsseg-broken", "fsseg_broken")
-    stopped = shell("list", PYTHONPATH=str(tmp_path))
+    stopped = shell("list")
     assert stopped.returncode == 2 and "Traceback" not in stopped.stderr
     assert (
         "plugin 'broken' of fsseg-broken 0.1.0: fsseg_broken cannot be imported" in stopped.stderr
@@ -175,8 +175,9 @@ def test_a_plugin_that_fails_can_be_left_out(tmp_path):
     assert (
         f"{package / '__init__.py'}:3" in stopped.stderr and "--no-plugin broken" in stopped.stderr
     )
-    assert shell("list", "--no-plugin", "broken", PYTHONPATH=str(tmp_path)).returncode == 0
-    listed = shell("plugin", "list", "--json", PYTHONPATH=str(tmp_path))
+    assert shell("list", "--no-plugin", "broken").returncode == 0
+    choose_plugins(without=[])
+    listed = shell("plugin", "list", "--json")
     problems = {line["name"]: line["problem"] for line in json.loads(listed.stdout)}
     assert (
         listed.returncode == 1
@@ -252,7 +253,7 @@ def test_explain_tells_where_every_value_comes_from():
     assert not [key for key, setting in found.items() if not setting.meaning]
 
 
-def test_explain_in_the_shell():
+def test_explain_in_the_shell(shell):
     done = shell("explain", ROOT / "recipes" / "tpm_mp5_linest.toml", "--set", "training.steps=7")
     line = next(line for line in done.stdout.splitlines() if line.startswith("steps"))
     assert line.split() == [
@@ -276,7 +277,7 @@ def test_explain_in_the_shell():
     )
 
 
-def test_a_recipe_with_an_idea_in_a_file(tmp_path):
+def test_a_recipe_with_an_idea_in_a_file(tmp_path, shell):
     root = make_folder(tmp_path / "scans")
     recipe = write_recipe(tmp_path, root, steps=1)
     (tmp_path / "my_idea_of_a_threshold.py").write_text(
@@ -291,6 +292,7 @@ def test_a_recipe_with_an_idea_in_a_file(tmp_path):
     )
     done = shell("run", recipe, *idea, "--runs-dir", tmp_path / "runs", "--json")
     assert done.returncode == 0, done.stderr
+    choose_plugins(files=[])
     without = shell("run", recipe, "--set", 'variants.0.threshold="idea"')
     assert without.returncode == 2 and "there is no threshold 'idea'" in without.stderr
 

@@ -324,6 +324,7 @@ def test_nearest_names():
     assert nearest("zzz", ["lin_est", "avg_est"]) == "valid are lin_est, avg_est"
 
 
+@pytest.mark.processes
 def test_listing_imports_nothing_heavy():
     code = (
         "import sys, fsseg; from fsseg.plugins.manager import registry; list(registry());"

@@ -28,6 +28,7 @@ def felzenszwalb(**options):
     return ComponentTable(name="felzenszwalb", **options)
 
 
+@pytest.mark.processes
 def test_workers_compute_what_one_process_does_and_a_run_finds_it(tmp_path):
     root = make_folder(tmp_path / "scans")
     by_workers = compute_supervoxels(root, felzenszwalb(min_size=300), jobs=2)

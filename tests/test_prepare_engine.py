@@ -88,6 +88,7 @@ def test_a_damaged_output_and_another_version_are_made_again(tmp_path, source, m
     assert prepare(plan_of(source), out, jobs=1).made == ["1", "2", "3"]
 
 
+@pytest.mark.processes
 def test_parallel_and_serial_give_the_same_bytes(tmp_path):
     raw = write_chaos(tmp_path / "raw", patients=("1", "2", "3"))
     one, two = (
@@ -141,12 +142,13 @@ def test_the_manifest_tells_everything_but_when_and_where(tmp_path):
     assert contents(tmp_path / "again") == contents(tmp_path / "out"), "equal input, equal files"
 
 
-def test_one_bad_case_does_not_stop_the_others(tmp_path, source):
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.processes)])
+def test_one_bad_case_does_not_stop_the_others(tmp_path, source, jobs):
     out = tmp_path / "out"
     bad = source / "sub-2/anat/sub-2_T2w.nii.gz"
     good = bad.read_bytes()
     bad.write_bytes(good[:200])
-    outcome = prepare(plan_of(source), out, jobs=2)
+    outcome = prepare(plan_of(source), out, jobs=jobs)
     assert sorted(outcome.made) == ["1", "3"] and list(outcome.problems) == ["2"]
     with pytest.raises(
         FssegError,
@@ -318,6 +320,7 @@ def wait_for(happened, run=None):
         time.sleep(0.02)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(
     not Path("/proc/self").exists(), reason="looks for the worker processes in /proc"
 )
@@ -346,6 +349,7 @@ def is_running(process):
         return False
 
 
+@pytest.mark.processes
 def test_ctrl_c_finishes_what_runs_and_begins_nothing_more(tmp_path, source):
     cases = [str(number) for number in range(1, 7)]
     write_pairs(source, cases=cases)
@@ -371,6 +375,7 @@ prepare(plan_of(Path({source!r})), Path({out!r}), jobs=1).raise_problems()
 """
 
 
+@pytest.mark.processes
 def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path, source):
     """Simulated: no file may grow beyond 2500 bytes, which the system reports as a file too large."""
     code = FULL.format(
@@ -428,6 +433,7 @@ def test_a_file_where_the_folder_should_be(tmp_path, source):
             prepare(plan_of(source), out, jobs=1)
 
 
+@pytest.mark.processes
 def test_a_worker_that_dies_is_explained(tmp_path, source, monkeypatch):
     """Simulated: the system ends a process that takes too much memory."""
     from dataclasses import replace

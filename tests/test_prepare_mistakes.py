@@ -478,6 +478,7 @@ def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, shell):
     ).stderr  # fmt: skip
 
 
+@pytest.mark.processes
 def test_the_commands_explain_themselves_and_start_fast():
     code = "import sys; import fsseg.cli.prepare; print([name for name in ('torch', 'numpy', 'SimpleITK') if name in sys.modules])"
     assert (

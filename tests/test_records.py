@@ -31,6 +31,7 @@ for write in (
 """
 
 
+@pytest.mark.processes
 def test_a_full_disk_leaves_nothing(tmp_path):
     """Simulated by a limit on the size of files, which the system reports as it does a full disk."""
     done = subprocess.run(

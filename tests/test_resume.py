@@ -295,6 +295,7 @@ except FssegError as error:
 """
 
 
+@pytest.mark.processes
 def test_a_full_disk_keeps_what_was_saved(tmp_path):
     """Simulated by a limit on the size of files, which the system reports as it does a full disk."""
     here = os.path.dirname(__file__)
@@ -460,11 +461,13 @@ def kill_until(wanted, stages, uninterrupted_run, folder, moments, seed, tell):
     assert len(kills) >= wanted and stages <= set(kills) and resumed >= wanted // 4
 
 
+@pytest.mark.processes
 def test_four_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
     moments = ["supervoxels", "training", "calibration", "evaluation"]
     kill_until(4, {"training"}, uninterrupted_run, tmp_path, moments, 1, tell)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
     moments = [
@@ -498,6 +501,7 @@ def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     assert stages.finish("train", {"a": 1}, make) == (folder, True) and lock.exists()
 
 
+@pytest.mark.processes
 def test_a_signal_ends_the_command_with_a_sentence(whole, tmp_path):
     recipe, expected = whole
     with running(recipe, tmp_path / "runs") as process:
@@ -517,6 +521,7 @@ def test_a_signal_ends_the_command_with_a_sentence(whole, tmp_path):
     assert contents(finished_runs(tmp_path / "runs")[0]) == expected
 
 
+@pytest.mark.processes
 def test_a_second_signal_stops_at_once(tmp_path):
     """Even where the first is being answered for long."""
     code = (
@@ -567,6 +572,7 @@ def test_fresh_keeps_what_is_there_until_it_is_made(tmp_path, monkeypatch):
     assert contents(tmp_path / "runs" / "stages") == before
 
 
+@pytest.mark.processes
 def test_a_run_waits_for_another_at_the_same_stage(whole, tmp_path):
     """Both end with the same results, and only one of them trained."""
     recipe, expected = whole

@@ -1,8 +1,6 @@
 """What is measured and estimated; the figures themselves are a matter of the machine."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -105,26 +103,13 @@ def test_the_shell_prints_the_figures(tmp_path, root):
     assert figures["speeds"]["speed"]["precision"] == "float32"
 
 
-def test_a_run_tells_how_long_it_will_take(tmp_path, root):
+def test_a_run_tells_how_long_it_will_take(tmp_path, root, monkeypatch, shell):
     """Only where that is worth the seconds it takes to find out."""
-    code = (
-        "import sys; from fsseg.cli.main import main; sys.argv = ['fsseg', *sys.argv[1:]]; main()"
-    )
+    monkeypatch.setattr("fsseg.runs.run.WORTH_AN_ESTIMATE", 3)
     recipe = write_recipe(tmp_path, root)
-    for steps, expected in ((2, 0), (200, 1)):
-        command = [
-            sys.executable,
-            "-c",
-            code,
-            "run",
-            str(recipe),
-            "--runs-dir",
-            str(tmp_path),
-            "--set",
-            f"training.steps={steps}",
-        ]
-        told_by = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        assert told_by.count("estimate for CPU") == expected
+    for steps, expected in ((2, 0), (3, 1)):
+        words = ["--runs-dir", tmp_path, "--set", f"training.steps={steps}"]
+        assert shell("run", recipe, *words).stderr.count("estimate for CPU") == expected
 
 
 @pytest.mark.parametrize(

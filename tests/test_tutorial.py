@@ -29,6 +29,7 @@ def test_the_tutorial_builds_the_plugin_that_is_there():
     )
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv")
 def test_every_command_of_the_tutorial(tmp_path):
