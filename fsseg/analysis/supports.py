@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fsseg.analysis.drawing import draw
-from fsseg.analysis.tables import number
+from fsseg.analysis.tables import as_latex, as_markdown, number, records
 from fsseg.errors import FssegError
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.scores import CaseScore
@@ -79,6 +79,18 @@ class Sensitivity:
         shown.index = [f"{variant}, {name}" for variant, name in table.index]
         shown.index.name = "variant, class"
         return shown
+
+    def to_markdown(self) -> str:
+        """The table in Markdown, as people read it."""
+        return as_markdown(self.shown())
+
+    def to_latex(self) -> str:
+        """The table in LaTeX (booktabs), as people read it."""
+        return as_latex(self.shown())
+
+    def dumps(self) -> dict[str, Any]:
+        """The table as plain values."""
+        return {"run": str(self.results.path), "rows": records(self.table())}
 
     def plot(self) -> "Figure":
         """A figure: for each class and variant a box of the supports' Dice with a dot for each; needs matplotlib.

@@ -1,58 +1,29 @@
-"""What the commands have in common: tables that survive a pipe, progress on standard error, changes to options."""
+"""Output of the commands: tables that survive a pipe, progress and jobs on standard error."""
 
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from fsseg.errors import FssegError
 from fsseg.jobs.job import JobProgress, JobSet, State, job_progress
 from fsseg.system.progress import Silent, told_time
 
+if TYPE_CHECKING:
+    import pandas
+
 Item = TypeVar("Item")
 
-
-def _choose_files(files: list[Path] | None) -> list[Path] | None:
-    from fsseg.plugins.manager import choose_plugins
-
-    choose_plugins(files=files or [])
-    return files
-
-
-def _choose_left_out(names: list[str] | None) -> list[str] | None:
-    from fsseg.plugins.manager import choose_plugins
-
-    choose_plugins(without=names or [])
-    return names
-
-
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")]
-
-PluginFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        callback=_choose_files,
-        help="A plugin in a single file; may be given again.",
-    ),
-]
-LeftOut = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--no-plugin",
-        metavar="NAME",
-        callback=_choose_left_out,
-        help="Leave out an installed plugin; may be given again.",
-    ),
-]
-"""Options of every command that looks for components. They take effect as they are read."""
+COLOURS = {
+    "done": "green",
+    "failed": "bold red",
+    "running": "cyan",
+    "stopped": "yellow",
+    "lost": "yellow",
+}
+"""The colours of the states of jobs."""
 
 
 def plain(text: object) -> str:
@@ -64,6 +35,32 @@ def wide_console() -> Console:
     """A console that does not squeeze a table into 80 columns when it is piped into a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def print_line(text: str) -> None:
+    """Prints a line for people to read, however long, square brackets as they are."""
+    wide_console().print(plain(text), soft_wrap=True)
+
+
+def new_table(*columns: str, numbers: Iterable[str] = ()) -> Table:
+    """An empty table in the style of all commands.
+
+    Args:
+        columns: The heads of columns of words.
+        numbers: The heads of columns of numbers, which follow and are aligned to the right.
+    """
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    return table
+
+
+def table_of_frame(frame: "pandas.DataFrame") -> Table:
+    """A data frame of text as a table, names to the left."""
+    table = new_table(frame.index.name or "", numbers=[plain(column) for column in frame.columns])
+    for name, cells in frame.iterrows():
+        table.add_row(plain(name), *[plain(cell) for cell in cells])
+    return table
 
 
 def follow() -> "Bars | JobProgress":
@@ -103,6 +100,7 @@ class Bars:
         self._progress.stop()
 
     def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+        """Yields the items and shows how many have been."""
         if self._console.is_terminal:
             yield from self._progress.track(items, total=total, description=description)
             return
@@ -112,45 +110,19 @@ class Bars:
                 self._console.print(f"{description} {number}/{total}", soft_wrap=True)
 
     def note(self, text: str) -> None:
+        """Says something in passing."""
         self._console.print(plain(text), soft_wrap=True)
 
 
-COLOURS = {
-    "done": "green",
-    "failed": "bold red",
-    "running": "cyan",
-    "stopped": "yellow",
-    "lost": "yellow",
-}
+class Said(Silent):
+    """Draws nothing, since a table of jobs is drawn, but says what is said in passing."""
 
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
 
-def table_of_jobs(states: list[State], names: list[str]) -> Table:
-    """A line for every job: how far it is, how fast, and how long its stage will still take."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "status", "stage"):
-        table.add_column(column)
-    for column in ("step", "per second", "left"):
-        table.add_column(column, justify="right")
-    table.add_column("where")
-    for name, state in zip(names, states):
-        colour, left = COLOURS.get(state.status, "dim"), state.seconds_left
-        told = f"{state.error}" if state.error and state.status != "running" else state.where
-        table.add_row(
-            plain(name),
-            f"[{colour}]{state.status}[/]",
-            state.stage,
-            f"{state.done}/{state.total}" if state.total and state.status != "done" else "",
-            f"{state.rate:.2g}" if left is not None else "",
-            told_time(left) if left is not None else "",
-            plain(told.splitlines()[0] if told else ""),
-        )
-    return table
-
-
-def count_jobs(states: list[State]) -> str:
-    """How many jobs are how far, in words."""
-    counts = Counter(state.status for state in states)
-    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    def note(self, text: str) -> None:
+        """Says something in passing."""
+        self._console.print(plain(text), soft_wrap=True)
 
 
 class JobTable:
@@ -158,9 +130,9 @@ class JobTable:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._live = (
-            Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        )
+        self._live: Live | None = None
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
         self._seen: list[str] = []
 
     def __enter__(self) -> "JobTable":
@@ -179,31 +151,39 @@ class JobTable:
             self._live.update(table_of_jobs(states, names), refresh=True)
             return
         now = [f"{state.status} {state.stage}".strip() for state in states]
-        for name, line, before in zip(names, now, self._seen or ["queued"] * len(now)):
-            if line != before:
+        before = self._seen or ["queued"] * len(now)
+        for name, line, earlier in zip(names, now, before):
+            if line != earlier:
                 self._console.print(plain(f"{name}: {line}"), soft_wrap=True)
         self._seen = now
 
 
-class Said(Silent):
-    """Draws nothing, since a table of jobs is drawn, but says what is said in passing."""
+def table_of_jobs(states: list[State], names: list[str]) -> Table:
+    """A line for every job: how far it is, how fast, and how long its stage will still take."""
+    table = new_table("job", "status", "stage", numbers=["step", "per second", "left"])
+    table.add_column("where")
+    for name, state in zip(names, states):
+        table.add_row(plain(name), *_cells(state))
+    return table
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
 
-    def note(self, text: str) -> None:
-        self._console.print(plain(text), soft_wrap=True)
+def _cells(state: State) -> list[str]:
+    """The cells of a job's line behind its name."""
+    colour = COLOURS.get(state.status, "dim")
+    step = speed = left = ""
+    if state.total and state.status != "done":
+        step = f"{state.done}/{state.total}"
+    if state.seconds_left is not None:
+        speed = f"{state.rate:.2g}"
+        left = told_time(state.seconds_left)
+    where = state.where
+    if state.error and state.status != "running":
+        where = state.error
+    first_line = plain(where.partition("\n")[0])
+    return [f"[{colour}]{state.status}[/]", state.stage, step, speed, left, first_line]
 
 
-def parse_change(change: str) -> tuple[str, Any]:
-    """`table.key=value`, the value as in TOML; a word that is no TOML value is a string."""
-    key, sign, text = change.partition("=")
-    if not sign or not key.strip():
-        raise FssegError(
-            f"--set {change}: expected table.key=value, for example training.steps=500"
-        )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    return key.strip(), value
+def count_jobs(states: list[State]) -> str:
+    """The number of jobs in each state, in words."""
+    counts = Counter(state.status for state in states)
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))

@@ -1,16 +1,48 @@
-"""The shell's commands around components and plugins: `fsseg list`, `fsseg plugin new`, `list` and `check`."""
+"""The commands around components and plugins: `fsseg list`, `fsseg plugin new`, `list` and `check`."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from fsseg.cli.console import LeftOut, PluginFiles, parse_change, plain, wide_console
+from fsseg.cli.console import new_table, plain, wide_console
+from fsseg.cli.options import AsJson, LeftOut, PluginFiles, parse_change
 from fsseg.errors import FssegError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
+"""The colours of what checks end with."""
+
+KindOrComponent = Annotated[
+    str | None,
+    typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component."),
+]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print a page with all options.")]
+NewKind = Annotated[
+    str, typer.Argument(metavar="KIND", help="threshold, head, ...: see fsseg list.")
+]
+NewName = Annotated[
+    str, typer.Argument(metavar="NAME", help="The component's name in recipes, such as my_policy.")
+]
+NewFolder = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="Where to write it [default: fsseg-NAME]."),
+]
+WhatToCheck = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|PATH", help="A plugin, its distribution, KIND/NAME, a file, or its folder."
+    ),
+]
+ComponentOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KIND/NAME.OPTION=VALUE",
+        help="An option to build the component with; may be given again.",
+    ),
+]
 
 plugin_app = typer.Typer(
     no_args_is_help=True,
@@ -20,16 +52,11 @@ plugin_app = typer.Typer(
 
 
 def list_command(
-    what: Annotated[
-        str | None,
-        typer.Argument(metavar="[KIND[/NAME]]", help="A kind of component, or one component."),
-    ] = None,
+    what: KindOrComponent = None,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
     as_json: AsJson = False,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print a page with all options.")
-    ] = False,
+    as_markdown: AsMarkdown = False,
 ) -> None:
     """List components and the distributions they come from, or the options of one (KIND/NAME)."""
     kind, _, name = (what or "").partition("/")
@@ -51,20 +78,18 @@ def _list_components(kind: str, as_json: bool) -> None:
 
     if kind and kind not in KINDS:
         raise FssegError(f"there is no kind of component {kind!r}; {nearest(kind, list(KINDS))}")
-    found = [component for component in registry() if kind in ("", component.kind)]
+    components = [component for component in registry() if kind in ("", component.kind)]
     if as_json:
-        print(json.dumps([component.dumps() for component in found], indent=2))
+        print(json.dumps([component.dumps() for component in components], indent=2))
         return
-    table = Table("kind", "name", "from", "where", box=None, pad_edge=False, header_style="bold")
-    for component in found:
+    table = new_table("kind", "name", "from", "where")
+    for component in components:
         origin = f"{component.distribution} {component.version}"
         table.add_row(component.kind, component.name, origin, component.target)
     wide_console().print(table)
 
 
 def _list_options(kind: str, name: str, as_json: bool) -> None:
-    import inspect
-
     from fsseg.plugins.manager import registry
     from fsseg.plugins.options import options_of
 
@@ -72,55 +97,39 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
     loaded = component.load()
     options = options_of(loaded)
     if as_json:
-        print(
-            json.dumps(
-                {**component.dumps(), "options": [vars(option) for option in options]}, indent=2
-            )
-        )
+        record = component.dumps() | {"options": [vars(option) for option in options]}
+        print(json.dumps(record, indent=2))
         return
     console = wide_console()
-    console.print(
-        f"[bold]{kind}/{name}[/]  {component.distribution} {component.version}, {component.target}\n"
-    )
+    origin = f"{component.distribution} {component.version}, {component.target}"
+    console.print(f"[bold]{kind}/{name}[/]  {origin}\n")
     console.print(plain(inspect.getdoc(loaded) or ""), "\n")
     if not options:
         console.print("It has no options.")
         return
-    table = Table(
-        "option", "type", "default", "meaning", box=None, pad_edge=False, header_style="bold"
-    )
+    table = new_table("option", "type", "default", "meaning")
     for option in options:
-        table.add_row(option.name, plain(option.type), plain(option.default), plain(option.meaning))
+        cells = (option.type, option.default, option.meaning)
+        table.add_row(option.name, *[plain(cell) for cell in cells])
     console.print(table)
 
 
 @plugin_app.command("new")
-def new_command(
-    kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="threshold, head, ...: see fsseg list.")
-    ],
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="The component's name in recipes, such as my_policy."),
-    ],
-    folder: Annotated[
-        Path | None,
-        typer.Option("--dir", metavar="DIR", help="Where to write it [default: fsseg-NAME]."),
-    ] = None,
-) -> None:
+def new_command(kind: NewKind, name: NewName, folder: NewFolder = None) -> None:
     """Write a package with a component that works, its test and its README, ready to be changed.
 
     `uv run pytest` inside it runs the contract checks of its kind. Nothing that exists is overwritten.
     """
     from fsseg.plugins.scaffold import write_plugin
 
-    made = write_plugin(kind, name, folder)
+    written = write_plugin(kind, name, folder)
     console = wide_console()
-    for file in made.files:
+    for file in written.files:
         console.print(f"  {file}")
     console.print(
-        f"\n{made.distribution}: the {kind} {name!r}, in {made.folder}\n\n"
-        f"    cd {made.folder}\n    uv run pytest                        # the contract checks\n"
+        f"\n{written.distribution}: the {kind} {name!r}, in {written.folder}\n\n"
+        f"    cd {written.folder}\n"
+        "    uv run pytest                        # the contract checks\n"
         f"    uv run fsseg list {kind}/{name}",
         soft_wrap=True,
     )
@@ -136,43 +145,25 @@ def list_plugins_command(
     """
     from fsseg.plugins.manager import survey
 
-    found = survey()
+    lines = survey()
     if as_json:
-        print(json.dumps([vars(line) for line in found], indent=2))
+        print(json.dumps([vars(line) for line in lines], indent=2))
     else:
-        table = Table(
-            "plugin", "from", "brings", "listens to", box=None, pad_edge=False, header_style="bold"
-        )
-        for line in found:
-            brings = (
-                ", ".join(line.components)
-                if line.problem is None
-                else f"[red]{plain(line.problem)}[/]"
-            )
-            table.add_row(
-                line.name, f"{line.distribution} {line.version}", brings, ", ".join(line.listens)
-            )
+        table = new_table("plugin", "from", "brings", "listens to")
+        for line in lines:
+            brings = ", ".join(line.components)
+            if line.problem is not None:
+                brings = f"[red]{plain(line.problem)}[/]"
+            origin = f"{line.distribution} {line.version}"
+            table.add_row(line.name, origin, brings, ", ".join(line.listens))
         wide_console().print(table)
-    raise typer.Exit(1 if any(line.problem for line in found) else 0)
+    raise typer.Exit(1 if any(line.problem for line in lines) else 0)
 
 
 @plugin_app.command("check")
 def check_plugin_command(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|PATH",
-            help="A plugin, its distribution, KIND/NAME, a file, or its folder.",
-        ),
-    ],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KIND/NAME.OPTION=VALUE",
-            help="An option to build the component with; may be given again.",
-        ),
-    ] = None,
+    what: WhatToCheck,
+    changes: ComponentOptions = None,
     no_plugin: LeftOut = None,
     as_json: AsJson = False,
 ) -> None:
@@ -192,27 +183,26 @@ def check_plugin_command(
         lines += [{"component": label, **vars(result)} for result in results]
     if options:
         raise FssegError(
-            f"--set {next(iter(options))}: that component is not part of {what}, expected KIND/NAME.OPTION=VALUE"
+            f"--set {next(iter(options))}: that component is not part of {what}, "
+            "expected KIND/NAME.OPTION=VALUE"
         )
-    failed = [line for line in lines if line["status"] == "failed"]
     if as_json:
         print(json.dumps(lines, indent=2))
     else:
         _print_checks(lines)
-    raise typer.Exit(1 if failed else 0)
-
-
-COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
+    raise typer.Exit(1 if any(line["status"] == "failed" for line in lines) else 0)
 
 
 def _print_checks(lines: list[dict[str, str]]) -> None:
+    """Prints a line for each check, and how many ended in which way."""
     console = wide_console()
-    table = Table("component", "check", "", box=None, pad_edge=False, header_style="bold")
+    table = new_table("component", "check", "")
     for line in lines:
-        told = "" if line["status"] == "passed" else f": {plain(line['sentence'])}"
-        table.add_row(
-            line["component"], line["name"], f"[{COLOURS[line['status']]}]{line['status']}[/]{told}"
-        )
+        status = line["status"]
+        sentence = "" if status == "passed" else f": {plain(line['sentence'])}"
+        outcome = f"[{COLOURS[status]}]{status}[/]{sentence}"
+        table.add_row(line["component"], line["name"], outcome)
     console.print(table)
-    counts = [f"{sum(line['status'] == status for line in lines)} {status}" for status in COLOURS]
+    statuses = [line["status"] for line in lines]
+    counts = [f"{statuses.count(status)} {status}" for status in COLOURS]
     console.print(f"\n{', '.join(counts)}")

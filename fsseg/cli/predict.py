@@ -1,53 +1,71 @@
-"""The shell's commands that use a finished run: `fsseg predict`, `fsseg export`."""
+"""The commands that use a finished run: `fsseg predict`, `fsseg export`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fsseg.cli.console import Device, LeftOut, PluginFiles, follow, wide_console
+from fsseg.cli.console import follow, wide_console
+from fsseg.cli.options import (
+    Device,
+    LeftOut,
+    PluginFiles,
+    RunDirectory,
+    SeedOfTraining,
+    VariantName,
+)
 from fsseg.errors import FssegError
+
+RunOrExport = Annotated[
+    Path, typer.Argument(help="A run directory, or a file that fsseg export wrote.", metavar="RUN")
+]
+FurtherScans = Annotated[
+    list[Path] | None, typer.Argument(help="Further scans to segment.", metavar="[SCAN...]")
+]
+SupportFile = Annotated[
+    Path, typer.Option(metavar="FILE", help="A scan with labelled slices, NIfTI.")
+]
+SupportLabels = Annotated[
+    Path, typer.Option(metavar="FILE", help="Its labels, 0 where nothing is labelled.")
+]
+QueryFiles = Annotated[list[Path] | None, typer.Option(metavar="FILE", help="A scan to segment.")]
+OutFolder = Annotated[Path, typer.Option(metavar="DIR", help="Where to write label maps.")]
+SliceNumbers = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--slice", metavar="N", help="A labelled slice to use, from 0; the fullest when omitted."
+    ),
+]
+FoldToUse = Annotated[
+    int | None, typer.Option(metavar="N", help="Whose training to use [default: the first].")
+]
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Write the probability of each class as well.")
+]
+ExportFile = Annotated[
+    Path,
+    typer.Argument(
+        help="FILE.safetensors for fsseg predict, or FILE.onnx: the backbone alone.",
+        metavar="FILE",
+    ),
+]
+FoldToTake = Annotated[
+    int | None, typer.Option(metavar="N", help="Whose training to take [default: the first].")
+]
 
 
 def predict_command(
-    run: Annotated[
-        Path,
-        typer.Argument(help="A run directory, or a file that fsseg export wrote.", metavar="RUN"),
-    ],
-    more: Annotated[
-        list[Path] | None, typer.Argument(help="Further scans to segment.", metavar="[SCAN...]")
-    ] = None,
-    support: Annotated[
-        Path, typer.Option(metavar="FILE", help="A scan with labelled slices, NIfTI.")
-    ] = ...,
-    support_labels: Annotated[
-        Path, typer.Option(metavar="FILE", help="Its labels, 0 where nothing is labelled.")
-    ] = ...,
-    query: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A scan to segment.")
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write label maps.")] = ...,
-    slices: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--slice",
-            metavar="N",
-            help="A labelled slice to use, from 0; the fullest when omitted.",
-        ),
-    ] = None,
-    variant: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The row of the run [default: the first that is no oracle]."
-        ),
-    ] = None,
-    fold: Annotated[
-        int | None, typer.Option(metavar="N", help="Whose training to use [default: the first].")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Likewise.")] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write the probability of each class as well.")
-    ] = False,
+    run: RunOrExport,
+    more: FurtherScans = None,
+    support: SupportFile = ...,
+    support_labels: SupportLabels = ...,
+    query: QueryFiles = None,
+    out: OutFolder = ...,
+    slices: SliceNumbers = None,
+    variant: VariantName = None,
+    fold: FoldToUse = None,
+    seed: SeedOfTraining = None,
+    probabilities: Probabilities = False,
     device: Device = "auto",
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
@@ -65,35 +83,20 @@ def predict_command(
 
     predictor = load_predictor(run, variant=variant, fold=fold, seed=seed, device=device)
     with follow() as bars:
-        written = predict_files(
-            predictor, support, support_labels, scans, out,
-            slices=slices, probabilities=probabilities, progress=bars,
-        )  # fmt: skip
+        how = {"slices": slices, "probabilities": probabilities, "progress": bars}
+        written = predict_files(predictor, support, support_labels, scans, out, **how)
     console = wide_console()
-    for path, found in written:
-        told = ", ".join(f"{name} {count} voxels" for name, count in found.items())
-        console.print(f"{path}: {told}", soft_wrap=True)
+    for path, voxels in written:
+        counts = ", ".join(f"{name} {count} voxels" for name, count in voxels.items())
+        console.print(f"{path}: {counts}", soft_wrap=True)
 
 
 def export_command(
-    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="FILE.safetensors for fsseg predict, or FILE.onnx: the backbone alone.",
-            metavar="FILE",
-        ),
-    ],
-    variant: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The row of the run [default: the first that is no oracle]."
-        ),
-    ] = None,
-    fold: Annotated[
-        int | None, typer.Option(metavar="N", help="Whose training to take [default: the first].")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Likewise.")] = None,
+    run: RunDirectory,
+    out: ExportFile,
+    variant: VariantName = None,
+    fold: FoldToTake = None,
+    seed: SeedOfTraining = None,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
 ) -> None:
@@ -104,14 +107,14 @@ def export_command(
     """
     from fsseg.prediction.export import export_onnx, export_predictor
 
-    if out.suffix not in {".safetensors", ".onnx"}:
-        raise FssegError(f"export: got {out}, expected a name that ends with .safetensors or .onnx")
-    if out.suffix == ".onnx":
-        if variant is not None:
-            raise FssegError(
-                "export: got --variant for ONNX, which holds the backbone alone; leave it out"
-            )
-        export_onnx(run, out, fold=fold, seed=seed)
-    else:
+    if out.suffix == ".safetensors":
         export_predictor(run, out, variant=variant, fold=fold, seed=seed)
+    elif out.suffix != ".onnx":
+        raise FssegError(f"export: got {out}, expected a name that ends with .safetensors or .onnx")
+    elif variant is not None:
+        raise FssegError(
+            "export: got --variant for ONNX, which holds the backbone alone; leave it out"
+        )
+    else:
+        export_onnx(run, out, fold=fold, seed=seed)
     wide_console().print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

@@ -1,14 +1,14 @@
-"""The shell's `fsseg prepare`: raw scans to a dataset, one command per layout."""
+"""The commands `fsseg prepare`: raw scans to a dataset, one command per layout."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from fsseg.cli.console import follow, plain, wide_console
-from fsseg.cli.jobs import Launch, Launcher, launch_this
+from fsseg.cli.console import follow, new_table, plain, wide_console
+from fsseg.cli.jobs import launch_this
+from fsseg.cli.options import Launch, Launcher
 
 if TYPE_CHECKING:
     from fsseg.prepare.engine import Outcome
@@ -34,6 +34,34 @@ AsPublished = Annotated[
     typer.Option(
         "--as-published",
         help="Reproduce the published files with their quirks, to compare numbers.",
+    ),
+]
+
+Channel = Annotated[
+    str | None, typer.Option(metavar="NAME|N", help="Of several channels, the one to take.")
+]
+ImagePattern = Annotated[
+    str, typer.Option(metavar="PATTERN", help="The images' path below the source, with {case}.")
+]
+LabelPattern = Annotated[str, typer.Option(metavar="PATTERN", help="The labels' path, likewise.")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        metavar="NAME=VALUE",
+        help="A class and its label value (or values: a=1,2); repeat.",
+    ),
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="What tables call the dataset; the folder's name when omitted."
+    ),
+]
+Modality = Annotated[
+    Literal["MR", "CT"] | None,
+    typer.Option(
+        help="Decides how intensities are clipped when scans are read; not at all when omitted."
     ),
 ]
 
@@ -99,9 +127,7 @@ def cmr(
 def msd(
     source: Source,
     out: Out,
-    channel: Annotated[
-        str | None, typer.Option(metavar="NAME|N", help="Of several channels, the one to take.")
-    ] = None,
+    channel: Channel = None,
     jobs: Jobs = None,
     launcher: Launcher = None,
     launch: Launch = None,
@@ -119,30 +145,11 @@ def msd(
 def nifti(
     source: Source,
     out: Out,
-    image: Annotated[
-        str, typer.Option(metavar="PATTERN", help="The images' path below the source, with {case}.")
-    ],
-    label: Annotated[str, typer.Option(metavar="PATTERN", help="The labels' path, likewise.")],
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="NAME=VALUE",
-            help="A class and its label value (or values: a=1,2); repeat.",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="What tables call the dataset; the folder's name when omitted."
-        ),
-    ] = None,
-    modality: Annotated[
-        Literal["MR", "CT"] | None,
-        typer.Option(
-            help="Decides how intensities are clipped when scans are read; not at all when omitted."
-        ),
-    ] = None,
+    image: ImagePattern,
+    label: LabelPattern,
+    classes: Classes = None,
+    name: DatasetName = None,
+    modality: Modality = None,
     jobs: Jobs = None,
     launcher: Launcher = None,
     launch: Launch = None,
@@ -155,13 +162,10 @@ def nifti(
     """
     from fsseg.prepare.layouts.nifti import parse_classes, plan
 
-    _prepare(
-        lambda: plan(source, image, label, parse_classes(classes or []), name, modality),
-        out,
-        jobs,
-        launcher,
-        launch,
-    )
+    def make_plan() -> "Plan":
+        return plan(source, image, label, parse_classes(classes or []), name, modality)
+
+    _prepare(make_plan, out, jobs, launcher, launch)
 
 
 def _prepare(
@@ -178,26 +182,28 @@ def _prepare(
 
     with follow() as bars:
         outcome = prepare(make_plan(), out, jobs=jobs, progress=bars)
-    print_outcome(outcome)
+    _print_outcome(outcome)
     outcome.raise_problems()
 
 
-def print_outcome(outcome: "Outcome") -> None:
+def _print_outcome(outcome: "Outcome") -> None:
     """Prints what was done, the voxels of each class, and what to do next."""
     console = wide_console()
-    counts = (len(outcome.made), len(outcome.skipped), len(outcome.problems))
-    console.print(f"{counts[0]} cases prepared, {counts[1]} there already, {counts[2]} failed")
+    console.print(
+        f"{len(outcome.made)} cases prepared, {len(outcome.skipped)} there already, "
+        f"{len(outcome.problems)} failed"
+    )
     records = [outcome.manifest.cases[case] for case in (*outcome.made, *outcome.skipped)]
     if not records:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class")
-    table.add_column("cases", justify="right")
-    table.add_column("voxels", justify="right")
+    table = new_table("class", numbers=["cases", "voxels"])
     for name, values in outcome.manifest.classes.items():
         wanted = [str(value) for value in (values if isinstance(values, list) else [values])]
-        found = [sum(record["voxels"].get(value, 0) for value in wanted) for record in records]
-        table.add_row(plain(name), f"{sum(count > 0 for count in found)}", f"{sum(found)}")
+        voxels = []
+        for record in records:
+            voxels.append(sum(record["voxels"].get(value, 0) for value in wanted))
+        cases = sum(count > 0 for count in voxels)
+        table.add_row(plain(name), f"{cases}", f"{sum(voxels)}")
     console.print()
     console.print(table)
     console.print(f"\nDataset: {outcome.out}", soft_wrap=True)

@@ -1,25 +1,21 @@
-"""The shell's commands around recipes: `fsseg explain`, `fsseg schema`."""
+"""The commands around recipes: `fsseg explain`, `fsseg schema`."""
 
 import json
 from itertools import groupby
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
-from fsseg.cli.console import LeftOut, PluginFiles, parse_change, plain, wide_console
+from fsseg.cli.console import new_table, plain, wide_console
+from fsseg.cli.options import AsJson, Changes, LeftOut, PluginFiles, RecipeFile, parse_changes
 
-RecipeFile = Annotated[
-    Path,
-    typer.Argument(help="A recipe, for example recipes/tpm_mp5_linest.toml.", metavar="RECIPE"),
-]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="TABLE.KEY=VALUE", help="Change a value of the recipe; may be given again."
-    ),
-]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fsseg.recipe.settings import Setting
+
+WIDTHS = (18, 14, 12)
+"""The least widths of the columns before the meaning, so that the tables of a recipe are aligned."""
 
 
 def explain_command(
@@ -27,41 +23,46 @@ def explain_command(
     changes: Changes = None,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print every setting of a recipe: its value, where that comes from, its default and its meaning."""
     from fsseg.recipe.reading import load_recipe, read_tables
     from fsseg.recipe.settings import settings
 
-    overrides = dict(parse_change(change) for change in changes or [])
-    found = settings(load_recipe(recipe, overrides), read_tables(recipe), overrides)
+    overrides = parse_changes(changes)
+    of_recipe = settings(load_recipe(recipe, overrides), read_tables(recipe), overrides)
     if as_json:
-        print(json.dumps([vars(setting) for setting in found], indent=2))
+        print(json.dumps([vars(setting) for setting in of_recipe], indent=2))
         return
     console = wide_console()
-    for table, group in groupby(found, key=lambda setting: setting.table):
-        shown = Table(box=None, pad_edge=False, show_header=False)
-        shown.add_column(min_width=18)
-        shown.add_column(min_width=14)
-        shown.add_column(min_width=12)
-        shown.add_column()
-        for setting in group:
-            default = (
-                ""
-                if setting.source == "default"
-                else f" \\[default: {plain(_told(setting.default))}]"
-            )
-            colour = "dim" if setting.source == "default" else "bold"
-            meaning = f"{plain(setting.meaning)}[dim]{default if setting.key != 'name' else ''}[/]"
-            shown.add_row(
-                setting.key, f"[{colour}]{plain(_told(setting.value))}[/]", setting.source, meaning
-            )
-        console.print(f"[bold]{plain(f'[{table}]') if table else 'top level'}[/]")
-        console.print(shown)
+    for name, of_table in groupby(of_recipe, key=lambda setting: setting.table):
+        console.print(f"[bold]{plain(f'[{name}]') if name else 'top level'}[/]")
+        console.print(_table_of_settings(of_table))
         console.print()
 
 
-def _told(value: Any) -> str:
+def _table_of_settings(of_table: "Iterable[Setting]") -> Table:
+    """Settings with a bold value and their default where it was changed."""
+    table = new_table()
+    table.show_header = False
+    for width in WIDTHS:
+        table.add_column(min_width=width)
+    table.add_column()
+    for setting in of_table:
+        style = "bold"
+        default = f" \\[default: {plain(_as_json(setting.default))}]"
+        if setting.source == "default":
+            style = "dim"
+            default = ""
+        if setting.key == "name":
+            default = ""
+        value = f"[{style}]{plain(_as_json(setting.value))}[/]"
+        meaning = f"{plain(setting.meaning)}[dim]{default}[/]"
+        table.add_row(setting.key, value, setting.source, meaning)
+    return table
+
+
+def _as_json(value: Any) -> str:
     return "–" if value is None else json.dumps(value, default=str, ensure_ascii=False)
 
 

@@ -1,32 +1,36 @@
-"""The shell's command that makes a page of a run: `fsseg report`."""
+"""The command that makes a page of a run: `fsseg report`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fsseg.cli.console import LeftOut, PluginFiles, follow, wide_console
+from fsseg.cli.console import follow, wide_console
+from fsseg.cli.options import LeftOut, PluginFiles, RunDirectory
+
+PageFile = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="FILE", help="The page [default: report.html in RUN]."),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The row to compare the others with [default: the first]."),
+]
+CaseCount = Annotated[
+    int, typer.Option(metavar="N", help="Cases to show slices of: the worst half and the best.")
+]
+NoScans = Annotated[
+    bool,
+    typer.Option("--no-scans", help="Leave out all pictures of scans: numbers and names only."),
+]
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="The page [default: report.html in RUN]."),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The row to compare the others with [default: the first]."
-        ),
-    ] = None,
-    cases: Annotated[
-        int, typer.Option(metavar="N", help="Cases to show slices of: the worst half and the best.")
-    ] = 4,
-    no_scans: Annotated[
-        bool,
-        typer.Option("--no-scans", help="Leave out all pictures of scans: numbers and names only."),
-    ] = False,
+    run: RunDirectory,
+    out: PageFile = None,
+    baseline: Baseline = None,
+    cases: CaseCount = 4,
+    no_scans: NoScans = False,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
 ) -> None:
@@ -37,7 +41,6 @@ def report_command(
     from fsseg.report.page import write_report
 
     with follow() as bars:
-        path = write_report(
-            run, out, baseline=baseline, cases=cases, scans=not no_scans, progress=bars
-        )
+        how = {"baseline": baseline, "cases": cases, "scans": not no_scans, "progress": bars}
+        path = write_report(run, out, **how)
     wide_console().print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

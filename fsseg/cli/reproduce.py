@@ -1,28 +1,35 @@
-"""The shell's command that repeats a run: `fsseg reproduce`."""
+"""The command that repeats a run: `fsseg reproduce`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from fsseg.cli.console import Device, LeftOut, PluginFiles, follow, plain, wide_console
+from fsseg.cli.console import follow, new_table, plain, wide_console
+from fsseg.cli.options import Device, LeftOut, PluginFiles, RunDirectory
+
+if TYPE_CHECKING:
+    from fsseg.analysis.reproduction import Reproduction
+
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        metavar="PERCENT", help="Difference of a case's Dice that is still called the same."
+    ),
+]
+WhereToRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs-dir", metavar="DIR", help="Where to run [default: reproduced, beside RUN]."
+    ),
+]
 
 
 def reproduce_command(
-    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            metavar="PERCENT", help="Difference of a case's Dice that is still called the same."
-        ),
-    ] = 0.0,
-    runs_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs-dir", metavar="DIR", help="Where to run [default: reproduced, beside RUN]."
-        ),
-    ] = None,
+    run: RunDirectory,
+    tolerance: Tolerance = 0.0,
+    runs_dir: WhereToRun = None,
     device: Device = "auto",
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
@@ -35,30 +42,31 @@ def reproduce_command(
     from fsseg.analysis.reproduction import reproduce
 
     with follow() as bars:
-        found = reproduce(run, runs_dir=runs_dir, device=device, progress=bars)
-    console, before, now = wide_console(), found.first.table()["mean"], found.second.table()["mean"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("variant")
-    for column in ("then", "now", "difference"):
-        table.add_column(column, justify="right")
-    for name in before.index:
-        again = now.get(name, float("nan"))
-        table.add_row(
-            plain(name), f"{before[name]:.2f}", f"{again:.2f}", f"{again - before[name]:+.2f}"
-        )
+        reproduction = reproduce(run, runs_dir=runs_dir, device=device, progress=bars)
+    console = wide_console()
     console.print("\n3-D Dice in percent, mean of classes\n")
-    console.print(table)
-    if found.differences:
+    console.print(_table_of_means(reproduction))
+    if reproduction.differences:
         console.print("\nWhat differs around it:")
-        for name, (then, there) in found.differences.items():
-            console.print(
-                f"  {plain(name)}: {plain(then)} then, {plain(there)} now", soft_wrap=True
-            )
-    count, same = len(found.first.scores), found.largest <= tolerance
+    for name, (then, now) in reproduction.differences.items():
+        console.print(f"  {plain(name)}: {plain(then)} then, {plain(now)} now", soft_wrap=True)
+    same = reproduction.largest <= tolerance
     console.print(
-        f"\n{'reproduced' if same else 'not reproduced'}: {found.equal} of {count} scores are equal, the largest "
-        f"difference of a Dice is {found.largest:.3f}",
+        f"\n{'reproduced' if same else 'not reproduced'}: {reproduction.equal} of "
+        f"{len(reproduction.first.scores)} scores are equal, the largest difference of a Dice is "
+        f"{reproduction.largest:.3f}",
         soft_wrap=True,
     )
-    console.print(f"Run directory: {found.second.path}", soft_wrap=True)
+    console.print(f"Run directory: {reproduction.second.path}", soft_wrap=True)
     raise typer.Exit(0 if same else 1)
+
+
+def _table_of_means(reproduction: "Reproduction") -> Table:
+    """The mean over classes of each variant, then and now."""
+    before = reproduction.first.table()["mean"]
+    now = reproduction.second.table()["mean"]
+    table = new_table("variant", numbers=["then", "now", "difference"])
+    for name, mean in before.items():
+        again = now.get(name, float("nan"))
+        table.add_row(plain(name), f"{mean:.2f}", f"{again:.2f}", f"{again - mean:+.2f}")
+    return table
