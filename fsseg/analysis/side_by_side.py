@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fsseg.errors import FssegError
+from fsseg.runs.folder import RunFolder
 from fsseg.runs.results import Results
 
 if TYPE_CHECKING:  # pandas takes half a second to import
@@ -116,7 +117,7 @@ def dataset_names(runs: list[Results]) -> list[str]:
 
 def _keys_of_scans(run: Results) -> dict[str, str]:
     """The key of the content of each of a run's scans, by case; empty where the run does not say."""
-    file = run.folder.environment
+    file = RunFolder(run.path).environment
     if not file.is_file():
         return {}
     return json.loads(file.read_text(encoding="utf-8")).get("data", {})
