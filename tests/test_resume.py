@@ -30,7 +30,7 @@ from torch import nn
 import fsseg
 from fsseg import FssegError, MaskedAverage, Tpm
 from fsseg.recipe.tables import TrainingTable
-from fsseg.runs.stages import Stages
+from fsseg.runs.stages import FinishedStage, Stage, Stages
 from fsseg.system.locks import NAME, Holder
 from fsseg.system.progress import Silent
 from fsseg.system.random import Generators, preserved, seeded
@@ -490,15 +490,16 @@ def write_lock(path, holder):
 def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
     """The stage is finished, but its lock and what it was made in are still there."""
     stages = Stages(tmp_path, Silent())
-    make = lambda folder: (folder / "it").write_text("done")  # noqa: E731
-    folder, _ = stages.finish("train", {"a": 1}, make)
+    stage = Stage("train", {"a": 1}, lambda folder: (folder / "it").write_text("done"))
+    folder = stages.finish(stage).folder
     folder.with_name(f".{folder.name}.abc.unfinished").mkdir()
     lock = folder.with_name(f"{folder.name}.lock")
     write_lock(lock, replace(Holder.me(), born="the day before"))
-    assert stages.finish("train", {"a": 1}, make) == (folder, True)
+    again = FinishedStage({"a": 1}, folder, reused=True)
+    assert stages.finish(stage) == again
     assert list((tmp_path / "stages").iterdir()) == [folder]
     write_lock(lock, Holder.me())  # of a process that lives, which makes it again
-    assert stages.finish("train", {"a": 1}, make) == (folder, True) and lock.exists()
+    assert stages.finish(stage) == again and lock.exists()
 
 
 @pytest.mark.processes

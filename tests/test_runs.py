@@ -293,7 +293,7 @@ def broken_support(root):
         ("support", "case 2: it is a support but shows no dark"),
         (
             "head",
-            "variant 'CE-T': its head tpm cannot take the state that training the head tpm left",
+            "variant 'CE-T': its head tpm has form = ",
         ),
         ("regions", "none of the 8 training scans has a supervoxel with 4000 pixels"),
         ("fold", "disjoint5 has folds 0 to 4"),
