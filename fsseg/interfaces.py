@@ -44,10 +44,16 @@ class Backbone(Protocol):
 class PrototypeExtractor(Protocol):
     """Summarises the support's features under its masks.
 
-    Two attributes are optional. With `fixed_shape = True` it gives empty ways the weight 0 and never asks the host for
-    a value, and training with it can be recorded on a GPU. With `background = True` it also makes prototypes of the
-    background, which is what no way's mask covers; the alignment loss then takes both sides' prototypes from it.
+    A class that inherits from this one has the two attributes at their defaults. One that lacks them is taken for one
+    that has them so.
     """
+
+    fixed_shape: ClassVar[bool] = False
+    """True for one that gives empty ways the weight 0 and never asks the host for a value: training with it can be
+    recorded on a GPU."""
+    background: ClassVar[bool] = False
+    """True for one that also makes prototypes of the background, which is what no way's mask covers; the alignment loss
+    then takes both sides' prototypes from it."""
 
     def __call__(
         self,
@@ -55,13 +61,23 @@ class PrototypeExtractor(Protocol):
         masks: Bool[Tensor, "way shot height width"],
         sigma: Float[Tensor, ""] | None = None,
     ) -> Prototypes:
-        """`sigma` is the head's spread of the foreground around a prototype, for extractors that fit a density."""
+        """Makes the prototypes of each way.
+
+        Args:
+            features: The support's features.
+            masks: True where a pixel belongs to the way.
+            sigma: The head's spread of the foreground around a prototype, for extractors that fit a density.
+        """
         ...
 
 
 @runtime_checkable
 class Head(Protocol):
-    """Scores query features against prototypes; an nn.Module whose state is trained."""
+    """Scores query features against prototypes; an nn.Module whose state is trained.
+
+    A head may name in `trained_options`, a tuple, the options that its trained state decides, such as what a parameter
+    starts from. Variants that take the state take these options with it, and may not give them other values.
+    """
 
     score: ScoreScale | None
     """The score scale, for heads of the ADNet family."""

@@ -15,22 +15,42 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from fsseg.errors import DataError
+from fsseg.system.shapes import require_fitting
+
 
 @dataclass(frozen=True)
 class Support:
-    """What is known of the new classes: for each (way), one or more slices (shot) with their masks.
+    """A few labelled slices that show the new classes: for each class (way), one or more slices (shot) and their masks.
 
     Attributes:
-        images: The labelled slices.
-        masks: True where the pixel belongs to the way's class.
-        location: Position of each slice in its scan, 0 is the first slice and 1 the last.
-        shared: Whether all ways are marked in the same slices, so that the first way's images are everybody's.
+        images: The labelled slices, `way shot height width`, after the backbone's intensity rule.
+        masks: True where a pixel belongs to the way's class, in the shape of the images.
+        location: Position of each slice in its scan, `way shot`: 0 is the first slice and 1 the last.
+        shared: True where all ways are marked in the same slices, so that the first way's images are everybody's.
+
+    Raises:
+        DataError: The tensors do not fit together, hold another kind of numbers, or are on several devices.
+
+    Example:
+        >>> image, mask = torch.randn(64, 64), torch.zeros(64, 64)
+        >>> mask[20:30, 20:30] = 1
+        >>> support = Support(image[None, None], mask[None, None] > 0, torch.tensor([[0.5]]))
+        >>> support.slices.shape
+        torch.Size([1, 64, 64])
     """
 
     images: Float[Tensor, "way shot height width"]
     masks: Bool[Tensor, "way shot height width"]
     location: Float[Tensor, "way shot"]
     shared: bool = False
+
+    def __post_init__(self) -> None:
+        require_fitting(
+            "support",
+            "for one class in one slice, Support(image[None, None], mask[None, None] > 0, torch.tensor([[0.5]]))",
+            self,
+        )
 
     @property
     def slices(self) -> Float[Tensor, "slice height width"]:
@@ -40,13 +60,11 @@ class Support:
     def spread(
         self, features: Float[Tensor, "slice channel h w"]
     ) -> Float[Tensor, "way shot channel h w"]:
-        """The features of `slices` for every way and shot."""
+        """Hands the features of `slices` to every way and shot."""
         ways, shots = self.images.shape[:2]
-        return (
-            features.expand(ways, *features.shape)
-            if self.shared
-            else features.unflatten(0, (ways, shots))
-        )
+        if self.shared:
+            return features.expand(ways, *features.shape)
+        return features.unflatten(0, (ways, shots))
 
     @property
     def target(self) -> Int[Tensor, "slice height width"]:
@@ -70,31 +88,61 @@ class Query:
     """Slices to segment. There is no mask here, so nothing on the test path can leak.
 
     Attributes:
-        images: The slices.
-        location: Position of each slice in its scan, 0 is the first slice and 1 the last.
+        images: The slices, `query height width`, after the backbone's intensity rule.
+        location: Position of each slice in its scan: 0 is the first slice and 1 the last.
         spacing: Distance of neighbouring slices, rows and columns in mm; refiners that look at distances need it.
+
+    Raises:
+        DataError: The tensors do not fit together, or the spacing is not three positive numbers.
+
+    Example:
+        >>> scan = torch.randn(30, 64, 64)
+        >>> Query(scan, torch.linspace(0, 1, 30), spacing=(8.0, 1.5, 1.5)).part(slice(10)).images.shape
+        torch.Size([10, 64, 64])
     """
 
     images: Float[Tensor, "query height width"]
     location: Float[Tensor, "query"]
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def __post_init__(self) -> None:
+        example = "for example Query(images, torch.linspace(0, 1, len(images)))"
+        require_fitting("query", example, self)
+        if len(self.spacing) != 3 or not all(distance > 0 for distance in self.spacing):
+            raise DataError(
+                f"query: spacing is {tuple(self.spacing)}, expected the distances of slices, rows and columns in mm, for "
+                "example (8.0, 1.5, 1.5)"
+            )
+
     def to(self, device: torch.device) -> "Query":
         """The same query on another device."""
         return replace(self, images=self.images.to(device), location=self.location.to(device))
 
     def part(self, at: slice | list[int]) -> "Query":
-        """Some of its slices."""
+        """The query of some of its slices."""
         return replace(self, images=self.images[at], location=self.location[at])
 
 
 @dataclass(frozen=True)
 class Episode:
-    """A support, a query and the query's ground truth: 0 is background, way k of the support is k + 1."""
+    """A support, a query and the query's ground truth.
+
+    Attributes:
+        support: The labelled slices.
+        query: The slices to segment.
+        target: The ground truth, in the shape of the query's images: 0 is background, way k of the support is k + 1.
+
+    Raises:
+        DataError: The target has not the shape of the query's images, or other things than whole numbers.
+    """
 
     support: Support
     query: Query
     target: Int[Tensor, "query height width"]
+
+    def __post_init__(self) -> None:
+        example = "for one class, Episode(support, query, (masks > 0).long()) with the masks of the query's slices"
+        require_fitting("episode", example, self.query, self)
 
     def to(self, device: torch.device) -> "Episode":
         """The same episode on another device."""
@@ -103,18 +151,28 @@ class Episode:
 
 @dataclass(frozen=True)
 class Prototypes:
-    """What a prototype extractor makes of the support.
+    """Feature vectors that stand for the support's classes, as a prototype extractor makes them.
 
     Attributes:
-        foreground: The prototypes of each way (of any length: a head on the sphere uses their direction).
-        weights: The share of each prototype in its way; they sum to one over a way's prototypes, or are all 0 for a way
-            that is not there.
-        background: Prototypes of the background, for heads that need them.
+        foreground: The prototypes of each way, `way proto channel` (of any length: a head on the sphere uses their
+            direction).
+        weights: The share of each prototype in its way, `way proto`; they sum to one over a way's prototypes, or are
+            all 0 for a way that is not there.
+        background: Prototypes of the background, `bg_proto channel`, for heads that need them.
+
+    Raises:
+        DataError: The tensors do not fit together, hold another kind of numbers, or are on several devices.
     """
 
     foreground: Float[Tensor, "way proto channel"]
     weights: Float[Tensor, "way proto"]
     background: Float[Tensor, "bg_proto channel"] | None = None
+
+    def __post_init__(self) -> None:
+        example = (
+            "for one class with one prototype, Prototypes(vector[None, None], torch.ones(1, 1))"
+        )
+        require_fitting("prototypes", example, self)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ FOLDER = Path(__file__).parents[1] / "fsseg"
 
 ORDER = [
     "errors",
+    "system",
     "types",
     "interfaces",
-    "system",
     "plugins",
     "data",
     "recipe",

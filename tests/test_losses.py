@@ -151,7 +151,7 @@ def test_running_averages_follow_the_ideal_distance():
 class TwoSides:
     """Mean features of each way and of what no way covers, for masks at the features' own size."""
 
-    background = True
+    fixed_shape, background = False, True
 
     def __call__(self, features, masks, sigma=None):
         sums = (features * masks[:, :, None]).sum(dim=(1, 3, 4))
