@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from fsseg import EmGmm, FssegError, MaskedAverage
-from fsseg.model.prototypes import Pixels
+from fsseg.model.pixels import Pixels
 
 
 def blob_masks(generator, ways=2, shots=3, size=(40, 56)):
@@ -169,7 +169,7 @@ def test_two_separated_modes_are_recovered(share):
 @pytest.mark.parametrize("space", ["sphere", "euclidean"])
 def test_one_pixel_and_constant_features_stay_finite(pixels, space):
     extractor = EmGmm(count=5, space=space)
-    means, weights = extractor.fit(Pixels.of(extractor._place(pixels)), torch.tensor(0.3))
+    means, weights = extractor.fit(Pixels.of(extractor._project(pixels)), torch.tensor(0.3))
     assert means.isfinite().all() and weights.isfinite().all()
     assert weights.sum().item() == pytest.approx(1, abs=1e-6)
 

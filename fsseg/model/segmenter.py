@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
+from fsseg.model.contracts import require_mode, require_parts
 from fsseg.model.ops import decide, decide_alike, per_way, raise_foreground, resize
 from fsseg.system.devices import working_memory
 from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Segmentation, Support
@@ -27,6 +28,10 @@ BYTES_PER_PIXEL = 600
 """What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
 
 Mode = Literal["default", "reference"]
+"""Where the prior is added: to logits at image size, or before probabilities are resized."""
+
+Prior = Float[Tensor, "query"] | Float[Tensor, "query way"]
+"""Log-odds of the foreground, per slice or per slice and way."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class Scored:
 
     Attributes:
         coarse: The logits at feature resolution.
-        evidence: What a threshold policy may look at, with the logits at image size.
-        volume: What a refiner may look at.
+        evidence: All that a threshold policy may look at, with the logits at image size.
+        volume: All that a refiner may look at.
     """
 
     coarse: Float[Tensor, "query class h w"]
@@ -47,12 +52,40 @@ class Scored:
 class Segmenter(nn.Module):
     """A few-shot segmenter, put together from one component of each kind.
 
+    The backbone makes features of support and query, the extractor makes prototypes of the support's, and the head
+    scores the query's against them, at an even prior. The threshold says with which prior to decide each slice. A pixel
+    is foreground where the largest foreground logit exceeds the background's by more than minus the prior's log-odds.
+
     In the `default` mode logits are resized to the image, then the prior is added, then the largest wins. The
     `reference` mode does as the published TPM code: the prior is added at feature resolution and the probabilities
     are resized, with aligned corners. An oracle decides on resized logits in both modes, or it would miss its counts.
 
     Refiners, if there are any, see the margins of all query slices under the prior, at feature resolution, one refiner
     after the other; what they return is resized and decides.
+
+    Args:
+        backbone: Turns slices into features.
+        prototypes: Summarises the support's features under its masks.
+        head: Scores features against prototypes.
+        threshold: Decides with which foreground prior to segment.
+        refiners: Decide again over the whole volume, in this order.
+        mode: "default" or "reference".
+
+    Raises:
+        FssegError: A part is not of its kind, or there is no such mode.
+
+    Example:
+        >>> from fsseg import CeT, EmGmm, Query, Segmenter, Support, TimmBackbone, Tpm
+        >>> backbone = TimmBackbone(model="resnet18", strides=[8])
+        >>> segmenter = Segmenter(backbone, EmGmm(count=3), Tpm(), CeT()).eval()
+        >>> image, mask = torch.randn(64, 64), torch.zeros(64, 64)
+        >>> mask[20:40, 20:40] = 1
+        >>> support = Support(image[None, None], mask[None, None] > 0, torch.tensor([[0.5]]))
+        >>> query = Query(torch.randn(10, 64, 64), torch.linspace(0, 1, 10))
+        >>> with torch.no_grad():
+        ...     segmentation = segmenter(support, query)
+        >>> segmentation.labels.shape, segmentation.prior.tolist() == [0.0] * 10
+        (torch.Size([10, 64, 64]), True)
     """
 
     def __init__(
@@ -65,14 +98,27 @@ class Segmenter(nn.Module):
         refiners: Sequence[Refiner] = (),
         mode: Mode = "default",
     ) -> None:
+        """Puts the parts together; see the class for what they are."""
         super().__init__()
-        self.backbone, self.prototypes, self.head, self.threshold = (
-            backbone,
-            prototypes,
-            head,
-            threshold,
-        )
-        self.refiners, self.mode = tuple(refiners), mode
+        parts = {
+            "backbone": backbone,
+            "prototypes": prototypes,
+            "head": head,
+            "threshold": threshold,
+        }
+        require_parts(parts, refiners)
+        require_mode(mode, Mode)
+        self.backbone = backbone
+        self.prototypes = prototypes
+        self.head = head
+        self.threshold = threshold
+        self.refiners = tuple(refiners)
+        self.mode = mode
+
+    def __repr__(self) -> str:
+        names = ("backbone", "prototypes", "head", "threshold", "refiners", "mode")
+        lines = [f"  {name}={getattr(self, name)!r}," for name in names]
+        return "\n".join(["Segmenter(", *lines, ")"])
 
     def forward(
         self,
@@ -82,7 +128,14 @@ class Segmenter(nn.Module):
     ) -> Segmentation:
         """Segments the query slices given the support.
 
-        `target` is for oracle policies alone and is handed to nothing else. Raises DataError for an empty mask.
+        Args:
+            support: The labelled slices, on the segmenter's device.
+            query: The slices to segment, on the segmenter's device.
+            target: The query's ground truth, for oracle policies alone; it is handed to nothing else.
+
+        Raises:
+            DataError: A mask of the support is empty.
+            FssegError: The policy is an oracle and got no target, or a part refuses what it is given.
         """
         require_foreground(support)
         support_features = encode_support(self.backbone, support)
@@ -98,7 +151,7 @@ class Segmenter(nn.Module):
         query_features: Float[Tensor, "query channel h w"],
         target: Int[Tensor, "query height width"] | None = None,
     ) -> Segmentation:
-        """The rest of the path for features and prototypes at hand, so that they can be shared."""
+        """Does what is left for features and prototypes at hand, so that they can be shared."""
         return self.decide(self.logits(support, prototypes, query, query_features), target)
 
     def logits(
@@ -108,56 +161,70 @@ class Segmenter(nn.Module):
         query: Query,
         query_features: Float[Tensor, "query channel h w"],
     ) -> Scored:
-        """The logits, and what a policy may know. Segmenters that differ in the threshold alone share it."""
+        """Scores the query at an even prior. Segmenters that differ in the threshold alone share the result."""
         # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
-        coarse = torch.cat(
-            [self.head(part, prototypes) for part in query_features.split(SLICES_AT_ONCE)]
-        )
-        logits = resize(
-            coarse, tuple(query.images.shape[-2:]), align_corners=self.mode == "reference"
-        )
+        parts = query_features.split(SLICES_AT_ONCE)
+        coarse = torch.cat([self.head(part, prototypes) for part in parts])
         evidence = Evidence(
-            logits, query_features, support.masks, support.location, query.location, self.head.score
+            logits=self._resized(coarse, query.images),
+            features=query_features,
+            support_masks=support.masks,
+            support_location=support.location,
+            query_location=query.location,
+            score=self.head.score,
         )
         return Scored(coarse, evidence, QueryVolume(support, prototypes, query, query_features))
 
     def decide(
         self, scored: Scored, target: Int[Tensor, "query height width"] | None = None
     ) -> Segmentation:
-        """Asks the threshold policy for the prior, and decides under it; refiners have the last word."""
-        evidence, logits = scored.evidence, scored.evidence.logits
-        prior = self._decide_prior(evidence, target)
-        if self.refiners:
-            return self._refine(scored, prior)
-        if self.mode == "default" or self.threshold.oracle:
-            shared = prior.ndim == 1
-            labels = (
-                decide_alike(evidence.margin, evidence.winner, prior)
-                if shared
-                else decide(logits, prior)
-            )
-            return Segmentation(labels, prior, lambda: raise_foreground(logits, prior))
-        raised = raise_foreground(scored.coarse, prior).softmax(dim=1)
-        probabilities = resize(raised, tuple(logits.shape[-2:]), align_corners=True)
-        return Segmentation(probabilities.argmax(dim=1).to(torch.uint8), prior, probabilities.log)
+        """Asks the threshold policy for the prior, and decides under it; refiners have the last word.
 
-    def _refine(
-        self, scored: Scored, prior: Float[Tensor, "query"] | Float[Tensor, "query way"]
-    ) -> Segmentation:
+        Args:
+            scored: The query, as `logits` returned it.
+            target: The query's ground truth, for oracle policies alone.
+
+        Raises:
+            FssegError: The policy is an oracle and got no target.
+        """
+        prior = self._prior(scored.evidence, target)
+        if self.refiners:
+            return self._decide_refined(scored, prior)
+        if self.mode == "reference" and not self.threshold.oracle:
+            return self._decide_as_published(scored, prior)
+        evidence = scored.evidence
+        if prior.ndim == 1:  # variants of one scoring share margins and winners
+            labels = decide_alike(evidence.margin, evidence.winner, prior)
+        else:
+            labels = decide(evidence.logits, prior)
+        return Segmentation(labels, prior, lambda: raise_foreground(evidence.logits, prior))
+
+    def _decide_as_published(self, scored: Scored, prior: Prior) -> Segmentation:
+        """The decision on probabilities that are resized after the prior was added."""
+        raised = raise_foreground(scored.coarse, prior).softmax(dim=1)
+        probabilities = self._resized(raised, scored.evidence.logits)
+        labels = probabilities.argmax(dim=1).to(torch.uint8)
+        return Segmentation(labels, prior, probabilities.log)
+
+    def _decide_refined(self, scored: Scored, prior: Prior) -> Segmentation:
         """The decision where the refined margins are positive."""
         margins = scored.coarse[:, 1:] - scored.coarse[:, :1]
         margins = margins + per_way(prior, margins.shape[1])[:, :, None, None]
         for refiner in self.refiners:
             margins = refiner(margins, scored.volume)
-        size = tuple(scored.evidence.logits.shape[-2:])
-        logits = resize(margins, size, align_corners=self.mode == "reference")
-        logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
-        return Segmentation(decide(logits, torch.zeros_like(prior)), prior, lambda: logits, margins)
+        foreground = self._resized(margins, scored.evidence.logits)
+        logits = torch.cat([torch.zeros_like(foreground[:, :1]), foreground], dim=1)
+        labels = decide(logits, torch.zeros_like(prior))
+        return Segmentation(labels, prior, lambda: logits, margins)
 
-    def _decide_prior(
-        self, evidence: Evidence, target: Int[Tensor, "query height width"] | None
-    ) -> Float[Tensor, "query"] | Float[Tensor, "query way"]:
-        """Asks the threshold policy; only an oracle is handed the target."""
+    def _resized(
+        self, maps: Float[Tensor, "query channel h w"], like: Float[Tensor, "*any height width"]
+    ) -> Float[Tensor, "query channel height width"]:
+        height, width = like.shape[-2:]
+        return resize(maps, (height, width), align_corners=self.mode == "reference")
+
+    def _prior(self, evidence: Evidence, target: Int[Tensor, "query height width"] | None) -> Prior:
+        """The threshold policy's prior; only an oracle is handed the target."""
         if not self.threshold.oracle:
             return self.threshold(evidence)
         if target is None:
@@ -193,24 +260,27 @@ def _renamed(old: str, new: str) -> None:
 def encode(
     backbone: Backbone, images: Float[Tensor, "slice height width"]
 ) -> Float[Tensor, "slice channel h w"]:
-    """Features of one-channel slices; the channel is repeated as a network trained on photographs expects."""
+    """Features of one-channel slices, whose channel is repeated as a network trained on photographs expects."""
     return backbone(images[:, None].expand(-1, 3, -1, -1))
 
 
 def encode_in_parts(
     backbone: Backbone, images: Float[Tensor, "slice height width"], at_once: int | None = None
 ) -> Float[Tensor, "slice channel h w"]:
-    """Features of any number of slices, so many at a time, or as many as there is memory for.
+    """Features of any number of slices, a part of them at a time.
 
-    How many that are changes the features by round-off at most.
+    Args:
+        backbone: The backbone.
+        images: The slices.
+        at_once: Slices at a time; as many as there is memory for when omitted. It changes the features by round-off
+            at most.
     """
     if at_once is None:
         pixels = images.shape[-2] * images.shape[-1]
         at_once = max(1, working_memory(images.device) // (pixels * BYTES_PER_PIXEL))
     first = encode(backbone, images[:at_once])
-    features = room_for(
-        first[0], len(images)
-    )  # at once: a list of parts to join would double the memory
+    # Room for all at once: a list of parts to join would double the memory.
+    features = room_for(first[0], len(images))
     features[:at_once] = first
     for start in range(at_once, len(images), at_once):
         features[start : start + at_once] = encode(backbone, images[start : start + at_once])
@@ -218,7 +288,7 @@ def encode_in_parts(
 
 
 def room_for(like: Float[Tensor, "channel h w"], slices: int) -> Float[Tensor, "slice channel h w"]:
-    """An empty tensor for such features of so many slices.
+    """An empty tensor that takes the features of this number of slices.
 
     The vector of each place is in one piece, as networks leave it: heads read vectors, and do so ten times as fast.
     """
@@ -232,7 +302,11 @@ def encode_support(backbone: Backbone, support: Support) -> Float[Tensor, "way s
 
 
 def require_foreground(support: Support) -> None:
-    """Raises DataError if a way has no foreground pixel in one of its shots."""
+    """Checks that every way has a foreground pixel in each of its shots, for which the host waits.
+
+    Raises:
+        DataError: A mask is empty.
+    """
     empty = ~support.masks.any(dim=-1).any(dim=-1)
     if empty.any():
         way, shot = empty.nonzero()[0].tolist()

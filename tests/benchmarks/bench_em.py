@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from benchmarks.table import in_turns, print_at_end
 
-from fsseg.model.prototypes import EmGmm, Pixels
+from fsseg.model.pixels import Pixels
+from fsseg.model.prototypes import EmGmm
 
 SIGMA = torch.tensor(0.1).sqrt()
 PIXELS, CHANNELS, COUNT = 20_000, 256, 5
