@@ -25,7 +25,7 @@ from fsseg import (
 )
 from fsseg.errors import RecipeError
 from fsseg.evaluation.files import read_decisions
-from fsseg.model.refiners import body_extent, heaviest_components, keep_amount
+from fsseg.model.cells import body_extent, heaviest_components, keep_amount
 from fsseg.testing import samples
 from fsseg.types import Prototypes, Query, QueryVolume, Support
 

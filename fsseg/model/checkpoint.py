@@ -9,53 +9,60 @@ from torch import Tensor, nn
 from fsseg.errors import FssegError
 from fsseg.system.files import replacing
 
+State = dict[str, Tensor]
+"""A module's tensors by name."""
+
 PARTS = ("backbone", "head")
 
 
 def save_trained(path: Path, backbone: nn.Module, head: nn.Module) -> None:
-    """Writes the states of both, from whatever device they are on."""
-    save_states(
-        path,
-        {part: module.state_dict() for part, module in zip(PARTS, (backbone, head), strict=True)},
-    )
+    """Writes the states of a backbone and a head, from whatever device they are on."""
+    save_states(path, {"backbone": backbone.state_dict(), "head": head.state_dict()})
 
 
 def save_states(
-    path: Path, states: dict[str, dict[str, Tensor]], metadata: dict[str, str] | None = None
+    path: Path, states: dict[str, State], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes the state dictionaries of "backbone" and "head", with words beside them."""
-    tensors = {
-        f"{part}.{name}": value.contiguous().cpu()
-        for part, state in states.items()
-        for name, value in state.items()
-    }
+    """Writes the states of "backbone" and "head", with words beside them."""
+    tensors: State = {}
+    for part, state in states.items():
+        for name, value in state.items():
+            tensors[f"{part}.{name}"] = value.contiguous().cpu()
     write_tensors(path, tensors, metadata)
 
 
-def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = None) -> None:
     """Writes contiguous tensors of the CPU; the file is on the disk, and whole, before it has its name.
 
-    Raises FssegError for a disk that is full: the library's own writer says that in an error of its own.
+    Raises:
+        FssegError: The disk is full; the library's own writer would say that in an error of its own.
     """
     with replacing(path, durable=True) as unfinished:
         unfinished.write_bytes(save(tensors, metadata))
 
 
-def load_trained(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The state dictionaries of "backbone" and "head", on the CPU."""
-    return load_states(path)[0]
+def load_trained(path: Path) -> dict[str, State]:
+    """Reads the states of "backbone" and "head", on the CPU.
+
+    Raises:
+        FssegError: The file is no safetensors.
+    """
+    states, _ = load_states(path)
+    return states
 
 
-def load_states(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
-    """The same, and the words beside them; raises FssegError for a file that is no safetensors."""
-    states: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+def load_states(path: Path) -> tuple[dict[str, State], dict[str, str]]:
+    """Reads the states of "backbone" and "head", on the CPU, and the words beside them.
+
+    Raises:
+        FssegError: The file is no safetensors.
+    """
+    states: dict[str, State] = {part: {} for part in PARTS}
     try:
         with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dictionary
-                part, _, rest = name.partition(".")
-                states.setdefault(part, {})[rest] = file.get_tensor(name)
+            for key in file.keys():  # noqa: SIM118 - it is no dictionary
+                part, _, name = key.partition(".")
+                states.setdefault(part, {})[name] = file.get_tensor(key)
             return states, file.metadata() or {}
     except SafetensorError as error:
         raise FssegError(

@@ -9,14 +9,27 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fsseg.model.backbones.weights import load_weights
+from fsseg.plugins.options import component
 
 
+@component
 class DeepLabResNet101(nn.Module):
     """ResNet-101 with output stride 8 and a 1x1 convolution from 2048 to 256 channels.
 
     The encoder of DeepLabV3 without its head, as ADNet and TPM use it: the last two stages are dilated instead of
     strided (their first block keeps the dilation of the stage before), the projection has no bias, normalisation or
     activation. Batch normalisation is not frozen.
+
+    Attributes:
+        channels: Channels of the features.
+        stride: Pixels of the image per cell of the features: 8.
+        intensity: The rule by which a scan's intensities are scaled.
+
+    Shapes:
+        images `slice 3 height width` -> features `slice channels height/8 width/8`.
+
+    Raises:
+        FssegError: The weights cannot be had, or are those of another network.
     """
 
     def __init__(
@@ -47,7 +60,9 @@ class DeepLabResNet101(nn.Module):
             load_weights(self.encoder, "resnet101.tv_in1k", weights)
             self.projection = nn.Conv2d(2048, channels, kernel_size=1, bias=False)
         self.to(memory_format=torch.channels_last)
-        self.channels, self.stride, self.intensity = channels, 8, intensity
+        self.channels = channels
+        self.stride = 8
+        self.intensity = intensity
 
     def forward(
         self, images: Float[Tensor, "slice 3 height width"]

@@ -13,13 +13,33 @@ from torch import Tensor, nn
 from fsseg.errors import FssegError
 from fsseg.model.backbones.weights import load_weights
 from fsseg.model.ops import resize
+from fsseg.plugins.options import component
 
 
+@component
 class TimmBackbone(nn.Module):
     """A timm `features_only` network.
 
     The chosen stages are L2-normalised per position, resized to the finest of their grids, concatenated and projected
     by a 1x1 convolution. Middle stages of a small ImageNet network go far without dilation; the deepest alone do not.
+
+    Attributes:
+        channels: Channels of the features.
+        stride: Pixels of the image per cell of the features: the smallest of the strides.
+        intensity: The rule by which a scan's intensities are scaled.
+
+    Shapes:
+        images `slice 3 height width` -> features `slice channels h w`.
+
+    Raises:
+        FssegError: timm has no such network, the network has no such stages, or the weights cannot be had.
+
+    Example:
+        >>> import torch
+        >>> from fsseg import TimmBackbone
+        >>> backbone = TimmBackbone(model="resnet18", strides=[8], channels=32)
+        >>> backbone(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 32, 8, 8])
     """
 
     def __init__(
@@ -63,70 +83,73 @@ class TimmBackbone(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # timm initialises from the global generator; ours is put back
-            self.network, picked = _stages(model, strides, output_stride)
+            self.network, self.picked = _stages(model, strides, output_stride)
             load_weights(self.network, model, weights)
-            widths = [self.network.feature_info.channels()[i] for i in picked]
-            self.projection = _projection(sum(widths), channels)
-        self.to(
-            memory_format=torch.channels_last
-        )  # about 1.4 times faster on a CPU, and what tensor cores want
-        self.picked, self.normalise, self.intensity = picked, normalise, intensity
-        self.channels = channels or sum(widths)
-        self.stride = min(self.network.feature_info.reduction()[i] for i in picked)
+            of_stages = self.network.feature_info
+            width = sum(of_stages.channels()[stage] for stage in self.picked)
+            self.projection = _projection(width, channels)
+        # About 1.4 times faster on a CPU, and what tensor cores want.
+        self.to(memory_format=torch.channels_last)
+        self.normalise = normalise
+        self.intensity = intensity
+        self.channels = channels or width
+        self.stride = min(of_stages.reduction()[stage] for stage in self.picked)
 
     def forward(
         self, images: Float[Tensor, "slice 3 height width"]
     ) -> Float[Tensor, "slice channel h w"]:
         outputs = self.network(images)
-        stages = [outputs[i] for i in self.picked]
+        stages = [outputs[stage] for stage in self.picked]
         if self.normalise:
             stages = [F.normalize(stage, dim=1) for stage in stages]
-        finest = tuple(max((stage.shape[-2:] for stage in stages), key=lambda size: size[0]))
-        return self.projection(torch.cat([resize(stage, finest) for stage in stages], dim=1))
+        sizes = [tuple(stage.shape[-2:]) for stage in stages]
+        finest = max(sizes, key=lambda size: size[0])
+        resized = [resize(stage, finest) for stage in stages]
+        return self.projection(torch.cat(resized, dim=1))
 
 
 def _stages(
     model: str, strides: list[int], output_stride: int | None
 ) -> tuple[nn.Module, list[int]]:
-    """The network cut after its last needed stage, and where the wanted stages are among its outputs."""
-    if not timm.is_model(model):
-        close = timm.list_models(f"*{model.split('_')[0]}*")[:3]
-        raise FssegError(
-            f"backbone timm: there is no model {model!r} in timm {timm.__version__}"
-            + (
-                f"; did you mean one of {', '.join(close)}?"
-                if close
-                else "; see timm.list_models()"
-            )
-        )
-    extra = {} if output_stride is None else {"output_stride": output_stride}
-    offered = timm.create_model(model, features_only=True, **extra).feature_info.reduction()
+    """The network cut after its last needed stage, and the places of the wanted stages among its outputs."""
+    _require_model(model)
+    dilation = {} if output_stride is None else {"output_stride": output_stride}
+    offered = timm.create_model(model, features_only=True, **dilation).feature_info.reduction()
     missing = [stride for stride in strides if stride not in offered]
     if missing:
         raise FssegError(
             f"backbone timm: {model} has stages of stride {offered}, expected {missing} among them; change strides"
         )
-    # Of several stages with one stride (a dilated network has them) the deepest is meant.
-    wanted = sorted(
-        max(i for i, reduction in enumerate(offered) if reduction == stride) for stride in strides
-    )
-    network = timm.create_model(
-        model, features_only=True, out_indices=tuple(range(wanted[-1] + 1)), **extra
-    )
-    if isinstance(
-        network, EfficientNetFeatures
-    ):  # it would run every block, also those after the last wanted stage
-        network.blocks = network.blocks[
-            : max(info["stage"] for info in network.feature_info.get_dicts())
-        ]
+    wanted = sorted(_deepest(stride, offered) for stride in strides)
+    outputs = tuple(range(wanted[-1] + 1))
+    network = timm.create_model(model, features_only=True, out_indices=outputs, **dilation)
+    if isinstance(network, EfficientNetFeatures):
+        # It would run every block, also those after the last wanted stage.
+        last = max(info["stage"] for info in network.feature_info.get_dicts())
+        network.blocks = network.blocks[:last]
     return network, wanted
+
+
+def _require_model(model: str) -> None:
+    """Raises FssegError for a network that timm does not have."""
+    if timm.is_model(model):
+        return
+    close = timm.list_models(f"*{model.split('_')[0]}*")[:3]
+    remedy = f"; did you mean one of {', '.join(close)}?" if close else "; see timm.list_models()"
+    raise FssegError(
+        f"backbone timm: there is no model {model!r} in timm {timm.__version__}{remedy}"
+    )
+
+
+def _deepest(stride: int, offered: list[int]) -> int:
+    """The last stage of this stride: a dilated network has several."""
+    return max(stage for stage, reduction in enumerate(offered) if reduction == stride)
 
 
 def _projection(width: int, channels: int | None) -> nn.Module:
     if channels is None:
         return nn.Identity()
     projection = nn.Conv2d(width, channels, kernel_size=1, bias=False)
-    nn.init.orthogonal_(
-        projection.weight
-    )  # keeps angles, on which the prototypes rest, as they are
+    # It keeps angles, on which the prototypes rest, as they are.
+    nn.init.orthogonal_(projection.weight)
     return projection

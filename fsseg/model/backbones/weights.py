@@ -39,8 +39,7 @@ def load_weights(network: nn.Module, model: str, source: str) -> None:
         state = _from_hub(model)
     else:
         state = _by_name(model, _read(Path(source)), source)
-    needed = network.state_dict()
-    network.load_state_dict({name: state[name] for name in needed})
+    network.load_state_dict({name: state[name] for name in network.state_dict()})
 
 
 def _from_package(model: str) -> dict[str, Tensor]:
@@ -50,24 +49,24 @@ def _from_package(model: str) -> dict[str, Tensor]:
             'use "timm" (downloads), "none", or the path of a file'
         )
     module, file, install = PACKAGES[model]
-    found = importlib.util.find_spec(module)
-    if found is None:
+    package = importlib.util.find_spec(module)
+    if package is None:
         raise FssegError(
             f'backbone: weights = "package" needs the package {module.replace("_", "-")}, which is not installed; '
             f'{install}, or set weights to "timm", "none" or a path'
         )
-    return _by_order(model, _read(Path(found.origin).parent / file), module)
+    return _by_order(model, _read(Path(package.origin).parent / file), module)
 
 
 def _from_hub(model: str) -> dict[str, Tensor]:
     try:
         return timm.create_model(model, pretrained=True).state_dict()
     except Exception as error:  # the hub's client has its own zoo of network errors
-        alternatives = ['"package"'] if model in PACKAGES else []
-        alternatives += ['"none" (random weights)', "the path of a .safetensors or .pth file"]
+        package = '"package", ' if model in PACKAGES else ""
         raise FssegError(
             f'backbone: weights = "timm" could not get {model} from the hub ({type(error).__name__}); '
-            f"on a machine without network set weights to {', '.join(alternatives[:-1])} or {alternatives[-1]}"
+            f'on a machine without network set weights to {package}"none" (random weights) or the path of a '
+            ".safetensors or .pth file"
         ) from error
 
 
@@ -91,7 +90,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """The tensors under timm's names, matched by position: for files of the same network with other names."""
     expected = timm.create_model(model).state_dict()
-    if [t.shape for t in expected.values()] != [t.shape for t in given.values()]:
+    expected_shapes = [tensor.shape for tensor in expected.values()]
+    if expected_shapes != [tensor.shape for tensor in given.values()]:
         raise FssegError(
             f"backbone: the tensors in {source} do not have the shapes of {model}'s, in order; use other weights"
         )
@@ -99,18 +99,18 @@ def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Te
 
 
 def _by_name(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors as they are, if those of the network without its classifier are there."""
     expected = timm.create_model(model).state_dict()
-    needed = {
-        name: t
-        for name, t in expected.items()
-        if not name.startswith(("classifier.", "fc.", "head."))
-    }
-    wrong = [
-        name for name, t in needed.items() if name not in given or given[name].shape != t.shape
-    ]
+    classifier = ("classifier.", "fc.", "head.")
+    needed = {name: tensor for name, tensor in expected.items() if not name.startswith(classifier)}
+    wrong = [name for name, tensor in needed.items() if not _has(given, name, tensor.shape)]
     if wrong:
         raise FssegError(
             f"backbone: {source} lacks {len(wrong)} of the {len(needed)} tensors of {model} "
             f"(first: {wrong[0]} of shape {list(needed[wrong[0]].shape)}); use weights of that network"
         )
     return given
+
+
+def _has(given: dict[str, Tensor], name: str, shape: torch.Size) -> bool:
+    return name in given and given[name].shape == shape
