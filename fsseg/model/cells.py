@@ -12,6 +12,12 @@ from fsseg.model.ops import ideal_prior
 Margins = Float[Tensor, "slice way h w"]
 """Each way's logit minus the background's, the prior included."""
 
+Direction = Float[Tensor, "channel"]
+"""A vector in the space of the features."""
+
+OfCells = Float[Tensor, "cell"]
+"""A number for each cell of the volume."""
+
 Interval = tuple[float, float]
 """A beginning and an end, in cells."""
 
@@ -35,20 +41,21 @@ class UnitFeatures:
 
     def __init__(self, features: Float[Tensor, "slice channel h w"], ridge: float) -> None:
         self._vectors = features.movedim(1, -1).flatten(0, 2).float()
-        self._scales = 1 / self._vectors.norm(dim=1).clamp(min=1e-12)
+        lengths = self._vectors.norm(dim=1).clamp(min=1e-12)
+        self._scales = 1 / lengths
         self._mean = self._vectors.T @ self._scales / len(self._vectors)
         self._ridge = ridge
 
-    def mean_of(self, chosen: Bool[Tensor, "cell"]) -> Float[Tensor, "channel"]:
+    def mean_of(self, chosen: Bool[Tensor, "cell"]) -> Direction:
         """The mean of some of the cells."""
         units = self._vectors[chosen] * self._scales[chosen, None]
         return units.mean(dim=0) - self._mean
 
-    def products(self, direction: Float[Tensor, "channel"]) -> Float[Tensor, "cell"]:
+    def products(self, direction: Direction) -> OfCells:
         """The dot product of every cell with a direction."""
         return self._vectors @ direction * self._scales - self._mean @ direction
 
-    def whitened(self, direction: Float[Tensor, "channel"]) -> Float[Tensor, "channel"]:
+    def whitened(self, direction: Direction) -> Direction:
         """The direction, divided by the covariance of the cells."""
         step = -(-len(self._vectors) // CELLS)
         units = self._vectors[::step] * self._scales[::step, None]
@@ -80,15 +87,18 @@ def heaviest_components(
         labels, count = ndimage.label(foreground, structure)
         if count == 0:
             continue
-        of_cells = np.where(foreground, values[:, way], 0).ravel() if by_margin else None
-        weights = np.bincount(labels.ravel(), of_cells)[1:]
-        kept[:, way] = labels == 1 + weights.argmax()
+        of_cells = None
+        if by_margin:
+            of_cells = np.where(foreground, values[:, way], 0).ravel()
+        weights = np.bincount(labels.ravel(), of_cells)
+        kept[:, way] = labels == 1 + weights[1:].argmax()
     return torch.from_numpy(kept).to(margins.device)
 
 
 def keep_amount(ranked: Margins, before: Margins) -> Margins:
     """Raises other margins so that as many cells of each way are positive in the volume as before."""
-    return raise_to(ranked, (before > 0).sum(dim=(0, 2, 3)))
+    counts = (before > 0).sum(dim=(0, 2, 3))
+    return raise_to(ranked, counts)
 
 
 def raise_to(ranked: Margins, counts: Int[Tensor, "way"]) -> Margins:
@@ -122,7 +132,9 @@ def body_extent(
     darkest = cells.min()
     nearly_brightest = cells.flatten().quantile(0.99)
     bright = cells > darkest + BODY * (nearly_brightest - darkest)
-    return _extent(bright.any(dim=2)), _extent(bright.any(dim=1))
+    along_rows = _extent(bright.any(dim=2))
+    along_columns = _extent(bright.any(dim=1))
+    return along_rows, along_columns
 
 
 def _extent(shown: Bool[Tensor, "slice cell"]) -> Interval:
@@ -130,6 +142,6 @@ def _extent(shown: Bool[Tensor, "slice cell"]) -> Interval:
     shown = shown[shown.any(dim=1)].int()
     if not len(shown):
         return 0.0, float(cells)
-    first = shown.argmax(dim=1).float().median()
-    last = cells - shown.flip(1).argmax(dim=1).float().median()
-    return float(first), float(last)
+    before = shown.argmax(dim=1).float().median()
+    after = shown.flip(1).argmax(dim=1).float().median()
+    return float(before), float(cells - after)

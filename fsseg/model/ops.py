@@ -12,6 +12,18 @@ from torch import Tensor
 from fsseg.data.grids import WorkingGrid
 from fsseg.types import margin, winner
 
+Logits = Float[Tensor, "query class height width"]
+"""Class logits at image size, background first."""
+
+Prior = Float[Tensor, "query"] | Float[Tensor, "query way"]
+"""Log-odds of the foreground, per slice or per slice and way."""
+
+Labels = UInt8[Tensor, "query height width"]
+"""The class of each pixel: 0 is background, way k is k + 1."""
+
+Size = tuple[int, int]
+"""Height and width."""
+
 _SIGN = 2**31
 """The bit of a float32's sign, as a whole number."""
 
@@ -20,7 +32,7 @@ _BITS = 2**32 - 1
 
 
 def resize(
-    maps: Float[Tensor, "batch channel h w"], size: tuple[int, int], align_corners: bool = False
+    maps: Float[Tensor, "batch channel h w"], size: Size, align_corners: bool = False
 ) -> Float[Tensor, "batch channel height width"]:
     """Resizes maps bilinearly.
 
@@ -43,14 +55,14 @@ def _resize_matrix(
 
     Kept on the device: sending it there in every step would make the host wait.
     """
-    identity = torch.eye(coarse, dtype=torch.float64)[None]
-    columns = F.interpolate(identity, size=fine, mode="linear", align_corners=False)[0]
-    return columns.T.contiguous().to(device, dtype)
+    identity = torch.eye(coarse, dtype=torch.float64)
+    resized = F.interpolate(identity[None], size=fine, mode="linear", align_corners=False)
+    return resized[0].T.contiguous().to(device, dtype)
 
 
 def pooling_weights(
     masks: Bool[Tensor, "*batch height width"],
-    size: tuple[int, int],
+    size: Size,
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "*batch h w"]:
     """Weights on the feature grid whose weighted sum of features equals the sum over mask pixels of resized features.
@@ -84,9 +96,10 @@ def squared_distance(
 ) -> Float[Tensor, "query way proto h w"]:
     """Squared Euclidean distance of every feature vector to every prototype."""
     products = torch.einsum("qcyx,wpc->qwpyx", features, prototypes)
-    of_features = features.square().sum(dim=1)[:, None, None]
-    of_prototypes = prototypes.square().sum(dim=2)[None, :, :, None, None]
-    return (of_features + of_prototypes - 2 * products).clamp(min=0)
+    of_features = features.square().sum(dim=1)
+    of_prototypes = prototypes.square().sum(dim=2)
+    lengths = of_features[:, None, None] + of_prototypes[None, :, :, None, None]
+    return (lengths - 2 * products).clamp(min=0)
 
 
 def ideal_prior(
@@ -130,8 +143,10 @@ def nth_by_partition(
 ) -> Float[Tensor, "query"]:
     """The rank-th largest value of each row, by one selection per row."""
     places = (values.shape[1] - rank).tolist()
-    rows = values.detach().numpy()
-    return values.new_tensor([np.partition(row, place)[place] for row, place in zip(rows, places)])
+    chosen = []
+    for row, place in zip(values.detach().numpy(), places):
+        chosen.append(np.partition(row, place)[place])
+    return values.new_tensor(chosen)
 
 
 def nth_by_counting(
@@ -161,26 +176,27 @@ def nth_by_counting(
     return signed.to(torch.int32).view(torch.float32)
 
 
-def per_way(
-    prior: Float[Tensor, "query"] | Float[Tensor, "query way"], ways: int
-) -> Float[Tensor, "query way"]:
+def per_way(prior: Prior, ways: int) -> Float[Tensor, "query way"]:
     """One prior per slice and way, where a single value per slice holds for all ways."""
-    return prior[:, None].expand(-1, ways) if prior.ndim == 1 else prior
+    if prior.ndim == 2:
+        return prior
+    return prior[:, None].expand(-1, ways)
 
 
 def raise_foreground(
-    logits: Float[Tensor, "query class height width"],
-    prior: Float[Tensor, "query"] | Float[Tensor, "query way"],
-) -> Float[Tensor, "query class height width"]:
+    logits: Logits,
+    prior: Prior,
+) -> Logits:
     """The logits under a prior, which raises every foreground logit by its log-odds."""
-    raised = logits[:, 1:] + per_way(prior, logits.shape[1] - 1)[:, :, None, None]
-    return torch.cat([logits[:, :1], raised], dim=1)
+    background, foreground = logits[:, :1], logits[:, 1:]
+    raised = foreground + per_way(prior, foreground.shape[1])[:, :, None, None]
+    return torch.cat([background, raised], dim=1)
 
 
 def decide(
-    logits: Float[Tensor, "query class height width"],
-    prior: Float[Tensor, "query"] | Float[Tensor, "query way"],
-) -> UInt8[Tensor, "query height width"]:
+    logits: Logits,
+    prior: Prior,
+) -> Labels:
     """The class with the largest logit under the prior; a tie with the background is background.
 
     Foreground is decided by `margin > -prior` and not by comparing raised logits: the addition would round, and an
@@ -188,17 +204,16 @@ def decide(
     """
     if prior.ndim == 1:
         return decide_alike(margin(logits), winner(logits), prior)
-    base = prior.amax(dim=1)
-    shifted = logits[:, 1:] + (prior - base[:, None])[:, :, None, None]
-    even = torch.cat([logits[:, :1], shifted], dim=1)
-    return decide_alike(margin(even), winner(even), base)
+    largest = prior.amax(dim=1)
+    even = raise_foreground(logits, prior - largest[:, None])
+    return decide_alike(margin(even), winner(even), largest)
 
 
 def decide_alike(
     margins: Float[Tensor, "query height width"],
-    winners: UInt8[Tensor, "query height width"],
+    winners: Labels,
     prior: Float[Tensor, "query"],
-) -> UInt8[Tensor, "query height width"]:
+) -> Labels:
     """The decision where all ways of a slice share a prior: the winner, wherever it beats the background."""
     return winners * (margins > -prior[:, None, None])
 
@@ -228,7 +243,9 @@ def restore(
     x = torch.from_numpy(working.positions(1)).to(values)
     rows, columns = torch.meshgrid(2 * y - 1, 2 * x - 1, indexing="ij")
     centres = torch.stack([columns, rows], dim=-1)[None]
-    inside = ((y > 0) & (y < 1))[:, None] & ((x > 0) & (x < 1))
+    inside_rows = (y > 0) & (y < 1)
+    inside_columns = (x > 0) & (x < 1)
+    inside = inside_rows[:, None] & inside_columns
 
     def sample(of_slice: Float[Tensor, "channel h w"]) -> Float[Tensor, "channel height width"]:
         return F.grid_sample(of_slice[None], centres, padding_mode="border", align_corners=False)[0]

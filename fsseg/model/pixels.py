@@ -6,6 +6,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+Means = Float[Tensor, "proto channel"]
+"""A vector for each prototype."""
+
+OfPixels = Float[Tensor, "pixel"]
+"""A number for each pixel."""
+
+Cells = Int[Tensor, "pixel"]
+"""A cell for each pixel."""
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -24,7 +33,7 @@ class Pixels:
     cells: Float[Tensor, "cell channel"]
     places: Int[Tensor, "neighbour pixel"]
     shares: Float[Tensor, "neighbour pixel"]
-    squares: Float[Tensor, "pixel"]
+    squares: OfPixels
 
     @staticmethod
     def under(
@@ -36,37 +45,44 @@ class Pixels:
         shot, y, x = masks.nonzero(as_tuple=True)
         top, bottom, down = neighbours(y.to(features.dtype), height, h)
         left, right, along = neighbours(x.to(features.dtype), width, w)
-        rows, columns = (top, top, bottom, bottom), (left, right, left, right)
-        places = torch.stack([(shot * h + row) * w + column for row, column in zip(rows, columns)])
-        upper, lower = 1 - down, down
-        near, far = 1 - along, along
-        shares = torch.stack([upper * near, upper * far, lower * near, lower * far])
+        corners = [
+            (top, left, (1 - down) * (1 - along)),
+            (top, right, (1 - down) * along),
+            (bottom, left, down * (1 - along)),
+            (bottom, right, down * along),
+        ]
+        places = torch.stack([(shot * h + row) * w + column for row, column, _ in corners])
+        shares = torch.stack([share for _, _, share in corners])
         used, places = places.unique(return_inverse=True)
-        cells = features.movedim(1, -1).flatten(0, 2)[used]
+        vectors = features.movedim(1, -1).flatten(0, 2)
+        cells = vectors[used]
         products = (cells @ cells.T)[places[:, None], places]
-        squares = (products * shares[:, None] * shares).sum(dim=(0, 1)).clamp(min=0)
-        return Pixels(cells, places, shares, squares)
+        squares = (products * shares[:, None] * shares).sum(dim=(0, 1))
+        return Pixels(cells, places, shares, squares.clamp(min=0))
 
     @staticmethod
     def of(vectors: Float[Tensor, "pixel channel"]) -> "Pixels":
         """Makes pixels of vectors at hand, each its own cell."""
         places = torch.arange(len(vectors), device=vectors.device)[None]
         shares = vectors.new_ones(1, len(vectors))
-        return Pixels(vectors, places, shares, vectors.square().sum(dim=1))
+        squares = vectors.square().sum(dim=1)
+        return Pixels(vectors, places, shares, squares)
 
     def normalised(self) -> "Pixels":
         """The same pixels with vectors of unit length."""
         lengths = self.squares.sqrt().clamp(min=1e-12)
-        return replace(self, shares=self.shares / lengths, squares=self.squares / lengths.square())
+        shares = self.shares / lengths
+        squares = self.squares / lengths.square()
+        return replace(self, shares=shares, squares=squares)
 
-    def products(self, means: Float[Tensor, "proto channel"]) -> Float[Tensor, "proto pixel"]:
+    def products(self, means: Means) -> Float[Tensor, "proto pixel"]:
         """The dot product of every mean with every vector."""
-        on_cells = (means @ self.cells.T).index_select(1, self.places.flatten())
-        return (on_cells.view(len(means), *self.places.shape) * self.shares).sum(dim=1)
+        on_cells = means @ self.cells.T
+        on_places = on_cells.index_select(1, self.places.flatten())
+        on_neighbours = on_places.view(len(means), *self.places.shape)
+        return (on_neighbours * self.shares).sum(dim=1)
 
-    def weighted_sums(
-        self, weights: Float[Tensor, "proto pixel"]
-    ) -> Float[Tensor, "proto channel"]:
+    def weighted_sums(self, weights: Float[Tensor, "proto pixel"]) -> Means:
         """The weighted sum of the vectors, for each row of the weights."""
         spread = (weights[:, None] * self.shares).flatten(1)
         on_cells = spread.new_zeros(len(weights), len(self.cells))
@@ -79,9 +95,7 @@ class Pixels:
         return sums[0] / len(self.squares)
 
 
-def neighbours(
-    place: Float[Tensor, "pixel"], fine: int, coarse: int
-) -> tuple[Int[Tensor, "pixel"], Int[Tensor, "pixel"], Float[Tensor, "pixel"]]:
+def neighbours(place: OfPixels, fine: int, coarse: int) -> tuple[Cells, Cells, OfPixels]:
     """Finds the two cells between which each pixel lies in a bilinear resize.
 
     Args:
@@ -92,7 +106,8 @@ def neighbours(
     Returns:
         The first cell, the second cell, and the share of the second.
     """
-    position = ((place + 0.5) * (coarse / fine) - 0.5).clamp(min=0)
+    scale = coarse / fine
+    position = ((place + 0.5) * scale - 0.5).clamp(min=0)
     first = position.long()
     second = (first + 1).clamp(max=coarse - 1)
     return first, second, position - first

@@ -13,6 +13,9 @@ from torch.nn.utils.rnn import pad_sequence
 from fsseg.errors import FssegError
 from fsseg.types import Evidence, ScoreScale
 
+Regressors = Float[np.ndarray, "_way regressor"]
+"""The regressors of an episode's ways."""
+
 LOWEST_PRIOR = 1e-3
 """Ideal priors are clipped to [1e-3, 1 - 1e-3] before their log-odds are averaged or regressed, as published."""
 
@@ -20,7 +23,8 @@ LOWEST_PRIOR = 1e-3
 def clip_prior(log_odds: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
     """Probabilities of these log-odds, clipped to what a regression can use."""
     with np.errstate(over="ignore"):
-        return np.clip(1 / (1 + np.exp(-log_odds)), LOWEST_PRIOR, 1 - LOWEST_PRIOR)
+        probabilities = 1 / (1 + np.exp(-log_odds))
+    return np.clip(probabilities, LOWEST_PRIOR, 1 - LOWEST_PRIOR)
 
 
 def log_odds(prior: float) -> float:
@@ -47,9 +51,10 @@ def linear(
     described: Float[Tensor, "*any regressor"], coefficients: list[float] | Tensor
 ) -> Float[Tensor, "*any"]:
     """The value of a plane in double precision: slopes times regressors, plus the last coefficient, the intercept."""
-    *_, regressors = described.shape
+    regressors = described.shape[-1]
     weights = torch.as_tensor(coefficients, dtype=torch.float64, device=described.device)
-    return described.double() @ weights[:regressors] + weights[regressors:].sum()
+    slopes, intercept = weights[:regressors], weights[regressors:].sum()
+    return described.double() @ slopes + intercept
 
 
 def pool_ways(
@@ -80,14 +85,13 @@ def fit_plane(
     """
     prior = clip_prior(ideal)
     target = np.log(prior / (1 - prior))
-    design = np.column_stack([described.astype(np.float64), np.ones(len(described))])
+    ones = np.ones(len(described))
+    design = np.column_stack([described.astype(np.float64), ones])
     solution, *_ = np.linalg.lstsq(design, target, rcond=None)
     return solution.tolist()
 
 
-def fit_pooled(
-    described: list[Float[np.ndarray, "_way regressor"]], ideal: Float[np.ndarray, "episode"]
-) -> list[float]:
+def fit_pooled(described: list[Regressors], ideal: Float[np.ndarray, "episode"]) -> list[float]:
     """Fits one plane for all ways, whose pooled log-odds (see `pool_ways`) are compared with the ideal ones.
 
     Best is the smallest Kullback-Leibler divergence between Bernoulli variables of the ideal and the estimated prior.
@@ -118,7 +122,7 @@ PUBLISHED_RATE = 0.1
 
 
 def fit_published(
-    described: list[Float[np.ndarray, "_way regressor"]], ideal: Float[np.ndarray, "episode"]
+    described: list[Regressors], ideal: Float[np.ndarray, "episode"]
 ) -> tuple[list[float], list[float]]:
     """Fits the published model of several ways.
 
@@ -154,11 +158,12 @@ def _published_start(regressors: int) -> tuple[Float[Tensor, "coefficient"], ...
     generator = torch.Generator().manual_seed(0)
     uniform = torch.rand(2, regressors + 1, generator=generator, dtype=torch.float64)
     foreground, background = (2 * uniform - 1) / regressors**0.5
-    return foreground.clone(), torch.cat([background[:regressors], background.new_zeros(1)])
+    background[regressors] = 0
+    return foreground.clone(), background.clone()
 
 
 def _pad(
-    described: list[Float[np.ndarray, "_way regressor"]],
+    described: list[Regressors],
 ) -> Float[Tensor, "episode way regressor"]:
     """The regressors of all episodes, filled up with NaN where an episode has fewer ways than others."""
     doubles = [torch.from_numpy(ways.astype(np.float64)) for ways in described]
@@ -168,7 +173,9 @@ def _pad(
 def _divergence(estimate: Float[Tensor, "n"], target: Float[Tensor, "n"]) -> Float[Tensor, ""]:
     """Mean Kullback-Leibler divergence of Bernoulli variables: ideal probabilities from estimated log-odds."""
     cross = F.binary_cross_entropy_with_logits(estimate, target)
-    entropy = -(target * target.log() + (1 - target) * (-target).log1p()).mean()
+    of_foreground = target * target.log()
+    of_background = (1 - target) * (-target).log1p()
+    entropy = -(of_foreground + of_background).mean()
     return cross - entropy
 
 

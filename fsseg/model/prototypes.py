@@ -15,6 +15,15 @@ from fsseg.model.pixels import Pixels
 from fsseg.plugins.options import component
 from fsseg.types import Prototypes
 
+Means = Float[Tensor, "proto channel"]
+"""The mean of each component."""
+
+Weights = Float[Tensor, "proto"]
+"""The share of each component in the mixture."""
+
+ByComponent = Float[Tensor, "proto pixel"]
+"""A number for each pixel and component."""
+
 SIGMA_AT_DEFAULTS = math.sqrt(0.1)  # alpha = 20, T_S = -10: sigma_F^2 = 2 / alpha
 
 STEPS_AT_LEAST = 6
@@ -151,9 +160,7 @@ class EmGmm:
             weights.append(mixture[1])
         return Prototypes(torch.stack(means), torch.stack(weights))
 
-    def fit(
-        self, pixels: Pixels, sigma: Float[Tensor, ""]
-    ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+    def fit(self, pixels: Pixels, sigma: Float[Tensor, ""]) -> tuple[Means, Weights]:
         """Fits the mixture to feature vectors.
 
         Args:
@@ -167,7 +174,8 @@ class EmGmm:
         reference = _loss(self._log_densities(pixels, means, sigma), weights)
         for step in range(self.iterations):
             densities = self._log_densities(pixels, means, sigma)
-            responsibilities = (densities + weights.log()[:, None]).softmax(dim=0)
+            joint = densities + weights.log()[:, None]
+            responsibilities = joint.softmax(dim=0)
             mass = responsibilities.sum(dim=1)
             means = self._project(_weighted_means(pixels, responsibilities, mass, means))
             weights = mass / mass.sum()
@@ -194,9 +202,7 @@ class EmGmm:
         """The vectors on the sphere, if that is where features are."""
         return F.normalize(vectors, dim=1) if self.space == "sphere" else vectors
 
-    def _start(
-        self, pixels: Pixels
-    ) -> tuple[Float[Tensor, "proto channel"], Float[Tensor, "proto"]]:
+    def _start(self, pixels: Pixels) -> tuple[Means, Weights]:
         """The mean feature with noise, and nearly even weights."""
         mean = pixels.mean()
         generator = torch.Generator().manual_seed(self.seed)
@@ -208,30 +214,28 @@ class EmGmm:
         weights = (0.1 * levels.to(mean)).softmax(dim=0)
         return self._project(means), weights
 
-    def _log_densities(
-        self, pixels: Pixels, means: Float[Tensor, "proto channel"], sigma: Float[Tensor, ""]
-    ) -> Float[Tensor, "proto pixel"]:
+    def _log_densities(self, pixels: Pixels, means: Means, sigma: Float[Tensor, ""]) -> ByComponent:
         """Log densities up to a constant: -||f - mu||^2 / (2 sigma^2)."""
         products = pixels.products(means)
         if self.space == "sphere":
             return (products - 1) / sigma**2
-        squared = pixels.squares + means.square().sum(dim=1)[:, None] - 2 * products
+        of_means = means.square().sum(dim=1)
+        squared = pixels.squares + of_means[:, None] - 2 * products
         return -squared.clamp(min=0) / (2 * sigma**2)
 
 
-def _loss(
-    densities: Float[Tensor, "proto pixel"], weights: Float[Tensor, "proto"]
-) -> Float[Tensor, ""]:
+def _loss(densities: ByComponent, weights: Weights) -> Float[Tensor, ""]:
     """The negative log-likelihood of all pixels under the mixture."""
-    return -(densities + weights.log()[:, None]).logsumexp(dim=0).sum()
+    joint = densities + weights.log()[:, None]
+    return -joint.logsumexp(dim=0).sum()
 
 
 def _weighted_means(
     pixels: Pixels,
-    responsibilities: Float[Tensor, "proto pixel"],
-    mass: Float[Tensor, "proto"],
-    before: Float[Tensor, "proto channel"],
-) -> Float[Tensor, "proto channel"]:
+    responsibilities: ByComponent,
+    mass: Weights,
+    before: Means,
+) -> Means:
     """The mean of each component's pixels; a component that lost all of them keeps its mean, and has no weight."""
     means = pixels.weighted_sums(responsibilities) / mass.clamp(min=1e-30)[:, None]
     return torch.where(mass[:, None] > 0, means, before)

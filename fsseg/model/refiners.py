@@ -107,9 +107,9 @@ class Smooth3d:
 
     def __call__(self, margins: Margins, volume: QueryVolume) -> Margins:
         between, row, column = volume.spacing
-        sigmas = (self.through / between, 0, self.within / row, self.within / column)
+        slices, rows, columns = self.through / between, self.within / row, self.within / column
         values = margins.detach().float().cpu().numpy()
-        smooth = ndimage.gaussian_filter(values, sigmas, mode="nearest")
+        smooth = ndimage.gaussian_filter(values, (slices, 0, rows, columns), mode="nearest")
         return torch.from_numpy(smooth).to(margins)
 
 
@@ -155,8 +155,8 @@ class Amount:
     def _suggested(self, volume: QueryVolume) -> Float[Tensor, "way"]:
         """The number of cells that the area in the support suggests for each way."""
         _, row, column = volume.query.spacing
-        pixels = volume.support.masks.sum(dim=(2, 3)).float().mean(dim=1)
-        area = pixels * row * column  # the support's pixels are as large as the query's
+        pixels = volume.support.masks.sum(dim=(2, 3)).float()
+        area = pixels.mean(dim=1) * row * column  # the support's pixels are as large as the query's
         return self.depth * area**1.5 / math.prod(volume.spacing)
 
 
@@ -206,10 +206,12 @@ class Position:
         support_location = volume.support.location.mean(dim=1)
         along = (volume.query.location[:, None] - support_location) / self.through
         blur = self.within**2
-        down = (rows - row[:, None]).square() / (row_variance[:, None] + blur)
-        across = (columns - column[:, None]).square() / (column_variance[:, None] + blur)
-        squared = along.square()[:, :, None, None] + down[None, :, :, None]
-        return -0.5 * (squared + across[None, :, None, :])
+        down = (rows - row[:, None]).square() / (row_variance + blur)[:, None]
+        across = (columns - column[:, None]).square() / (column_variance + blur)[:, None]
+        along = along.square()[:, :, None, None]
+        down = down[None, :, :, None]
+        across = across[None, :, None, :]
+        return -0.5 * (along + down + across)
 
     def _places(self, images: Float[Tensor, "slice height width"], size: tuple[int, int]) -> Cells:
         """Places of the rows and columns of cells, as shares of the body (or of the image)."""
@@ -228,14 +230,14 @@ class Position:
         weights = pooling_weights(support.masks, size)
         rows, columns = [], []
         for image in support.images.flatten(0, 1):
-            of_rows, of_columns = self._places(image[None], size)
-            rows.append(of_rows)
-            columns.append(of_columns)
+            places = self._places(image[None], size)
+            rows.append(places[0])
+            columns.append(places[1])
         by_way = tuple(support.images.shape[:2])
-        along_rows = _mean_and_variance(torch.stack(rows).unflatten(0, by_way), weights.sum(-1))
-        along_columns = _mean_and_variance(
-            torch.stack(columns).unflatten(0, by_way), weights.sum(-2)
-        )
+        of_rows = torch.stack(rows).unflatten(0, by_way)
+        of_columns = torch.stack(columns).unflatten(0, by_way)
+        along_rows = _mean_and_variance(of_rows, weights.sum(-1))
+        along_columns = _mean_and_variance(of_columns, weights.sum(-2))
         return *along_rows, *along_columns
 
 
@@ -299,8 +301,8 @@ class QueryInformed:
         cells = UnitFeatures(volume.features, self.ridge)
         for _ in range(self.passes):
             confident = self._confident(margins)
-            learned = [self._learn(cells, chosen.flatten()) for chosen in confident.unbind(1)]
-            ranked = torch.stack([of_way.view_as(margins[:, 0]) for of_way in learned], dim=1)
+            learned = [self._learn(cells, of_way) for of_way in confident.unbind(1)]
+            ranked = torch.stack(learned, dim=1)
             alike = spread_like(ranked, margins)
             mixed = (1 - self.weight) * margins + self.weight * alike
             margins = keep_amount(mixed, margins)
@@ -313,12 +315,15 @@ class QueryInformed:
         counts = (cells * self.share).ceil().long().clamp(min=1)
         span = margins.max() - margins.min() + 1
         ranked = torch.where(organ, margins, margins - span)  # others come after
-        lowest = nth_largest(ranked.movedim(1, 0).flatten(1).float(), counts)
+        by_way = ranked.movedim(1, 0).flatten(1)
+        lowest = nth_largest(by_way.float(), counts)
         return ranked >= lowest[:, None, None]
 
-    def _learn(self, cells: UnitFeatures, chosen: Bool[Tensor, "cell"]) -> Float[Tensor, "cell"]:
+    def _learn(
+        self, cells: UnitFeatures, chosen: Bool[Tensor, "slice h w"]
+    ) -> Float[Tensor, "slice h w"]:
         """Ranks all cells by how much they look like the chosen ones."""
-        direction = cells.mean_of(chosen)
+        direction = cells.mean_of(chosen.flatten())
         if self.method == "discriminant":
             direction = cells.whitened(direction)
-        return cells.products(direction)
+        return cells.products(direction).view(chosen.shape)

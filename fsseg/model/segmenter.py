@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
 from fsseg.model.contracts import require_mode, require_parts
-from fsseg.model.ops import decide, decide_alike, per_way, raise_foreground, resize
+from fsseg.model.ops import Prior, decide, decide_alike, per_way, raise_foreground, resize
 from fsseg.system.devices import working_memory
 from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Segmentation, Support
 
@@ -30,8 +30,11 @@ BYTES_PER_PIXEL = 600
 Mode = Literal["default", "reference"]
 """Where the prior is added: to logits at image size, or before probabilities are resized."""
 
-Prior = Float[Tensor, "query"] | Float[Tensor, "query way"]
-"""Log-odds of the foreground, per slice or per slice and way."""
+Features = Float[Tensor, "query channel h w"]
+"""Features of the query's slices."""
+
+Target = Int[Tensor, "query height width"] | None
+"""The query's ground truth, for oracle policies alone."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Segmenter(nn.Module):
         self,
         support: Support,
         query: Query,
-        target: Int[Tensor, "query height width"] | None = None,
+        target: Target = None,
     ) -> Segmentation:
         """Segments the query slices given the support.
 
@@ -148,8 +151,8 @@ class Segmenter(nn.Module):
         support: Support,
         prototypes: Prototypes,
         query: Query,
-        query_features: Float[Tensor, "query channel h w"],
-        target: Int[Tensor, "query height width"] | None = None,
+        query_features: Features,
+        target: Target = None,
     ) -> Segmentation:
         """Does what is left for features and prototypes at hand, so that they can be shared."""
         return self.decide(self.logits(support, prototypes, query, query_features), target)
@@ -159,7 +162,7 @@ class Segmenter(nn.Module):
         support: Support,
         prototypes: Prototypes,
         query: Query,
-        query_features: Float[Tensor, "query channel h w"],
+        query_features: Features,
     ) -> Scored:
         """Scores the query at an even prior. Segmenters that differ in the threshold alone share the result."""
         # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
@@ -175,9 +178,7 @@ class Segmenter(nn.Module):
         )
         return Scored(coarse, evidence, QueryVolume(support, prototypes, query, query_features))
 
-    def decide(
-        self, scored: Scored, target: Int[Tensor, "query height width"] | None = None
-    ) -> Segmentation:
+    def decide(self, scored: Scored, target: Target = None) -> Segmentation:
         """Asks the threshold policy for the prior, and decides under it; refiners have the last word.
 
         Args:
@@ -208,12 +209,14 @@ class Segmenter(nn.Module):
 
     def _decide_refined(self, scored: Scored, prior: Prior) -> Segmentation:
         """The decision where the refined margins are positive."""
-        margins = scored.coarse[:, 1:] - scored.coarse[:, :1]
+        background, foreground = scored.coarse[:, :1], scored.coarse[:, 1:]
+        margins = foreground - background
         margins = margins + per_way(prior, margins.shape[1])[:, :, None, None]
         for refiner in self.refiners:
             margins = refiner(margins, scored.volume)
         foreground = self._resized(margins, scored.evidence.logits)
-        logits = torch.cat([torch.zeros_like(foreground[:, :1]), foreground], dim=1)
+        background = torch.zeros_like(foreground[:, :1])
+        logits = torch.cat([background, foreground], dim=1)
         labels = decide(logits, torch.zeros_like(prior))
         return Segmentation(labels, prior, lambda: logits, margins)
 
@@ -223,7 +226,7 @@ class Segmenter(nn.Module):
         height, width = like.shape[-2:]
         return resize(maps, (height, width), align_corners=self.mode == "reference")
 
-    def _prior(self, evidence: Evidence, target: Int[Tensor, "query height width"] | None) -> Prior:
+    def _prior(self, evidence: Evidence, target: Target) -> Prior:
         """The threshold policy's prior; only an oracle is handed the target."""
         if not self.threshold.oracle:
             return self.threshold(evidence)
@@ -283,7 +286,8 @@ def encode_in_parts(
     features = room_for(first[0], len(images))
     features[:at_once] = first
     for start in range(at_once, len(images), at_once):
-        features[start : start + at_once] = encode(backbone, images[start : start + at_once])
+        part = slice(start, start + at_once)
+        features[part] = encode(backbone, images[part])
     return features
 
 
