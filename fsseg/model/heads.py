@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsseg.errors import FssegError
 from fsseg.model.ops import cosine, squared_distance
+from fsseg.plugins.options import component
 from fsseg.types import Prototypes, ScoreScale
 
 Alpha = Annotated[float, Field(gt=0, description="scale of the cosine in the anomaly score")]
@@ -127,6 +128,7 @@ class _AnomalyHead(_ScoreHead):
         return torch.cat([background, foreground], dim=1)
 
 
+@component
 class AdNet(_AnomalyHead):
     """ADNet's head: one way, one prototype; foreground is what is close enough to it (Hansen et al., 2022).
 
@@ -160,6 +162,7 @@ class AdNet(_AnomalyHead):
             )
 
 
+@component
 class AdNetPp(_AnomalyHead):
     """ADNet++'s head: ADNet for every way by itself, and the most likely way where several say foreground.
 
@@ -198,6 +201,7 @@ def _log_weights(prototypes: Prototypes) -> Float[Tensor, "1 way proto 1 1"]:
     return weights.log()[None, :, :, None, None]
 
 
+@component
 class Tpm(_ScoreHead):
     """The tied prototype model: foreground and background are Gaussians (or mixtures) around the same prototypes.
 
