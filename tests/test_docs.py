@@ -141,7 +141,9 @@ def test_the_page_about_looking(monkeypatch, tmp_path):
             )
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fsseg.prediction.predictor.load_predictor", lambda run: Standing())
+    monkeypatch.setattr(
+        "fsseg.prediction.predictor.load_predictor", lambda run, **choice: Standing()
+    )
     voxels = np.random.default_rng(0).normal(size=(8, 7, 4)).astype(np.float32)
     for name, data in (("a", voxels), ("a_labels", (voxels > 0).astype(np.uint8)), ("b", voxels)):
         nibabel.save(nibabel.Nifti1Image(data, np.diag([-1.5, 2.0, 5.0, 1.0])), f"{name}.nii.gz")

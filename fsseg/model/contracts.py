@@ -4,16 +4,16 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from fsseg import interfaces
 from fsseg.errors import FssegError
+from fsseg.interfaces import Backbone, Head, PrototypeExtractor, Refiner, Threshold
 from fsseg.plugins.options import nearest
 
 CONTRACTS = {
-    "backbone": (interfaces.Backbone, "TimmBackbone()"),
-    "prototypes": (interfaces.PrototypeExtractor, "MaskedAverage()"),
-    "head": (interfaces.Head, "Tpm()"),
-    "threshold": (interfaces.Threshold, "CeT()"),
-    "refiner": (interfaces.Refiner, "Smooth3d()"),
+    "backbone": (Backbone, "TimmBackbone()"),
+    "prototypes": (PrototypeExtractor, "MaskedAverage()"),
+    "head": (Head, "Tpm()"),
+    "threshold": (Threshold, "CeT()"),
+    "refiner": (Refiner, "Smooth3d()"),
 }
 """By kind, its contract and an example."""
 

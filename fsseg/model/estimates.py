@@ -53,6 +53,7 @@ class AvgEst:
     Example:
         >>> import numpy as np
         >>> from fsseg import AvgEst
+        >>> from fsseg.types import IdealPriors
         >>> policy = AvgEst()
         >>> at_half, at_a_tenth = 0.0, -np.log(9)
         >>> ideal = IdealPriors(np.array([at_half, at_a_tenth]), [np.zeros(1), np.zeros(1)])
@@ -138,6 +139,7 @@ class LinEst:
     Example:
         >>> import numpy as np
         >>> from fsseg import LinEst
+        >>> from fsseg.types import IdealPriors
         >>> location, size = np.array([0.5, 0.0, 0.5, 1.0]), np.array([0.0, 0.0, 0.1, 0.2])
         >>> described = [np.array([[(l - 0.5) ** 2, s]]) for l, s in zip(location, size)]
         >>> ideal = -4 * (location - 0.5) ** 2 + 10 * size - 2

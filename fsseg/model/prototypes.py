@@ -43,7 +43,7 @@ class MaskedAverage:
     has a prototype of zeros with weight 0.
 
     Shapes:
-        features `way shot channel h w`, masks `way shot height width` -> prototypes `way 1 channel`, weights `way 1`.
+        features `way shot channel h w`, masks `way shot height width` -> prototypes `way 1 channel`.
 
     Example:
         >>> import torch
@@ -91,8 +91,7 @@ class EmGmm:
     may have fewer pixels than there are prototypes: several then share a pixel.
 
     Shapes:
-        features `way shot channel h w`, masks `way shot height width` -> prototypes `way count channel`, weights
-        `way count`.
+        features `way shot channel h w`, masks `way shot height width` -> prototypes `way count channel`.
 
     Raises:
         DataError: When called with a way whose masks are empty.
