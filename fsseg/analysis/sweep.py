@@ -9,7 +9,7 @@ from fsseg.analysis.comparison import Comparison, compare
 from fsseg.analysis.drawing import draw
 from fsseg.errors import FssegError
 from fsseg.recipe.reading import change_tables, load_recipe, parse_recipe
-from fsseg.recipe.sweep import OF_A_ROW, change_row, combinations, row_name
+from fsseg.recipe.sweep import TABLES_OF_A_VARIANT, change_variant, combinations, variant_name
 from fsseg.recipe.tables import Recipe
 
 if TYPE_CHECKING:
@@ -105,7 +105,11 @@ def _written_out(
     recipe: Recipe, grid: Mapping[str, list[Any]], start: str
 ) -> tuple[list[Recipe], dict[str, dict[str, Any]]]:
     """A recipe for each combination of what is no setting of a variant, and the values of every variant in them."""
-    within = {key: list(values) for key, values in grid.items() if key.split(".")[0] in OF_A_ROW}
+    within = {
+        key: list(values)
+        for key, values in grid.items()
+        if key.split(".")[0] in TABLES_OF_A_VARIANT
+    }
     around = {key: list(values) for key, values in grid.items() if key not in within}
     tables = {key: value for key, value in recipe.dumps().items() if key != "sweep"}
     [variant] = [table for table in tables["variants"] if table["name"] == start]
@@ -118,8 +122,8 @@ def _written_out(
         for inner in combinations(within):
             chosen = outer | inner
             values = {key: chosen[key] for key in grid}
-            name = row_name(values)
+            name = variant_name(values)
             settings[name] = values
-            variants.append(change_row(variant, inner) | {"name": name})
+            variants.append(change_variant(variant, inner) | {"name": name})
         recipes.append(parse_recipe(changed | {"variants": variants}, "sweep"))
     return recipes, settings

@@ -14,6 +14,9 @@ from pydantic_core import CoreSchema, core_schema
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import explain, refusal
 
+PlainTable = dict[str, Any]
+"""A table of a recipe as plain values, as TOML has it."""
+
 DEFINITIONS = "https://fsseg.invalid/definitions/"
 """Where a JSON schema has the components of each kind, until those are added; pydantic follows no reference to the web."""
 
@@ -31,15 +34,15 @@ class ComponentTable(BaseModel):
     name: str
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> PlainTable:
         """The component's options as written."""
         return dict(self.model_extra or {})
 
     @property
     def label(self) -> str:
         """The name, with the options as written."""
-        options = ", ".join(f"{key} {value}" for key, value in self.options.items())
-        return f"{self.name} ({options})" if options else self.name
+        options = [f"{key} {value}" for key, value in self.options.items()]
+        return f"{self.name} ({', '.join(options)})" if options else self.name
 
     def build(self, kind: str) -> Any:
         """An instance of the component, of this kind, with these options."""
@@ -58,7 +61,7 @@ class Mark:
         """The value as it is read, from the one that was given."""
         return value
 
-    def check(self, value: Any, context: dict[str, Any]) -> None:
+    def check(self, value: Any, context: PlainTable) -> None:
         """Raises ValidationError for a value that no recipe may have; assigning to a field does not come here."""
 
     def __get_pydantic_core_schema__(
@@ -80,10 +83,10 @@ class Kind(Mark):
     name: str
 
     def prepare(self, value: Any) -> Any:
-        """The component's table."""
+        """The component's table, also where its name alone is given."""
         return by_name(value)
 
-    def check(self, value: ComponentTable, context: dict[str, Any]) -> None:
+    def check(self, value: ComponentTable, context: PlainTable) -> None:
         """Raises ValidationError for a name or for options that the registry does not know."""
         problems = registry().problems(self.name, value.name, value.options)
         if problems:
@@ -99,12 +102,14 @@ class Part(Mark):
 
     table: type[Table]
 
-    def check(self, value: dict[str, Any], context: dict[str, Any]) -> None:
+    def check(self, value: PlainTable, context: PlainTable) -> None:
         """Raises ValidationError for keys that the table does not have, or not with these values."""
+        keys = list(self.table.model_fields)
         try:
             self.table.model_validate_json(json.dumps(value), strict=True, context=context)
         except ValidationError as error:
-            raise refusal(explain(error, lambda _: list(self.table.model_fields))) from None
+            problems = explain(error, lambda _: keys)
+            raise refusal(problems) from None
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Handler) -> JsonSchemaValue:
         return handler(self.table.__pydantic_core_schema__)
@@ -115,7 +120,7 @@ class OneOrMany(Mark):
     """Marks a list of components that is also given by its only one; the component `none` is left out."""
 
     def prepare(self, value: Any) -> list[Any]:
-        """The list."""
+        """The components in a list, without those that are `none`."""
         values = value if isinstance(value, list) else [value]
         return [each for each in values if by_name(each) != {"name": "none"}]
 
@@ -126,18 +131,18 @@ class OneOrMany(Mark):
 
 @dataclass(frozen=True)
 class Content:
-    """What a field of a table holds, as its annotation says.
+    """The component or the table that a field of a recipe holds, as its annotation says.
 
     Attributes:
-        kind: The kind of component, if it holds a component.
+        kind: The kind of the component, if it holds one.
         table: The table with fixed keys, if it holds one.
         partly: Some of the table's keys are given, those that differ from the table of this name elsewhere.
-        many: It is a list of those.
-        default: The component's name that it has if nothing is said.
+        many: It holds a list of those.
+        default: The name of the component if nothing is said.
     """
 
     kind: str | None = None
-    table: type[BaseModel] | None = None
+    table: type[Table] | None = None
     partly: bool = False
     many: bool = False
     default: str | None = None
@@ -145,29 +150,29 @@ class Content:
     @classmethod
     def of(cls, field: FieldInfo) -> "Content":
         """The content of a field."""
-        if get_origin(field.annotation) is list:
-            [item] = get_args(field.annotation)
+        annotation = field.annotation
+        if get_origin(annotation) is list:
+            [item] = get_args(annotation)
             return replace(cls.of(FieldInfo.from_annotation(item)), many=True)
-        default = field.default.name if isinstance(field.default, ComponentTable) else None
         for mark in field.metadata:
             if isinstance(mark, Kind):
-                return cls(kind=mark.name, default=default)
+                return cls(kind=mark.name, default=_default_name(field))
             if isinstance(mark, Part):
                 return cls(table=mark.table, partly=True)
-        is_class = isinstance(field.annotation, type)
-        if is_class and issubclass(field.annotation, BaseModel):
-            return cls(table=field.annotation)
+        if isinstance(annotation, type) and issubclass(annotation, Table):
+            return cls(table=annotation)
         return cls()
 
     def inner(self, part: int | str) -> "Content":
-        """What lies behind a key, or in the list at a number; nothing behind a key that there is not."""
+        """The content behind a key, or in the list at a number; nothing behind a key that there is not."""
         if self.many:
             return replace(self, many=False)
-        fields = self.table.model_fields if self.table else {}
-        return Content.of(fields[part]) if part in fields else Content()
+        if self.table is None or part not in self.table.model_fields:
+            return Content()
+        return Content.of(self.table.model_fields[str(part)])
 
     def at(self, location: Iterable[int | str]) -> "Content":
-        """What lies some steps further down."""
+        """The content some steps further down."""
         content = self
         for part in location:
             content = content.inner(part)
@@ -176,4 +181,10 @@ class Content:
     @property
     def keys(self) -> list[str]:
         """The fixed keys of its table."""
-        return list(self.table.model_fields) if self.table and not self.many else []
+        if self.table is None or self.many:
+            return []
+        return list(self.table.model_fields)
+
+
+def _default_name(field: FieldInfo) -> str | None:
+    return field.default.name if isinstance(field.default, ComponentTable) else None

@@ -35,22 +35,26 @@ def head_of(variant: VariantTable, training: TrainingTable) -> ComponentTable:
     Raises:
         FssegError: The variant gives one of these options another value than its training.
     """
+    head = variant.head
     trained = _trained_options(training.head)
-    taken = {name: trained[name] for name in _trained_options(variant.head) if name in trained}
+    taken = {name: trained[name] for name in _trained_options(head) if name in trained}
     for name, value in taken.items():
-        own = variant.head.options.get(name, value)
+        own = head.options.get(name, value)
         if own != value:
             raise FssegError(
-                f"variant {variant.name!r}: its head {variant.head.name} has {name} = {json.dumps(own)}, but takes the "
+                f"variant {variant.name!r}: its head {head.name} has {name} = {json.dumps(own)}, but takes the "
                 f"state of a training whose head {training.head.name} has {name} = {json.dumps(value)}, which decides; "
                 "leave it out of the variant's head, or give the variant a training of its own with that value"
             )
-    return ComponentTable(**variant.head.model_dump() | taken)
+    options = head.model_dump() | taken
+    return ComponentTable(**options)
 
 
 def _trained_options(head: ComponentTable) -> dict[str, Any]:
     """The options of a head that a trained state decides, with their defaults written out."""
     component = registry().find("head", head.name).load()
-    defaults = {name: field.default for name, field in schema(component).model_fields.items()}
-    names = getattr(component, "trained_options", ())
-    return {name: head.options.get(name, defaults[name]) for name in names}
+    fields = schema(component).model_fields
+    options = {}
+    for name in getattr(component, "trained_options", ()):
+        options[name] = head.options.get(name, fields[name].default)
+    return options

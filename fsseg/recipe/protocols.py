@@ -13,10 +13,13 @@ from fsseg.data.folds import FoldScheme, SupportChoice, _find
 from fsseg.errors import FssegError
 from fsseg.plugins.options import nearest
 
+Classes = dict[int, str]
+"""Names of a dataset's classes by label value."""
+
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a fold is evaluated.
+    """The rules by which a fold is evaluated.
 
     Attributes:
         name: The protocol's name.
@@ -43,7 +46,7 @@ class Protocol:
 
     @property
     def uses_truth(self) -> bool:
-        """Whether the query's ground truth decides which of its slices are segmented; tables say so."""
+        """True if the query's ground truth decides which of its slices are segmented; tables say so."""
         return self.query_slices != "all"
 
 
@@ -60,33 +63,38 @@ of the class's extent (Ouyang et al., 2020). `ep2_multi`: as `ep2`, for all clas
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of this name."""
+    """The protocol of this name; raises FssegError for one that there is not, with the nearest."""
     return _find(PROTOCOLS, name, "protocol")
 
 
-def choose_classes(classes: dict[int, str], names: list[str] | None) -> dict[int, str]:
+def choose_classes(classes: Classes, names: list[str] | None) -> Classes:
     """The classes that are evaluated: those named, in the dataset's order, or all where none are.
 
     Raises FssegError for a name that the dataset does not have.
     """
-    for name in names or []:
-        if name not in classes.values():
+    if not names:
+        return dict(classes)
+    known = list(classes.values())
+    for name in names:
+        if name not in known:
             raise FssegError(
-                f"protocol.classes: the dataset has no class {name!r}; {nearest(name, list(classes.values()))}"
+                f"protocol.classes: the dataset has no class {name!r}; {nearest(name, known)}"
             )
-    return {value: name for value, name in classes.items() if not names or name in names}
+    return {value: name for value, name in classes.items() if name in names}
 
 
-def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: dict[int, str]) -> str:
+def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: Classes) -> str:
     """Eight hexadecimal digits that differ whenever anything that defines the evaluation does.
 
     A scheme counts by the folds that it gives and not by its name: `hansen2022` with circular supports is
     `hansen2022_circular`.
     """
     support = protocol.support or scheme.support
+    overlap = 0 if support == "circular" else scheme.overlap
     definition = {
         "protocol": {**asdict(protocol), "support": support},
-        "folds": scheme.lists or [scheme.folds, 0 if support == "circular" else scheme.overlap],
-        "classes": {str(k): v for k, v in classes.items()},
+        "folds": scheme.lists or [scheme.folds, overlap],
+        "classes": {str(value): name for value, name in classes.items()},
     }
-    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:8]
+    text = json.dumps(definition, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

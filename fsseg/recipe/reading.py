@@ -6,26 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from fsseg.errors import RecipeError
-from fsseg.recipe.components import Content, by_name
+from fsseg.recipe.components import Content, PlainTable, by_name
 from fsseg.recipe.tables import Recipe, checked
 
 
-def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+def load_recipe(path: str | Path, overrides: PlainTable | None = None) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
         path: A TOML file.
-        overrides: Values by dotted key, for example `{"training.steps": 500, "variants.0.threshold": "ocp"}`. Naming
-            another component drops the options of the one it replaces.
+        overrides: Values by dotted key. Naming another component drops the options of the one it replaces.
+
+    Returns:
+        The recipe, with every default filled in.
 
     Raises:
         RecipeError: The file cannot be read; or all unknown keys, wrong types and unknown components at once, each
             with its table, what was expected and the nearest valid name.
+
+    Example:
+        >>> path = "recipes/tpm_mp5_linest.toml"
+        >>> recipe = fsseg.load_recipe(path, {"training.steps": 500, "variants.0.threshold": "ocp"})
+        >>> recipe.training.steps
+        500
     """
-    return parse_recipe(change_tables(read_tables(path), overrides or {}), str(path))
+    tables = change_tables(read_tables(path), overrides or {})
+    return parse_recipe(tables, str(path))
 
 
-def change_tables(tables: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def change_tables(tables: PlainTable, overrides: PlainTable) -> PlainTable:
     """The tables with values by dotted key put in; raises RecipeError for a key that leads nowhere."""
     changed = copy.deepcopy(tables)
     for key, value in overrides.items():
@@ -33,12 +42,12 @@ def change_tables(tables: dict[str, Any], overrides: dict[str, Any]) -> dict[str
     return changed
 
 
-def parse_recipe(tables: dict[str, Any], source: str = "recipe") -> Recipe:
+def parse_recipe(tables: PlainTable, source: str = "recipe") -> Recipe:
     """A checked recipe from plain tables; raises RecipeError as `load_recipe`."""
     return checked(tables, source)
 
 
-def read_tables(path: str | Path) -> dict[str, Any]:
+def read_tables(path: str | Path) -> PlainTable:
     """A recipe's tables as written; raises RecipeError for a file that is no TOML."""
     path = Path(path)
     if not path.is_file():
@@ -51,7 +60,8 @@ def read_tables(path: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: not valid TOML: {error}; correct the file") from None
 
 
-def _override(tables: dict[str, Any], key: str, value: Any) -> None:
+def _override(tables: PlainTable, key: str, value: Any) -> None:
+    """Puts a value in at its dotted key."""
     *parents, last = key.split(".")
     table: Any = tables
     content = Content(table=Recipe)

@@ -1,51 +1,72 @@
-"""Sweeps: every combination of some settings as a row of one table, so that they share all they have in common."""
+"""Sweeps: every combination of some settings as a variant of one run, so that they share all they have in common."""
 
 import itertools
 from typing import Any
 
 from fsseg.errors import RecipeError
+from fsseg.recipe.components import PlainTable
 from fsseg.recipe.reading import change_tables, parse_recipe
-from fsseg.recipe.tables import Recipe
+from fsseg.recipe.tables import Recipe, VariantTable
 
-OF_A_ROW = ("prototypes", "head", "threshold", "refiners", "training")
-"""Tables of a row, in which its settings lie."""
+Grid = dict[str, list[Any]]
+"""Values by dotted key of a variant."""
+
+TABLES_OF_A_VARIANT = [key for key in VariantTable.model_fields if key != "name"]
+"""Keys of a variant under which its settings lie."""
 
 
 def expand(recipe: Recipe) -> Recipe:
-    """The recipe with its `[sweep]` written out: every row once for each combination of values.
+    """The recipe with its `[sweep]` written out: every variant once for each combination of values.
 
-    Raises RecipeError for a key that is no setting of a row, a value that does not fit, or nothing to sweep over.
+    Args:
+        recipe: The recipe; it is not changed.
+
+    Raises:
+        RecipeError: A key is no setting of a variant, a value does not fit, or there is nothing to sweep over.
     """
     if not recipe.sweep:
         return recipe
     _check(recipe.sweep)
     tables = recipe.dumps()
     del tables["sweep"]
-    rows = tables.pop("variants")
-    made = [
-        change_row(row, chosen) | {"name": row_name(chosen, row["name"] if len(rows) > 1 else None)}
-        for row in rows
-        for chosen in combinations(recipe.sweep)
-    ]
-    return parse_recipe(tables | {"variants": made}, "sweep")
+    swept = []
+    for variant in tables.pop("variants"):
+        base = variant["name"] if len(recipe.variants) > 1 else None
+        for chosen in combinations(recipe.sweep):
+            name = variant_name(chosen, base)
+            swept.append(change_variant(variant, chosen) | {"name": name})
+    return parse_recipe(tables | {"variants": swept}, "sweep")
 
 
-def combinations(grid: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def combinations(grid: Grid) -> list[PlainTable]:
     """Every combination of the values, by key; the last key changes fastest."""
-    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    products = itertools.product(*grid.values())
+    return [dict(zip(grid, values)) for values in products]
 
 
-def row_name(chosen: dict[str, Any], base: str | None = None) -> str:
-    """What the row of a combination is called: the last words of its keys with their values."""
-    told = ", ".join(f"{_short(key)}={_told(value)}" for key, value in chosen.items())
-    return f"{base}: {told}" if base else told
+def variant_name(chosen: PlainTable, base: str | None = None) -> str:
+    """The name of a combination's variant: the last words of its keys with their values.
+
+    Args:
+        chosen: The values by dotted key.
+        base: The name of the variant that is changed, where there are several.
+    """
+    words = []
+    for key, value in chosen.items():
+        words.append(f"{_short(key)}={_shown(value)}")
+    name = ", ".join(words)
+    return f"{base}: {name}" if base else name
 
 
-def _told(value: Any) -> Any:
-    """A value in a row's name: of components in a list, their names."""
+def _shown(value: Any) -> Any:
+    """A value in a variant's name; of components in a list, their names."""
     if not isinstance(value, list):
         return value
-    return "+".join(one["name"] if isinstance(one, dict) else str(one) for one in value) or "none"
+    names = []
+    for item in value:
+        name = item["name"] if isinstance(item, dict) else item
+        names.append(str(name))
+    return "+".join(names) or "none"
 
 
 def _short(key: str) -> str:
@@ -53,21 +74,26 @@ def _short(key: str) -> str:
     return tables[-1] if last == "name" else last
 
 
-def change_row(row: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """A row with other settings."""
+def change_variant(variant: PlainTable, chosen: PlainTable) -> PlainTable:
+    """A variant's table with other settings, by dotted key."""
     # Names first: naming another component drops the options of the one it replaces.
     order = sorted(chosen, key=lambda key: not key.endswith(".name"))
-    return change_tables({"variants": [row]}, {f"variants.0.{key}": chosen[key] for key in order})[
-        "variants"
-    ][0]
+    overrides = {f"variants.0.{key}": chosen[key] for key in order}
+    tables = change_tables({"variants": [variant]}, overrides)
+    return tables["variants"][0]
 
 
-def _check(grid: dict[str, list[Any]]) -> None:
+def _check(grid: Grid) -> None:
     for key, values in grid.items():
-        if key.split(".")[0] not in OF_A_ROW or ("." not in key and key != "refiners"):
+        if not _is_of_a_variant(key):
             raise RecipeError(
-                f"[sweep]: {key}: expected a setting of a row, in {', '.join(OF_A_ROW)}, such as prototypes.count; "
-                "for others use fsseg.sweep from Python, which makes a run for each value"
+                f"[sweep]: {key}: expected a setting of a row, in {', '.join(TABLES_OF_A_VARIANT)}, such as "
+                "prototypes.count; for others use fsseg.sweep from Python, which makes a run for each value"
             )
         if not isinstance(values, list) or not values:
             raise RecipeError(f"[sweep]: {key}: expected a list of values, got {values!r}")
+
+
+def _is_of_a_variant(key: str) -> bool:
+    table, _, setting = key.partition(".")
+    return table in TABLES_OF_A_VARIANT and (bool(setting) or table == "refiners")

@@ -16,11 +16,14 @@ from fsseg.recipe.components import (
     Mark,
     OneOrMany,
     Part,
+    PlainTable,
     Table,
 )
 from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.system.files import fingerprint
+
+NumberOrAuto = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class GridTable(Table):
@@ -38,7 +41,7 @@ class GridTable(Table):
 
 
 class EpisodeTable(Table):
-    """How training episodes are drawn: two neighbouring slices of one supervoxel, augmented."""
+    """The rules for drawing training episodes: two neighbouring slices of one supervoxel, augmented."""
 
     setting: Literal[1, 2] = Field(
         1,
@@ -69,7 +72,7 @@ class EpisodeTable(Table):
 
 
 class TrainingTable(Table):
-    """What is trained and how; the defaults are the paper's."""
+    """The head and the extractor to train with the backbone, and the training's numbers; the defaults are the paper's."""
 
     head: Annotated[ComponentTable, Kind("head")] = Field(
         ComponentTable(name="tpm"), description="the head whose state is trained"
@@ -104,14 +107,14 @@ class TrainingTable(Table):
 
 
 class SpeedTable(Table):
-    """How a run is made fast. Results differ by round-off only, except for the precision."""
+    """Ways to make a run fast. Results differ by round-off only, except for the precision."""
 
     determinism: Literal["fast", "deterministic"] = Field(
         "fast",
         description="deterministic: a GPU uses only operations whose digits are the same each time; those of a CPU always "
         "are",
     )
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    threads: NumberOrAuto = Field(
         "auto",
         description="threads that a CPU computes with, on which digits depend; auto: one for each core",
     )
@@ -127,11 +130,11 @@ class SpeedTable(Table):
         True, description="the network's weights and features with their channels last"
     )
     fused: bool = Field(True, description="the optimiser's update of all weights in one go")
-    together: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    together: NumberOrAuto = Field(
         "auto",
         description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1",
     )
-    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    checkpoint_every: NumberOrAuto = Field(
         "auto",
         description="steps after which training saves its state, from which it goes on should it be killed; "
         "auto: every half minute, less often where writing takes more than a fiftieth of the time",
@@ -139,7 +142,7 @@ class SpeedTable(Table):
 
 
 class CalibrationTable(Table):
-    """How thresholds are fitted: on the ideal priors of training-fold episodes."""
+    """The episodes that thresholds are fitted to: their ideal priors in the training fold."""
 
     episodes: int = Field(
         1000, ge=2, description="episodes to draw; each is encoded once for all variants"
@@ -152,7 +155,7 @@ class CalibrationTable(Table):
 
 
 class ProtocolTable(Table):
-    """How the trained segmenter is evaluated."""
+    """The evaluation of the trained segmenter: cases, classes, supports, and what is written."""
 
     name: Literal[tuple(PROTOCOLS)] = Field("ep2", description="the evaluation protocol")
     folds: Literal[("dataset", *FOLD_SCHEMES)] = Field(
@@ -180,7 +183,7 @@ class ProtocolTable(Table):
 class NewName(Mark):
     """Marks the name of a row, which no row before it has."""
 
-    def check(self, value: str, context: dict[str, Any]) -> None:
+    def check(self, value: str, context: PlainTable) -> None:
         """Raises an error for the name of a row that was read before."""
         names = context.setdefault("names of rows", set())
         if value in names:
@@ -189,7 +192,7 @@ class NewName(Mark):
 
 
 class VariantTable(Table):
-    """One row of the table: what to evaluate the trained backbone with."""
+    """A row of the table of results: the components to evaluate the trained backbone with."""
 
     name: Annotated[str, NewName()] = Field(min_length=1, description="the row's name")
     prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
@@ -211,24 +214,32 @@ class VariantTable(Table):
 
     @property
     def scoring(self) -> str:
-        """Equal for rows with the same prototypes and head, whose logits are the same after the same training."""
-        return fingerprint([self.prototypes.model_dump(), self.head.model_dump()])[:16]
+        """A key that variants with the same prototypes and head share; their logits are the same after one training."""
+        parts = [self.prototypes.model_dump(), self.head.model_dump()]
+        return fingerprint(parts)[:16]
 
 
 def _check_seeds(value: Any) -> Any:
     seeds = value if isinstance(value, list) else [value]
-    fine = (
-        bool(seeds)
-        and all(type(seed) is int and seed >= 0 for seed in seeds)
-        and len(set(seeds)) == len(seeds)
-    )
-    if not fine:
+    are_numbers = all(type(seed) is int and seed >= 0 for seed in seeds)
+    are_different = are_numbers and len(set(seeds)) == len(seeds)
+    if not seeds or not are_different:
         raise ValueError("a whole number from 0 up, or a list of different ones, such as [0, 1, 2]")
     return value
 
 
 class Recipe(Table):
-    """A whole experiment. Fields can be changed; `check` says what is wrong with the result."""
+    """A whole experiment: the tables of a recipe file as fields that can be changed.
+
+    Assigning to a field checks the value's type and range. `check` also looks at the components and their options.
+
+    Example:
+        >>> recipe = fsseg.load_recipe("recipes/tpm_mp5_linest.toml")
+        >>> recipe.training.steps = 500
+        >>> recipe.variants[0].threshold = {"name": "fixed", "prior": 0.2}
+        >>> recipe.check()
+        >>> results = fsseg.run(recipe)
+    """
 
     seed: Annotated[int | list[int], BeforeValidator(_check_seeds)] = Field(
         0,
@@ -265,19 +276,25 @@ class Recipe(Table):
     launcher: LauncherTable = LauncherTable()
 
     def check(self) -> None:
-        """Raises RecipeError listing every component, option or name that cannot be run."""
+        """Checks the recipe as a whole, as reading it from a file does.
+
+        Raises:
+            RecipeError: A line for every value, component, option or name that cannot be run.
+        """
         checked(self.dumps(), "recipe")
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds to run with."""
-        return [self.seed] if isinstance(self.seed, int) else list(self.seed)
+        """The seeds to run with, also where there is only one."""
+        if isinstance(self.seed, int):
+            return [self.seed]
+        return list(self.seed)
 
     def training_of(self, variant: VariantTable) -> TrainingTable:
-        """The training that this variant is evaluated with."""
+        """The training that a variant is evaluated with: [training] with what the variant has instead."""
         return TrainingTable.model_validate(self.training.model_dump() | variant.training)
 
-    def dumps(self) -> dict[str, Any]:
+    def dumps(self) -> PlainTable:
         """The recipe as plain values, with every default written out."""
         return self.model_dump(mode="json", exclude_none=True)
 
@@ -286,7 +303,7 @@ class Recipe(Table):
         return tomli_w.dumps(self.dumps())
 
 
-def checked(tables: dict[str, Any], source: str) -> Recipe:
+def checked(tables: PlainTable, source: str) -> Recipe:
     """The recipe of plain tables.
 
     Raises:
@@ -298,7 +315,8 @@ def checked(tables: dict[str, Any], source: str) -> Recipe:
     except ValidationError as error:
         contents = Content(table=Recipe)
         problems = explain(error, lambda location: contents.at(location).keys)
-    raise RecipeError("\n".join(_line(source, *problem) for problem in problems))
+    lines = [_line(source, where, sentence) for where, sentence in problems]
+    raise RecipeError("\n".join(lines))
 
 
 def _line(source: str, where: str, sentence: str) -> str:

@@ -30,5 +30,6 @@ def trainings_of(recipe: Recipe) -> list[SharedTraining]:
     for variant in recipe.variants:
         table = recipe.training_of(variant)
         key = fingerprint(table.model_dump())
-        shared.setdefault(key, SharedTraining(table, [])).variants.append(variant)
+        training = shared.setdefault(key, SharedTraining(table, []))
+        training.variants.append(variant)
     return list(shared.values())
