@@ -1,5 +1,6 @@
 """The way from a file to the working grid and back."""
 
+import doctest
 import itertools
 
 import nibabel
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import fsseg
+from fsseg.data import folds, grids, volume
 from fsseg.data.grids import FileGrid, WorkingGrid, anisotropic_axis, find_grid, working_grid
 from fsseg.model.ops import restore_labels
 
@@ -226,3 +228,9 @@ def _write_scans(folder, affine, thick):
         image = (300 + 300 * (labels == 1) + rng.normal(0, 10, shape)).astype(np.int16)
         nibabel.save(nibabel.Nifti1Image(image, affine), folder / f"image_{case}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(labels, affine), folder / f"label_{case}.nii.gz")
+
+
+@pytest.mark.parametrize("module", [folds, grids, volume])
+def test_examples_are_true(module):
+    ran = doctest.testmod(module)
+    assert ran.attempted and not ran.failed

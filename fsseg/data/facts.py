@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from fsseg.data.cache import Note, cache_folder, content_key, read_kept
 from fsseg.data.supervoxels.regions import default_min_size
@@ -22,7 +22,7 @@ from fsseg.system.files import write_text
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a scan without its voxels.
+    """A few numbers that are known of a scan without its voxels.
 
     Attributes:
         image: Stands for the image on the working grid and its spacing.
@@ -42,21 +42,24 @@ class Facts:
 
     @staticmethod
     def of(own: Volume, volume: Volume, dataset: Dataset) -> "Facts":
-        """The facts of a scan on its own and on the working grid."""
-        shown, working = (
-            None if one.labels is None else _shown(one.labels) for one in (own, volume)
+        """Returns the facts of a scan, given on its own and on the working grid."""
+        return Facts(
+            image=image_key(volume),
+            scan=scan_key(own),
+            size=list(volume.image.shape),
+            min_size=default_min_size(volume, dataset),
+            shown=_labels_by_slice(own),
+            working=_labels_by_slice(volume),
         )
-        size, min_size = list(volume.image.shape), default_min_size(volume, dataset)
-        return Facts(image_key(volume), scan_key(own), size, min_size, shown, working)
 
 
 def image_key(volume: Volume) -> str:
-    """Stands for a scan's image and spacing."""
+    """Returns what stands for a scan's image and spacing."""
     return content_key(volume.image, volume.spacing)
 
 
 def scan_key(own: Volume) -> str:
-    """Stands for everything about a scan on its own grid that counts in an evaluation."""
+    """Returns what stands for everything about a scan on its own grid that counts in an evaluation."""
     return content_key(own.image, own.labels, own.spacing, own.grid.affine)
 
 
@@ -67,7 +70,7 @@ def kept_facts(
     make: Callable[[], Facts],
     note: Note = lambda text: None,
 ) -> Facts:
-    """The facts of a case, made once for as long as its fingerprint stays the same.
+    """Returns the facts of a case, made once for as long as its fingerprint stays the same.
 
     Args:
         dataset: The dataset; one without fingerprints has its facts made each time.
@@ -105,18 +108,19 @@ def require_labels(case: str, facts: Facts) -> None:
 
 
 def no_labels(case: str) -> DataError:
-    """What is said of a case that cannot be evaluated."""
+    """Returns the error for a case that cannot be evaluated."""
     return DataError(
         f"case {case}: it has no labels, expected them for evaluation; add its label file"
     )
 
 
 def slices_showing(case: str, facts: Facts, classes: dict[int, str]) -> Bool[np.ndarray, "slice"]:
-    """Which slices show any of the classes; raises DataError for a scan without labels."""
+    """Returns which slices show any of the classes, by their values; raises DataError for a scan without labels."""
     if facts.shown is None:
+        names = " or ".join(classes.values())
         raise DataError(
             f"case {case}: it has no labels, but episodes.setting is 2, expected them to leave out the slices that "
-            f"show {' or '.join(classes.values())}; add its label file, or set episodes.setting to 1"
+            f"show {names}; add its label file, or set episodes.setting to 1"
         )
     return np.array([not classes.keys().isdisjoint(values) for values in facts.shown])
 
@@ -130,5 +134,7 @@ def _read(path: Path) -> Facts:
     return Facts(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def _shown(labels: UInt8[np.ndarray, "slice height width"]) -> list[list[int]]:
-    return [np.setdiff1d(np.unique(one), [0]).tolist() for one in labels]
+def _labels_by_slice(volume: Volume) -> list[list[int]] | None:
+    if volume.labels is None:
+        return None
+    return [np.setdiff1d(np.unique(labels), [0]).tolist() for labels in volume.labels]

@@ -1,10 +1,12 @@
 """How cases are divided into folds: which give the support, which are segmented, which train."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from fsseg.errors import FssegError
 from fsseg.plugins.options import nearest
+
+Value = TypeVar("Value")
 
 SupportChoice = Literal["last", "circular", "each"]
 """Which case gives the support: a fold's last one; the first of the next fold; or each of the fold in turn."""
@@ -12,7 +14,7 @@ SupportChoice = Literal["last", "circular", "each"]
 
 @dataclass(frozen=True)
 class FoldScheme:
-    """How cases, in order of their ids, are divided into folds.
+    """A way to divide cases, in order of their ids, into folds.
 
     Attributes:
         name: The scheme's name.
@@ -21,6 +23,13 @@ class FoldScheme:
         cases: Numbers of cases the scheme was published for; empty if it takes any.
         lists: The cases of each fold, the support last, for a scheme that names them.
         support: Which case gives the support, where neither the protocol nor the recipe says.
+
+    Example:
+        Three folds, in each of which the last case gives the support:
+
+        >>> fold = make_fold(FoldScheme("mine", folds=3), ["a", "b", "c", "d", "e", "f"], 0)
+        >>> fold.support, fold.queries, fold.training
+        ('b', ('a',), ('c', 'd', 'e', 'f'))
     """
 
     name: str
@@ -49,19 +58,26 @@ sixes (TPM); `disjoint5` and its like: folds as equal as possible, for any datas
 
 
 def disjoint_folds(cases: int) -> FoldScheme:
-    """Five disjoint folds, or as many as give each at least a support and a query (but no fewer than two)."""
+    """Returns five disjoint folds, or as many as give each at least a support and a query (but no fewer than two)."""
     folds = max(2, min(5, cases // 2))
     return FoldScheme(f"disjoint{folds}", folds=folds)
 
 
 def listed_folds(lists: list[list[str]]) -> FoldScheme:
-    """The folds of these cases; the last case of each list is its support."""
+    """Returns the folds of these cases; the last case of each list is its support."""
     return FoldScheme("listed", folds=len(lists), lists=tuple(tuple(cases) for cases in lists))
 
 
 @dataclass(frozen=True)
 class Fold:
-    """The cases of one fold: one gives the support (or each in turn), the queries are segmented, the rest trains."""
+    """The cases of one fold.
+
+    Attributes:
+        index: The fold's number.
+        support: The case that gives the support (or the last that does, where each does in turn).
+        queries: The cases that are segmented.
+        training: The rest.
+    """
 
     index: int
     support: str
@@ -75,14 +91,14 @@ class Fold:
 
 
 def find_scheme(name: str) -> FoldScheme:
-    """The fold scheme of this name."""
-    return _find(FOLD_SCHEMES, name, "fold scheme")
+    """Returns the fold scheme of this name; raises FssegError if there is none."""
+    return find_named(FOLD_SCHEMES, name, "fold scheme")
 
 
 def make_fold(
     scheme: FoldScheme, cases: list[str], index: int, support: SupportChoice | None = None
 ) -> Fold:
-    """The fold of this index.
+    """Returns the fold of this index.
 
     Args:
         scheme: How the cases are divided.
@@ -99,15 +115,13 @@ def make_fold(
             f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all"
         )
     circular = (support or scheme.support) == "circular"
-    chosen = (
-        _listed(scheme, cases, index, circular)
-        if scheme.lists
-        else _by_rank(scheme, cases, index, circular)
-    )
+    divide = _listed if scheme.lists else _by_rank
+    chosen = divide(scheme, cases, index, circular)
     if len(chosen) < 2:
+        least = scheme.folds if circular else 2 * scheme.folds
         raise FssegError(
             f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(chosen)} for it, expected at least "
-            f"2 (a support and a query), so {(1 if circular else 2) * scheme.folds} cases in all; add cases"
+            f"2 (a support and a query), so {least} cases in all; add cases"
         )
     training = tuple(case for case in cases if case not in chosen)
     if not training:
@@ -126,13 +140,13 @@ def _by_rank(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -
             f"folds {scheme.name}: the dataset has {count} cases, expected {expected} as published; "
             'set protocol.folds to "disjoint5", which takes any number'
         )
-    first, end = (round(count * i / scheme.folds) for i in (index, index + 1))
+    first = round(count * index / scheme.folds)
+    end = round(count * (index + 1) / scheme.folds)
     if circular:
         # What an overlapping fold shares with the next one is the support; a disjoint one borrows the same case.
         return [*cases[first:end], cases[end % count]]
-    return [
-        cases[rank] for rank in sorted(rank % count for rank in range(first, end + scheme.overlap))
-    ]
+    ranks = [rank % count for rank in range(first, end + scheme.overlap)]
+    return [cases[rank] for rank in sorted(ranks)]
 
 
 def _listed(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -> list[str]:
@@ -150,7 +164,8 @@ def _listed(scheme: FoldScheme, cases: list[str], index: int, circular: bool) ->
     return list(listed)
 
 
-def _find(known: dict, name: str, what: str):
+def find_named(known: dict[str, Value], name: str, what: str) -> Value:
+    """Returns the value of this name; raises FssegError, with the nearest name, if there is none."""
     if name not in known:
         raise FssegError(f"there is no {what} {name!r}; {nearest(name, list(known))}")
     return known[name]

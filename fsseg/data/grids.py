@@ -15,13 +15,22 @@ from jaxtyping import Float, Integer
 Axis = Literal["auto", 0, 1, 2]
 Orientation = Literal["canonical", "file"]
 
+Lengths = tuple[float, float, float]
+"""Of a voxel along three axes, mm."""
+
+PixelCounts = tuple[int, int]
+"""Height and width of slices."""
+
+Slices = Float[np.ndarray, "slice height width"]
+LabelSlices = Integer[np.ndarray, "slice height width"]
+
 ALIKE = 0.1
 """Voxel sizes that differ by no more than this share are taken as equal."""
 
 
 @dataclass(frozen=True)
 class FileGrid:
-    """How a volume, slices first, lies in its file.
+    """The way of a volume, slices first, from its file and back.
 
     Attributes:
         affine: Maps the file's voxel indices to mm in the scanner's space, as in NIfTI.
@@ -29,6 +38,15 @@ class FileGrid:
         flipped: Whether slices, rows and columns run against that axis.
         size: Slices, height and width of the file; the volume starts at its first voxel and may leave out the last
             ones. None if it has them all.
+
+    Example:
+        >>> grid = FileGrid(np.eye(4), axes=(2, 1, 0), flipped=(False, True, False))
+        >>> stored = np.arange(24).reshape(2, 3, 4)
+        >>> volume = grid.from_file(stored)
+        >>> volume.shape
+        (4, 3, 2)
+        >>> bool((grid.to_file(volume) == stored).all())
+        True
     """
 
     affine: Float[np.ndarray, "4 4"]
@@ -37,19 +55,22 @@ class FileGrid:
     size: tuple[int, int, int] | None = None
 
     @classmethod
-    def of_spacing(cls, spacing: tuple[float, float, float]) -> "FileGrid":
-        """The grid of a volume that comes from no file, with this voxel size in mm along (slice, height, width)."""
+    def of_spacing(cls, spacing: Lengths) -> "FileGrid":
+        """Returns the grid of a volume that comes from no file, with this voxel size in mm along (slice, height, width)."""
         return cls(np.diag([*reversed(spacing), 1.0]))
 
     def from_file(self, voxels: np.ndarray) -> np.ndarray:
-        """The file's voxels, slices first."""
-        return np.ascontiguousarray(np.flip(voxels.transpose(self.axes), self._flips))
+        """Returns the file's voxels, slices first."""
+        slices_first = voxels.transpose(self.axes)
+        return np.ascontiguousarray(np.flip(slices_first, self._flips))
 
     def to_file(self, volume: np.ndarray) -> np.ndarray:
-        """The volume's voxels as the file keeps them, 0 where the volume leaves some out."""
+        """Returns the volume's voxels as the file keeps them, 0 where the volume leaves some out."""
+        slices, height, width = volume.shape
         whole = np.zeros(self.size or volume.shape, dtype=volume.dtype)
-        whole[tuple(slice(length) for length in volume.shape)] = volume
-        return np.ascontiguousarray(np.flip(whole, self._flips).transpose(np.argsort(self.axes)))
+        whole[:slices, :height, :width] = volume
+        flipped = np.flip(whole, self._flips)
+        return np.ascontiguousarray(flipped.transpose(np.argsort(self.axes)))
 
     @property
     def _flips(self) -> tuple[int, ...]:
@@ -58,12 +79,12 @@ class FileGrid:
 
 def find_grid(
     affine: Float[np.ndarray, "4 4"],
-    voxel_sizes: tuple[float, float, float],
+    voxel_sizes: Lengths,
     *,
     axis: Axis = "auto",
     orientation: Orientation = "canonical",
 ) -> FileGrid:
-    """How a file is cut into slices.
+    """Returns how a file is cut into slices.
 
     Args:
         affine: The file's affine.
@@ -74,23 +95,21 @@ def find_grid(
             "file" leaves rows and columns as stored.
     """
     across = anisotropic_axis(voxel_sizes) if axis == "auto" else axis
-    in_plane = [number for number in range(3) if number != across]
+    first, second = (number for number in range(3) if number != across)
     if orientation == "file":
-        return FileGrid(affine, (across, in_plane[1], in_plane[0]))
-    world, sign = nibabel.io_orientation(affine).T
-    width, height = sorted(in_plane, key=lambda number: world[number])
-    return FileGrid(
-        affine,
-        (across, height, width),
-        (bool(sign[across] < 0), bool(sign[height] > 0), bool(sign[width] > 0)),
-    )
+        return FileGrid(affine, axes=(across, second, first))
+    world, direction = nibabel.io_orientation(affine).T
+    width, height = sorted((first, second), key=lambda number: world[number])
+    flipped = (direction[across] < 0, direction[height] > 0, direction[width] > 0)
+    return FileGrid(affine, (across, height, width), tuple(map(bool, flipped)))
 
 
-def anisotropic_axis(voxel_sizes: tuple[float, float, float]) -> int:
-    """The axis whose voxel size differs most from those of the other two; the last one if they are alike."""
+def anisotropic_axis(voxel_sizes: Lengths) -> int:
+    """Returns the axis whose voxel size differs most from those of the other two; the last one if they are alike."""
     logs = np.log(voxel_sizes)
-    odd = np.abs(logs - (logs.sum() - logs) / 2)
-    return int(odd.argmax()) if odd.max() > ALIKE else 2
+    of_others = (logs.sum() - logs) / 2
+    difference = np.abs(logs - of_others)
+    return int(difference.argmax()) if difference.max() > ALIKE else 2
 
 
 @dataclass(frozen=True)
@@ -103,83 +122,87 @@ class WorkingGrid:
         size: Height and width after cropping and padding.
     """
 
-    own: tuple[int, int]
-    resized: tuple[int, int]
-    size: tuple[int, int]
+    own: PixelCounts
+    resized: PixelCounts
+    size: PixelCounts
 
     @property
     def is_own(self) -> bool:
-        """Whether nothing changes."""
+        """True where the working grid is the scan's own and nothing changes."""
         return self.own == self.resized == self.size
 
     @property
     def area_ratio(self) -> float:
-        """Pixels of the working grid for one of the scan's own."""
-        return self.resized[0] * self.resized[1] / (self.own[0] * self.own[1])
+        """The number of the working grid's pixels for one of the scan's own."""
+        height, width = self.resized
+        own_height, own_width = self.own
+        return height * width / (own_height * own_width)
 
-    def pixel(self, spacing: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Distance of neighbouring slices, rows and columns of the working grid, for the scan's own, mm."""
-        height, width = (
-            mm * old / new for mm, old, new in zip(spacing[1:], self.own, self.resized)
-        )
-        return spacing[0], height, width
+    def pixel(self, spacing: Lengths) -> Lengths:
+        """Returns the distance of neighbouring slices, rows and columns of the working grid, for the scan's own, mm."""
+        between_slices, *own_pixel = spacing
+        sizes = zip(own_pixel, self.own, self.resized)
+        height, width = (mm * old / new for mm, old, new in sizes)
+        return between_slices, height, width
 
-    def image(
-        self, image: Float[np.ndarray, "slice height width"]
-    ) -> Float[np.ndarray, "slice h w"]:
-        """Intensities on the working grid; what is padded has the volume's smallest value."""
+    def image(self, image: Slices) -> Float[np.ndarray, "slice h w"]:
+        """Returns intensities on the working grid; what is padded has the volume's smallest value."""
         if self.is_own:
             return image
         import torch  # takes half a second and half a gigabyte, and most scans need no resizing
         import torch.nn.functional as F
 
-        resized = F.interpolate(
-            torch.from_numpy(image.astype(np.float32))[None],
-            size=self.resized,
-            mode="bilinear",
-            antialias=True,
-        )[0]
+        slices = torch.from_numpy(image.astype(np.float32))[None]
+        [resized] = F.interpolate(slices, self.resized, mode="bilinear", antialias=True)
         return self._cut(resized.numpy(), float(image.min()))
 
-    def labels(
-        self, labels: Integer[np.ndarray, "slice height width"]
-    ) -> Integer[np.ndarray, "slice h w"]:
-        """Label values (or region ids) on the working grid: those of the nearest pixels, 0 where padded."""
+    def labels(self, labels: LabelSlices) -> Integer[np.ndarray, "slice h w"]:
+        """Returns label values (or region ids) on the working grid: those of the nearest pixels, 0 where padded."""
         if self.is_own:
             return labels
-        rows, columns = (
-            ((np.arange(new) + 0.5) * old / new).astype(np.int64)
-            for old, new in zip(self.own, self.resized)
-        )
-        return self._cut(labels[:, rows[:, None], columns], 0.0)
+        rows, columns = (_nearest(old, new) for old, new in zip(self.own, self.resized))
+        resized = labels[:, rows[:, None], columns]
+        return self._cut(resized, 0.0)
 
     def positions(self, axis: int) -> Float[np.ndarray, "pixel"]:
-        """Where the scan's own pixels lie on the working grid along an axis, as a share of its extent."""
-        own, resized, size = self.own[axis], self.resized[axis], self.size[axis]
-        return ((np.arange(own) + 0.5) * resized / own - (resized // 2 - size // 2)) / size
+        """Returns where the scan's own pixels lie on the working grid along an axis, as a share of its extent."""
+        size = self.size[axis]
+        centres = (np.arange(self.own[axis]) + 0.5) * self.resized[axis] / self.own[axis]
+        return (centres - (self.resized[axis] // 2 - size // 2)) / size
 
     def _cut(self, voxels: np.ndarray, fill: float) -> np.ndarray:
         """Crops and pads about the centre, which is the pixel at half the size, rounded down."""
         if self.resized == self.size:
             return voxels
         cut = np.full((len(voxels), *self.size), fill, dtype=voxels.dtype)
-        starts = [old // 2 - new // 2 for old, new in zip(self.resized, self.size)]
-        source = tuple(slice(max(0, a), a + new) for a, new in zip(starts, self.size))
-        kept = voxels[:, source[0], source[1]]
-        top, left = (max(0, -a) for a in starts)
-        cut[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
+        rows, to_rows = _overlap(self.resized[0], self.size[0])
+        columns, to_columns = _overlap(self.resized[1], self.size[1])
+        cut[:, to_rows, to_columns] = voxels[:, rows, columns]
         return cut
 
 
+def _nearest(old: int, new: int) -> Integer[np.ndarray, "pixel"]:
+    """For each of the new pixels along an axis, the old one whose centre is nearest."""
+    return ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+
+
+def _overlap(old: int, new: int) -> tuple[slice, slice]:
+    """What of an axis stays when it is cropped or padded about its centre, and where it then is."""
+    start = old // 2 - new // 2
+    if start >= 0:
+        return slice(start, start + new), slice(0, min(new, old - start))
+    return slice(0, start + new), slice(-start, -start + min(old, start + new))
+
+
 def working_grid(
-    own: tuple[int, int],
+    own: PixelCounts,
     pixel: tuple[float, float],
     *,
     spacing: float | None = None,
     size: int | None = None,
     max_size: int = 256,
 ) -> WorkingGrid:
-    """The working grid of slices of this size.
+    """Returns the working grid of slices of this size.
 
     Args:
         own: Height and width of the scan's own slices.
@@ -190,7 +213,9 @@ def working_grid(
     """
     resized = own
     if spacing is not None:
-        resized = tuple(max(1, round(length * mm / spacing)) for length, mm in zip(own, pixel))
+        lengths = [length * mm / spacing for length, mm in zip(own, pixel)]
+        resized = tuple(max(1, round(length)) for length in lengths)
     elif size is None and max(own) > max_size:
-        resized = tuple(max(1, round(length * max_size / max(own))) for length in own)
+        lengths = [length * max_size / max(own) for length in own]
+        resized = tuple(max(1, round(length)) for length in lengths)
     return WorkingGrid(own, resized, resized if size is None else (size, size))

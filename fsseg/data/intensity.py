@@ -14,7 +14,13 @@ MOST_VOXELS = 2_000_000
 
 @dataclass(frozen=True)
 class Scaling:
-    """Subtracts, divides, and then (if `bounded`) brings what was 0 to 1 to -1 to 1 and clips the rest."""
+    """What an intensity rule does to a scan: (image - subtract) / divide.
+
+    Attributes:
+        subtract: What becomes 0.
+        divide: What is the unit.
+        bounded: Whether 0 to 1 is then brought to -1 to 1, and the rest clipped.
+    """
 
     subtract: float
     divide: float
@@ -23,37 +29,47 @@ class Scaling:
     def apply(
         self, image: Float[np.ndarray, "slice height width"]
     ) -> Float[np.ndarray, "slice height width"]:
-        """The scaled image, in single precision."""
-        scaled = (image.astype(np.float64) - self.subtract) / max(
-            self.divide, np.finfo(np.float64).tiny
-        )
-        return (2 * np.clip(scaled, 0, 1) - 1 if self.bounded else scaled).astype(np.float32)
+        """Returns the scaled image, in single precision."""
+        divide = max(self.divide, np.finfo(np.float64).tiny)
+        scaled = (image.astype(np.float64) - self.subtract) / divide
+        if self.bounded:
+            scaled = 2 * np.clip(scaled, 0, 1) - 1
+        return scaled.astype(np.float32)
 
 
 Images = Sequence  # of arrays of three axes and any size; a checker of types would read a scan to see that
 
 
 def zscore(images: Images) -> Scaling:
-    """Zero mean and unit standard deviation over all voxels, air included (ADNet, ALPNet and TPM)."""
+    """Returns the scaling to zero mean and unit standard deviation over all voxels, air included (ADNet, ALPNet and TPM)."""
     if len(images) == 1:
         values = images[0].astype(np.float64)
         return Scaling(float(values.mean()), float(values.std()))
-    count, total = 0, 0.0
+    count = 0
+    total = 0.0
     for image in images:  # once: each may be read from disk
-        count, total = count + image.size, total + image.sum(dtype=np.float64)
+        count += image.size
+        total += image.sum(dtype=np.float64)
     mean = total / count
-    variance = sum(((image.astype(np.float64) - mean) ** 2).sum() for image in images) / count
-    return Scaling(float(mean), float(np.sqrt(variance)))
+    squares = 0
+    for image in images:
+        squares += ((image.astype(np.float64) - mean) ** 2).sum()
+    return Scaling(float(mean), float(np.sqrt(squares / count)))
 
 
 def percentile(images: Images) -> Scaling:
-    """The 1st to the 99.5th percentile to [-1, 1], clipped: what ImageNet networks take best."""
+    """Returns the scaling of the 1st to the 99.5th percentile to [-1, 1], clipped: what ImageNet networks take best."""
     if len(images) == 1:
         low, high = np.percentile(images[0], [1.0, 99.5])
     else:
-        spread = [image.ravel()[:: 1 + image.size // MOST_VOXELS] for image in images]
-        low, high = np.percentile(np.concatenate(spread), [1.0, 99.5])
+        voxels = np.concatenate([_evenly_spread(image) for image in images])
+        low, high = np.percentile(voxels, [1.0, 99.5])
     return Scaling(float(low), float(high - low), bounded=True)
+
+
+def _evenly_spread(image: Float[np.ndarray, "_ _ _"]) -> Float[np.ndarray, "voxel"]:
+    every = 1 + image.size // MOST_VOXELS
+    return image.ravel()[::every]
 
 
 RULES: dict[str, Callable[[Images], Scaling]] = {"zscore": zscore, "percentile": percentile}
@@ -61,9 +77,10 @@ RULES: dict[str, Callable[[Images], Scaling]] = {"zscore": zscore, "percentile":
 
 
 def measure(rule: str, images: Images) -> Scaling:
-    """The scaling that a rule makes of these images; raises DataError for an unknown rule."""
+    """Returns the scaling that a rule makes of these images; raises DataError for an unknown rule."""
     if rule not in RULES:
+        known = ", ".join(RULES)
         raise DataError(
-            f"intensity rule {rule!r}: the backbone asks for it, expected one of {', '.join(RULES)}"
+            f"intensity rule {rule!r}: the backbone asks for it, expected one of {known}"
         )
     return RULES[rule](images)

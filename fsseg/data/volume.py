@@ -14,7 +14,7 @@ from fsseg.data.grids import FileGrid, WorkingGrid, working_grid
 
 @dataclass(frozen=True)
 class Volume:
-    """One scan, slices first.
+    """One scan as a dataset gives it, slices first.
 
     Attributes:
         case: The case's id, unique in its dataset.
@@ -23,6 +23,15 @@ class Volume:
         spacing: Voxel size in mm along (slice, height, width).
         grid: How these voxels lie in the scan's file.
         working: How the slices were resized from the scan's own; None on its own grid.
+
+    Example:
+        A made-up scan of 30 slices, 7.7 mm apart:
+
+        >>> spacing = (7.7, 1.25, 1.25)
+        >>> image = np.zeros((30, 256, 256), dtype=np.float32)
+        >>> volume = Volume("1", image, None, spacing, FileGrid.of_spacing(spacing))
+        >>> volume.grid.affine.diagonal().tolist()
+        [1.25, 1.25, 7.7, 1.0]
     """
 
     case: str
@@ -34,13 +43,22 @@ class Volume:
 
 
 def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
-    """The volume with its slices on the working grid (`fsseg.data.grids.working_grid`); itself where nothing changes."""
-    (height, width), (_, *pixel) = volume.image.shape[1:], volume.spacing
+    """Returns the volume with its slices on the working grid; itself where nothing changes.
+
+    Args:
+        volume: A scan on its own grid.
+        options: Those of `fsseg.data.grids.working_grid`.
+    """
+    _, height, width = volume.image.shape
+    _, *pixel = volume.spacing
     working = working_grid((height, width), tuple(pixel), **options)
     if working.is_own:
         return volume
     labels = None if volume.labels is None else working.labels(volume.labels)
-    spacing = working.pixel(volume.spacing)
     return replace(
-        volume, image=working.image(volume.image), labels=labels, spacing=spacing, working=working
+        volume,
+        image=working.image(volume.image),
+        labels=labels,
+        spacing=working.pixel(volume.spacing),
+        working=working,
     )

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from fsseg.data.folds import FoldScheme, SupportChoice, _find
+from fsseg.data.folds import FoldScheme, SupportChoice, find_named
 from fsseg.errors import FssegError
 from fsseg.plugins.options import nearest
 
@@ -64,7 +64,7 @@ of the class's extent (Ouyang et al., 2020). `ep2_multi`: as `ep2`, for all clas
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of this name; raises FssegError for one that there is not, with the nearest."""
-    return _find(PROTOCOLS, name, "protocol")
+    return find_named(PROTOCOLS, name, "protocol")
 
 
 def choose_classes(classes: Classes, names: list[str] | None) -> Classes:
