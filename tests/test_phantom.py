@@ -1,9 +1,12 @@
 """The embedded dataset: what a case promises, that a seed determines it, and that no intensity window solves it."""
 
+import doctest
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from fsseg.data.datasets.phantom import dataset
 from fsseg.data.datasets.phantom.dataset import CLASSES, AbdomenPhantom, generate_case
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
@@ -220,3 +223,8 @@ def test_an_unknown_case_is_explained(case):
         DataError, match=rf"no case '{case}', expected phantom_01 to phantom_20; correct the id"
     ):
         AbdomenPhantom().load(case)
+
+
+def test_the_example_is_true():
+    ran = doctest.testmod(dataset)
+    assert ran.attempted and not ran.failed

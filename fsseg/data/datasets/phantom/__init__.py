@@ -1,0 +1,1 @@
+"""The embedded dataset of synthetic abdominal scans. The same seed gives the same bits."""
