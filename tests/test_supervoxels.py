@@ -1,5 +1,6 @@
 """Supervoxels: against the published algorithm's results, a plain reference, and what must always hold."""
 
+import doctest
 import itertools
 import math
 import os
@@ -15,6 +16,7 @@ from scipy import ndimage
 
 from fsseg.data.grids import FileGrid
 from fsseg.data.supervoxels import felzenszwalb as supervoxels
+from fsseg.data.supervoxels import regions
 from fsseg.data.supervoxels.felzenszwalb import Felzenszwalb, body_mask, cut_to_body, felzenszwalb
 from fsseg.data.supervoxels.kernels import sort
 from fsseg.data.volume import Volume
@@ -415,3 +417,9 @@ def test_an_image_without_contrast_is_an_error_that_names_the_case():
 def test_every_option_has_a_meaning():
     assert [option.name for option in options_of(Felzenszwalb)] == ["min_size", "scale", "sigma"]
     assert all(option.meaning for option in options_of(Felzenszwalb))
+
+
+@pytest.mark.parametrize("module", [supervoxels, regions])
+def test_examples_are_true(module):
+    ran = doctest.testmod(module)
+    assert ran.attempted and not ran.failed

@@ -35,12 +35,26 @@ from fsseg.plugins.options import component
 
 DIRECTIONS = np.array(
     [
-        (0, 1, 0), (0, 1, 1), (0, 0, 1), (0, 1, -1), (1, 1, 0), (1, 1, 1), (1, 0, 1),
-        (1, -1, 0), (1, -1, -1), (1, 0, -1), (1, 1, -1), (1, -1, 1), (1, 0, 0),
+        (0, 1, 0),
+        (0, 1, 1),
+        (0, 0, 1),
+        (0, 1, -1),
+        (1, 1, 0),
+        (1, 1, 1),
+        (1, 0, 1),
+        (1, -1, 0),
+        (1, -1, -1),
+        (1, 0, -1),
+        (1, 1, -1),
+        (1, -1, 1),
+        (1, 0, 0),
     ],
     dtype=np.int64,
-)  # fmt: skip
+)
 """The 13 directions (slice, height, width) of the 26-neighbourhood, in the order that breaks ties."""
+
+ALONG_AXES = ((0, 12), (1, 0), (2, 2))
+"""Each axis and the number of the direction along it."""
 
 BODY_THRESHOLD = 10
 """On a scale of 0 to 255, air is at most this bright."""
@@ -51,6 +65,11 @@ BANDS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)
 ROOM = 0.5
 """Edges of a band per voxel to make room for at first; changes the speed and the memory, not the result."""
 
+Image = Float64[np.ndarray, "slice height width"]
+Mask = Bool[np.ndarray, "slice height width"]
+Regions = Int32[np.ndarray, "slice height width"]
+Roots = Int32[np.ndarray, "edge 2"]
+
 
 @component
 class Felzenszwalb:
@@ -58,6 +77,15 @@ class Felzenszwalb:
 
     The regions depend on `min_size` above all: with the default scale, the first phase joins little more than equal
     neighbours, and the second joins regions along their cheapest edges until each has `min_size` voxels.
+
+    Reference: Felzenszwalb & Huttenlocher, Efficient graph-based image segmentation (2004); in 3-D: Hansen et al. (2022).
+
+    Example:
+        >>> from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+        >>> dataset = AbdomenPhantom(count=1, size=64)
+        >>> regions = Felzenszwalb(min_size=200)(dataset.load("phantom_01"), dataset)
+        >>> regions.shape, regions.dtype
+        ((27, 64, 64), dtype('int32'))
     """
 
     def __init__(
@@ -75,29 +103,32 @@ class Felzenszwalb:
         ] = 1.0,
         sigma: Annotated[float, Field(ge=0, description="Gaussian smoothing beforehand, mm")] = 0.0,
     ) -> None:
-        self.min_size, self.scale, self.sigma = min_size, scale, sigma
+        self.min_size = min_size
+        self.scale = scale
+        self.sigma = sigma
 
-    def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
-        """Region ids, 0 outside the body; raises DataError for an image without contrast."""
+    def __call__(self, volume: Volume, dataset: Dataset) -> Regions:
+        """Returns region ids, 0 outside the body; raises DataError for an image without contrast."""
         image = scaled_image(volume)
-        labels = felzenszwalb(
+        min_size = self.min_size or default_min_size(volume, dataset)
+        regions = felzenszwalb(
             image,
             spacing=volume.spacing,
+            min_size=min_size,
             scale=self.scale,
             sigma=self.sigma,
-            min_size=self.min_size or default_min_size(volume, dataset),
         )
-        return cut_to_body(labels, body_mask(image))
+        return cut_to_body(regions, body_mask(image))
 
 
 def felzenszwalb(
-    image: Float64[np.ndarray, "slice height width"],
+    image: Image,
     *,
     spacing: tuple[float, float, float],
     min_size: int,
     scale: float = 1.0,
     sigma: float = 0.0,
-) -> Int32[np.ndarray, "slice height width"]:
+) -> Regions:
     """Segments a volume into regions of at least `min_size` voxels.
 
     Args:
@@ -119,10 +150,11 @@ def felzenszwalb(
     return graph.labels()
 
 
-def scaled_image(volume: Volume) -> Float64[np.ndarray, "slice height width"]:
-    """The scan's intensities from 0 to 255; raises DataError for an image without contrast."""
+def scaled_image(volume: Volume) -> Image:
+    """Returns the scan's intensities from 0 to 255; raises DataError for an image without contrast."""
     values = volume.image.astype(np.float64)
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     if low == high:
         raise DataError(
             f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case"
@@ -130,17 +162,13 @@ def scaled_image(volume: Volume) -> Float64[np.ndarray, "slice height width"]:
     return 255 * (values - low) / (high - low)
 
 
-def body_mask(
-    image: Float64[np.ndarray, "slice height width"],
-) -> Bool[np.ndarray, "slice height width"]:
-    """The body in each slice: what is not air, its largest 8-connected part, holes filled. Image from 0 to 255."""
-    return np.stack([_largest_part(slice_ > BODY_THRESHOLD) for slice_ in image])
+def body_mask(image: Image) -> Mask:
+    """Returns the body in each slice: what is not air, its largest 8-connected part, holes filled. Image from 0 to 255."""
+    return np.stack([_largest_part(pixels > BODY_THRESHOLD) for pixels in image])
 
 
-def cut_to_body(
-    labels: Int32[np.ndarray, "slice height width"], mask: Bool[np.ndarray, "slice height width"]
-) -> Int32[np.ndarray, "slice height width"]:
-    """Region ids with 0 outside the body; region 0 gets a new id."""
+def cut_to_body(labels: Regions, mask: Mask) -> Regions:
+    """Returns region ids with 0 outside the body; region 0 gets a new id."""
     renamed = np.where(labels == 0, labels.max() + 1, labels)
     return np.where(mask, renamed, 0).astype(np.int32)
 
@@ -155,10 +183,12 @@ def _largest_part(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "h
 
 def _direction_weights(spacing: tuple[float, float, float]) -> Float64[np.ndarray, "13"]:
     """Squared weight of each direction: the mean squared step length in units of the in-plane spacing."""
-    ratio = spacing[0] / spacing[2]
-    lengths = np.where(DIRECTIONS[:, 0] != 0, ratio**2, 0) + (DIRECTIONS[:, 1:] != 0).sum(axis=1)
-    axes = (DIRECTIONS != 0).sum(axis=1)
-    return (np.sqrt(lengths) / np.sqrt(axes)) ** 2
+    thickness, _, pixel = spacing
+    steps = DIRECTIONS != 0
+    across = np.where(steps[:, 0], (thickness / pixel) ** 2, 0)
+    within = steps[:, 1:].sum(axis=1)
+    axes = steps.sum(axis=1)
+    return (np.sqrt(across + within) / np.sqrt(axes)) ** 2
 
 
 class _Graph:
@@ -168,10 +198,9 @@ class _Graph:
     each voxel whether its region may still grow, as of the last call of `settle`; at first, all may.
     """
 
-    def __init__(
-        self, image: Float64[np.ndarray, "slice height width"], weights: Float64[np.ndarray, "13"]
-    ) -> None:
-        self.image, self.weights = image, weights
+    def __init__(self, image: Image, weights: Float64[np.ndarray, "13"]) -> None:
+        self.image = image
+        self.weights = weights
         self.parent = np.arange(image.size, dtype=np.int32)
         self.size = np.ones(image.size, dtype=np.int32)
         self.small = np.ones(image.size, dtype=np.uint8)
@@ -180,21 +209,24 @@ class _Graph:
         """Brings `parent` and `small` up to date; returns the number of voxels in regions below `min_size`."""
         return settle(self.parent, self.size, min_size, self.small)
 
-    def edges(
-        self, low: float, high: float
-    ) -> tuple[Float64[np.ndarray, "edge"], Int32[np.ndarray, "edge 2"]]:
+    def edges(self, low: float, high: float) -> tuple[Float64[np.ndarray, "edge"], Roots]:
         """Cost and both regions' roots of the edges with low <= cost < high that could still merge, in order."""
-        root, small = self.parent.reshape(self.image.shape), self.small.reshape(self.image.shape)
-        band = _least_square(low), _least_square(high)
-        room = int(ROOM * self.image.size)
         costs, ends, numbers = collect(
-            self.image, self.weights, DIRECTIONS, root, small, *band, room
+            self.image,
+            self.weights,
+            DIRECTIONS,
+            root=self.parent.reshape(self.image.shape),
+            small=self.small.reshape(self.image.shape),
+            low=_least_square(low),
+            high=_least_square(high),
+            room=int(ROOM * self.image.size),
         )
         # Positive floats are in the order of their bits; both ends of an edge move as one word.
-        keys, pairs = sort(costs.view(np.uint64), ends.view(np.uint64).ravel(), numbers)
+        words = ends.view(np.uint64).ravel()
+        keys, pairs = sort(costs.view(np.uint64), words, numbers)
         return keys.view(np.float64), pairs.view(np.int32).reshape(-1, 2)
 
-    def labels(self) -> Int32[np.ndarray, "slice height width"]:
+    def labels(self) -> Regions:
         """Region ids from 0 in order of each region's first voxel."""
         labels = np.empty(self.image.size, dtype=np.int32)
         number_regions(self.parent, labels)
@@ -231,7 +263,8 @@ def _join_similar(graph: _Graph, k: float) -> None:
 def _join_small(graph: _Graph, min_size: int) -> None:
     """Phase 2: joins along every edge, ascending, that has a region of fewer than `min_size` voxels at one end."""
     limits = np.unique([0.0, *np.quantile(_sample_costs(graph), BANDS)])
-    for low, high in zip(limits, [*limits[1:], np.inf], strict=True):
+    ends_of_bands = [*limits[1:], np.inf]
+    for low, high in zip(limits, ends_of_bands, strict=True):
         if graph.settle(min_size) == 0:
             return
         _, ends = graph.edges(low, high)
@@ -241,8 +274,8 @@ def _join_small(graph: _Graph, min_size: int) -> None:
 def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
     """Costs of some edges along the axes, to place the bands."""
     every = max(1, graph.image.size // 20_000)
-    sampled = []
-    for axis, direction in [(0, 12), (1, 0), (2, 2)]:
+    sampled = [[0.0]]
+    for axis, direction in ALONG_AXES:
         difference = np.diff(graph.image, axis=axis).ravel()[::every]
         sampled.append(np.sqrt(graph.weights[direction] * difference**2))
-    return np.concatenate([*sampled, [0.0]])
+    return np.concatenate(sampled)

@@ -1,7 +1,5 @@
 """The supervoxels of a scan, computed once and kept by content."""
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Int32
 
@@ -20,7 +18,7 @@ def cached_supervoxels(
     min_size: int | None = None,
     note: Note = lambda text: None,
 ) -> Int32[np.ndarray, "slice height width"]:
-    """The supervoxels of a scan, computed once (those that a dataset comes with are read each time).
+    """Returns the supervoxels of a scan, computed once (those that a dataset comes with are read each time).
 
     Args:
         volume: The scan.
@@ -32,8 +30,6 @@ def cached_supervoxels(
     """
     if isinstance(method, Stored):
         return method(volume, dataset)
-    key = content_key(
-        identity, min_size or default_min_size(volume, dataset), volume.spacing, volume.image
-    )
-    compute: Callable[[], np.ndarray] = lambda: method(volume, dataset)  # noqa: E731
-    return cached("supervoxels", key, compute, note)
+    voxels = min_size or default_min_size(volume, dataset)
+    key = content_key(identity, voxels, volume.spacing, volume.image)
+    return cached("supervoxels", key, lambda: method(volume, dataset), note)

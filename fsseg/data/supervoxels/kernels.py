@@ -1,31 +1,39 @@
-"""The inner loops of the supervoxels, compiled by numba. Arrays are changed in place; see `fsseg.data.supervoxels.felzenszwalb`."""
+"""The inner loops of the supervoxels, compiled by numba; see `fsseg.data.supervoxels.felzenszwalb`. Arrays are changed in place."""
 
 import numba
 import numpy as np
 
+compiled = numba.njit(cache=True, nogil=True)
+
 DIGIT_BITS = 11
 """Bits that one pass of the sort looks at: the counters of all digits stay in the processor's first cache."""
 
+DIGITS = 1 << DIGIT_BITS
 
-@numba.njit(cache=True, nogil=True)
+WORD = 8
+"""Voxels whose marks are looked at together."""
+
+
+@compiled
 def find(parent, voxel):
-    """The root of a voxel's region, halving the path to it."""
+    """Returns the root of a voxel's region, halving the path to it."""
     while parent[voxel] != voxel:
         parent[voxel] = parent[parent[voxel]]
         voxel = parent[voxel]
     return voxel
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def union(parent, size, a, b):
     """Joins two roots and returns the new one, which is always the smaller index."""
-    root, child = min(a, b), max(a, b)
+    root = min(a, b)
+    child = max(a, b)
     parent[child] = root
     size[root] += size[child]
     return root
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def settle(parent, size, min_size, small):
     """Points every voxel at its root and notes whether its region is small; returns the number of those that are.
 
@@ -40,7 +48,7 @@ def settle(parent, size, min_size, small):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def number_regions(parent, labels):
     """Writes region numbers from 0, in order of each region's first voxel, which is its root."""
     count = 0
@@ -52,49 +60,55 @@ def number_regions(parent, labels):
             labels[voxel] = labels[parent[voxel]]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def collect(image, weights, directions, root, small, low, high, room):
-    """The edges with low <= squared cost < high that join two regions of which one is small, row of voxels by row.
+    """Collects the edges with low <= squared cost < high that join two regions of which one is small.
 
-    Returns their costs, the roots of the regions they join (edge, 2) and the numbers of their directions. `room` is
-    how many edges to make room for at first.
+    Args:
+        image: Intensities (slice, height, width).
+        weights: Squared weight of each direction.
+        directions: The directions (direction, 3).
+        root: Each voxel's root.
+        small: Whether each voxel's region may still grow.
+        low: Least squared cost.
+        high: Squared cost that is too much.
+        room: Edges to make room for at first.
+
+    Returns:
+        Their costs, the roots of the regions they join (edge, 2) and the numbers of their directions, row of voxels by
+        row.
     """
     slices, height, width = image.shape
-    costs, ends, numbers = np.empty(room), np.empty((room, 2), np.int32), np.empty(room, np.uint8)
-    marked = np.zeros((width + 7) // 8 * 8, np.uint8)
-    words = marked.view(np.uint64)  # eight voxels without a marked edge are passed over at once
+    costs = np.empty(room)
+    ends = np.empty((room, 2), np.int32)
+    numbers = np.empty(room, np.uint8)
+    marked = np.zeros((width + WORD - 1) // WORD * WORD, np.uint8)
+    most_of_a_row = len(directions) * width
     count = 0
     for z in range(slices):
         for y in range(height):
-            costs, ends, numbers = with_room(
-                costs, ends, numbers, count, directions.shape[0] * width
-            )
-            for number in range(directions.shape[0]):
+            costs, ends, numbers = with_room(costs, ends, numbers, count, most_of_a_row)
+            for number in range(len(directions)):
                 dz, dy, dx = directions[number]
                 if z + dz >= slices or not 0 <= y + dy < height:
                     continue
-                here, there = (
-                    slice(max(0, -dx), min(width, width - dx)),
-                    slice(max(0, dx), min(width, width + dx)),
-                )
-                a, b = image[z, y, here], image[z + dz, y + dy, there]
-                root_a, root_b = root[z, y, here], root[z + dz, y + dy, there]
-                small_a, small_b = small[z, y, here], small[z + dz, y + dy, there]
-                mark(marked, a, b, root_a, root_b, small_a, small_b, weights[number], low, high)
-                for word in range(words.size):
-                    if words[word] == 0:
-                        continue
-                    for x in range(8 * word, 8 * word + 8):
-                        if marked[x]:
-                            difference = a[x] - b[x]
-                            costs[count] = np.sqrt(weights[number] * (difference * difference))
-                            ends[count, 0], ends[count, 1] = root_a[x], root_b[x]
-                            numbers[count] = number
-                            count += 1
+                here = slice(max(0, -dx), min(width, width - dx))
+                there = slice(max(0, dx), min(width, width + dx))
+                a = image[z, y, here]
+                b = image[z + dz, y + dy, there]
+                root_a = root[z, y, here]
+                root_b = root[z + dz, y + dy, there]
+                small_a = small[z, y, here]
+                small_b = small[z + dz, y + dy, there]
+                weight = weights[number]
+                mark(marked, a, b, root_a, root_b, small_a, small_b, weight, low, high)
+                before = count
+                count = take(marked, a, b, root_a, root_b, weight, costs, ends, count)
+                numbers[before:count] = number
     return costs[:count], ends[:count], numbers[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def mark(marked, a, b, root_a, root_b, small_a, small_b, weight, low, high):
     """Marks the edges to keep between two rows; without a branch, so that several are tested by one instruction."""
     for x in range(a.size):
@@ -105,24 +119,41 @@ def mark(marked, a, b, root_a, root_b, small_a, small_b, weight, low, high):
     marked[a.size :] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
+def take(marked, a, b, root_a, root_b, weight, costs, ends, count):
+    """Writes cost and roots of the marked edges between two rows after the first `count`; returns the new count."""
+    words = marked.view(np.uint64)  # voxels without a marked edge are passed over together
+    for word in range(words.size):
+        if words[word] == 0:
+            continue
+        for x in range(WORD * word, WORD * word + WORD):
+            if marked[x]:
+                difference = a[x] - b[x]
+                costs[count] = np.sqrt(weight * (difference * difference))
+                ends[count, 0] = root_a[x]
+                ends[count, 1] = root_b[x]
+                count += 1
+    return count
+
+
+@compiled
 def with_room(costs, ends, numbers, count, more):
-    """The three arrays, moved to longer ones when they have no room for `more` edges after the first `count`."""
+    """Returns the three arrays, moved to longer ones if they have no room for `more` edges after the first `count`."""
     if count + more <= costs.size:
         return costs, ends, numbers
     room = costs.size + costs.size // 2 + more
-    longer = np.empty(room), np.empty((room, 2), np.int32), np.empty(room, np.uint8)
-    longer[0][:count], longer[1][:count], longer[2][:count] = (
-        costs[:count],
-        ends[:count],
-        numbers[:count],
-    )
-    return longer
+    longer_costs = np.empty(room)
+    longer_ends = np.empty((room, 2), np.int32)
+    longer_numbers = np.empty(room, np.uint8)
+    longer_costs[:count] = costs[:count]
+    longer_ends[:count] = ends[:count]
+    longer_numbers[:count] = numbers[:count]
+    return longer_costs, longer_ends, longer_numbers
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sort(keys, values, numbers):
-    """Keys and values in ascending order of (key, number, position): a radix sort, lowest digits first.
+    """Sorts keys and values in ascending order of (key, number, position), by their digits, lowest first.
 
     The numbers are the lowest digit. Keys are unsigned, and only the digits in which they differ from the least one
     are looked at. The arguments serve as scratch space.
@@ -131,51 +162,59 @@ def sort(keys, values, numbers):
         return keys, values
     digits = np.empty(keys.size, np.uint16)
     digits[:] = numbers
-    other_keys, other_values = np.empty_like(keys), np.empty_like(values)
+    other_keys = np.empty_like(keys)
+    other_values = np.empty_like(values)
     distribute(digits, keys, values, other_keys, other_values)
-    keys, other_keys, values, other_values = other_keys, keys, other_values, values
-    least, shift = keys.min(), np.uint64(0)
+    keys, other_keys = other_keys, keys
+    values, other_values = other_values, values
+    least = keys.min()
     spread = keys.max() - least
+    shift = np.uint64(0)
     while shift < 64 and spread >> shift > 0:
         for edge in range(keys.size):
-            digits[edge] = ((keys[edge] - least) >> shift) & np.uint64((1 << DIGIT_BITS) - 1)
+            digits[edge] = ((keys[edge] - least) >> shift) & np.uint64(DIGITS - 1)
         distribute(digits, keys, values, other_keys, other_values)
-        keys, other_keys, values, other_values = other_keys, keys, other_values, values
+        keys, other_keys = other_keys, keys
+        values, other_values = other_values, values
         shift += np.uint64(DIGIT_BITS)
     return keys, values
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def distribute(digits, keys, values, sorted_keys, sorted_values):
     """Writes keys and values in ascending order of their digits; equal digits keep their order."""
-    places = np.zeros((1 << DIGIT_BITS) + 1, np.int64)
+    places = np.zeros(DIGITS + 1, np.int64)
     for digit in digits:
         places[digit + 1] += 1
-    for digit in range(1 << DIGIT_BITS):
+    for digit in range(DIGITS):
         places[digit + 1] += places[digit]
     for edge in range(digits.size):
-        place = places[digits[edge]]
-        places[digits[edge]] += 1
-        sorted_keys[place], sorted_values[place] = keys[edge], values[edge]
+        digit = digits[edge]
+        place = places[digit]
+        places[digit] += 1
+        sorted_keys[place] = keys[edge]
+        sorted_values[place] = values[edge]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def merge_similar(costs, ends, parent, size, inner, k):
     """Phase 1 over sorted edges; the sums are rounded to single precision, as in the published code."""
     for edge in range(costs.size):
-        a, b = find(parent, ends[edge, 0]), find(parent, ends[edge, 1])
+        a = find(parent, ends[edge, 0])
+        b = find(parent, ends[edge, 1])
         if a == b:
             continue
-        if costs[edge] < min(
-            np.float32(inner[a] + k / size[a]), np.float32(inner[b] + k / size[b])
-        ):
+        limit_a = np.float32(inner[a] + k / size[a])
+        limit_b = np.float32(inner[b] + k / size[b])
+        if costs[edge] < min(limit_a, limit_b):
             inner[union(parent, size, a, b)] = costs[edge]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def merge_small(ends, parent, size, min_size):
     """Phase 2 over sorted edges."""
     for edge in range(ends.shape[0]):
-        a, b = find(parent, ends[edge, 0]), find(parent, ends[edge, 1])
+        a = find(parent, ends[edge, 0])
+        b = find(parent, ends[edge, 1])
         if a != b and (size[a] < min_size or size[b] < min_size):
             union(parent, size, a, b)

@@ -1,7 +1,7 @@
 """Supervoxels by clustering (SLIC: Achanta et al., 2012; within a mask: Irving, 2016), as scikit-image has it.
 
-Unlike those of `fsseg.data.supervoxels.felzenszwalb`, these regions are compact and of similar size, so that each covers a part of an
-organ rather than the organ with what looks like it.
+Unlike those of `fsseg.data.supervoxels.felzenszwalb`, these regions are compact and of similar size, so that each covers
+a part of an organ rather than the organ with what looks like it.
 """
 
 from typing import Annotated
@@ -20,7 +20,10 @@ from fsseg.plugins.options import component
 
 @component
 class Slic:
-    """Compact supervoxels of similar size, clustered by place (in mm) and intensity within the body."""
+    """Compact supervoxels of similar size, clustered by place (in mm) and intensity within the body.
+
+    Reference: Achanta et al., SLIC superpixels (2012); within a mask: Irving (2016).
+    """
 
     def __init__(
         self,
@@ -40,10 +43,12 @@ class Slic:
         ] = 0.05,
         sigma: Annotated[float, Field(ge=0, description="Gaussian smoothing beforehand, mm")] = 0.0,
     ) -> None:
-        self.count, self.compactness, self.sigma = count, compactness, sigma
+        self.count = count
+        self.compactness = compactness
+        self.sigma = sigma
 
     def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
-        """Region ids from 1, 0 outside the body; raises DataError for an image without contrast.
+        """Returns region ids from 1, 0 outside the body; raises DataError for an image without contrast.
 
         There are about `count` regions; those much smaller than the others join a neighbour.
         """
@@ -58,13 +63,14 @@ class Slic:
         count = self.count or self._usual_count(body, default_min_size(volume, dataset))
         if count == 1:  # scikit-image takes its unit of length from the distances between seeds
             return body.astype(np.int32)
+        pixel = volume.spacing[2]
         labels = slic(
             image,
             n_segments=count,
             compactness=self.compactness,
             sigma=[self.sigma / size for size in volume.spacing],
             # That unit is in voxels, so that only the ratio of the spacings is to be told.
-            spacing=[size / volume.spacing[2] for size in volume.spacing],
+            spacing=[size / pixel for size in volume.spacing],
             mask=body,
             channel_axis=None,
             start_label=1,

@@ -17,19 +17,22 @@ class Stored:
         pass
 
     def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
+        """Returns the dataset's region ids, on the volume's grid; raises DataError for a dataset without, or other sizes."""
         if not isinstance(dataset, StoredSupervoxels):
+            name = type(dataset).__name__
             raise DataError(
-                f'supervoxels stored: {type(dataset).__name__} has none of its own; use supervoxels = "felzenszwalb"'
+                f'supervoxels stored: {name} has none of its own; use supervoxels = "felzenszwalb"'
             )
         regions = dataset.load_supervoxels(volume.case)
         if volume.working is not None:
             regions = volume.working.labels(regions)
         if regions.shape != volume.image.shape:
-            sizes = [
-                " x ".join(str(size) for size in array.shape) for array in (regions, volume.image)
-            ]
             raise DataError(
-                f"supervoxels of case {volume.case}: shape {sizes[0]} (slices, height, width), expected {sizes[1]} as the "
-                'image; compute them with supervoxels = "felzenszwalb"'
+                f"supervoxels of case {volume.case}: shape {_size(regions)} (slices, height, width), expected "
+                f'{_size(volume.image)} as the image; compute them with supervoxels = "felzenszwalb"'
             )
         return regions
+
+
+def _size(voxels: np.ndarray) -> str:
+    return " x ".join(str(length) for length in voxels.shape)
