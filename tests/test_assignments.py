@@ -16,7 +16,8 @@ import fsseg
 from fsseg import AdNet, CeT, Fixed, FssegError, MaskedAverage, Ocp, Segmenter, Tpm
 from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
-from fsseg.evaluation.assignments import assign, divide_query
+from fsseg.evaluation.assignments import assign
+from fsseg.evaluation.choices import divide_query
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.segmenter import encode, encode_support

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Shaped
 from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.volume import Volume
 from fsseg.errors import FssegError
-from fsseg.evaluation.assignments import Choice
+from fsseg.evaluation.choices import Choice
 from fsseg.evaluation.files import label_file
 from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.data import RunData

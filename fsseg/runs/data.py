@@ -14,15 +14,8 @@ from fsseg.data.folds import Fold, FoldScheme, SupportChoice, find_scheme, make_
 from fsseg.data.intensity import Scaling
 from fsseg.data.on_demand import OnDemand
 from fsseg.errors import FssegError
-from fsseg.evaluation.assignments import (
-    Assignment,
-    Choice,
-    Shown,
-    assign,
-    choose,
-    choose_every_support,
-    with_supports,
-)
+from fsseg.evaluation.assignments import Assignment, assign, with_supports
+from fsseg.evaluation.choices import Choice, Shown, choose, choose_every_support
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Dataset
 from fsseg.recipe.protocols import Protocol, choose_classes, find_protocol

@@ -1,0 +1,155 @@
+"""The work that an evaluation does once: features of slices, and the prototypes of supports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from fsseg.evaluation.assignments import Assignment, Task
+from fsseg.evaluation.choices import Way
+from fsseg.evaluation.scans import EvaluationScan
+from fsseg.model.segmenter import encode_in_parts, require_foreground, room_for
+from fsseg.model.variants import Variant, by_scoring
+from fsseg.types import Prototypes, Query, Support
+
+
+@dataclass(frozen=True)
+class EncodedQuery:
+    """A query scan on the device, with the features of those of its slices that are segmented.
+
+    Attributes:
+        scan: The scan, where it was.
+        query: Its slices.
+        labels: Class values on the working grid, for oracles.
+        truth: Class values on the scan's own grid, where predictions are scored.
+        features: Features of the slices that are segmented.
+        rows: The place of each of these slices among the features.
+    """
+
+    scan: EvaluationScan
+    query: Query
+    labels: UInt8[Tensor, "slice height width"]
+    truth: UInt8[Tensor, "slice own_height own_width"]
+    features: Float[Tensor, "needed channel h w"]
+    rows: dict[int, int]
+
+    def features_of(self, part: Assignment) -> Float[Tensor, "part channel h w"]:
+        """The features of the slices that an assignment segments."""
+        if part.query_slices is None:
+            return self.features
+        return self.features[[self.rows[number] for number in part.query_slices]]
+
+    def target(self, classes: Sequence[Way]) -> Int[Tensor, "slice height width"]:
+        """The labels in the numbers of ways: way k is k + 1, other classes are background."""
+        target = torch.zeros_like(self.labels, dtype=torch.int16)
+        for number, (value, _) in enumerate(classes, start=1):
+            target[self.labels == value] = number
+        return target
+
+
+class SliceFeatures:
+    """Features of a fold's slices, each of which passes the backbone once.
+
+    Those of the support slices are kept, because a protocol may have the support's case be a query
+    too.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        scans: Mapping[str, EvaluationScan],
+        assignments: Sequence[Assignment],
+        device: torch.device,
+    ) -> None:
+        """Encodes the slices of all supports."""
+        self._backbone = backbone
+        self._device = device
+        self._kept: dict[tuple[str, int], Float[Tensor, "channel h w"]] = {}
+        labelled = {(part.support_case, n) for part in assignments for n in part.support_slices}
+        for case, group in groupby(sorted(labelled), lambda pair: pair[0]):
+            numbers = [number for _, number in group]
+            encoded = self._encode(scans[case].images, numbers)
+            for number, features in zip(numbers, encoded):
+                self._kept[case, number] = features
+
+    def of_support(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
+        """The features of support slices of a case."""
+        features = room_for(self._kept[case, numbers[0]], len(numbers))
+        for row, number in enumerate(numbers):
+            features[row] = self._kept[case, number]
+        return features
+
+    def of_query(self, scan: EvaluationScan, tasks: Sequence[Task]) -> EncodedQuery:
+        """A query on the device, with the features of the slices that the tasks segment."""
+        query = scan.query.to(self._device)
+        count = len(scan.images)
+        segmented = {number for task in tasks for number in task.query_slices(count).tolist()}
+        numbers = sorted(segmented)
+        features = self._encode_missing(scan.case, query.images, numbers)
+        return EncodedQuery(
+            scan=scan,
+            query=query,
+            labels=scan.labels.to(self._device),
+            truth=scan.truth.to(self._device),
+            features=features,
+            rows={number: row for row, number in enumerate(numbers)},
+        )
+
+    def _encode_missing(
+        self,
+        case: str,
+        images: Float[Tensor, "slice height width"],
+        numbers: Sequence[int],
+    ) -> Float[Tensor, "needed channel h w"]:
+        """The features of these slices of a case; those that are kept do not pass the backbone again."""
+        is_kept = [(case, number) in self._kept for number in numbers]
+        if not any(is_kept):
+            return self._encode(images, numbers)
+        known = [row for row, kept in enumerate(is_kept) if kept]
+        missing = [row for row, kept in enumerate(is_kept) if not kept]
+        kept = self.of_support(case, [numbers[row] for row in known])
+        features = room_for(kept[0], len(numbers))
+        features[known] = kept
+        if missing:
+            features[missing] = self._encode(images, [numbers[row] for row in missing])
+        return features
+
+    def _encode(
+        self,
+        images: Float[Tensor, "slice height width"],
+        numbers: Sequence[int],
+    ) -> Float[Tensor, "needed channel h w"]:
+        chosen = images[list(numbers)].to(self._device)
+        return encode_in_parts(self._backbone, chosen)
+
+
+class SupportPrototypes:
+    """Prototypes by support and kind of scoring: they depend on nothing else."""
+
+    def __init__(
+        self,
+        features: SliceFeatures,
+        variants: Sequence[Variant],
+        assignments: Sequence[Assignment],
+        device: torch.device,
+    ) -> None:
+        """Makes the prototypes of all supports; raises DataError for a mask without foreground."""
+        self._prototypes: dict[tuple[int, str], Prototypes] = {}
+        distinct = {id(assignment.support): assignment for assignment in assignments}
+        for assignment in distinct.values():
+            require_foreground(assignment.support)
+            support = assignment.support.to(device)
+            encoded = features.of_support(assignment.support_case, assignment.support_slices)
+            of_ways = support.spread(encoded)
+            for scoring, (first, *_) in by_scoring(list(variants)).items():
+                segmenter = first.segmenter
+                self._prototypes[id(assignment.support), scoring] = segmenter.prototypes(
+                    of_ways, support.masks, segmenter.head.sigma
+                )
+
+    def of(self, support: Support, scoring: str) -> Prototypes:
+        """The prototypes of a support, which is one of the assignments' own objects."""
+        return self._prototypes[id(support), scoring]

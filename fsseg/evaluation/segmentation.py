@@ -1,0 +1,152 @@
+"""A query scan as all variants segment it from one support case, on the scan's own grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from fsseg.evaluation.assignments import Assignment, Task
+from fsseg.evaluation.features import EncodedQuery, SupportPrototypes
+from fsseg.evaluation.scans import EvaluationScan
+from fsseg.model.ops import per_way, restore_labels
+from fsseg.model.segmenter import Scored
+from fsseg.model.variants import Variant, by_scoring
+from fsseg.types import Segmentation
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The margins and priors that decided the slices of a scan.
+
+    With them slices can be decided again under other priors.
+
+    Attributes:
+        scoring: The prototypes and the head that made the margins, which variants share; or a
+            variant's own refiners.
+        slices: The numbers of the slices.
+        margins: Each way's logit minus the background's, at feature resolution and an even prior;
+            refined ones are what refiners made of those under the threshold's prior.
+        priors: Log-odds of the prior that the threshold chose; 0 where the margins are refined.
+    """
+
+    scoring: str
+    slices: Int[np.ndarray, "slice"]
+    margins: Float[np.ndarray, "slice way h w"]
+    priors: Float[np.ndarray, "slice way"]
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """The margins and priors of some slices, on the device."""
+
+    margins: Float[Tensor, "part way h w"]
+    priors: Float[Tensor, "part way"]
+
+
+class QuerySegmentation:
+    """The work on one task: a query scan that all variants segment from one support case.
+
+    Attributes:
+        task: The parts of which it consists.
+        labels: By variant, the way of each voxel on the scan's own grid: 0 is background, and so is
+            every slice that no part segments.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        query: EncodedQuery,
+        variants: Sequence[Variant],
+        prototypes: SupportPrototypes,
+    ) -> None:
+        """Segments all parts. Logits are made once for each part and kind of scoring."""
+        self.task = task
+        self.labels: dict[str, UInt8[Tensor, "slice own_height own_width"]] = {}
+        self._query = query
+        self._variants = list(variants)
+        self._decided: dict[str, list[_Decided]] = {}
+        for variant in self._variants:
+            self.labels[variant.name] = torch.zeros_like(query.truth)
+            self._decided[variant.name] = []
+        target = query.target(task.classes)
+        for part in task.parts:
+            self._segment(part, target[part.index], prototypes)
+
+    @property
+    def truth(self) -> list[Bool[Tensor, "slice own_height own_width"]]:
+        """For each way, the voxels that are its class in the ground truth; in no slice that no part segments."""
+        truth = self._query.truth
+        is_segmented = torch.zeros(len(truth), 1, 1, dtype=torch.bool, device=truth.device)
+        for part in self.task.parts:
+            is_segmented[part.index] = True
+        return [(truth == value) & is_segmented for value, _ in self.task.classes]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size of the scan's own grid in mm along (slice, height, width)."""
+        return self._query.scan.spacing
+
+    def decisions(self) -> dict[str, Decisions]:
+        """By variant, what decided the slices of all parts."""
+        slices = self.task.query_slices(len(self._query.labels))
+        margins: dict[str, Float[np.ndarray, "slice way h w"]] = {}
+        decisions = {}
+        for variant in self._variants:
+            parts = self._decided[variant.name]
+            if variant.margins not in margins:  # variants of one scoring share them
+                margins[variant.margins] = _on_host([part.margins for part in parts])
+            priors = _on_host([part.priors for part in parts])
+            decisions[variant.name] = Decisions(
+                variant.margins, slices, margins[variant.margins], priors
+            )
+        return decisions
+
+    def _segment(
+        self,
+        part: Assignment,
+        target: Int[Tensor, "part height width"],
+        prototypes: SupportPrototypes,
+    ) -> None:
+        """Segments a part with all variants."""
+        support = part.support.to(target.device)
+        query = self._query.query.part(part.index)
+        features = self._query.features_of(part)
+        for scoring, group in by_scoring(self._variants).items():
+            of_support = prototypes.of(part.support, scoring)
+            scored = group[0].segmenter.logits(support, of_support, query, features)
+            even = _even_margins(scored)
+            for variant in group:
+                # Only an oracle looks at the target; the segmenter hands it to no other policy.
+                segmented = variant.segmenter.decide(scored, target)
+                labels = _on_own_grid(segmented, self._query.scan)
+                self.labels[variant.name][part.index] = labels
+                decided = _what_decided(segmented, even)
+                self._decided[variant.name].append(decided)
+
+
+def _even_margins(scored: Scored) -> Float[Tensor, "part way h w"]:
+    """Each way's logit minus the background's, at an even prior."""
+    return scored.coarse[:, 1:] - scored.coarse[:, :1]
+
+
+def _what_decided(segmented: Segmentation, even: Float[Tensor, "part way h w"]) -> _Decided:
+    """The margins that decided, and the prior that was not among them yet."""
+    prior = per_way(segmented.prior, even.shape[1])
+    if segmented.refined is None:
+        return _Decided(even, prior)
+    return _Decided(segmented.refined, torch.zeros_like(prior))
+
+
+def _on_own_grid(
+    segmented: Segmentation, scan: EvaluationScan
+) -> UInt8[Tensor, "part own_height own_width"]:
+    if scan.working.is_own:
+        return segmented.labels
+    return restore_labels(segmented.log_probabilities, scan.working)
+
+
+def _on_host(parts: list[Float[Tensor, "_part *rest"]]) -> Float[np.ndarray, "slice *rest"]:
+    return torch.cat(parts).detach().float().cpu().numpy()
