@@ -54,7 +54,10 @@ class Task:
     @property
     def support_slices(self) -> tuple[int, ...]:
         """The labelled slices of all parts."""
-        return tuple(number for part in self.parts for number in part.support_slices)
+        slices: list[int] = []
+        for part in self.parts:
+            slices += part.support_slices
+        return tuple(slices)
 
     def query_slices(self, count: int) -> Int[np.ndarray, "slice"]:
         """The numbers of the slices of all parts, one part after the other.
@@ -68,10 +71,11 @@ class Task:
 
 def tasks_of(assignments: Sequence[Assignment]) -> list[Task]:
     """The assignments of one query as the segmentations whose parts they are, in order."""
-    tasks = []
-    for _, parts in groupby(assignments, lambda part: (part.support_case, part.classes, part.turn)):
-        tasks.append(Task(tuple(parts)))
-    return tasks
+
+    def task(part: Assignment) -> tuple:
+        return part.support_case, part.classes, part.turn
+
+    return [Task(tuple(parts)) for _, parts in groupby(assignments, task)]
 
 
 def assign(
@@ -98,7 +102,8 @@ def assign(
     if shown is None:
         cases = (fold.support, *fold.queries)
         shown = {case: _shown_by(scans[case], classes) for case in cases}
-    return with_supports(choose(protocol, fold, shown, classes, seed), scans)
+    choices = choose(protocol, fold, shown, classes, seed)
+    return with_supports(choices, scans)
 
 
 def with_supports(
@@ -120,9 +125,11 @@ def _shown_by(scan: EvaluationScan, classes: dict[int, str]) -> Shown:
     """The class values that each slice of a scan shows."""
     shown: list[set[int]] = [set() for _ in scan.labels]
     for value in classes:
-        has_value = (scan.labels == value).any(dim=2).any(dim=1)
-        for number in has_value.nonzero()[:, 0].tolist():
-            shown[number].add(value)
+        masks = scan.labels == value
+        has_value = masks.any(dim=2).any(dim=1)
+        for values, is_there in zip(shown, has_value.tolist()):
+            if is_there:
+                values.add(value)
     return shown
 
 
@@ -131,9 +138,11 @@ def _make_support(scan: EvaluationScan, choice: Choice) -> Support:
     slices = list(choice.support_slices)
     images = scan.images[slices]
     labels = scan.labels[slices]
+    location = scan.location[slices]
+    masks = [labels == value for value, _ in choice.classes]
     return Support(
         images=images.expand(ways, *images.shape),
-        masks=torch.stack([labels == value for value, _ in choice.classes]),
-        location=scan.location[slices].expand(ways, -1),
+        masks=torch.stack(masks),
+        location=location.expand(ways, -1),
         shared=ways > 1,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise, permutations
 
 import numpy as np
 
@@ -19,6 +20,10 @@ Shown = Sequence[Collection[int]]
 """The class values that each slice of a scan shows on the working grid."""
 
 
+Slices = tuple[int, ...]
+"""Numbers of slices of a scan."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Slices of a query scan, and those that are to segment them: all of an assignment but its tensors.
@@ -34,15 +39,17 @@ class Choice:
 
     classes: tuple[Way, ...]
     support_case: str
-    support_slices: tuple[int, ...]
+    support_slices: Slices
     query_case: str
-    query_slices: tuple[int, ...] | None = None
+    query_slices: Slices | None = None
     turn: int = 0
 
     @property
     def index(self) -> slice | list[int]:
         """Picks the query slices from a scan, without a copy where they are all of them."""
-        return slice(None) if self.query_slices is None else list(self.query_slices)
+        if self.query_slices is None:
+            return slice(None)
+        return list(self.query_slices)
 
 
 def choose(
@@ -68,12 +75,14 @@ def choose(
     for support_case, queries in _supports_and_queries(protocol, fold):
         if protocol.together:
             # The case's own generator: its slice does not depend on which other cases are in the fold.
-            rng = np.random.default_rng([seed, SUPPORT_STREAM, fold.index, *support_case.encode()])
+            words = [seed, SUPPORT_STREAM, fold.index, *support_case.encode()]
+            rng = np.random.default_rng(words)
             choices += _all_classes(protocol, shown, support_case, queries, classes, rng)
         else:
             for way in classes.items():
                 choices += _one_class(protocol, shown, support_case, queries, way)
-    order = {case: number for number, case in enumerate((*fold.queries, fold.support))}
+    cases = (*fold.queries, fold.support)
+    order = {case: number for number, case in enumerate(cases)}
     return sorted(choices, key=lambda choice: order[choice.query_case])
 
 
@@ -97,21 +106,17 @@ def choose_every_support(
     cases = (*fold.queries, fold.support)
     whole = replace(protocol, support_parts=1)
     choices = []
-    for query in cases:
-        for support in cases:
-            if support == query:
-                continue
-            for number, values in enumerate(shown[support]):
-                for ways in _ways_of_slice(protocol, classes, values):
-                    query_slices = _whole_query(whole, shown[query], ways)
-                    if query_slices != ():
-                        choices.append(
-                            Choice(ways, support, (number,), query, query_slices, turn=number)
-                        )
+    for query, support in permutations(cases, 2):
+        for number, values in enumerate(shown[support]):
+            for ways in _ways_of_slice(protocol, classes, values):
+                slices = _whole_query(whole, shown[query], ways)
+                if slices != ():
+                    choice = Choice(ways, support, (number,), query, slices, turn=number)
+                    choices.append(choice)
     return choices
 
 
-def divide_query(protocol: Protocol, shown: Sequence[int]) -> list[tuple[int, ...] | None]:
+def divide_query(protocol: Protocol, shown: Sequence[int]) -> list[Slices | None]:
     """The query slices of each part; None stands for all slices.
 
     Args:
@@ -129,13 +134,16 @@ def divide_query(protocol: Protocol, shown: Sequence[int]) -> list[tuple[int, ..
     return _equal_extents(shown[0], shown[-1], parts)
 
 
-def _equal_shares(shown: Sequence[int], parts: int) -> list[tuple[int, ...] | None]:
+def _equal_shares(shown: Sequence[int], parts: int) -> list[Slices | None]:
     """ADNet's EP1: the slices that show the class, in parts of as many of them."""
     limits = np.linspace(0, len(shown), parts + 1).astype(int)
-    return [tuple(shown[start:stop]) for start, stop in zip(limits, limits[1:])]
+    divided = []
+    for start, stop in pairwise(limits):
+        divided.append(tuple(shown[start:stop]))
+    return divided
 
 
-def _equal_extents(first: int, last: int, parts: int) -> list[tuple[int, ...] | None]:
+def _equal_extents(first: int, last: int, parts: int) -> list[Slices | None]:
     """ALPNet: everything from the first to the last slice of the class, in equal parts of its extent."""
     extent = max(1, last - first)
     divided: list[list[int]] = [[] for _ in range(parts)]
@@ -145,7 +153,10 @@ def _equal_extents(first: int, last: int, parts: int) -> list[tuple[int, ...] | 
     return [tuple(numbers) for numbers in divided]
 
 
-def _supports_and_queries(protocol: Protocol, fold: Fold) -> Iterator[tuple[str, list[str]]]:
+def _supports_and_queries(
+    protocol: Protocol,
+    fold: Fold,
+) -> Iterator[tuple[str, list[str]]]:
     """Each case that gives a support, and the cases that it segments."""
     if protocol.support != "each":
         yield fold.support, list(fold.queries)
@@ -172,7 +183,12 @@ def _one_class(
                 yield Choice((way,), support_case, labelled, query, segmented)
 
 
-def _middle_slices(protocol: Protocol, shown: Shown, case: str, way: Way) -> list[tuple[int, ...]]:
+def _middle_slices(
+    protocol: Protocol,
+    shown: Shown,
+    case: str,
+    way: Way,
+) -> list[Slices]:
     """For each part, the support slices in the middle of equal shares of those that show a class."""
     value, name = way
     labelled = _slices_with(shown, value)
@@ -195,7 +211,10 @@ def _middle_slices(protocol: Protocol, shown: Shown, case: str, way: Way) -> lis
     for share in range(shares):
         middle = (2 * share + 1) * len(labelled) // (2 * shares)
         middles.append(labelled[middle])
-    return [tuple(middles[start : start + shots]) for start in range(0, shares, shots)]
+    by_part = []
+    for start in range(0, shares, shots):
+        by_part.append(tuple(middles[start : start + shots]))
+    return by_part
 
 
 def _all_classes(
@@ -210,18 +229,20 @@ def _all_classes(
 
     Further shots are other slices that show the same ways.
     """
-    ways = [_ways_in(classes, values) for values in shown[support_case]]
-    most = max(len(of_slice) for of_slice in ways)
+    ways_by_slice = [_ways_in(classes, values) for values in shown[support_case]]
+    most = max(len(ways) for ways in ways_by_slice)
     if not most:
         raise DataError(
             f"case {support_case}: it is a support but shows no class, expected one at least; label it"
         )
-    best = [number for number, of_slice in enumerate(ways) if len(of_slice) == most]
+    best = [number for number, ways in enumerate(ways_by_slice) if len(ways) == most]
     drawn = best[int(rng.integers(len(best)))]
-    alike = [number for number in best if number != drawn and ways[number] == ways[drawn]]
+    drawn_ways = ways_by_slice[drawn]
+    alike = [number for number in best if ways_by_slice[number] == drawn_ways]
+    alike.remove(drawn)
     more_shots = protocol.shots - 1
     if len(alike) < more_shots:
-        names = " and ".join(name for _, name in ways[drawn])
+        names = " and ".join(name for _, name in drawn_ways)
         raise DataError(
             f"case {support_case}: {_count(len(alike) + 1, 'slice')} of it show {names} like slice "
             f"{drawn}, expected at least {protocol.shots} for as many shots; lower protocol.shots, "
@@ -230,11 +251,13 @@ def _all_classes(
     others = rng.choice(alike, more_shots, replace=False)
     numbers = sorted([drawn, *map(int, others)])
     for query in queries:
-        yield Choice(ways[drawn], support_case, tuple(numbers), query)
+        yield Choice(drawn_ways, support_case, tuple(numbers), query)
 
 
 def _ways_of_slice(
-    protocol: Protocol, classes: dict[int, str], values: Collection[int]
+    protocol: Protocol,
+    classes: dict[int, str],
+    values: Collection[int],
 ) -> list[tuple[Way, ...]]:
     """The classes that a slice of these values can segment: each group of them is segmented at once."""
     ways = _ways_in(classes, values)
@@ -244,10 +267,14 @@ def _ways_of_slice(
 
 
 def _ways_in(classes: dict[int, str], values: Collection[int]) -> tuple[Way, ...]:
-    return tuple((value, name) for value, name in classes.items() if value in values)
+    return tuple(way for way in classes.items() if way[0] in values)
 
 
-def _whole_query(protocol: Protocol, shown: Shown, ways: tuple[Way, ...]) -> tuple[int, ...] | None:
+def _whole_query(
+    protocol: Protocol,
+    shown: Shown,
+    ways: tuple[Way, ...],
+) -> Slices | None:
     """The slices of a query that a protocol of one part scores for these ways; None for all of them."""
     if protocol.together:
         return None

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -11,7 +10,8 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor, nn
 
 from fsseg.data.folds import Fold
-from fsseg.evaluation.assignments import Assignment, tasks_of
+from fsseg.evaluation.assignments import Assignment, Task, tasks_of
+from fsseg.evaluation.choices import Way
 from fsseg.evaluation.features import SliceFeatures, SupportPrototypes
 from fsseg.evaluation.metrics import Counts, count_overlaps
 from fsseg.evaluation.scans import EvaluationScan
@@ -75,15 +75,21 @@ def evaluate(
     """
     features = SliceFeatures(backbone, scans, assignments, device)
     prototypes = SupportPrototypes(features, variants, assignments, device)
-    by_query = []
-    for case, group in groupby(assignments, lambda assignment: assignment.query_case):
-        by_query.append((case, tasks_of(list(group))))
+    by_query = _tasks_by_query(assignments)
     progress = progress or Silent()
-    for case, tasks in progress.track(by_query, "evaluation", len(by_query)):
+    for case in progress.track(by_query, "evaluation", len(by_query)):
+        tasks = by_query[case]
         query = features.of_query(scans[case], tasks)
         for task in tasks:
             segmentation = QuerySegmentation(task, query, variants, prototypes)
             yield from _results(segmentation, variants, metrics or {}, fold, seed)
+
+
+def _tasks_by_query(assignments: Sequence[Assignment]) -> dict[str, list[Task]]:
+    of_query: dict[str, list[Assignment]] = {}
+    for assignment in assignments:
+        of_query.setdefault(assignment.query_case, []).append(assignment)
+    return {case: tasks_of(group) for case, group in of_query.items()}
 
 
 def _results(
@@ -102,24 +108,22 @@ def _results(
         labels = segmentation.labels[variant.name]
         scores = []
         for way, (_, class_name) in enumerate(task.classes):
-            predicted = labels == way + 1
-            scores.append(
-                CaseScore(
-                    variant=variant.name,
-                    oracle=variant.segmenter.threshold.oracle,
-                    fold=fold.index,
-                    seed=seed,
-                    case=task.query_case,
-                    class_name=class_name,
-                    support_case=task.support_case,
-                    support_slices=task.support_slices,
-                    measures=_measure(metrics, predicted, truth[way], segmentation.spacing),
-                    **counts[variant.name][way]._asdict(),
-                )
+            measures = _measure(metrics, labels == way + 1, truth[way], segmentation.spacing)
+            score = CaseScore(
+                variant=variant.name,
+                oracle=variant.segmenter.threshold.oracle,
+                fold=fold.index,
+                seed=seed,
+                case=task.query_case,
+                class_name=class_name,
+                support_case=task.support_case,
+                support_slices=task.support_slices,
+                measures=measures,
+                **counts[variant.name][way]._asdict(),
             )
-        values = [value for value, _ in task.classes]
-        labelled = _with_values(labels, values).cpu().numpy()
-        yield CaseResult(scores, labelled, decisions[variant.name])
+            scores.append(score)
+        with_values = _with_values(labels, task.classes)
+        yield CaseResult(scores, with_values.cpu().numpy(), decisions[variant.name])
 
 
 def _count(
@@ -128,7 +132,7 @@ def _count(
 ) -> dict[str, list[Counts]]:
     """By variant, the voxel counts of each way; the host waits once for all of them."""
 
-    def pairs() -> Iterator[tuple[Bool[Tensor, "*voxels"], Bool[Tensor, "*voxels"]]]:
+    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         for of_variant in labels.values():
             for way, actual in enumerate(truth, start=1):
                 yield of_variant == way, actual
@@ -146,18 +150,21 @@ def _measure(
     """The values of the metrics; None where one is not defined."""
     if not metrics:
         return {}
-    on_host = predicted.cpu().numpy(), actual.cpu().numpy()
+    prediction = predicted.cpu().numpy()
+    truth = actual.cpu().numpy()
     values = {}
     for name, metric in metrics.items():
-        value = float(metric(*on_host, spacing))
+        value = float(metric(prediction, truth, spacing))
         values[name] = value if math.isfinite(value) else None
     return values
 
 
 def _with_values(
-    labels: UInt8[Tensor, "slice height width"], values: Sequence[int]
+    labels: UInt8[Tensor, "slice height width"],
+    classes: Sequence[Way],
 ) -> UInt8[Tensor, "slice height width"]:
     """Ways as the dataset's class values; a single way stays 1."""
-    if len(values) == 1:
+    if len(classes) == 1:
         return labels
-    return labels.new_tensor([0, *values])[labels.long()]
+    values = labels.new_tensor([0, *(value for value, _ in classes)])
+    return values[labels.long()]

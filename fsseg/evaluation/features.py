@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -40,7 +39,8 @@ class EncodedQuery:
         """The features of the slices that an assignment segments."""
         if part.query_slices is None:
             return self.features
-        return self.features[[self.rows[number] for number in part.query_slices]]
+        rows = [self.rows[number] for number in part.query_slices]
+        return self.features[rows]
 
     def target(self, classes: Sequence[Way]) -> Int[Tensor, "slice height width"]:
         """The labels in the numbers of ways: way k is k + 1, other classes are background."""
@@ -67,26 +67,30 @@ class SliceFeatures:
         """Encodes the slices of all supports."""
         self._backbone = backbone
         self._device = device
-        self._kept: dict[tuple[str, int], Float[Tensor, "channel h w"]] = {}
-        labelled = {(part.support_case, n) for part in assignments for n in part.support_slices}
-        for case, group in groupby(sorted(labelled), lambda pair: pair[0]):
-            numbers = [number for _, number in group]
+        self._kept: dict[str, dict[int, Float[Tensor, "channel h w"]]] = {}
+        labelled: dict[str, set[int]] = {}
+        for part in assignments:
+            labelled.setdefault(part.support_case, set()).update(part.support_slices)
+        for case in sorted(labelled):
+            numbers = sorted(labelled[case])
             encoded = self._encode(scans[case].images, numbers)
-            for number, features in zip(numbers, encoded):
-                self._kept[case, number] = features
+            self._kept[case] = dict(zip(numbers, encoded))
 
     def of_support(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
         """The features of support slices of a case."""
-        features = room_for(self._kept[case, numbers[0]], len(numbers))
-        for row, number in enumerate(numbers):
-            features[row] = self._kept[case, number]
+        kept = [self._kept[case][number] for number in numbers]
+        features = room_for(kept[0], len(kept))
+        for row, of_slice in enumerate(kept):
+            features[row] = of_slice
         return features
 
     def of_query(self, scan: EvaluationScan, tasks: Sequence[Task]) -> EncodedQuery:
         """A query on the device, with the features of the slices that the tasks segment."""
         query = scan.query.to(self._device)
         count = len(scan.images)
-        segmented = {number for task in tasks for number in task.query_slices(count).tolist()}
+        segmented: set[int] = set()
+        for task in tasks:
+            segmented.update(task.query_slices(count).tolist())
         numbers = sorted(segmented)
         features = self._encode_missing(scan.case, query.images, numbers)
         return EncodedQuery(
@@ -105,16 +109,17 @@ class SliceFeatures:
         numbers: Sequence[int],
     ) -> Float[Tensor, "needed channel h w"]:
         """The features of these slices of a case; those that are kept do not pass the backbone again."""
-        is_kept = [(case, number) in self._kept for number in numbers]
-        if not any(is_kept):
+        kept = self._kept.get(case, {})
+        known = {row: number for row, number in enumerate(numbers) if number in kept}
+        missing = {row: number for row, number in enumerate(numbers) if number not in kept}
+        if not known:
             return self._encode(images, numbers)
-        known = [row for row, kept in enumerate(is_kept) if kept]
-        missing = [row for row, kept in enumerate(is_kept) if not kept]
-        kept = self.of_support(case, [numbers[row] for row in known])
-        features = room_for(kept[0], len(numbers))
-        features[known] = kept
+        of_known = self.of_support(case, list(known.values()))
+        features = room_for(of_known[0], len(numbers))
+        features[list(known)] = of_known
         if missing:
-            features[missing] = self._encode(images, [numbers[row] for row in missing])
+            of_missing = self._encode(images, list(missing.values()))
+            features[list(missing)] = of_missing
         return features
 
     def _encode(
@@ -137,19 +142,20 @@ class SupportPrototypes:
         device: torch.device,
     ) -> None:
         """Makes the prototypes of all supports; raises DataError for a mask without foreground."""
-        self._prototypes: dict[tuple[int, str], Prototypes] = {}
+        self._by_support: dict[int, dict[str, Prototypes]] = {}
+        groups = by_scoring(list(variants))
         distinct = {id(assignment.support): assignment for assignment in assignments}
-        for assignment in distinct.values():
+        for key, assignment in distinct.items():
             require_foreground(assignment.support)
             support = assignment.support.to(device)
-            encoded = features.of_support(assignment.support_case, assignment.support_slices)
-            of_ways = support.spread(encoded)
-            for scoring, (first, *_) in by_scoring(list(variants)).items():
-                segmenter = first.segmenter
-                self._prototypes[id(assignment.support), scoring] = segmenter.prototypes(
-                    of_ways, support.masks, segmenter.head.sigma
-                )
+            slices = features.of_support(assignment.support_case, assignment.support_slices)
+            of_ways = support.spread(slices)
+            by_kind = self._by_support[key] = {}
+            for scoring, group in groups.items():
+                segmenter = group[0].segmenter
+                sigma = segmenter.head.sigma
+                by_kind[scoring] = segmenter.prototypes(of_ways, support.masks, sigma)
 
     def of(self, support: Support, scoring: str) -> Prototypes:
         """The prototypes of a support, which is one of the assignments' own objects."""
-        return self._prototypes[id(support), scoring]
+        return self._by_support[id(support)][scoring]

@@ -35,9 +35,10 @@ class Kept:
     """What an evaluation keeps besides its scores.
 
     Attributes:
-        labels: Whether label maps are written.
-        margins: Whether margins and priors are written.
-        in_turn: Whether cases take turns as the support, so that file names must tell whose turn it was.
+        labels: True to write label maps.
+        margins: True to write margins and priors.
+        in_turn: True where cases take turns as the support, so that file names must tell whose turn
+            it was.
     """
 
     labels: bool
@@ -46,7 +47,10 @@ class Kept:
 
 
 def write_evaluation(
-    folder: Path, results: Iterable[CaseResult], grids: Mapping[str, FileGrid], kept: Kept
+    folder: Path,
+    results: Iterable[CaseResult],
+    grids: Mapping[str, FileGrid],
+    kept: Kept,
 ) -> None:
     """Writes an evaluation into an empty folder, result by result: all label maps of a fold would fill the memory.
 
@@ -64,7 +68,8 @@ def write_evaluation(
             grid = grids[result.scores[0].case]
             write_labels(folder / LABELS, result, grid, in_turn=kept.in_turn)
         if kept.margins:
-            priors.append(write_margins(folder, result, in_turn=kept.in_turn))
+            line = write_margins(folder, result, in_turn=kept.in_turn)
+            priors.append(line)
     write_lines(folder / SCORES, scores)
     if kept.margins:
         write_lines(folder / PRIORS, priors)
@@ -74,7 +79,8 @@ def write_labels(folder: Path, result: CaseResult, grid: FileGrid, *, in_turn: b
     """Writes a label map in the variant's folder, as `<stem>.nii.gz`."""
     file = label_file(folder, result.scores, in_turn=in_turn)
     file.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(grid.to_file(result.labels), grid.affine)
+    voxels = grid.to_file(result.labels)
+    image = nibabel.Nifti1Image(voxels, grid.affine)
     image.header.set_xyzt_units("mm")
     nibabel.save(image, file)
 
@@ -110,17 +116,19 @@ def write_margins(folder: Path, result: CaseResult, *, in_turn: bool) -> dict[st
     decisions = result.decisions
     first = result.scores[0]
     name = f"{stem(result.scores, in_turn=in_turn)}.safetensors"
-    file = Path(MARGINS) / _plain_words(decisions.scoring) / name
-    if not (folder / file).exists():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        save_file({"margins": np.ascontiguousarray(decisions.margins)}, folder / file)
+    below = Path(MARGINS) / _plain_words(decisions.scoring) / name
+    file = folder / below
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        margins = np.ascontiguousarray(decisions.margins)
+        save_file({"margins": margins}, file)
     return {
         "variant": first.variant,
         "case": first.case,
         "classes": [score.class_name for score in result.scores],
         "support_case": first.support_case,
         "support_slices": list(first.support_slices),
-        "margins": file.as_posix(),
+        "margins": below.as_posix(),
         "slices": decisions.slices.tolist(),
         "priors": decisions.priors.tolist(),
     }

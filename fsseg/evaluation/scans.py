@@ -38,7 +38,8 @@ class EvaluationScan:
     @property
     def query(self) -> Query:
         """The slices to segment, without the ground truth."""
-        return Query(self.images, self.location, self.working.pixel(self.spacing))
+        spacing = self.working.pixel(self.spacing)
+        return Query(self.images, self.location, spacing)
 
 
 def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> EvaluationScan:
@@ -54,14 +55,13 @@ def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> Evaluation
     """
     if own.labels is None or volume.labels is None:
         raise no_labels(own.case)
-    location = torch.linspace(0, 1, len(volume.image)) if len(volume.image) > 1 else torch.zeros(1)
     size = own.image.shape[1:]
     return EvaluationScan(
-        own.case,
-        torch.from_numpy(scaling.apply(volume.image)),
-        location,
-        torch.from_numpy(volume.labels),
-        torch.from_numpy(own.labels),
-        volume.working or WorkingGrid(size, size, size),
-        own.spacing,
+        case=own.case,
+        images=torch.from_numpy(scaling.apply(volume.image)),
+        location=torch.linspace(0, 1, len(volume.image)),
+        labels=torch.from_numpy(volume.labels),
+        truth=torch.from_numpy(own.labels),
+        working=volume.working or WorkingGrid(size, size, size),
+        spacing=own.spacing,
     )

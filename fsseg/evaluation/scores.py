@@ -12,8 +12,8 @@ class CaseScore:
     """Voxel counts of one case, class and variant; ratios come last.
 
     Attributes:
-        variant: The row it belongs to.
-        oracle: Whether the variant used the ground truth.
+        variant: The variant's name.
+        oracle: True if the variant used the ground truth.
         fold: Index of the fold.
         seed: Seed of the run.
         case: The query case.

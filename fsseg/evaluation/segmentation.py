@@ -79,10 +79,11 @@ class QuerySegmentation:
     def truth(self) -> list[Bool[Tensor, "slice own_height own_width"]]:
         """For each way, the voxels that are its class in the ground truth; in no slice that no part segments."""
         truth = self._query.truth
-        is_segmented = torch.zeros(len(truth), 1, 1, dtype=torch.bool, device=truth.device)
+        is_segmented = torch.zeros(len(truth), dtype=torch.bool, device=truth.device)
         for part in self.task.parts:
             is_segmented[part.index] = True
-        return [(truth == value) & is_segmented for value, _ in self.task.classes]
+        masks = [truth == value for value, _ in self.task.classes]
+        return [mask & is_segmented[:, None, None] for mask in masks]
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -91,17 +92,18 @@ class QuerySegmentation:
 
     def decisions(self) -> dict[str, Decisions]:
         """By variant, what decided the slices of all parts."""
-        slices = self.task.query_slices(len(self._query.labels))
+        count = len(self._query.labels)
+        slices = self.task.query_slices(count)
         margins: dict[str, Float[np.ndarray, "slice way h w"]] = {}
         decisions = {}
         for variant in self._variants:
             parts = self._decided[variant.name]
-            if variant.margins not in margins:  # variants of one scoring share them
-                margins[variant.margins] = _on_host([part.margins for part in parts])
+            scoring = variant.margins
+            if scoring not in margins:  # variants of one scoring share them
+                margins[scoring] = _on_host([part.margins for part in parts])
             priors = _on_host([part.priors for part in parts])
-            decisions[variant.name] = Decisions(
-                variant.margins, slices, margins[variant.margins], priors
-            )
+            decided = Decisions(scoring, slices, margins[scoring], priors)
+            decisions[variant.name] = decided
         return decisions
 
     def _segment(
@@ -116,7 +118,8 @@ class QuerySegmentation:
         features = self._query.features_of(part)
         for scoring, group in by_scoring(self._variants).items():
             of_support = prototypes.of(part.support, scoring)
-            scored = group[0].segmenter.logits(support, of_support, query, features)
+            segmenter = group[0].segmenter
+            scored = segmenter.logits(support, of_support, query, features)
             even = _even_margins(scored)
             for variant in group:
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
@@ -148,5 +151,8 @@ def _on_own_grid(
     return restore_labels(segmented.log_probabilities, scan.working)
 
 
-def _on_host(parts: list[Float[Tensor, "_part *rest"]]) -> Float[np.ndarray, "slice *rest"]:
-    return torch.cat(parts).detach().float().cpu().numpy()
+def _on_host(
+    parts: list[Float[Tensor, "_part *rest"]],
+) -> Float[np.ndarray, "slice *rest"]:
+    joined = torch.cat(parts).detach()
+    return joined.float().cpu().numpy()
