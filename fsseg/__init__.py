@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from fsseg.runs.run import run
     from fsseg.training import losses as losses
     from fsseg.training.calibration import calibrate
+    from fsseg.training.episodes import EpisodeSampler
+    from fsseg.training.scans import training_scans
     from fsseg.types import (
         Episode,
         Evidence,
@@ -97,6 +99,8 @@ _HOMES = {
     "fsseg.runs.results": ["Results", "load_results"],
     "fsseg.runs.run": ["run"],
     "fsseg.training.calibration": ["calibrate"],
+    "fsseg.training.episodes": ["EpisodeSampler"],
+    "fsseg.training.scans": ["training_scans"],
     "fsseg.types": [
         "Episode",
         "Evidence",

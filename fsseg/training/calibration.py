@@ -1,5 +1,7 @@
 """Calibration: the ideal priors of training-fold episodes, and the thresholds fitted to them."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,11 +12,11 @@ from torch import Tensor, nn
 
 from fsseg.interfaces import FittedThreshold
 from fsseg.model.ops import ideal_prior
-from fsseg.model.segmenter import encode_in_parts
+from fsseg.model.segmenter import Segmenter, encode_in_parts
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.system.progress import Progress, Silent
 from fsseg.training.episodes import CALIBRATION_STREAM, EpisodeSampler, episode_rng
-from fsseg.types import Episode, IdealPriors
+from fsseg.types import Episode, Evidence, IdealPriors
 
 BATCH = 8
 """Episodes that are made, encoded and read together."""
@@ -22,7 +24,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """What an episode says of the ideal prior, for one kind of scoring.
+    """The ideal prior of an episode, for one kind of scoring, beside what may tell of it.
 
     Attributes:
         scoring: Which prototypes and head scored the episode.
@@ -43,79 +45,142 @@ class CalibrationSample:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Samples of all episodes, and by variant what its threshold learned from them."""
+    """The result of a calibration.
+
+    Attributes:
+        samples: The samples of all episodes.
+        states: By variant, what its threshold learned from them.
+    """
 
     samples: list[CalibrationSample]
     states: dict[str, dict[str, Any]]
 
     def dumps(self) -> dict[str, Any]:
-        """As plain values."""
+        """The calibration as plain values."""
         return {"states": self.states, "samples": [asdict(sample) for sample in self.samples]}
 
 
 @torch.no_grad()
 def calibrate(
     backbone: nn.Module,
-    variants: list[Variant],
+    variants: Sequence[Variant | Segmenter],
     sampler: EpisodeSampler,
-    episodes: int,
+    episodes: int = 1000,
     *,
-    seed: int,
-    device: torch.device,
+    seed: int = 0,
+    device: torch.device | None = None,
     classes: int = 1,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Fits the variants' thresholds, in place, on supervoxel episodes of the training fold.
+    """Fits the thresholds of segmenters, in place, on supervoxel episodes of training scans.
 
-    Every image is encoded once, whatever the number of variants. Nothing here sees a label of the dataset. Episodes
-    have at most `classes` classes: one where one class is segmented at a time, whatever the training had.
+    Thresholds that are not fitted, such as CE-T, stay as they are. Every image is encoded once, whatever the number of
+    segmenters. Nothing here sees a label of the dataset.
+
+    Args:
+        backbone: The backbone that the segmenters share.
+        variants: The segmenters, or variants, which have a name.
+        sampler: Draws episodes from training scans; see `fsseg.training_scans`.
+        episodes: Number of episodes.
+        seed: The seed of the draws.
+        device: The device of the segmenters; that of the backbone's parameters when omitted.
+        classes: Classes of an episode at most: one where one class is segmented at a time, whatever the training had.
+        progress: Follows the episodes.
+
+    Returns:
+        The samples of all episodes, and what the thresholds learned.
+
+    Example:
+        >>> from fsseg import EpisodeSampler, LinEst, MaskedAverage, Segmenter, TimmBackbone, Tpm
+        >>> from fsseg import calibrate, training_scans
+        >>> from fsseg.datasets import AbdomenPhantom
+        >>> dataset = AbdomenPhantom(count=2, size=64)
+        >>> backbone = TimmBackbone(model="resnet18", strides=[8])  # here, yours that is trained
+        >>> segmenter = Segmenter(backbone, MaskedAverage(), Tpm(), LinEst())
+        >>> sampler = EpisodeSampler(training_scans(dataset, backbone.intensity))
+        >>> calibration = calibrate(backbone, [segmenter], sampler, episodes=8)
+        >>> len(segmenter.threshold.coefficients)  # of the location and of the support's size, and the intercept
+        3
     """
-    fitted = [v for v in variants if isinstance(v.segmenter.threshold, FittedThreshold)]
+    fitted = [
+        one for one in _named(variants) if isinstance(one.segmenter.threshold, FittedThreshold)
+    ]
     if not fitted:
         return Calibration([], {})
-    groups = by_scoring(fitted)
+    if device is None:
+        device = next(backbone.parameters()).device
+    groups = list(by_scoring(fitted).values())
     samples: list[CalibrationSample] = []
     described: dict[str, list[np.ndarray]] = {variant.name: [] for variant in fitted}
     batches = range(0, episodes, BATCH)
-    for start in (progress or Silent()).track(batches, "calibration", len(batches)):
-        numbers = range(start, min(start + BATCH, episodes))
-        draws = [
-            sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes)
-            for number in numbers
-        ]
-        drawn = [sampler.make(draw, device) for draw in draws]
-        observed = [
-            (group, _observe(group, *encoded))
-            for encoded in _encode_all(backbone, drawn)
-            for group in groups.values()
-        ]
-        for (group, _), (found, regressors) in zip(
-            observed, _on_host([values for _, values in observed])
-        ):
-            samples.append(_sample(group[0].scoring, *found))
-            for variant, of_variant in zip(group, regressors):
-                described[variant.name].append(of_variant)
+    with _evaluation_mode(variant.segmenter for variant in fitted):
+        for start in (progress or Silent()).track(batches, "calibration", len(batches)):
+            numbers = range(start, min(start + BATCH, episodes))
+            drawn = [_draw(sampler, seed, number, classes, device) for number in numbers]
+            for observed in _on_host(_observe_all(backbone, drawn, groups)):
+                samples.append(observed.sample)
+                for name, regressors in observed.regressors.items():
+                    described[name].append(regressors)
     for variant in fitted:
-        variant.segmenter.threshold.fit(described[variant.name], _ideal(samples, variant.scoring))
-    return Calibration(
-        samples, {variant.name: variant.segmenter.threshold.state() for variant in fitted}
-    )
+        ideal = _ideal(samples, variant.scoring)
+        variant.segmenter.threshold.fit(described[variant.name], ideal)
+    states = {variant.name: variant.segmenter.threshold.state() for variant in fitted}
+    return Calibration(samples, states)
 
 
-def _encode_all(
-    backbone: nn.Module, episodes: list[Episode]
-) -> list[
-    tuple[Episode, Float[Tensor, "way shot channel h w"], Float[Tensor, "query channel h w"]]
-]:
-    """Features of several episodes from as few passes as their sizes allow."""
+def _named(variants: Sequence[Variant | Segmenter]) -> list[Variant]:
+    """The variants; a segmenter gets a name, and is taken to score as no other does."""
+    named = []
+    for number, variant in enumerate(variants):
+        if isinstance(variant, Segmenter):
+            name = f"segmenter {number}"
+            variant = Variant(name, variant, scoring=name)
+        named.append(variant)
+    return named
+
+
+@contextmanager
+def _evaluation_mode(segmenters: Iterable[Segmenter]) -> Iterator[None]:
+    """Has the segmenters in evaluation mode within the block, and each of their modules as it was after it."""
+    before: dict[nn.Module, bool] = {}
+    for segmenter in segmenters:
+        before |= {module: module.training for module in segmenter.modules()}
+        segmenter.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _draw(
+    sampler: EpisodeSampler, seed: int, number: int, classes: int, device: torch.device
+) -> Episode:
+    draw = sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes)
+    return sampler.make(draw, device)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """An episode with the features of its slices."""
+
+    episode: Episode
+    support: Float[Tensor, "way shot channel h w"]
+    query: Float[Tensor, "query channel h w"]
+
+
+def _encode_all(backbone: nn.Module, episodes: list[Episode]) -> list[_Encoded]:
+    """The episodes with features from as few passes as their sizes allow."""
     encoded = []
-    for same in _runs_of_equal_size(episodes):
-        images = [images for e in same for images in (e.support.slices, e.query.images)]
-        features = encode_in_parts(backbone, torch.cat(images)).split(
-            [len(part) for part in images]
-        )
-        for episode, support, query in zip(same, features[::2], features[1::2]):
-            encoded.append((episode, episode.support.spread(support), query))
+    for alike in _runs_of_equal_size(episodes):
+        images = []
+        for episode in alike:
+            images += [episode.support.slices, episode.query.images]
+        features = encode_in_parts(backbone, torch.cat(images))
+        parts = iter(features.split([len(part) for part in images]))
+        for episode in alike:
+            support = episode.support.spread(next(parts))
+            encoded.append(_Encoded(episode, support, next(parts)))
     return encoded
 
 
@@ -130,74 +195,100 @@ def _runs_of_equal_size(episodes: list[Episode]) -> list[list[Episode]]:
     return runs
 
 
-def _observe(
-    group: list[Variant],
-    episode: Episode,
-    support_features: Float[Tensor, "way shot channel h w"],
-    query_features: Float[Tensor, "query channel h w"],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """What an episode says, for one kind of scoring: the numbers of a sample, and each variant's regressors.
+@dataclass(frozen=True)
+class _Seen:
+    """The numbers of a sample on the device, and the regressors of each variant of its scoring."""
+
+    scoring: str
+    numbers: dict[str, Tensor]
+    regressors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """A sample, and the regressors of each variant of its scoring, on the host."""
+
+    sample: CalibrationSample
+    regressors: dict[str, np.ndarray]
+
+
+def _observe_all(
+    backbone: nn.Module, episodes: list[Episode], groups: list[list[Variant]]
+) -> list[_Seen]:
+    """Episode by episode, the sample of each kind of scoring."""
+    seen = []
+    for encoded in _encode_all(backbone, episodes):
+        seen += [_observe(group, encoded) for group in groups]
+    return seen
+
+
+def _observe(group: list[Variant], encoded: _Encoded) -> _Seen:
+    """Scores an episode, and finds its ideal priors."""
+    segmenter = group[0].segmenter
+    episode, support = encoded.episode, encoded.episode.support
+    prototypes = segmenter.prototypes(encoded.support, support.masks, segmenter.head.sigma)
+    evidence = segmenter.logits(support, prototypes, episode.query, encoded.query).evidence
+    together, alone = _ideal_priors(evidence, episode.target)
+    numbers = {
+        "prior": together,
+        "way_priors": alone,
+        "sizes": evidence.support_size,
+        "location": evidence.query_location,
+        "support_location": evidence.support_location.mean(),
+    }
+    regressors = {
+        variant.name: variant.segmenter.threshold.describe(evidence)[0] for variant in group
+    }
+    return _Seen(group[0].scoring, numbers, regressors)
+
+
+def _ideal_priors(
+    evidence: Evidence, target: Tensor
+) -> tuple[Float[Tensor, "1"], Float[Tensor, "way"]]:
+    """The ideal prior of all ways together, and that of each by itself.
 
     A way by itself is decided between its own logit and the background's.
     """
-    segmenter, support = group[0].segmenter, episode.support
-    prototypes = segmenter.prototypes(support_features, support.masks, segmenter.head.sigma)
-    evidence = segmenter.logits(support, prototypes, episode.query, query_features).evidence
-    ways = torch.arange(1, evidence.logits.shape[1], device=episode.target.device)
-    counts = (episode.target == ways[:, None, None]).sum(dim=(1, 2))
+    background, foreground = evidence.logits[0, :1], evidence.logits[0, 1:]
+    ways = torch.arange(1, len(foreground) + 1, device=target.device)
+    counts = (target == ways[:, None, None]).sum(dim=(1, 2))
     together = ideal_prior(evidence.margin, counts.sum()[None])
-    # One way by itself is all of them together.
-    alone = (
-        together
-        if len(ways) == 1
-        else ideal_prior(evidence.logits[0, 1:] - evidence.logits[0, :1], counts)
-    )
-    numbers = [
-        together,
-        alone,
-        evidence.support_size,
-        evidence.query_location,
-        evidence.support_location.mean(),
-    ]
-    return numbers, [variant.segmenter.threshold.describe(evidence)[0] for variant in group]
+    if len(ways) == 1:  # by itself is all together
+        return together, together
+    return together, ideal_prior(foreground - background, counts)
 
 
-def _on_host(
-    observed: list[tuple[list[Tensor], list[Tensor]]],
-) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
+def _on_host(seen: list[_Seen]) -> Iterator[_Observed]:
     """The values of a whole batch, read at once: each time that the host reads, it waits and the device runs dry."""
-    tensors = [tensor for lists in observed for tensors in lists for tensor in tensors]
+    tensors: list[Tensor] = []
+    for one in seen:
+        tensors += [*one.numbers.values(), *one.regressors.values()]
     # Doubles hold every float and every count that may be among them.
     joined = torch.cat([tensor.flatten().double() for tensor in tensors]).cpu()
-    parts = joined.split([tensor.numel() for tensor in tensors])
-    arrays = iter(
-        [part.to(like.dtype).view(like.shape).numpy() for part, like in zip(parts, tensors)]
-    )
-    return [tuple([next(arrays) for _ in tensors] for tensors in lists) for lists in observed]
+    parts = iter(joined.split([tensor.numel() for tensor in tensors]))
+
+    def read(tensor: Tensor) -> np.ndarray:
+        return next(parts).to(tensor.dtype).view(tensor.shape).numpy()
+
+    for one in seen:
+        numbers = {name: read(tensor) for name, tensor in one.numbers.items()}
+        regressors = {name: read(tensor) for name, tensor in one.regressors.items()}
+        yield _Observed(_sample(one.scoring, numbers), regressors)
 
 
-def _sample(
-    scoring: str,
-    prior: Float[np.ndarray, "1"],
-    way_priors: Float[np.ndarray, "way"],
-    sizes: Float[np.ndarray, "way"],
-    location: Float[np.ndarray, "1"],
-    support_location: Float[np.ndarray, ""],
-) -> CalibrationSample:
+def _sample(scoring: str, numbers: dict[str, np.ndarray]) -> CalibrationSample:
     return CalibrationSample(
         scoring,
-        prior.item(),
-        way_priors.tolist(),
-        sizes.tolist(),
-        location.item(),
-        support_location.item(),
+        prior=numbers["prior"].item(),
+        way_priors=numbers["way_priors"].tolist(),
+        sizes=numbers["sizes"].tolist(),
+        location=numbers["location"].item(),
+        support_location=numbers["support_location"].item(),
     )
 
 
 def _ideal(samples: list[CalibrationSample], scoring: str) -> IdealPriors:
     """The ideal priors for one kind of scoring."""
     chosen = [sample for sample in samples if sample.scoring == scoring]
-    return IdealPriors(
-        np.array([sample.prior for sample in chosen]),
-        [np.array(sample.way_priors) for sample in chosen],
-    )
+    together = np.array([sample.prior for sample in chosen])
+    return IdealPriors(together, [np.array(sample.way_priors) for sample in chosen])

@@ -98,9 +98,17 @@ class EpisodeSampler:
         options: The rules of drawing.
     """
 
-    def __init__(self, scans: Sequence[TrainingScan], options: EpisodeTable) -> None:
-        """Raises DataError if no scan has a supervoxel that is large enough."""
-        self.options = options
+    def __init__(self, scans: Sequence[TrainingScan], options: EpisodeTable | None = None) -> None:
+        """Takes the scans that can be sampled.
+
+        Args:
+            scans: The training scans, as `fsseg.training_scans` reads them.
+            options: The rules of drawing; those of a recipe that says nothing of them when omitted.
+
+        Raises:
+            DataError: No scan has a supervoxel that is large enough.
+        """
+        self.options = options or EpisodeTable()
         self.scans = [scan for scan in scans if self._can_be_sampled(scan)]
         if not self.scans:
             raise DataError(self._nothing_to_sample(scans))

@@ -1,5 +1,6 @@
 """Scans for training: on the working grid, intensities ruled, supervoxels counted, and no labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,9 +8,12 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
-from fsseg.data.intensity import Scaling
+from fsseg.data.intensity import Scaling, measure
+from fsseg.data.supervoxels.felzenszwalb import Felzenszwalb
 from fsseg.data.supervoxels.regions import RegionTable, count_regions
-from fsseg.data.volume import Volume
+from fsseg.data.volume import Volume, on_working_grid
+from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.recipe.tables import GridTable
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,42 @@ def training_scan(
         table=count_regions(regions),
         fill=float(images.mean()),
     )
+
+
+def training_scans(
+    dataset: Dataset,
+    intensity: str,
+    *,
+    cases: Sequence[str] | None = None,
+    supervoxels: Supervoxels | None = None,
+    grid: GridTable | None = None,
+) -> list[TrainingScan]:
+    """Reads scans of a dataset for training, without their labels, as a run does with its training cases.
+
+    Nothing is kept between calls: cutting a large scan takes seconds.
+
+    Args:
+        dataset: Where the scans come from.
+        intensity: The intensity rule, as the backbone's attribute of this name says.
+        cases: Which scans to read; all of the dataset when omitted.
+        supervoxels: How they are cut into regions; `Felzenszwalb()` when omitted.
+        grid: The working grid; that of a recipe which says nothing of it when omitted.
+
+    Raises:
+        DataError: A scan cannot be read, or there is no such intensity rule.
+
+    Example:
+        >>> from fsseg.datasets import AbdomenPhantom
+        >>> scans = training_scans(AbdomenPhantom(count=2, size=64), "zscore")
+        >>> [scan.case for scan in scans], scans[0].slice_size
+        (['phantom_01', 'phantom_02'], (64, 64))
+    """
+    cut = supervoxels or Felzenszwalb()
+    options = (grid or GridTable()).model_dump()
+    volumes = [on_working_grid(dataset.load(case), options) for case in cases or dataset.cases]
+    together = [volume.image for volume in volumes] if dataset.statistics == "training" else None
+    scans = []
+    for volume in volumes:
+        scaling = measure(intensity, together or [volume.image])
+        scans.append(training_scan(volume, cut(volume, dataset), scaling))
+    return scans
