@@ -30,47 +30,47 @@ which is imported anyway, may give the class.
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Register datasets (`fsseg.interfaces.Dataset`)."""
+    """Registers sets of scans with their labels: `fsseg.interfaces.Dataset`."""
 
 
 @hookspec
 def register_supervoxels(register: Register) -> None:
-    """Register supervoxel methods (`fsseg.interfaces.Supervoxels`)."""
+    """Registers ways to cut a scan into regions: `fsseg.interfaces.Supervoxels`."""
 
 
 @hookspec
 def register_backbones(register: Register) -> None:
-    """Register backbones (`fsseg.interfaces.Backbone`)."""
+    """Registers networks from slices to features: `fsseg.interfaces.Backbone`."""
 
 
 @hookspec
 def register_prototypes(register: Register) -> None:
-    """Register prototype extractors (`fsseg.interfaces.PrototypeExtractor`)."""
+    """Registers extractors of prototypes from a support: `fsseg.interfaces.PrototypeExtractor`."""
 
 
 @hookspec
 def register_heads(register: Register) -> None:
-    """Register class heads (`fsseg.interfaces.Head`)."""
+    """Registers class heads, which score features against prototypes: `fsseg.interfaces.Head`."""
 
 
 @hookspec
 def register_thresholds(register: Register) -> None:
-    """Register threshold policies (`fsseg.interfaces.Threshold`)."""
+    """Registers threshold policies: `fsseg.interfaces.Threshold`."""
 
 
 @hookspec
 def register_refiners(register: Register) -> None:
-    """Register refiners (`fsseg.interfaces.Refiner`)."""
+    """Registers refiners, which decide again over a whole volume: `fsseg.interfaces.Refiner`."""
 
 
 @hookspec
 def register_metrics(register: Register) -> None:
-    """Register metrics (`fsseg.interfaces.Metric`)."""
+    """Registers metrics, which compare a prediction with the truth: `fsseg.interfaces.Metric`."""
 
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Register trackers: classes whose instances implement any of the four hooks below, with `@hookimpl`.
+    """Registers trackers: classes whose instances implement any of the four hooks below, with `@hookimpl`.
 
     A tracker follows the runs whose recipe names it; the same hooks in a plugin's module follow every run.
     """
@@ -78,12 +78,12 @@ def register_trackers(register: Register) -> None:
 
 @hookspec
 def run_started(recipe: "Recipe", name: str, runs_dir: "Path") -> None:
-    """A run begins: its recipe can be run, and nothing is trained yet."""
+    """Hears that a run begins: its recipe can be run, and nothing is trained yet."""
 
 
 @hookspec
 def step_logged(variants: list[str], fold: int, seed: int, values: dict[str, float]) -> None:
-    """Training wrote a line of its log, every 25 steps; `variants` are the rows that are evaluated with it.
+    """Hears that training wrote a line of its log, every 25 steps; `variants` are evaluated with it.
 
     `values` are step, learning_rate, the mean losses (query, alignment, t_loss) and, for heads that have them,
     score_threshold and average_distance. A training that an earlier run finished is told of from its log.
@@ -92,12 +92,12 @@ def step_logged(variants: list[str], fold: int, seed: int, values: dict[str, flo
 
 @hookspec
 def variant_evaluated(variant: str, fold: int, seed: int, scores: "list[CaseScore]") -> None:
-    """A row of the table was evaluated on a fold; there is one score per case and class."""
+    """Hears that a row of the table was evaluated on a fold; there is one score per case and class."""
 
 
 @hookspec
 def run_finished(recipe: "Recipe", results: "Results | None", error: BaseException | None) -> None:
-    """A run that was started is over: with results, or with the error (or Ctrl-C) that ended it.
+    """Hears that a run is over: with results, or with the error (or Ctrl-C) that ended it.
 
     `results` is None where it did not come to them, `error` is None where it did.
     """
@@ -109,5 +109,5 @@ def spec_names() -> list[str]:
 
 
 def describe(hook: str) -> Any:
-    """The function that declares a hook."""
+    """The function of this module that declares a hook, with its arguments and its docstring."""
     return globals()[hook]

@@ -23,12 +23,7 @@ from fsseg.plugins.sources import (
     plugin_of_file,
     plugins_of_folder,
 )
-from fsseg.system.code_digests import (
-    changed_since_import,
-    drop_modules,
-    imported_modules,
-    keep_module,
-)
+from fsseg.system.code_digests import changed_since_import, drop_modules, is_stale
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def choose_plugins(
     stale = []
     if files is not None:
         chosen = replace(chosen, files=tuple(Path(file) for file in files))
-        stale = _changed_of(chosen.files)
+        stale = [path for path in chosen.files if is_stale(path)]
         drop_modules(*stale)
     if without is not None:
         chosen = replace(chosen, without=tuple(without))
@@ -80,18 +75,6 @@ def choose_plugins(
         _choice = chosen
         loaded.cache_clear()
         schema.cache_clear()
-
-
-def _changed_of(paths: Iterable[Path]) -> list[Path]:
-    """The files and folders among these whose imported code is no longer what they hold."""
-    changed = []
-    for path in paths:
-        modules = imported_modules(path)
-        for name in modules.values():
-            keep_module(name)
-        if modules and changed_since_import(*modules):
-            changed.append(path)
-    return changed
 
 
 def changed_sources() -> list[Path]:
@@ -195,7 +178,8 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin, name: str | None = 
         if manager.is_registered(plugin.module):
             manager.unregister(plugin.module)
         hook = next(name for name in plugin.hooks if repr(name) in str(error))
-        raise _refuse(plugin, plugin.hooks[hook], _invalid_hook(hook, str(error))) from None
+        sentence = _invalid_hook(hook, str(error))
+        raise _refuse(plugin, plugin.hooks[hook], sentence) from None
 
 
 def _refuse_unmarked_hooks(plugin: Plugin) -> None:
@@ -312,11 +296,10 @@ def _plugins_of_entry(entry: EntryPoint) -> list[Plugin]:
 
 def _surveyed(plugin: Plugin, components: Registry) -> Surveyed:
     origin = (plugin.distribution, plugin.name)
-    names = [
-        f"{component.kind}/{component.name}"
-        for component in components
-        if (component.distribution, component.plugin) == origin
-    ]
+    names = []
+    for component in components:
+        if (component.distribution, component.plugin) == origin:
+            names.append(f"{component.kind}/{component.name}")
     listens = [name for name in plugin.hooks if name not in KINDS.values()]
     return Surveyed(plugin.name, plugin.distribution, plugin.version, names, listens)
 
@@ -344,7 +327,8 @@ def components_of(what: str) -> list[Component]:
         if wanted in (component.plugin, component.distribution)
     ]
     if not components:
-        names = {name for plugin in loaded().plugins for name in (plugin.name, plugin.distribution)}
+        plugins = loaded().plugins
+        names = {plugin.name for plugin in plugins} | {plugin.distribution for plugin in plugins}
         raise PluginError(
             f"there is no plugin {what!r} with components; {nearest(what, sorted(names))}"
         )

@@ -20,13 +20,25 @@ from fsseg.errors import OptionsError, PluginError
 
 Class = TypeVar("Class", bound=type)
 
+Options = dict[str, Any]
+"""Options of a component by name."""
+
+Problems = list[tuple[str, str]]
+"""Dotted keys with a sentence each."""
+
+Location = tuple[int | str, ...]
+"""The keys and numbers that lead to a value."""
+
 EXPLAINED = "explained"
 """Pydantic's type of errors whose message is a finished sentence."""
+
+TYPE_TAGS = ("str", "int", "float", "bool", "list", "dict")
+TYPE_PREFIXES = ("literal[", "tuple[", "list[", "function-", "constrained-")
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a component, as shown to people."""
+    """One option of a component, as it is shown to people."""
 
     name: str
     type: str
@@ -42,17 +54,24 @@ def schema(component: type) -> type[BaseModel]:
     """
     hints = get_type_hints(component.__init__, include_extras=True)
     fields: dict[str, Any] = {}
-    for name, parameter in list(inspect.signature(component.__init__).parameters.items())[1:]:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name not in hints:
-            raise PluginError(
-                f"{component.__module__}:{component.__qualname__}{_place(component)}: the constructor's argument {name!r} "
-                f"is {'unannotated' if name not in hints else 'not keyword-only'}, expected annotated keyword-only "
-                "arguments; they are the component's recipe table, as in `def __init__(self, *, scale: float = 1.0)`"
-            )
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[name] = (hints[name], default)
-    return create_model(
-        component.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
+    _, *parameters = inspect.signature(component.__init__).parameters.values()
+    for parameter in parameters:
+        name = parameter.name
+        if name not in hints:
+            raise _no_schema(component, name, "unannotated")
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise _no_schema(component, name, "not keyword-only")
+        is_required = parameter.default is inspect.Parameter.empty
+        fields[name] = (hints[name], ... if is_required else parameter.default)
+    config = ConfigDict(extra="forbid", protected_namespaces=())
+    return create_model(component.__name__, __config__=config, **fields)
+
+
+def _no_schema(component: type, argument: str, fault: str) -> PluginError:
+    return PluginError(
+        f"{component.__module__}:{component.__qualname__}{_place(component)}: the constructor's argument {argument!r} "
+        f"is {fault}, expected annotated keyword-only arguments; they are the component's recipe table, as in "
+        "`def __init__(self, *, scale: float = 1.0)`"
     )
 
 
@@ -64,13 +83,15 @@ def _place(component: type) -> str:
 
 def options_of(component: type) -> list[Option]:
     """The options of a component, in the order of its constructor."""
-    return [
-        Option(name, _type_name(field.annotation), _default_text(field), field.description or "")
-        for name, field in schema(component).model_fields.items()
-    ]
+    options = []
+    for name, field in schema(component).model_fields.items():
+        type_name = _type_name(field.annotation)
+        meaning = field.description or ""
+        options.append(Option(name, type_name, _default_text(field), meaning))
+    return options
 
 
-def validate(component: type, options: dict[str, Any]) -> dict[str, Any]:
+def validate(component: type, options: Options) -> dict[str, Any]:
     """The options as the constructor takes them; raises pydantic's ValidationError."""
     # Through JSON, so that a list becomes a tuple where one is meant, but "3" never becomes 3.
     values: dict[str, str] = {}
@@ -109,8 +130,8 @@ def _not_plain(key: str, value: Any) -> InitErrorDetails:
     return InitErrorDetails(type=sentence, loc=(key,), input=value)
 
 
-def problems_of(component: type, options: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a component's options, as (key, sentence) pairs."""
+def problems_of(component: type, options: Options) -> Problems:
+    """The problems with a component's options: nothing if it can be built with them."""
     try:
         validate(component, options)
     except ValidationError as error:
@@ -118,7 +139,7 @@ def problems_of(component: type, options: dict[str, Any]) -> list[tuple[str, str
     return []
 
 
-def _explained(component: type, error: ValidationError) -> list[tuple[str, str]]:
+def _explained(component: type, error: ValidationError) -> Problems:
     return explain(error, lambda _: list(schema(component).model_fields))
 
 
@@ -204,28 +225,31 @@ def _showing(otherwise: Callable[[Any], str]) -> Callable[[Any], str]:
         given = getattr(self, "_given_options", None)
         if given is None or not checks_options(type(self)):
             return otherwise(self)
-        fields = schema(type(self)).model_fields
-        options = {name: given.get(name, field.default) for name, field in fields.items()}
-        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return f"{type(self).__name__}({shown})"
+        options = []
+        for name, field in schema(type(self)).model_fields.items():
+            value = given.get(name, field.default)
+            options.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(options)})"
 
     return __repr__
 
 
-def explain(
-    error: ValidationError, valid_at: Callable[[tuple[int | str, ...]], list[str]]
-) -> list[tuple[str, str]]:
-    """Pydantic's complaints as (key, sentence) pairs.
+def explain(error: ValidationError, valid_at: Callable[[Location], list[str]]) -> Problems:
+    """Pydantic's complaints in our words.
 
-    `valid_at` gives the valid keys of the table at a location, with which an unknown key is compared.
+    Args:
+        error: The complaints.
+        valid_at: Gives the valid keys of the table at a location, with which an unknown key is compared.
     """
-    explained: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for detail in error.errors(include_url=False):
-        key = ".".join(str(part) for part in detail["loc"] if not _is_type_tag(part))
-        sentence = _sentence(detail, valid_at(detail["loc"][:-1]))
-        # The branches of a union complain one by one; together they are one sentence.
-        explained[key] = _join(explained[key], sentence) if key in explained else sentence
-    return list(explained.items())
+        location = detail["loc"]
+        key = ".".join(str(part) for part in location if not _is_type_tag(part))
+        sentence = _sentence(detail, valid_at(location[:-1]))
+        if key in sentences:  # the branches of a union complain one by one
+            sentence = _join(sentences[key], sentence)
+        sentences[key] = sentence
+    return list(sentences.items())
 
 
 def explained(sentence: str) -> PydanticCustomError:
@@ -233,22 +257,24 @@ def explained(sentence: str) -> PydanticCustomError:
     return PydanticCustomError(EXPLAINED, "{sentence}", {"sentence": sentence})
 
 
-def refusal(problems: list[tuple[str, str]]) -> ValidationError:
-    """What `explain` said, as an error of pydantic again, so that a validator can raise it for a part of a table."""
-    details = [
-        InitErrorDetails(type=explained(sentence), loc=tuple(key.split(".")), input=None)
-        for key, sentence in problems
-    ]
+def refusal(problems: Problems) -> ValidationError:
+    """The error of pydantic that stands for problems, so that a validator can raise them for a part of a table."""
+    details = []
+    for key, sentence in problems:
+        location = tuple(key.split("."))
+        detail = InitErrorDetails(type=explained(sentence), loc=location, input=None)
+        details.append(detail)
     return ValidationError.from_exception_data("options", details)
 
 
 def _join(first: str, second: str) -> str:
     """Two expectations of one value as one: "expected an integer or 'all', got 'x'"."""
-    return f"{first.rsplit(', got ', 1)[0]} or {second.removeprefix('expected ')}"
+    expected, _, _ = first.rpartition(", got ")
+    return f"{expected} or {second.removeprefix('expected ')}"
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """A hint naming the closest valid name, or all of them."""
+    """A hint that names the closest valid name, or all of them."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
@@ -259,10 +285,13 @@ def _sentence(detail: ErrorDetails, valid: list[str]) -> str:
     if detail["type"] == EXPLAINED:
         return detail["msg"]
     if detail["type"] == "extra_forbidden":
-        return f"unknown key; {nearest(str(detail['loc'][-1]), valid)}"
+        key = str(detail["loc"][-1])
+        return f"unknown key; {nearest(key, valid)}"
     if detail["type"] == "missing":
         return "is missing; give it a value"
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = detail["msg"]
+    for prefix in ("Input should be ", "Value error, "):
+        message = message.removeprefix(prefix)
     return f"expected {message}, got {detail['input']!r}"
 
 
@@ -270,29 +299,31 @@ def _is_type_tag(part: str | int) -> bool:
     """Pydantic names the branches of a union within an error's location; a reader of a recipe has no use for them."""
     if not isinstance(part, str):
         return False
-    tags = {"str", "int", "float", "bool", "list", "dict"}
-    return part in tags or part.startswith(
-        ("literal[", "tuple[", "list[", "function-", "constrained-")
-    )
+    return part in TYPE_TAGS or part.startswith(TYPE_PREFIXES)
 
 
 def _type_name(annotation: Any) -> str:
     """A type as a reader of a recipe would write it: `'a' | 'b'`, `list[int]`, `float | none`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Literal:
-        return " | ".join(repr(value) for value in arguments)
+        return " | ".join(map(repr, arguments))
     if origin in (Union, UnionType):
-        return " | ".join(_type_name(argument) for argument in arguments)
+        return " | ".join(map(_type_name, arguments))
     if origin is Annotated:
         return _type_name(arguments[0])
     if origin is not None:
-        return f"{origin.__name__}[{', '.join(_type_name(argument) for argument in arguments)}]"
+        return f"{origin.__name__}[{', '.join(map(_type_name, arguments))}]"
     if annotation in (None, type(None)):
         return "none"
-    return "..." if annotation is Ellipsis else getattr(annotation, "__name__", str(annotation))
+    if annotation is Ellipsis:
+        return "..."
+    return getattr(annotation, "__name__", str(annotation))
 
 
 def _default_text(field: Any) -> str:
     if field.default is PydanticUndefined:
         return "required"
-    return "none" if field.default is None else json.dumps(field.default)
+    if field.default is None:
+        return "none"
+    return json.dumps(field.default)

@@ -3,14 +3,15 @@
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fsseg.errors import OptionsError, PluginError, RecipeError
+from fsseg.plugins.options import Options, Problems, nearest, problems_of, schema
 from fsseg.plugins.options import component as checking_its_options
-from fsseg.plugins.options import nearest, problems_of, schema
 from fsseg.system.code_digests import digest_at_import, keep_module
 
 KINDS = {
@@ -54,6 +55,11 @@ class Component:
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
 
+    @property
+    def origin(self) -> str:
+        """Its distribution, with its class and the line that registers it."""
+        return f"{self.distribution} ({self.target}{at(self.where)})"
+
     def load(self) -> type:
         """The component's class; raises PluginError if it cannot be imported or its constructor is no schema."""
         module, _, attribute = self.target.partition(":")
@@ -74,18 +80,15 @@ class Component:
         return checking_its_options(component)
 
     def dumps(self) -> dict[str, Any]:
-        """The component as plain values."""
-        return {
-            key: value if key != "file" else str(value or "") for key, value in vars(self).items()
-        }
+        """The component as plain values, as JSON has them."""
+        return vars(self) | {"file": str(self.file or "")}
 
     def sources(self) -> list[Path]:
         """The files that its results depend on: those of its folder, or the one file it was given in."""
-        return (
-            [self.file]
-            if self.file
-            else sorted(Path(inspect.getfile(self.load())).parent.glob("*.py"))
-        )
+        if self.file:
+            return [self.file]
+        module = Path(inspect.getfile(self.load()))
+        return sorted(module.parent.glob("*.py"))
 
     @property
     def digest(self) -> str:
@@ -94,30 +97,34 @@ class Component:
 
 
 class Registry:
-    """All registered components by kind and name."""
+    """All registered components by kind and name.
+
+    Example:
+        >>> fsseg.registry().names("head")
+        ['adnet', 'adnetpp', 'tpm']
+        >>> fsseg.registry().build("prototypes", "em_gmm", {"count": 3}).count
+        3
+    """
 
     def __init__(self) -> None:
         self._components: dict[tuple[str, str], Component] = {}
 
     def __iter__(self) -> Iterator[Component]:
-        order = list(KINDS)
-        return iter(sorted(self._components.values(), key=lambda c: order.index(c.kind)))
+        kinds = list(KINDS)
+        components = self._components.values()
+        return iter(sorted(components, key=lambda component: kinds.index(component.kind)))
 
     def add(self, component: Component) -> None:
         """Registers a component; raises PluginError where the name is taken, naming both distributions."""
         other = self._components.setdefault((component.kind, component.name), component)
         if other != component:
-            sides = [
-                f"{side.distribution} ({side.target}{at(side.where)})"
-                for side in (other, component)
-            ]
             raise PluginError(
-                f"{component.kind} {component.name!r} is registered twice: by {sides[0]} and by {sides[1]}; rename one of "
-                f"them, or leave one plugin out with --no-plugin {component.distribution}"
+                f"{component.kind} {component.name!r} is registered twice: by {other.origin} and by {component.origin}; "
+                f"rename one of them, or leave one plugin out with --no-plugin {component.distribution}"
             )
 
     def names(self, kind: str) -> list[str]:
-        """Names of the components of this kind."""
+        """The names of the components of a kind, in the order in which they were registered."""
         return [component.name for component in self if component.kind == kind]
 
     def find(self, kind: str, name: str) -> Component:
@@ -126,16 +133,25 @@ class Registry:
             raise RecipeError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
         return self._components[kind, name]
 
-    def problems(self, kind: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:
-        """What is wrong with a component's recipe table, as (key, sentence) pairs."""
+    def problems(self, kind: str, name: str, options: Options) -> Problems:
+        """The problems with a component's recipe table: an unknown name, or options that do not fit."""
         try:
             component = self.find(kind, name).load()
         except RecipeError as error:
             return [("name", str(error))]
         return problems_of(component, options)
 
-    def build(self, kind: str, name: str, options: dict[str, Any]) -> Any:
-        """An instance of the component with these options; raises RecipeError if they do not fit."""
+    def build(self, kind: str, name: str, options: Options) -> Any:
+        """An instance of a component.
+
+        Args:
+            kind: The component's kind.
+            name: Its name in recipes.
+            options: Its options by name; those left out have their defaults.
+
+        Raises:
+            RecipeError: There is no such component, or the options do not fit; a line for each that does not.
+        """
         component = self.find(kind, name).load()
         try:
             return component(**options)
@@ -156,29 +172,29 @@ def import_string(target: str | type) -> str:
 
 
 def line_of(function: Callable[..., Any]) -> str:
+    """The file and line in which a function is defined."""
     code = inspect.unwrap(function).__code__
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def at(where: str) -> str:
+    """The place behind a comma; nothing if it is not known."""
     return f", {where}" if where else ""
 
 
 def named(error: BaseException) -> str:
+    """The message of an error behind the name of its class."""
     return f"{type(error).__name__}: {error}"
 
 
 def place_of(error: BaseException, module: str) -> str:
-    """Where in the plugin's own code an import failed: the innermost line that is in its package."""
+    """The innermost line in a plugin's own package at which its import failed; nothing if there is none."""
     if isinstance(error, SyntaxError):
         return ""  # its message says so
-    frames = []
-    step = error.__traceback__
-    while step is not None:
-        if (
-            step.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-            == module.partition(".")[0]
-        ):
-            frames.append(f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}")
-        step = step.tb_next
-    return at(frames[-1]) if frames else ""
+    package, _, _ = module.partition(".")
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        top, _, _ = frame.f_globals.get("__name__", "").partition(".")
+        if top == package:
+            place = f"{frame.f_code.co_filename}:{line}"
+    return at(place)

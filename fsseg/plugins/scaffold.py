@@ -34,11 +34,11 @@ USAGE = {
 
 @dataclass(frozen=True)
 class NewPlugin:
-    """What was written.
+    """A package that was written.
 
     Attributes:
         distribution: The distribution's name.
-        folder: Where it is.
+        folder: The folder that holds it.
         files: Its files, seen from there.
     """
 
@@ -53,7 +53,7 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> NewPlugin:
     Args:
         kind: The kind of component.
         name: Its name in recipes: small letters, digits and underscores.
-        folder: Where to write it, `fsseg-NAME` in the working folder when omitted; it must not exist yet.
+        folder: The folder to write, `fsseg-NAME` in the working folder when omitted; it must not exist yet.
 
     Raises:
         FssegError: There is no such kind, the name cannot be used or is taken, or the folder is there already.
@@ -65,25 +65,8 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> NewPlugin:
         raise FssegError(
             f"{folder}: it is there already, and nothing is overwritten; choose another with --dir"
         )
-    package, module = f"fsseg_{name}", name
-    words = {
-        "kind": kind,
-        "name": name,
-        "distribution": distribution,
-        "package": package,
-        "module": module,
-        "Class": "".join(part.capitalize() for part in name.split("_")),
-        "hook": KINDS[kind],
-        "sources": _sources(),
-        "usage": Template(USAGE[kind]).substitute(name=name),
-    }
-    files = {
-        Path("pyproject.toml"): "pyproject.toml",
-        Path("README.md"): "README.md",
-        Path(package, "__init__.py"): "__init__.py",
-        Path(package, f"{module}.py"): f"{kind}.py",
-        Path("tests", f"test_{name}.py"): "test.py",
-    }
+    words = _words(kind, name, distribution)
+    files = _templates(kind, name, words["package"])
 
     def fill(unfinished: Path) -> None:
         for path, template in files.items():
@@ -92,6 +75,32 @@ def write_plugin(kind: str, name: str, folder: Path | None = None) -> NewPlugin:
 
     fill_folder(folder, fill)
     return NewPlugin(distribution, folder, list(files))
+
+
+def _words(kind: str, name: str, distribution: str) -> dict[str, str]:
+    """The values of the templates' placeholders."""
+    return {
+        "kind": kind,
+        "name": name,
+        "distribution": distribution,
+        "package": f"fsseg_{name}",
+        "module": name,
+        "Class": "".join(part.capitalize() for part in name.split("_")),
+        "hook": KINDS[kind],
+        "sources": _sources(),
+        "usage": Template(USAGE[kind]).substitute(name=name),
+    }
+
+
+def _templates(kind: str, name: str, package: str) -> dict[Path, str]:
+    """The template of each file."""
+    return {
+        Path("pyproject.toml"): "pyproject.toml",
+        Path("README.md"): "README.md",
+        Path(package, "__init__.py"): "__init__.py",
+        Path(package, f"{name}.py"): f"{kind}.py",
+        Path("tests", f"test_{name}.py"): "test.py",
+    }
 
 
 def _check(kind: str, name: str) -> None:
@@ -109,10 +118,17 @@ def _check(kind: str, name: str) -> None:
 
 
 def _sources() -> str:
-    """Where to get fsseg from, if this one is a checkout and not from a package index."""
+    """The table of pyproject.toml that says where fsseg is, if this one is a checkout and not from a package index."""
     text = importlib.metadata.distribution("fsseg").read_text("direct_url.json")
     origin = json.loads(text) if text else {}
     if "dir_info" not in origin:
         return ""
     path = unquote(urlparse(origin["url"]).path)
-    return f"\n# The checkout of fsseg that wrote this; take it out once fsseg comes from a package index.\n[tool.uv.sources]\nfsseg = {{ path = {json.dumps(path)}, editable = true }}\n"
+    lines = [
+        "",
+        "# The checkout of fsseg that wrote this; take it out once fsseg comes from a package index.",
+        "[tool.uv.sources]",
+        f"fsseg = {{ path = {json.dumps(path)}, editable = true }}",
+        "",
+    ]
+    return "\n".join(lines)

@@ -105,6 +105,14 @@ def changed_since_import(*paths: str | Path) -> list[Path]:
     return [Path(file) for file in sorted(kept) if _has_changed(file)]
 
 
+def is_stale(path: str | Path) -> bool:
+    """True if code of a file, or from below a folder, is imported that is no longer what is there."""
+    modules = imported_modules(path)
+    for name in modules.values():
+        keep_module(name)
+    return bool(modules) and bool(changed_since_import(*modules))
+
+
 def sources_of(module: str) -> list[Path]:
     """The folder or the file of a module's top-level package, which need not be imported; none if it is not there."""
     import importlib.util
