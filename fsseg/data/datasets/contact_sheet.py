@@ -1,6 +1,7 @@
 """A picture of a dataset: one labelled slice of every scan, with the outlines of its classes."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,15 @@ def write_contact_sheet(checked: Checked, path: Path) -> None:
     figure = Figure(figsize=(2 * columns, 2.15 * rows + 0.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    colours = dict(zip(checked.classes.values(), _colours(len(checked.classes))))
-    for place, ax in enumerate(axes):
+    colours = _colours(checked.classes)
+    for ax in axes:
         ax.axis("off")
-        if place < len(shown):
-            _draw(ax, shown[place], colours)
-    handles = [
-        Line2D([], [], color=colours[number], label=name)
-        for name, number in checked.classes.items()
-    ]
+    for ax, case in zip(axes, shown):
+        _draw(ax, case, {checked.classes[name]: colour for name, colour in colours.items()})
+    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    columns_of_legend = min(6, len(handles))
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False
+        handles=handles, loc="outside lower center", ncols=columns_of_legend, frameon=False
     )
     figure.suptitle(
         f"{checked.name}: middle labelled slices of {len(shown)} of {len(checked.cases)} scans"
@@ -53,24 +52,27 @@ def write_contact_sheet(checked: Checked, path: Path) -> None:
 
 
 def _draw(ax: Any, checked: CheckedCase, colours: dict[int, str]) -> None:
+    """Draws a scan's slice with the outlines of the classes in it, by their number."""
     snapshot = checked.snapshot
+    height, width = snapshot.pixel
     low, high = np.percentile(snapshot.image, [1, 99.5])
     ax.imshow(
         snapshot.image,
         cmap="gray",
         vmin=low,
         vmax=max(high, low + 1e-6),
-        aspect=snapshot.pixel[0] / snapshot.pixel[1],
+        aspect=height / width,
     )
     for number, colour in colours.items():
-        if (snapshot.labels == number).any():
-            ax.contour(snapshot.labels == number, levels=[0.5], colors=[colour], linewidths=1)
+        mask = snapshot.labels == number
+        if mask.any():
+            ax.contour(mask, levels=[0.5], colors=[colour], linewidths=1)
     ax.set_title(checked.case, fontsize=8)
 
 
-def _colours(count: int) -> list[str]:
+def _colours(names: Collection[str]) -> dict[str, str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    listed = colormaps["tab10" if count <= 10 else "tab20"].colors
-    return [to_hex(listed[place % len(listed)]) for place in range(count)]
+    palette = colormaps["tab10" if len(names) <= 10 else "tab20"].colors
+    return {name: to_hex(palette[place % len(palette)]) for place, name in enumerate(names)}

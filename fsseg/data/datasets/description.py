@@ -2,7 +2,9 @@
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,8 @@ FILE_NAME = "dataset.toml"
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
 Range = tuple[float, float]
 
+MOST_IN_A_BYTE = 255
+
 EXAMPLE = """\
 name = "my_scans"
 image = "image_{case}.nii.gz"
@@ -30,7 +34,7 @@ liver = 1"""
 
 
 class IntensityTable(BaseModel):
-    """What is done to stored intensities before anything else, and where intensity rules take their statistics from."""
+    """The table `[intensity]` of a `dataset.toml`: what is done to stored intensities before anything else."""
 
     model_config = ConfigDict(extra="forbid")
     window: Range | None = Field(
@@ -46,11 +50,12 @@ class IntensityTable(BaseModel):
     def clip(
         self, image: Num[np.ndarray, "slice height width"]
     ) -> Float[np.ndarray, "slice height width"]:
-        """The image within the window or the percentiles."""
+        """Returns the image within the window or the percentiles, in single precision."""
         if self.window is not None:
             image = np.clip(image, *self.window)
         if self.percentiles is not None:
-            image = np.clip(image, *np.percentile(image, self.percentiles))
+            low, high = np.percentile(image, self.percentiles)
+            image = np.clip(image, low, high)
         return image.astype(np.float32)
 
 
@@ -88,33 +93,33 @@ class Description(BaseModel):
     )
 
     def fold_scheme(self, cases: int) -> FoldScheme:
-        """How this many cases are divided."""
+        """Returns how this many cases are divided into folds."""
         if isinstance(self.folds, list):
             return listed_folds(self.folds)
-        return FOLD_SCHEMES[self.folds] if self.folds else disjoint_folds(cases)
+        if self.folds is not None:
+            return FOLD_SCHEMES[self.folds]
+        return disjoint_folds(cases)
 
     @property
     def class_values(self) -> dict[str, list[int]]:
         """The label values of each class, in order of the first of them."""
-        listed = {
+        values = {
             name: value if isinstance(value, list) else [value]
             for name, value in self.classes.items()
         }
-        return dict(sorted(listed.items(), key=lambda item: item[1][0]))
+        return {name: values[name] for name in sorted(values, key=lambda name: values[name][0])}
 
     @property
     def numbers(self) -> dict[str, int]:
         """The number of each class in fsseg: its first label value, or its rank where values exceed 255."""
         first = {name: values[0] for name, values in self.class_values.items()}
-        return (
-            first
-            if max(first.values()) <= 255
-            else {name: rank for rank, name in enumerate(first, start=1)}
-        )
+        if max(first.values()) <= MOST_IN_A_BYTE:
+            return first
+        return {name: rank for rank, name in enumerate(first, start=1)}
 
 
 def read_description(folder: Path) -> Description:
-    """The `dataset.toml` of a folder; raises DataError listing everything that is wrong with it."""
+    """Returns the `dataset.toml` of a folder; raises DataError listing everything that is wrong with it."""
     path = folder / FILE_NAME
     if not folder.is_dir():
         raise DataError(
@@ -128,32 +133,32 @@ def read_description(folder: Path) -> Description:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid TOML: {error}; correct the file") from None
     except ValidationError as error:
-        raise DataError(
-            "\n".join(f"{path}: {key}: {text}" for key, text in explain(error, _valid_keys))
-        ) from None
-    problems = list(_problems(described))
-    if problems:
-        raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
-    return described
+        problems = [f"{key}: {text}" for key, text in explain(error, _valid_keys)]
+    else:
+        problems = list(_problems(described))
+        if not problems:
+            return described
+    raise DataError("\n".join(f"{path}: {problem}" for problem in problems))
 
 
 def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
-    return list((IntensityTable if location == ("intensity",) else Description).model_fields)
+    table = IntensityTable if location == ("intensity",) else Description
+    return list(table.model_fields)
 
 
 def _problems(described: Description) -> Iterator[str]:
-    """What the types of the keys do not say."""
-    for key in ("image", "label"):
-        if "{case}" not in getattr(described, key):
-            yield f'{key} is {getattr(described, key)!r}, expected {{case}} in it, as in "{key}_{{case}}.nii.gz"'
-    values = [value for values in described.class_values.values() for value in values]
-    for value in sorted({value for value in values if values.count(value) > 1}):
+    """What is wrong that the types of the keys do not say."""
+    for key, pattern in (("image", described.image), ("label", described.label)):
+        if "{case}" not in pattern:
+            yield f'{key} is {pattern!r}, expected {{case}} in it, as in "{key}_{{case}}.nii.gz"'
+    counts = Counter(chain.from_iterable(described.class_values.values()))
+    for value in sorted(value for value, count in counts.items() if count > 1):
         yield f"classes: value {value} stands for two classes, expected one; give each class values of its own"
-    for key in ("window", "percentiles"):
-        bounds = getattr(described.intensity, key)
+    intensity = described.intensity
+    for key, bounds in (("window", intensity.window), ("percentiles", intensity.percentiles)):
         if bounds is not None and bounds[0] >= bounds[1]:
             yield f"intensity.{key}: is {list(bounds)}, expected [low, high] with low below high"
-    low, high = described.intensity.percentiles or (0, 100)
+    low, high = intensity.percentiles or (0, 100)
     if low < 0 or high > 100:
         yield f"intensity.percentiles: is {[low, high]}, expected numbers from 0 to 100"
     if isinstance(described.folds, list) and len(described.folds) < 2:

@@ -1,13 +1,14 @@
 """Datasets in folders of NIfTI files: the field's preprocessed benchmarks, and anybody's own scans."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Int32
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from fsseg.data.cache import content_key
 from fsseg.data.datasets.description import (
@@ -17,13 +18,15 @@ from fsseg.data.datasets.description import (
     Range,
     read_description,
 )
-from fsseg.data.datasets.nifti import load_volume, read_nifti
+from fsseg.data.datasets.nifti import first_few, load_volume, read_nifti
 from fsseg.data.datasets.patterns import find_files
 from fsseg.data.folds import FoldScheme
 from fsseg.data.grids import Axis, Orientation
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.plugins.options import component
+
+Table = TypeVar("Table", bound=BaseModel)
 
 Root = Annotated[str | None, Field(description="the dataset's folder; on the shell, --data")]
 Statistics = Annotated[
@@ -79,7 +82,8 @@ class ScanFolder:
     """
 
     def __init__(self, root: Path, described: Description) -> None:
-        self.root, self.described = root, described
+        self.root = root
+        self.described = described
         if not root.is_dir():
             raise DataError(
                 f"{root}: there is no such folder; expected a dataset's folder, give it with --data DIR"
@@ -91,7 +95,7 @@ class ScanFolder:
 
     @property
     def cases(self) -> list[str]:
-        """Ids of all images, by number; raises DataError for an image or label without its partner."""
+        """The ids of all images, by number; raises DataError for an image or label without its partner."""
         images = self.images
         if not images:
             raise DataError(
@@ -104,26 +108,24 @@ class ScanFolder:
 
     @property
     def folds(self) -> FoldScheme:
-        """The described folds."""
+        """The folds of the description, or the usual ones for so many cases."""
         return self.described.fold_scheme(len(self.images))
 
     def load(self, case: str) -> Volume:
-        """The scan of this case."""
-        return load_volume(case, *self._files(case), self.described)
+        """Returns the scan of this case; raises DataError listing everything that is wrong with its files."""
+        image, label = self._files(case)
+        return load_volume(case, image, label, self.described)
 
     def fingerprint(self, case: str) -> str:
-        """Size, time and place on disk of the case's files, links followed, and how they are read."""
-        found = [path.stat() for path in self._files(case)]
-        files = [(one.st_size, one.st_mtime_ns, one.st_ino, one.st_dev) for one in found]
-        return content_key(type(self).__qualname__, files, self.described.model_dump())
+        """Returns what stands for the case's files (size, time and place on disk, links followed) and how they are read."""
+        states = [_state(path) for path in self._files(case)]
+        return content_key(type(self).__qualname__, states, self.described.model_dump())
 
-    def _files(self, case: str) -> list[Path]:
-        paths = [files.get(case) for files in (self.images, self.labels)]
-        if None in paths:
-            raise DataError(
-                f"{self.root}: there is no case {case!r}; the cases are {', '.join(self.cases)}"
-            )
-        return paths
+    def _files(self, case: str) -> tuple[Path, Path]:
+        if case not in self.images or case not in self.labels:
+            known = ", ".join(self.cases)
+            raise DataError(f"{self.root}: there is no case {case!r}; the cases are {known}")
+        return self.images[case], self.labels[case]
 
     @cached_property
     def images(self) -> dict[str, Path]:
@@ -148,9 +150,10 @@ class ChaosT2(ScanFolder):
         super().__init__(_folder(root, "chaos_t2"), _with_statistics(CHAOS_T2, statistics))
 
     def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
-        """The published supervoxels; their files carry no geometry of their own, the image's holds."""
+        """Returns the published supervoxels; their files carry no geometry of their own, the image's holds."""
         path = self.root / f"supervoxels_5000/superpix-MIDDLE_{case}.nii.gz"
-        return np.ascontiguousarray(read_nifti(path).voxels.T).astype(np.int32)
+        slices_first = read_nifti(path).voxels.T
+        return np.ascontiguousarray(slices_first).astype(np.int32)
 
 
 @component
@@ -166,7 +169,7 @@ class Sabs(ScanFolder):
         super().__init__(_folder(root, "sabs"), _with_statistics(SABS, statistics))
 
     def load(self, case: str) -> Volume:
-        """The scan of this case."""
+        """Returns the scan of this case; raises DataError listing everything that is wrong with its files."""
         return _without_last_row(super().load(case))
 
 
@@ -222,31 +225,42 @@ class NiftiFolder(ScanFolder):
     ) -> None:
         folder = _folder(root, "nifti")
         described = read_description(folder)
-        own = {"axis": axis, "orientation": orientation, "supervoxel_min_size": supervoxel_min_size}
-        intensity = {"window": window, "percentiles": percentiles, "statistics": statistics}
-        changed = described.intensity.model_copy(update=_given(intensity))
-        super().__init__(folder, described.model_copy(update={**_given(own), "intensity": changed}))
+        intensity = _with(
+            described.intensity, window=window, percentiles=percentiles, statistics=statistics
+        )
+        changed = _with(
+            described,
+            axis=axis,
+            orientation=orientation,
+            supervoxel_min_size=supervoxel_min_size,
+            intensity=intensity,
+        )
+        super().__init__(folder, changed)
 
 
 def unpaired(
     root: Path, described: Description, images: dict[str, Path], labels: dict[str, Path]
 ) -> list[str]:
-    """A sentence each for images without labels and labels without images."""
-    problems = []
-    for have, lack, of in [(images, labels, "image"), (labels, images, "label")]:
-        missing = [case for case in have if case not in lack]
-        if missing:
-            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            pattern = described.label if of == "image" else described.image
-            problems.append(
-                f"{root}: {of} without its partner for {len(missing)} case(s): {names}; "
-                f"expected {pattern} for each, add the file or remove the {of}"
-            )
-    return problems
+    """Returns a sentence each for images without labels and labels without images."""
+    return [
+        *_without_partner(root, "image", images, labels, described.label),
+        *_without_partner(root, "label", labels, images, described.image),
+    ]
+
+
+def _without_partner(
+    root: Path, kind: str, files: dict[str, Path], partners: dict[str, Path], expected: str
+) -> Iterator[str]:
+    alone = [case for case in files if case not in partners]
+    if alone:
+        yield (
+            f"{root}: {kind} without its partner for {len(alone)} case(s): {first_few(alone)}; "
+            f"expected {expected} for each, add the file or remove the {kind}"
+        )
 
 
 def find_dataset(folder: str | Path) -> dict[str, Any]:
-    """The recipe's dataset table for a folder of scans.
+    """Returns the recipe's dataset table for a folder of scans.
 
     A folder with a `dataset.toml` is read by `nifti`, one of a published layout by its own dataset. Raises DataError for
     a folder that is neither.
@@ -259,9 +273,8 @@ def find_dataset(folder: str | Path) -> dict[str, Any]:
             return {"name": name, "root": str(folder)}
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; expected a dataset's folder")
-    published = ", ".join(
-        (Path(described.image).parts[0] + "/") for described in PUBLISHED.values()
-    )
+    folders = [Path(described.image).parts[0] for described in PUBLISHED.values()]
+    published = ", ".join(f"{name}/" for name in folders)
     raise DataError(
         f"{folder}: is no dataset, expected a {FILE_NAME} or one of {published} in it; write {FILE_NAME} "
         "(see `fsseg list dataset/nifti`), or make a dataset of raw scans with `fsseg prepare`"
@@ -276,21 +289,29 @@ def _folder(root: str | None, dataset: str) -> Path:
     return Path(root).expanduser()
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if value is not None}
+def _state(path: Path) -> tuple[int, int, int, int]:
+    state = path.stat()
+    return (state.st_size, state.st_mtime_ns, state.st_ino, state.st_dev)
+
+
+def _with(table: Table, **options: Any) -> Table:
+    """The table with the options that are given in place of its own."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return table.model_copy(update=given)
 
 
 def _with_statistics(described: Description, statistics: str) -> Description:
-    return described.model_copy(update={"intensity": IntensityTable(statistics=statistics)})
+    return _with(described, intensity=IntensityTable(statistics=statistics))
 
 
 def _without_last_row(volume: Volume) -> Volume:
     """Slices of 257 x 257, which resampling 448 pixels to 256 leaves, without the empty last row and column."""
     if volume.image.shape[1:] != (257, 257):
         return volume
+    kept = np.s_[:, :256, :256]
     return replace(
         volume,
-        image=np.ascontiguousarray(volume.image[:, :256, :256]),
-        labels=np.ascontiguousarray(volume.labels[:, :256, :256]),
+        image=np.ascontiguousarray(volume.image[kept]),
+        labels=np.ascontiguousarray(volume.labels[kept]),
         grid=replace(volume.grid, size=volume.image.shape),
     )

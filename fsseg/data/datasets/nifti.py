@@ -1,7 +1,7 @@
 """Reading a scan: image and labels from NIfTI files, and everything that can be wrong with them."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,25 +69,28 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
         raise DataError(
             f"{path}: has colours (RGB) or complex numbers, expected one number per voxel; convert it to grey values or labels"
         )
-    if voxels.dtype.kind == "f" and file.get_data_dtype().kind in "iu":  # scl_slope and scl_inter
+    stored_as_integers = file.get_data_dtype().kind in "iu"
+    if stored_as_integers and voxels.dtype.kind == "f":  # scl_slope and scl_inter
         voxels = voxels.astype(np.float32)
-    voxels = one_channel(path, voxels.astype(voxels.dtype.newbyteorder("="), copy=False), channel)
+    native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     affine = np.asarray(file.affine, dtype=np.float64)
+    sizes = tuple(float(size) for size in file.header.get_zooms()[:3])
+    scan = ScanFile(path, one_channel(path, native, channel), affine, sizes)
     check_affine(path, affine)
-    return ScanFile(
-        path, voxels, affine, tuple(float(size) for size in file.header.get_zooms()[:3])
-    )
+    return scan
 
 
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
-    """Three-dimensional voxels; raises DataError where a fourth axis leaves a choice that `channel` does not make."""
-    if voxels.ndim == 4 and (voxels.shape[3] == 1 or channel is not None):
-        wanted = channel if voxels.shape[3] > 1 else 0
-        if wanted >= voxels.shape[3]:
+    """Returns three-dimensional voxels; raises DataError where a fourth axis leaves a choice that `channel` does not make."""
+    channels = voxels.shape[3] if voxels.ndim == 4 else 0
+    if channels == 1:
+        channel = 0
+    if channels and channel is not None:
+        if channel >= channels:
             raise DataError(
-                f"{path}: has {voxels.shape[3]} channels, expected one with number {wanted}; check --channel"
+                f"{path}: has {channels} channels, expected one with number {channel}; check --channel"
             )
-        voxels = voxels[..., wanted]
+        voxels = voxels[..., channel]
     if voxels.ndim != 3:
         raise DataError(
             f"{path}: has {voxels.ndim} dimensions ({_sizes(voxels)}), expected 3; split it into one file per channel or time"
@@ -104,83 +107,102 @@ def check_affine(path: Path, affine: Float[np.ndarray, "4 4"]) -> None:
 
 
 def image_problems(image: ScanFile) -> Iterator[str]:
-    """What makes an image unusable."""
+    """Yields a sentence for what makes an image unusable."""
     voxels = image.voxels
-    if not np.isfinite(voxels).all():
-        count = int((~np.isfinite(voxels)).sum())
+    count = int((~np.isfinite(voxels)).sum())
+    if count:
         yield f"{image.path}: {count} voxels are NaN or infinite, expected finite intensities; repair the image"
     elif voxels.min() == voxels.max():
         yield f"{image.path}: every voxel is {voxels.flat[0]:g}, expected an image; repair or remove the case"
 
 
 def label_problems(labels: ScanFile, described: Description) -> Iterator[str]:
-    """What makes a label map unusable."""
-    if described.other_labels == "background" and np.issubdtype(labels.voxels.dtype, np.integer):
+    """Yields a sentence for what makes a label map unusable."""
+    is_integer = np.issubdtype(labels.voxels.dtype, np.integer)
+    others_are_background = described.other_labels == "background"
+    if others_are_background and is_integer:
         return
-    known = {value: name for name, values in described.class_values.items() for value in values}
-    found = np.unique(labels.voxels)
-    strange = [value for value in found.tolist() if value != 0 and value not in known]
-    if described.other_labels == "background":
-        strange = [value for value in strange if value != round(value)]
+    known = {0: "background"}
+    for name, values in described.class_values.items():
+        known |= dict.fromkeys(values, name)
+    strange = [value for value in np.unique(labels.voxels).tolist() if value not in known]
+    if others_are_background:
+        strange = [value for value in strange if not float(value).is_integer()]
     if strange:
-        named = ", ".join(f"{value} {name}" for value, name in known.items())
-        values = ", ".join(f"{value:g}" for value in strange[:5]) + (
-            ", ..." if len(strange) > 5 else ""
-        )
+        shown = first_few([f"{value:g}" for value in strange])
+        expected = ", ".join(f"{value} {name}" for value, name in known.items() if value)
         yield (
-            f"{labels.path}: has labels {values}, expected 0 and {named}; name the classes in the dataset's description "
+            f"{labels.path}: has labels {shown}, expected 0 and {expected}; name the classes in the dataset's description "
             '(or set other_labels = "background" there), or correct the file'
         )
 
 
 def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
-    """What keeps a label map from lying on its image."""
+    """Yields a sentence for what keeps a label map from lying on its image."""
     if labels.voxels.shape != image.voxels.shape:
         yield (
             f"{labels.path}: has shape {_sizes(labels.voxels)}, expected {_sizes(image.voxels)} as {image.path.name}; "
             "resample the labels to the image's grid"
         )
-    elif not np.allclose(labels.affine, image.affine, atol=SAME_PLACE):
-        axes = [_axis_codes(file.affine) for file in (labels, image)]
-        if axes[0] != axes[1]:
-            yield (
-                f"{labels.path}: its axes run towards {axes[0]}, expected {axes[1]} as those of {image.path.name}; "
-                "turn the labels as the image, or copy the image's header if only the header is wrong"
-            )
-        else:
-            yield (
-                f"{labels.path}: its affine differs from that of {image.path.name}, expected the same grid; "
-                "resample the labels to the image or copy the image's header"
-            )
+        return
+    if np.allclose(labels.affine, image.affine, atol=SAME_PLACE):
+        return
+    codes = _axis_codes(labels.affine)
+    expected = _axis_codes(image.affine)
+    if codes != expected:
+        yield (
+            f"{labels.path}: its axes run towards {codes}, expected {expected} as those of {image.path.name}; "
+            "turn the labels as the image, or copy the image's header if only the header is wrong"
+        )
+    else:
+        yield (
+            f"{labels.path}: its affine differs from that of {image.path.name}, expected the same grid; "
+            "resample the labels to the image or copy the image's header"
+        )
 
 
-def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
-    """The scan, slices first, clipped and with the classes' numbers for labels."""
-    grid = find_grid(
-        image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation
-    )
-    spacing = tuple(image.voxel_sizes[axis] for axis in grid.axes)
-    voxels = described.intensity.clip(grid.from_file(image.voxels))
-    return Volume(
-        case, voxels, grid.from_file(_number_classes(labels.voxels, described)), spacing, grid
-    )
-
-
-def load_volume(case: str, image_path: Path, label_path: Path, described: Description) -> Volume:
-    """The scan of a case; raises DataError listing everything that is wrong with its files."""
-    image, labels = read_nifti(image_path), read_nifti(label_path)
-    problems = [
+def scan_problems(image: ScanFile, labels: ScanFile, described: Description) -> list[str]:
+    """Returns a sentence for everything that makes a scan unusable."""
+    return [
         *image_problems(image),
         *label_problems(labels, described),
         *pair_problems(image, labels),
     ]
+
+
+def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
+    """Returns the scan, slices first, clipped and with the classes' numbers for labels."""
+    grid = find_grid(
+        image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation
+    )
+    numbered = _number_classes(labels.voxels, described)
+    return Volume(
+        case,
+        image=described.intensity.clip(grid.from_file(image.voxels)),
+        labels=grid.from_file(numbered),
+        spacing=tuple(image.voxel_sizes[axis] for axis in grid.axes),
+        grid=grid,
+    )
+
+
+def load_volume(case: str, image_path: Path, label_path: Path, described: Description) -> Volume:
+    """Returns the scan of a case; raises DataError listing everything that is wrong with its files."""
+    image = read_nifti(image_path)
+    labels = read_nifti(label_path)
+    problems = scan_problems(image, labels, described)
     if problems:
         raise DataError("\n".join(problems))
     return make_volume(case, image, labels, described)
 
 
+def first_few(texts: Sequence[str]) -> str:
+    """Returns the first five in a list, and dots where there are more."""
+    return ", ".join([*texts[:5], *(["..."] if len(texts) > 5 else [])])
+
+
 def _number_classes(labels: np.ndarray, described: Description) -> np.ndarray:
-    numbers, numbered = described.numbers, np.zeros(labels.shape, dtype=np.uint8)
+    numbers = described.numbers
+    numbered = np.zeros(labels.shape, dtype=np.uint8)
     for name, values in described.class_values.items():
         numbered[np.isin(labels, values)] = numbers[name]
     return numbered

@@ -7,7 +7,7 @@ from fsseg.errors import DataError
 
 
 def find_files(root: Path, pattern: str) -> dict[str, Path]:
-    """The file of each case, by number where ids are numbers; raises DataError for two files of one id."""
+    """Returns the file of each case, by number where ids are numbers; raises DataError for two files of one id."""
     files, problems = match_files(root, pattern)
     if problems:
         raise DataError("\n".join(problems))
@@ -15,47 +15,59 @@ def find_files(root: Path, pattern: str) -> dict[str, Path]:
 
 
 def match_files(root: Path, pattern: str) -> tuple[dict[str, Path], list[str]]:
-    """The first file of each case, and a sentence for every further one.
+    """Returns the first file of each case, and a sentence for every further one.
 
     Args:
         root: Where to look.
         pattern: A path below it. `{case}` stands for the id (any text within one folder or file name, the same wherever
             the pattern repeats it), `*` for anything within a name and `**/` for any folders.
     """
-    wanted, found, problems = re.compile(_expression(pattern)), dict[str, Path](), []
+    expression = re.compile(_expression(pattern))
+    files: dict[str, Path] = {}
+    problems: list[str] = []
     for path in sorted(root.glob(_as_glob(pattern))):
-        match = wanted.fullmatch(path.relative_to(root).as_posix())
-        if (
-            match is None or not path.is_file() or path.name.startswith("._")
-        ):  # the latter come from macOS
+        match = expression.fullmatch(path.relative_to(root).as_posix())
+        is_from_macos = path.name.startswith("._")
+        if match is None or is_from_macos or not path.is_file():
             continue
-        first = found.setdefault(match["case"], path)
+        case = match["case"]
+        first = files.setdefault(case, path)
         if first != path:
             problems.append(
-                f"{root}: {pattern} finds two files for case {match['case']}: {first.relative_to(root)} and "
+                f"{root}: {pattern} finds two files for case {case}: {first.relative_to(root)} and "
                 f"{path.relative_to(root)}; remove one, or make the pattern tell them apart"
             )
-    return dict(sorted(found.items(), key=lambda item: by_number(item[0]))), problems
+    in_order = {case: files[case] for case in sorted(files, key=by_number)}
+    return in_order, problems
 
 
 def by_number(case: str) -> tuple[tuple[int, int | str], ...]:
-    """A key that sorts ids by the numbers in them: scan_9 before scan_10."""
-    parts = re.split(r"(\d+)", case)
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+    """Returns a key that sorts ids by the numbers in them.
+
+    Example:
+        >>> sorted(["scan_10", "scan_9"], key=by_number)
+        ['scan_9', 'scan_10']
+    """
+    parts = [part for part in re.split(r"(\d+)", case) if part]
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
 
 
 def _as_glob(pattern: str) -> str:
-    text = re.sub(r"([\[?])", r"[\1]", pattern).replace("{case}", "*")
-    return "/".join(part if part == "**" else re.sub(r"\*+", "*", part) for part in text.split("/"))
+    """The pattern for `Path.glob`, which finds too much: one id may differ from the next, and brackets are themselves."""
+    escaped = re.sub(r"([\[?])", r"[\1]", pattern)
+    names = escaped.replace("{case}", "*").split("/")
+    return "/".join(name if name == "**" else re.sub(r"\*+", "*", name) for name in names)
 
 
 def _expression(pattern: str) -> str:
     """The pattern as a regular expression with a group `case`."""
-    expression, seen = "", False
+    wildcards = {"**/": "(?:.*/)?", "*": "[^/]*"}
+    expression = ""
     for part in re.split(r"(\{case\}|\*\*/|\*)", pattern):
-        if part == "{case}":
-            expression += "(?P=case)" if seen else "(?P<case>[^/]+)"
-            seen = True
+        if part != "{case}":
+            expression += wildcards.get(part) or re.escape(part)
+        elif "(?P<case>" in expression:
+            expression += "(?P=case)"
         else:
-            expression += {"**/": "(?:.*/)?", "*": "[^/]*"}.get(part, re.escape(part))
+            expression += "(?P<case>[^/]+)"
     return expression
