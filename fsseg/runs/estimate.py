@@ -95,7 +95,7 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """All together."""
+        """Seconds of all three together."""
         return self.training + self.calibration + self.evaluation
 
     def rows(self) -> list[tuple[str, str]]:
@@ -192,7 +192,8 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     training = trainings_of(plan.recipe)[0]
     device = plan.device
     facts = next(iter(plan.data.run.scans.facts.values()))
-    size = tuple(facts.size[1:])
+    _, height, width = facts.size
+    size = (height, width)
     scan = made_up_scan(size)
     sampler = EpisodeSampler([scan], EpisodeTable(min_pixels=1, min_slice_pixels=0))
 
@@ -291,11 +292,9 @@ class Known(nn.Module):
     @torch.no_grad()
     def __init__(self, backbone: Backbone, images: Float[Tensor, "slice height width"]) -> None:
         super().__init__()
-        self.channels, self.stride, self.intensity = (
-            backbone.channels,
-            backbone.stride,
-            backbone.intensity,
-        )
+        self.channels = backbone.channels
+        self.stride = backbone.stride
+        self.intensity = backbone.intensity
         self._features = encode_in_parts(backbone, images)
 
     def forward(
@@ -307,10 +306,10 @@ class Known(nn.Module):
 def made_up_scan(size: tuple[int, int]) -> TrainingScan:
     """Noise, in which squares are the regions."""
     height, width = size
-    rows, columns = (np.arange(edge) * REGIONS // edge for edge in size)
-    regions = np.repeat((1 + rows[:, None] * REGIONS + columns)[None], SLICES, axis=0).astype(
-        np.int32
-    )
+    rows = np.arange(height) * REGIONS // height
+    columns = np.arange(width) * REGIONS // width
+    squares = 1 + rows[:, None] * REGIONS + columns
+    regions = np.repeat(squares[None], SLICES, axis=0).astype(np.int32)
     images = torch.randn(SLICES, height, width, generator=torch.Generator().manual_seed(0))
     return TrainingScan("made up", images, torch.from_numpy(regions), count_regions(regions), 0.0)
 
@@ -320,32 +319,31 @@ def made_up_fold(
 ) -> tuple[dict[str, EvaluationScan], list[Assignment], Fold]:
     """A support and a query whose first regions are the classes, and what is assigned."""
     labels = torch.where(scan.supervoxels <= ways, scan.supervoxels, 0).to(torch.uint8)
-    size = tuple(scan.images.shape[-2:])
+    _, height, width = scan.images.shape
+    size = (height, width)
+    grid = WorkingGrid(size, size, size)
     location = torch.linspace(0, 1, SLICES)
-    made = {
-        case: EvaluationScan(
-            case, scan.images + shift, location, labels, labels, WorkingGrid(size, size, size)
-        )
-        for shift, case in enumerate(("support", "query"))
-    }
+    scans = {}
+    for shift, case in enumerate(("support", "query")):
+        images = scan.images + shift
+        scans[case] = EvaluationScan(case, images, location, labels, labels, grid)
     fold = Fold(0, "support", ("query",), ())
     classes = {way: f"class {way}" for way in range(1, ways + 1)}
     protocol = PROTOCOLS["ep2_multi"] if ways > 1 else PROTOCOLS["ep2"]
-    assigned = [
-        one for one in assign(protocol, fold, made, classes, 0) if one.query_case == "query"
-    ]
-    return made, assigned, fold
+    assigned = assign(protocol, fold, scans, classes, seed=0)
+    return scans, [part for part in assigned if part.query_case == "query"], fold
 
 
 def _time(function: Callable[[], object], device: torch.device, warm_up: int = 1) -> float:
     """Median seconds of a call, after the first few; of a slow one the first call has to do."""
-    taken, began = [], time.perf_counter()
-    while len(taken) < warm_up + MOST_CALLS:
+    seconds: list[float] = []
+    began = time.perf_counter()
+    while len(seconds) < warm_up + MOST_CALLS:
         started = time.perf_counter()
         function()
         finish_work(device)
-        taken.append(time.perf_counter() - started)
-        enough = len(taken) >= warm_up + LEAST_CALLS or taken[-1] > SECONDS
+        seconds.append(time.perf_counter() - started)
+        enough = len(seconds) >= warm_up + LEAST_CALLS or seconds[-1] > SECONDS
         if enough and time.perf_counter() - began > SECONDS:
             break
-    return float(np.median(taken[warm_up:] or taken))
+    return float(np.median(seconds[warm_up:] or seconds))

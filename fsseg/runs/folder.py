@@ -38,7 +38,7 @@ class TrainingFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The trained weights."""
+        """The trained weights, as safetensors."""
         return self.path / "checkpoint.safetensors"
 
     @property
@@ -84,7 +84,7 @@ class FoldFolder:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run directory.
+    """A run directory and the names of the files in it.
 
     Attributes:
         path: The directory.

@@ -121,16 +121,16 @@ def _compute(job: _Job) -> Computed:
     )
     sizes = np.bincount(regions[regions > 0])
     sizes = sizes[sizes > 0]
-    return Computed(
-        job.case, len(sizes), float(np.median(sizes)) if len(sizes) else 0.0, timed.seconds
-    )
+    median = float(np.median(sizes)) if len(sizes) else 0.0
+    return Computed(job.case, len(sizes), median, timed.seconds)
 
 
 class _Timed:
     """A method that notes how long it took, if it was needed."""
 
     def __init__(self, method: Supervoxels) -> None:
-        self.method, self.seconds = method, None
+        self.method = method
+        self.seconds: float | None = None
 
     def __call__(self, volume: Volume, dataset: Dataset) -> np.ndarray:
         started = time.perf_counter()

@@ -150,8 +150,8 @@ def join(
     by_place: dict[tuple[int, int], FinishedFold] = {}
     for content in contents:
         for values in content["folds"]:
-            fold = load_finished(recipe, data.folds, values, runs_dir / "stages")
-            by_place[fold.seed, fold.fold.index] = fold
+            part = load_finished(recipe, data.folds, values, runs_dir / "stages")
+            by_place[part.seed, part.fold.index] = part
     finished = []
     for seed in recipe.seeds:
         for fold in data.folds:

@@ -35,7 +35,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A finished stage.
+    """A stage whose folder is there.
 
     Attributes:
         identity: All that its content depends on.

@@ -155,8 +155,12 @@ def _train_group(
         finished = train_together(resumed, progress)
         made = set()
         for (plan, training), done in zip(missing, finished):
-            made.add(_keep_training(plan, training, lambda done=done: done).folder)
+            made.add(_keep_training(plan, training, partial(_hand_over, done)).folder)
         return made
+
+
+def _hand_over(finished: Training) -> Training:
+    return finished
 
 
 def _tell_of_step(plan: FoldPlan, training: SharedTraining, record: dict[str, Any]) -> None:
