@@ -166,7 +166,7 @@ def test_a_scan_that_changes_while_a_run_uses_it_is_an_error(tmp_path, cache):
     ):
         data.of(fold).scans[fold.queries[0]]
     again = RunData(recipe, Silent())
-    assert (again.scans(fold, "zscore")[fold.queries[0]].truth == 2).sum() == (labels == 2).sum()
+    assert (again.of(fold).scans[fold.queries[0]].truth == 2).sum() == (labels == 2).sum()
 
 
 def test_a_scan_whose_change_no_fingerprint_shows_is_found_when_it_is_read(

@@ -116,7 +116,9 @@ def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMa
                         value: scores[variant, fold.index, seed, case, name, support]
                         for value, name in classes
                     }
-                    file = label_file(folder, list(own.values()), in_turn=data.support == "each")
+                    file = label_file(
+                        folder, list(own.values()), in_turn=data.setup.support == "each"
+                    )
                     yield case, _LabelMap(file, own, slices)
 
 

@@ -120,11 +120,11 @@ def bench_command(
     """
     loaded = _load(recipe, changes, data, fold, seed)
     from fsseg.runs.estimate import estimate
-    from fsseg.runs.run import plan
+    from fsseg.runs.run import plan_folds
     from fsseg.system.devices import pick_device
 
     with follow() as bars:
-        estimated = estimate(plan(loaded, runs_dir, pick_device(device), bars))
+        estimated = estimate(plan_folds(loaded, runs_dir, pick_device(device), bars))
     if as_json:
         print(json.dumps(estimated.dumps(), indent=2))
         return

@@ -1,7 +1,7 @@
 """The data of a run, asked once: `RunData` for what all folds share, `RunData.of` for a fold."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from fsseg.data.facts import require_labels, slices_showing
-from fsseg.data.folds import Fold, FoldScheme, SupportChoice, find_scheme, make_fold
+from fsseg.data.folds import Fold
 from fsseg.data.intensity import Scaling
 from fsseg.data.on_demand import OnDemand
 from fsseg.errors import FssegError
@@ -18,7 +18,8 @@ from fsseg.evaluation.assignments import Assignment, assign, with_supports
 from fsseg.evaluation.choices import Choice, Shown, choose, choose_every_support
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Dataset
-from fsseg.recipe.protocols import Protocol, choose_classes, find_protocol
+from fsseg.recipe.protocols import Protocol
+from fsseg.recipe.setup import set_up
 from fsseg.recipe.tables import Recipe
 from fsseg.runs.scans import RunScans, SupervoxelSource, hidden_key
 from fsseg.system.files import fingerprint
@@ -34,10 +35,7 @@ class RunData:
     Attributes:
         recipe: The recipe.
         dataset: The dataset.
-        protocol: How folds are evaluated, with what the recipe changes about it.
-        classes: The classes that are evaluated: names by label value.
-        scheme: How cases are divided into folds.
-        folds: The folds to run.
+        setup: How it is evaluated: protocol, classes and folds.
         scans: The scans that these folds need.
         hidden: By case, the slices that training must not see.
         progress: Follows the work on scans.
@@ -48,27 +46,43 @@ class RunData:
         self.recipe = recipe
         self.progress = progress
         self.dataset: Dataset = recipe.dataset.build("dataset")
-        self.protocol = _protocol_of(recipe)
-        self.classes = choose_classes(self.dataset.classes, recipe.protocol.classes)
-        self.scheme = _scheme_of(recipe, self.dataset)
-        self.folds = _folds_of(recipe, self.dataset, self.scheme, self.protocol)
-        self.scans = RunScans(
-            self.dataset, recipe.dataset, recipe.grid, self._cases_needed(), progress
-        )
-        self._require_labels()
-        self.hidden = self._find_hidden() if recipe.episodes.setting == 2 else {}
+        self.setup = set_up(recipe.protocol, self.dataset)
+        needed = self.setup.evaluated | self.setup.trained
+        cases = [case for case in self.dataset.cases if case in needed]
+        self.scans = RunScans(self.dataset, recipe.dataset, recipe.grid, cases, progress)
+        self.hidden = self._look_at_labels()
         self._of_fold: dict[int, FoldData] = {}
+
+    def _look_at_labels(self) -> dict[str, Bool[np.ndarray, "slice"]]:
+        """Checks that there are labels where they are needed; returns the slices that are hidden from training."""
+        hidden = {}
+        for case, facts in self.scans.facts.items():
+            if case in self.setup.evaluated:
+                require_labels(case, facts)
+            if case in self.setup.trained and self.recipe.episodes.setting == 2:
+                hidden[case] = slices_showing(case, facts, self.setup.classes)
+        return hidden
+
+    @property
+    def folds(self) -> list[Fold]:
+        """The folds to run."""
+        return self.setup.folds
+
+    @property
+    def protocol(self) -> Protocol:
+        """How folds are evaluated, with what the recipe changes about it."""
+        return self.setup.protocol
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """The classes that are evaluated: names by label value."""
+        return self.setup.classes
 
     def of(self, fold: Fold) -> "FoldData":
         """The data of one of the folds; the same value each time, so that what it holds is made once."""
         if fold.index not in self._of_fold:
             self._of_fold[fold.index] = FoldData(fold, self)
         return self._of_fold[fold.index]
-
-    @property
-    def support(self) -> SupportChoice:
-        """The choice of the case that gives the support."""
-        return self.protocol.support or self.scheme.support
 
     @cached_property
     def supervoxels(self) -> SupervoxelSource:
@@ -99,29 +113,6 @@ class RunData:
                     f"{run}: the scans of fold {fold.index} are not those that were evaluated "
                     f"({key}, not {before}); put the scans back, or run the recipe again with these"
                 )
-
-    def _cases_needed(self) -> list[str]:
-        needed = self._evaluated_cases()
-        for fold in self.folds:
-            needed.update(fold.training)
-        return [case for case in self.dataset.cases if case in needed]
-
-    def _evaluated_cases(self) -> set[str]:
-        return {case for fold in self.folds for case in fold.evaluated}
-
-    def _require_labels(self) -> None:
-        evaluated = self._evaluated_cases()
-        for case, facts in self.scans.facts.items():
-            if case in evaluated:
-                require_labels(case, facts)
-
-    def _find_hidden(self) -> dict[str, Bool[np.ndarray, "slice"]]:
-        trained = {case for fold in self.folds for case in fold.training}
-        return {
-            case: slices_showing(case, facts, self.classes)
-            for case, facts in self.scans.facts.items()
-            if case in trained
-        }
 
 
 @dataclass(frozen=True)
@@ -186,7 +177,7 @@ class FoldData:
     @property
     def in_turn(self) -> bool:
         """Whether every case of the fold gives the support once."""
-        return self.run.support == "each"
+        return self.run.setup.support == "each"
 
     @property
     def training_content(self) -> dict[str, list[Any]]:
@@ -241,25 +232,3 @@ class FoldData:
 
     def _evaluation_scan(self, case: str) -> EvaluationScan:
         return self.run.scans.evaluation_scan(case, self.scaling(case))
-
-
-def _protocol_of(recipe: Recipe) -> Protocol:
-    """The named protocol with what the recipe changes about it."""
-    table = recipe.protocol
-    named = find_protocol(table.name)
-    return replace(named, support=table.support or named.support, shots=table.shots)
-
-
-def _scheme_of(recipe: Recipe, dataset: Dataset) -> FoldScheme:
-    name = recipe.protocol.folds
-    return dataset.folds if name == "dataset" else find_scheme(name)
-
-
-def _folds_of(
-    recipe: Recipe, dataset: Dataset, scheme: FoldScheme, protocol: Protocol
-) -> list[Fold]:
-    """The folds that the recipe asks for."""
-    chosen = recipe.protocol.fold
-    indices = range(scheme.folds) if chosen == "all" else [chosen]
-    make = partial(make_fold, scheme, dataset.cases, support=protocol.support)
-    return [make(index=index) for index in indices]

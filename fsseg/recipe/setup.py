@@ -1,0 +1,59 @@
+"""What a recipe's [protocol] says, once its dataset is known: protocol, classes, and the folds to run."""
+
+from dataclasses import dataclass, replace
+
+from fsseg.data.folds import Fold, FoldScheme, SupportChoice, find_scheme, make_fold
+from fsseg.interfaces import Dataset
+from fsseg.recipe.protocols import Protocol, choose_classes, find_protocol
+from fsseg.recipe.tables import ProtocolTable
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a dataset is evaluated.
+
+    Attributes:
+        protocol: The protocol, with what the recipe changes about it.
+        classes: The classes that are evaluated: names by label value.
+        scheme: How cases are divided into folds.
+        folds: The folds to run.
+    """
+
+    protocol: Protocol
+    classes: dict[int, str]
+    scheme: FoldScheme
+    folds: list[Fold]
+
+    @property
+    def support(self) -> SupportChoice:
+        """The choice of the case that gives the support."""
+        return self.protocol.support or self.scheme.support
+
+    @property
+    def evaluated(self) -> set[str]:
+        """The cases whose labels are looked at."""
+        return {case for fold in self.folds for case in fold.evaluated}
+
+    @property
+    def trained(self) -> set[str]:
+        """The cases that train."""
+        return {case for fold in self.folds for case in fold.training}
+
+
+def set_up(table: ProtocolTable, dataset: Dataset) -> Setup:
+    """The setup that a recipe asks for.
+
+    Args:
+        table: The recipe's [protocol].
+        dataset: Its dataset.
+
+    Raises:
+        FssegError: The dataset lacks a class, or its cases cannot be divided so.
+    """
+    named = find_protocol(table.name)
+    protocol = replace(named, support=table.support or named.support, shots=table.shots)
+    scheme = dataset.folds if table.folds == "dataset" else find_scheme(table.folds)
+    indices = range(scheme.folds) if table.fold == "all" else [table.fold]
+    cases = dataset.cases
+    folds = [make_fold(scheme, cases, index, protocol.support) for index in indices]
+    return Setup(protocol, choose_classes(dataset.classes, table.classes), scheme, folds)
