@@ -5,11 +5,11 @@ from fsseg import hookimpl
 
 @hookimpl
 def register_prototypes(register):
-    """Registers the extractor."""
+    """Registers the extractor as `alp`."""
     register("alp", "fsseg_alpnet.alpnet:LocalPrototypes")
 
 
 @hookimpl
 def register_heads(register):
-    """Registers the head."""
+    """Registers the head as `alpnet`."""
     register("alpnet", "fsseg_alpnet.alpnet:SoftMaximum")

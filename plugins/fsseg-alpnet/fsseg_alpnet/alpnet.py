@@ -1,6 +1,6 @@
 """ALPNet: local prototypes pooled over windows, for both sides (Ouyang et al., ECCV 2020; TMI 2022)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,8 @@ class LocalPrototypes:
     background has windows only, or its mean where there are none.
     """
 
-    background = True
+    fixed_shape: ClassVar[bool] = False
+    background: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -44,7 +45,8 @@ class LocalPrototypes:
             ),
         ] = "same",
     ) -> None:
-        self.window, self.inside = window, inside
+        self.window = window
+        self.inside = inside
         self.fallback_window = window if fallback_window == "same" else fallback_window
 
     def __call__(
@@ -55,19 +57,22 @@ class LocalPrototypes:
     ) -> Prototypes:
         """Ways have different numbers of prototypes; the rows that are missing have weight 0."""
         size = tuple(features.shape[-2:])
-        sets = [self._of_way(f, _coarse(m, size)) for f, m in zip(features, masks)]
+        sets = []
+        for of_way, way_masks in zip(features, masks):
+            sets.append(self._of_way(of_way, _coarse(way_masks, size)))
         most = max(len(rows) for rows in sets)
         foreground = torch.stack([F.pad(rows, (0, 0, 0, most - len(rows))) for rows in sets])
         counts = torch.tensor([len(rows) for rows in sets], device=features.device)
-        there = (torch.arange(most, device=features.device) < counts[:, None]) & masks.flatten(
-            1
-        ).any(dim=1)[:, None]
+        is_there = torch.arange(most, device=features.device) < counts[:, None]
+        is_there = is_there & masks.flatten(1).any(dim=1)[:, None]
+        weights = is_there.to(features.dtype) / counts[:, None]
         background = self._of_background(features, 1 - _coarse(masks.any(dim=0), size))
-        return Prototypes(foreground, there.to(features.dtype) / counts[:, None], background)
+        return Prototypes(foreground, weights, background)
 
     def _of_way(
         self, features: Float[Tensor, "shot channel h w"], covered: Float[Tensor, "shot h w"]
     ) -> Float[Tensor, "proto channel"]:
+        """Prototypes of windows within the masks, and of the whole masks."""
         whole = _mean(features, covered)
         largest = _pooled(covered[:, None], self.fallback_window)
         if not (largest > self.inside).any():
@@ -77,10 +82,12 @@ class LocalPrototypes:
     def _of_background(
         self, features: Float[Tensor, "way shot channel h w"], covered: Float[Tensor, "shot h w"]
     ) -> Float[Tensor, "proto channel"]:
+        """Prototypes of windows within the background, or its mean where there are none."""
         rows = torch.cat([self._windows(of_way, covered) for of_way in features])
         if len(rows):
             return rows
-        return torch.cat([_mean(of_way, covered) for of_way in features]).mean(dim=0, keepdim=True)
+        means = torch.cat([_mean(of_way, covered) for of_way in features])
+        return means.mean(dim=0, keepdim=True)
 
     def _windows(
         self, features: Float[Tensor, "shot channel h w"], covered: Float[Tensor, "shot h w"]
@@ -105,9 +112,8 @@ def _mean(
 ) -> Float[Tensor, "shot channel"]:
     """The mean feature of each shot under its coarse mask."""
     weights = covered.to(features.dtype)
-    return torch.einsum("schk,shk->sc", features, weights) / (
-        weights.sum(dim=(1, 2))[:, None] + 1e-5
-    )
+    sums = torch.einsum("schk,shk->sc", features, weights)
+    return sums / (weights.sum(dim=(1, 2))[:, None] + 1e-5)
 
 
 def _pooled(
@@ -144,20 +150,22 @@ class SoftMaximum(nn.Module):
                 'head alpnet: got no background prototypes, expected some; use prototypes = "alp"'
             )
         unit = F.normalize(features, dim=1, eps=1e-4)
-        rows = torch.ones_like(prototypes.background[:, 0], dtype=torch.bool)
-        sides = [(prototypes.background, rows), *zip(prototypes.foreground, prototypes.weights > 0)]
-        return torch.stack([self._logit(unit, vectors, there) for vectors, there in sides], dim=1)
+        is_there = torch.ones_like(prototypes.background[:, 0], dtype=torch.bool)
+        logits = [self._logit(unit, prototypes.background, is_there)]
+        for vectors, weights in zip(prototypes.foreground, prototypes.weights):
+            logits.append(self._logit(unit, vectors, weights > 0))
+        return torch.stack(logits, dim=1)
 
     def _logit(
         self,
         unit: Float[Tensor, "query channel h w"],
         vectors: Float[Tensor, "proto channel"],
-        there: Bool[Tensor, "proto"],
+        is_there: Bool[Tensor, "proto"],
     ) -> Float[Tensor, "query h w"]:
-        similarity = self.scale * torch.einsum(
-            "qchk,pc->qphk", unit, F.normalize(vectors, dim=1, eps=1e-4)
-        )
-        absent = ~there[None, :, None, None]
+        """The soft maximum of the similarities to one class's prototypes."""
+        unit_vectors = F.normalize(vectors, dim=1, eps=1e-4)
+        similarity = self.scale * torch.einsum("qchk,pc->qphk", unit, unit_vectors)
+        absent = ~is_there[None, :, None, None]
         shares = similarity.masked_fill(absent, -1e4).softmax(dim=1)
         # A class without any prototype is nowhere: all its shares are equal then, and its similarities the lowest.
         return (shares * similarity.masked_fill(absent, -self.scale)).sum(dim=1)

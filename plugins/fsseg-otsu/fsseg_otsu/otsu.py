@@ -31,12 +31,15 @@ class Otsu:
     def _split(self, values: Float[Tensor, "pixel"]) -> Float[Tensor, ""]:
         """The upper edge of the last bin below the split; for equal values, that value."""
         low, high = values.min(), values.max()
-        edges = low + (high - low) * torch.linspace(0, 1, self.bins + 1, device=values.device)[1:]
-        place = torch.bucketize(values, edges).clamp(max=self.bins - 1)
-        counts = torch.zeros_like(edges).index_add(0, place, torch.ones_like(values))
-        sums = torch.zeros_like(edges).index_add(0, place, values - low)
-        below, mass = counts.cumsum(0), sums.cumsum(0)
-        above = below[-1] - below
-        means = mass / below.clamp(min=1), (mass[-1] - mass) / above.clamp(min=1)
-        between = below * above * (means[1] - means[0]) ** 2
+        steps = torch.linspace(0, 1, self.bins + 1, device=values.device)
+        edges = low + (high - low) * steps[1:]
+        bins = torch.bucketize(values, edges).clamp(max=self.bins - 1)
+        counts = torch.zeros_like(edges).index_add(0, bins, torch.ones_like(values))
+        sums = torch.zeros_like(edges).index_add(0, bins, values - low)
+        count_below, sum_below = counts.cumsum(0), sums.cumsum(0)
+        count_above = count_below[-1] - count_below
+        sum_above = sum_below[-1] - sum_below
+        mean_below = sum_below / count_below.clamp(min=1)
+        mean_above = sum_above / count_above.clamp(min=1)
+        between = count_below * count_above * (mean_above - mean_below) ** 2
         return edges[between.argmax()]

@@ -5,11 +5,11 @@ from fsseg import hookimpl
 
 @hookimpl
 def register_prototypes(register):
-    """Registers the extractor."""
+    """Registers the extractor as `panet`."""
     register("panet", "fsseg_panet.panet:BothSides")
 
 
 @hookimpl
 def register_heads(register):
-    """Registers the head."""
+    """Registers the head as `panet`."""
     register("panet", "fsseg_panet.panet:CosineSoftmax")

@@ -1,6 +1,6 @@
 """PANet: one prototype for each class and one for the background, and the cosine to each (Wang et al., ICCV 2019)."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,8 @@ class BothSides:
     both, so that in an episode of several ways from one slice the background counts once for each.
     """
 
-    background = True
-    fixed_shape = True
+    fixed_shape: ClassVar[bool] = True
+    background: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._pool = MaskedAverage()
@@ -32,15 +32,15 @@ class BothSides:
         sigma: Float[Tensor, ""] | None = None,
     ) -> Prototypes:
         """A way without a mask has weight 0; without background its prototype is zeros, which no feature is like."""
-        made = self._pool(features, masks)
+        of_ways = self._pool(features, masks)
         outside = ~masks.any(dim=0, keepdim=True).expand_as(masks)
         background = self._pool(features, outside).foreground.mean(dim=0)
-        return Prototypes(made.foreground, made.weights, background)
+        return Prototypes(of_ways.foreground, of_ways.weights, background)
 
 
 @component
 class CosineSoftmax(nn.Module):
-    """The logit of a class is the scaled cosine to its prototype, the background's likewise."""
+    """The logit of a class, and that of the background, is the scaled cosine to its prototype."""
 
     score = None
     sigma = None
@@ -63,7 +63,7 @@ class CosineSoftmax(nn.Module):
                 'use prototypes = "panet"'
             )
         background = prototypes.background.mean(dim=0, keepdim=True)
-        towards = F.normalize(torch.cat([background, prototypes.foreground[:, 0]]), dim=1, eps=1e-8)
-        return self.scale * torch.einsum(
-            "qchk,pc->qphk", F.normalize(features, dim=1, eps=1e-8), towards
-        )
+        vectors = torch.cat([background, prototypes.foreground[:, 0]])
+        unit_features = F.normalize(features, dim=1, eps=1e-8)
+        unit_vectors = F.normalize(vectors, dim=1, eps=1e-8)
+        return self.scale * torch.einsum("qchk,pc->qphk", unit_features, unit_vectors)

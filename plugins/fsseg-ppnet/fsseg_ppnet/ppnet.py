@@ -1,6 +1,6 @@
 """PPNet: part-aware prototypes by clustering, for both sides (Liu et al., ECCV 2020)."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ class Parts:
     one another, so nothing is drawn by lot; assignments have no gradient, the centres are means of their members.
     """
 
-    background = True
+    fixed_shape: ClassVar[bool] = False
+    background: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -41,8 +42,10 @@ class Parts:
             bool, Field(description="cluster directions; published: features as they are")
         ] = False,
     ) -> None:
-        self.count, self.iterations = count, iterations
-        self.global_weight, self.normalise = global_weight, normalise
+        self.count = count
+        self.iterations = iterations
+        self.global_weight = global_weight
+        self.normalise = normalise
         self._pool = MaskedAverage()
 
     def __call__(
@@ -53,25 +56,26 @@ class Parts:
     ) -> Prototypes:
         """A way with fewer features than clusters has fewer; the rows that are missing have weight 0."""
         outside = ~masks.any(dim=0, keepdim=True).expand_as(masks)
-        own, rest = (
-            self._pool(features, masks).foreground[:, 0],
-            self._pool(features, outside).foreground[:, 0],
-        )
-        sets = [
-            self._centres(_vectors(f, m, 2)) + self.global_weight * g
-            for f, m, g in zip(features, masks, own)
-        ]
+        means = self._pool(features, masks).foreground[:, 0]
+        outside_means = self._pool(features, outside).foreground[:, 0]
+        sets = []
+        for of_way, way_masks, mean in zip(features, masks, means):
+            centres = self._centres(_vectors(of_way, way_masks, 2))
+            sets.append(centres + self.global_weight * mean)
         foreground = torch.stack([F.pad(rows, (0, 0, 0, self.count - len(rows))) for rows in sets])
         counts = torch.tensor([len(rows) for rows in sets], device=features.device)
-        there = torch.arange(self.count, device=features.device) < counts[:, None]
-        there = there & masks.flatten(1).any(dim=1)[:, None]
-        pooled = torch.cat([_vectors(f, m, 1) for f, m in zip(features, outside)])
-        background = self._centres(pooled) + self.global_weight * rest.mean(dim=0)
-        return Prototypes(foreground, there.to(features.dtype) / counts[:, None], background)
+        is_there = torch.arange(self.count, device=features.device) < counts[:, None]
+        is_there = is_there & masks.flatten(1).any(dim=1)[:, None]
+        weights = is_there.to(features.dtype) / counts[:, None]
+        unmasked = [_vectors(of_way, rest, 1) for of_way, rest in zip(features, outside)]
+        background = self._centres(torch.cat(unmasked))
+        background = background + self.global_weight * outside_means.mean(dim=0)
+        return Prototypes(foreground, weights, background)
 
     def _centres(
         self, vectors: Float[Tensor, "vector channel"]
     ) -> Float[Tensor, "cluster channel"]:
+        """The means of the clusters, through which gradients flow to their members."""
         if self.normalise:
             vectors = F.normalize(vectors, dim=1)
         nearest = cluster(vectors.detach().float(), self.count, self.iterations)
@@ -83,7 +87,18 @@ class Parts:
 def cluster(
     vectors: Float[Tensor, "vector channel"], count: int, iterations: int
 ) -> Int[Tensor, "vector"]:
-    """The cluster of each vector: k-means from centres that are far apart; a cluster that is empty keeps its centre."""
+    """Finds the cluster of each vector by k-means, from centres that are far apart.
+
+    A cluster that is empty keeps its centre.
+
+    Args:
+        vectors: The vectors.
+        count: Clusters at most.
+        iterations: Assignments of vectors to clusters.
+
+    Returns:
+        The number of each vector's cluster.
+    """
     centres = _far_apart(vectors, min(count, len(vectors)))
     nearest = torch.cdist(vectors, centres).argmin(dim=1)
     for _ in range(iterations - 1):
@@ -99,7 +114,8 @@ def _far_apart(
 ) -> Float[Tensor, "cluster channel"]:
     """The vector farthest from the mean, then again and again the one farthest from all before."""
     place = (vectors - vectors.mean(dim=0)).norm(dim=1).argmax()
-    centres, away = [vectors[place]], torch.full_like(vectors[:, 0], torch.inf)
+    centres = [vectors[place]]
+    away = torch.full_like(vectors[:, 0], torch.inf)
     for _ in range(count - 1):
         away = torch.minimum(away, (vectors - centres[-1]).norm(dim=1))
         centres.append(vectors[away.argmax()])
@@ -111,11 +127,15 @@ def _vectors(
     masks: Bool[Tensor, "shot height width"],
     factor: int,
 ) -> Float[Tensor, "vector channel"]:
-    """The features under the masks of all shots, on a grid so many times as fine; where they are few, of every pixel."""
+    """The features under the masks of all shots, on a grid that is `factor` times as fine.
+
+    Where they are few, those of every pixel.
+    """
     cells = tuple(factor * side for side in features.shape[-2:])
     within = F.interpolate(masks[:, None].float(), cells, mode="nearest")[:, 0] > 0
     if int(within.sum()) <= FEW:
-        cells, within = tuple(masks.shape[-2:]), masks
+        cells = tuple(masks.shape[-2:])
+        within = masks
     if not within.any():
         return features.new_zeros(1, features.shape[1])
     fine = F.interpolate(features, cells, mode="bilinear", align_corners=True)
@@ -144,12 +164,11 @@ class NearestPart(nn.Module):
                 'head ppnet: got no background prototypes, expected some; use prototypes = "kmeans_parts"'
             )
         unit = F.normalize(features, dim=1, eps=1e-8)
-        background = torch.einsum(
-            "qchk,pc->qphk", unit, F.normalize(prototypes.background, dim=1, eps=1e-8)
-        )
-        foreground = torch.einsum(
-            "qchk,wpc->qwphk", unit, F.normalize(prototypes.foreground, dim=2, eps=1e-8)
-        )
-        there = (prototypes.weights > 0)[None, :, :, None, None]
-        nearest = foreground.masked_fill(~there, -1.0).amax(dim=2)
-        return self.scale * torch.cat([background.amax(dim=1, keepdim=True), nearest], dim=1)
+        of_background = F.normalize(prototypes.background, dim=1, eps=1e-8)
+        of_ways = F.normalize(prototypes.foreground, dim=2, eps=1e-8)
+        background = torch.einsum("qchk,pc->qphk", unit, of_background)
+        foreground = torch.einsum("qchk,wpc->qwphk", unit, of_ways)
+        is_there = (prototypes.weights > 0)[None, :, :, None, None]
+        nearest = foreground.masked_fill(~is_there, -1.0).amax(dim=2)
+        nearest_background = background.amax(dim=1, keepdim=True)
+        return self.scale * torch.cat([nearest_background, nearest], dim=1)

@@ -12,11 +12,11 @@ def register_backbones(register):
 
 @hookimpl
 def register_prototypes(register):
-    """Registers the extractor."""
+    """Registers the extractor as `qnet`."""
     register("qnet", "fsseg_qnet.qnet:PrototypeOfEachScale")
 
 
 @hookimpl
 def register_heads(register):
-    """Registers the head."""
+    """Registers the head as `qnet`."""
     register("qnet", "fsseg_qnet.qnet:QueryInformed")

@@ -55,7 +55,8 @@ class TwoScales(nn.Module):
         inner = TimmBackbone(
             model=model, strides=list(strides), channels=None, weights=weights, seed=seed
         )
-        self.network, self.picked = inner.network, inner.picked
+        self.network = inner.network
+        self.picked = inner.picked
         widths = [self.network.feature_info.channels()[stage] for stage in self.picked]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -65,12 +66,10 @@ class TwoScales(nn.Module):
             for projection in self.projections:
                 nn.init.orthogonal_(projection.weight)
         self.to(memory_format=torch.channels_last)
-        self.channels, self.stride, self.intensity, self.normalise = (
-            2 * channels,
-            strides[0],
-            intensity,
-            normalise,
-        )
+        self.channels = 2 * channels
+        self.stride = strides[0]
+        self.intensity = intensity
+        self.normalise = normalise
 
     def forward(
         self, images: Float[Tensor, "slice 3 height width"]
@@ -80,7 +79,8 @@ class TwoScales(nn.Module):
         stages = [outputs[stage] for stage in self.picked]
         if self.normalise:
             stages = [nn.functional.normalize(stage, dim=1) for stage in stages]
-        return pack(*(projection(stage) for projection, stage in zip(self.projections, stages)))
+        fine, coarse = (project(stage) for project, stage in zip(self.projections, stages))
+        return pack(fine, coarse)
 
 
 @component
@@ -120,7 +120,9 @@ class QNetResNet101(nn.Module):
         if weights != "none":
             load_encoder(self.encoder, Path(weights))
         self.to(memory_format=torch.channels_last)
-        self.channels, self.stride, self.intensity = 2 * channels, 4, intensity
+        self.channels = 2 * channels
+        self.stride = 4
+        self.intensity = intensity
 
     def forward(
         self, images: Float[Tensor, "slice 3 height width"]
@@ -133,7 +135,11 @@ class QNetResNet101(nn.Module):
 
 
 def load_encoder(encoder: nn.Module, file: Path) -> None:
-    """Loads a file's tensors, with or without the prefix of DeepLabV3; raises FssegError unless all of them fit."""
+    """Loads a file's tensors, with or without the prefix of DeepLabV3.
+
+    Raises:
+        FssegError: There is no such file, or not all of its tensors fit.
+    """
     if not file.is_file():
         raise FssegError(
             f"backbone qnet_resnet101: there are no weights {file}, expected a .pth or .safetensors file"
@@ -144,14 +150,12 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
         state = torch.load(file, map_location="cpu", weights_only=True)
     state = {name.removeprefix("backbone."): value for name, value in state.items()}
     wanted = encoder.state_dict()
-    fitting = {
-        name: state[name]
-        for name in wanted
-        if name in state and state[name].shape == wanted[name].shape
-    }
-    missing = [
-        name for name in wanted if name not in fitting and not name.endswith("num_batches_tracked")
-    ]
+    fitting = {}
+    for name, value in wanted.items():
+        if name in state and state[name].shape == value.shape:
+            fitting[name] = state[name]
+    required = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    missing = [name for name in required if name not in fitting]
     if missing:
         raise FssegError(
             f"backbone qnet_resnet101: {file} has {len(fitting)} of the {len(wanted)} tensors of a ResNet-101, expected "

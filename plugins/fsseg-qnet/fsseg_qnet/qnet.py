@@ -1,6 +1,6 @@
 """Q-Net: a threshold that each image decides for itself, on two scales of features (Shen et al., IntelliSys 2023)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,8 @@ LOWEST = 1e-6
 class PrototypeOfEachScale:
     """Masked average pooling on each scale: one prototype per way, the fine one's channels before the coarse one's."""
 
-    fixed_shape = True
+    fixed_shape: ClassVar[bool] = True
+    background: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._pool = MaskedAverage()
@@ -31,8 +32,9 @@ class PrototypeOfEachScale:
         sigma: Float[Tensor, ""] | None = None,
     ) -> Prototypes:
         """Features of a backbone with two scales; a way without a mask has weight 0."""
-        made = [self._pool(scale, masks) for scale in unpack(features)]
-        return Prototypes(torch.cat([one.foreground for one in made], dim=2), made[0].weights)
+        fine, coarse = (self._pool(scale, masks) for scale in unpack(features))
+        both = torch.cat([fine.foreground, coarse.foreground], dim=2)
+        return Prototypes(both, fine.weights)
 
 
 @component
@@ -45,6 +47,7 @@ class QueryInformed(nn.Module):
 
     score = None
     sigma = None
+    trained_options: ClassVar[tuple[str, ...]] = ("channels", "initial_threshold")
 
     def __init__(
         self,
@@ -101,23 +104,28 @@ class QueryInformed(nn.Module):
             )
         fine, coarse = unpack(features)
         threshold = self.threshold(coarse.mean(dim=(2, 3)))  # query x 1
-        there = (prototypes.weights[:, 0] > 0)[None, :, None, None]
-        maps = []
-        for scale, towards in zip((fine, coarse), prototypes.foreground[:, 0].chunk(2, dim=1)):
-            own = self._refined(scale, towards, threshold)
-            maps.append(
-                F.interpolate(
-                    self._probability(scale, own, threshold),
-                    fine.shape[-2:],
-                    mode="bilinear",
-                    align_corners=True,
-                )
-            )
-        foreground = (
-            (self.fine * maps[0] + (1 - self.fine) * maps[1]).clamp(LOWEST, 1 - LOWEST).logit()
-        )
-        foreground = foreground.masked_fill(~there, -self.alpha)
-        return torch.cat([torch.zeros_like(foreground[:, :1]), foreground], dim=1)
+        of_fine, of_coarse = prototypes.foreground[:, 0].chunk(2, dim=1)
+        size = fine.shape[-2:]
+        of_fine = self._probability_at(size, fine, of_fine, threshold)
+        of_coarse = self._probability_at(size, coarse, of_coarse, threshold)
+        probability = self.fine * of_fine + (1 - self.fine) * of_coarse
+        foreground = probability.clamp(LOWEST, 1 - LOWEST).logit()
+        is_there = (prototypes.weights[:, 0] > 0)[None, :, None, None]
+        foreground = foreground.masked_fill(~is_there, -self.alpha)
+        background = torch.zeros_like(foreground[:, :1])
+        return torch.cat([background, foreground], dim=1)
+
+    def _probability_at(
+        self,
+        size: torch.Size,
+        scale: Float[Tensor, "query channel h w"],
+        towards: Float[Tensor, "way channel"],
+        threshold: Float[Tensor, "query 1"],
+    ) -> Float[Tensor, "query way fine_h fine_w"]:
+        """The probability on one scale, with prototypes that may be refined first, resized to the fine grid."""
+        vectors = self._refined(scale, towards, threshold)
+        probability = self._probability(scale, vectors, threshold)
+        return F.interpolate(probability, size, mode="bilinear", align_corners=True)
 
     def _probability(
         self,
@@ -126,9 +134,9 @@ class QueryInformed(nn.Module):
         threshold: Float[Tensor, "query 1"],
     ) -> Float[Tensor, "query way h w"]:
         """One minus the logistic function of half the score above the threshold."""
-        cosine = torch.einsum(
-            "qchk,qwc->qwhk", F.normalize(scale, dim=1), F.normalize(towards, dim=2)
-        )
+        unit_scale = F.normalize(scale, dim=1)
+        unit_towards = F.normalize(towards, dim=2)
+        cosine = torch.einsum("qchk,qwc->qwhk", unit_scale, unit_towards)
         return ((self.alpha * cosine + threshold[:, :, None, None]) / 2).sigmoid()
 
     def _refined(
@@ -138,15 +146,15 @@ class QueryInformed(nn.Module):
         threshold: Float[Tensor, "query 1"],
     ) -> Float[Tensor, "query way channel"]:
         """The prototypes for each query slice: its own where they are refined, otherwise the support's for all."""
-        own = towards.expand(len(scale), *towards.shape)
+        by_slice = towards.expand(len(scale), *towards.shape)
         if self.training or self.refine == "none":
-            return own
+            return by_slice
+        refined = []
         with torch.enable_grad():
-            slices = [
-                self._refine(one[None], p[None], t[None])
-                for one, p, t in zip(scale, own, threshold)
-            ]
-        return torch.cat(slices)
+            for number in range(len(scale)):
+                part = slice(number, number + 1)
+                refined.append(self._refine(scale[part], by_slice[part], threshold[part]))
+        return torch.cat(refined)
 
     def _refine(
         self,
@@ -155,15 +163,15 @@ class QueryInformed(nn.Module):
         threshold: Float[Tensor, "1 1"],
     ) -> Float[Tensor, "1 way channel"]:
         """Some steps of Adam on the prototypes of a slice, each by itself; the features stay as they are."""
-        scale, threshold = scale.detach().float(), threshold.detach().float()
+        scale = scale.detach().float()
+        threshold = threshold.detach().float()
         refined = start.detach().float().clone().requires_grad_()
         optimiser = torch.optim.Adam([refined], lr=self.rate)
         loss_of = _published_loss if self.refine == "qnet" else _distance_loss
         for _ in range(self.steps):
             mask = (self._probability(scale, refined, threshold) > 0.5).float().detach()
-            loss = sum(
-                loss_of(scale, mask[:, way], refined[:, way]) for way in range(refined.shape[1])
-            )
+            ways = range(refined.shape[1])
+            loss = sum(loss_of(scale, mask[:, way], refined[:, way]) for way in ways)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -5,5 +5,5 @@ from fsseg import hookimpl
 
 @hookimpl
 def register_trackers(register):
-    """Registers the tracker."""
+    """Registers the tracker as `tensorboard`."""
     register("tensorboard", "fsseg_tensorboard.tracker:Tracker")

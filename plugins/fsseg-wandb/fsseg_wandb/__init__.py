@@ -5,5 +5,5 @@ from fsseg import hookimpl
 
 @hookimpl
 def register_trackers(register):
-    """Registers the tracker."""
+    """Registers the tracker as `wandb`."""
     register("wandb", "fsseg_wandb.tracker:Tracker")
