@@ -82,7 +82,10 @@ class Comparison:
     @property
     def classes(self) -> list[str]:
         """The classes of the runs."""
-        return list(dict.fromkeys(name for run in self.runs for name in run.classes))
+        names: dict[str, None] = {}
+        for run in self.runs:
+            names |= dict.fromkeys(run.classes)
+        return list(names)
 
     @property
     def unit(self) -> str:
@@ -108,8 +111,9 @@ class Comparison:
         """
         factor = 100 if self.unit == "%" else 1
         keys = ["variant", "dataset", "case", "class_name"]
-        values = factor * self._scores.groupby(keys, sort=False)[self.metric].mean().unstack()
-        values = values.reindex(columns=self.classes)
+        means = self._scores.groupby(keys, sort=False)[self.metric].mean()
+        by_class = factor * means.unstack()
+        values = by_class.reindex(columns=self.classes)
         values["mean"] = values.mean(axis=1, skipna=False)
         return values
 
@@ -144,21 +148,22 @@ class Comparison:
         values = self.cases
         if facts["better"] == "nearer":
             values = (values - facts["best"]).abs()
-        lines = {}
+        tests = {}
         for variant in self.variants:
             if variant == self.baseline:
                 continue
             differences = values.loc[variant] - values.loc[self.baseline]
             for name in [*self.classes, "mean"]:
-                lines[variant, name] = paired_test(differences[name].dropna().to_numpy())
-        index = pandas.MultiIndex.from_tuples(list(lines), names=["variant", "class"])
+                of_both = differences[name].dropna()
+                tests[variant, name] = paired_test(of_both.to_numpy())
         columns = list(paired_test(np.zeros(0)))
-        table = pandas.DataFrame(list(lines.values()), index=index, columns=columns)
+        index = pandas.MultiIndex.from_tuples(list(tests), names=["variant", "class"])
+        table = pandas.DataFrame(list(tests.values()), index, columns)
         table["p"] = holm(table["p_raw"].to_numpy(dtype=float))
-        table["verdict"] = [
-            verdict(pairs, difference, p, facts["better"])
-            for pairs, difference, p in zip(table["pairs"], table["difference"], table["p"])
-        ]
+        verdicts = []
+        for pairs, difference, p in zip(table["pairs"], table["difference"], table["p"]):
+            verdicts.append(verdict(pairs, difference, p, facts["better"]))
+        table["verdict"] = verdicts
         return table
 
     def shown(self) -> "pandas.DataFrame":
@@ -168,11 +173,14 @@ class Comparison:
         for column in table.columns:
             if str(column).startswith("sd_"):
                 shown[f"± {column.removeprefix('sd_')}"] = table[column].map(number)
-        compared = {name: line for name, line in table.iterrows() if name != self.baseline}
-        differences = {name: interval(line) for name, line in compared.items()}
-        verdicts = {name: _verdict_with_p(line) for name, line in compared.items()}
-        shown[f"difference from {self.baseline}"] = _in_order(differences, table.index)
-        shown["verdict"] = _in_order(verdicts, table.index)
+        differences = []
+        verdicts = []
+        for name, line in table.iterrows():
+            is_baseline = name == self.baseline
+            differences.append(NOTHING if is_baseline else interval(line))
+            verdicts.append(NOTHING if is_baseline else _verdict_with_p(line))
+        shown[f"difference from {self.baseline}"] = differences
+        shown["verdict"] = verdicts
         shown.index = starred(shown.index, self.oracles)
         shown.index.name = "variant"
         return shown
@@ -249,8 +257,8 @@ def compare(
         raise FssegError("compare: got no runs, expected run directories or recipes")
     if not across_protocols:
         check_alike(runs)
-    measured = metric == "dice" or (len(runs) == 1 and metric in runs[0].metrics)
-    if not measured:
+    measured_alike = len(runs) == 1 and metric in runs[0].metrics
+    if metric != "dice" and not measured_alike:
         from fsseg.analysis.later_metrics import with_metric
 
         runs = with_metric(runs, metric, progress)
@@ -274,9 +282,10 @@ def _results(source: Any, how: dict[str, Any]) -> Results:
     from fsseg.recipe.reading import load_recipe
     from fsseg.runs.run import run  # a comparison of finished runs needs no torch
 
-    if is_path:
-        return run(load_recipe(source), **{"name": Path(source).stem} | how)
-    return run(source, **how)
+    if not is_path:
+        return run(source, **how)
+    how = {"name": Path(source).stem} | how
+    return run(load_recipe(source), **how)
 
 
 def _verdict_with_p(test: "pandas.Series") -> str:
@@ -287,8 +296,3 @@ def _verdict_with_p(test: "pandas.Series") -> str:
 
 def _p_alone(p: float) -> str:
     return NOTHING if math.isnan(p) else p_value(p).removeprefix("= ")
-
-
-def _in_order(cells: dict[str, str], variants: Iterable[str]) -> list[str]:
-    """The cells of a column by variant; the baseline has none."""
-    return [cells.get(name, NOTHING) for name in variants]

@@ -23,6 +23,12 @@ from fsseg.system.progress import Progress, Silent
 
 Made = TypeVar("Made")
 
+Key = tuple[str, int, int, str, str, str]
+"""Variant, fold, seed, case, class and support case of a score."""
+
+SEGMENTATION = attrgetter("query_case", "support_case", "classes", "turn")
+"""The same for the parts of one segmentation."""
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -47,11 +53,13 @@ class _LabelMap:
 
     Attributes:
         file: Its file.
+        case: The scan.
         scores: The scores that were counted in it, by the value of their class in the ground truth.
         slices: The slices that were segmented; None for all.
     """
 
     file: Path
+    case: str
     scores: dict[int, CaseScore]
     slices: tuple[int, ...] | None
 
@@ -62,7 +70,7 @@ def of_every_score(
     progress: Progress | None = None,
     what: str = "label maps",
 ) -> list[Made]:
-    """What is made of the voxels of each score of a finished run, in the order of its scores.
+    """Makes something of the voxels of each score of a finished run, in the order of its scores.
 
     Args:
         results: The run.
@@ -75,90 +83,97 @@ def of_every_score(
     """
     if not results.recipe.protocol.save_labels:
         raise FssegError(
-            f"{results.path}: it kept no label maps (protocol.save_labels = false), expected them to look at its voxels; run "
-            "the recipe again with protocol.save_labels = true, which takes its trainings as they are"
+            f"{results.path}: it kept no label maps (protocol.save_labels = false), expected them to "
+            "look at its voxels; run the recipe again with protocol.save_labels = true, which takes "
+            "its trainings as they are"
         )
-    data = RunData(results.recipe, progress or Silent())
+    progress = progress or Silent()
+    data = RunData(results.recipe, progress)
     data.require_evaluated(results.about["data"], results.path)
     by_case: dict[str, list[_LabelMap]] = {}
-    for case, found in _label_maps(results, data):
-        by_case.setdefault(case, []).append(found)
+    for label_map in _label_maps(results, data):
+        by_case.setdefault(label_map.case, []).append(label_map)
 
-    def of_case(case: str) -> list[tuple[CaseScore, Made]]:
-        own = data.scans.original[case]
-        return [
-            (counted.score, make(counted))
-            for one in by_case[case]
-            for counted in _counted(one, own)
-        ]
+    def of_case(case: str) -> dict[Key, Made]:
+        scan = data.scans.original[case]
+        made = {}
+        for label_map in by_case[case]:
+            for counted in _counted(label_map, scan):
+                made[_key(counted.score)] = make(counted)
+        return made
 
-    made = {}
-    for pairs in at_once(of_case, list(by_case), progress or Silent(), what):
-        made |= {_place(score): one for score, one in pairs}
-    return [made[_place(score)] for score in results.scores]
+    made: dict[Key, Made] = {}
+    for of_one in at_once(of_case, list(by_case), progress, what):
+        made |= of_one
+    return [made[_key(score)] for score in results.scores]
 
 
-def _label_maps(results: Results, data: RunData) -> Iterator[tuple[str, _LabelMap]]:
-    """The label maps of a run, with their cases: one for each variant and segmentation that the protocol asks for."""
-    scores = {_place(score): score for score in results.scores}
-    seeds = results.about["seeds"]
-    for seed in seeds:
+def _label_maps(results: Results, data: RunData) -> Iterator[_LabelMap]:
+    """The label maps of a run: one for each variant and segmentation that the protocol asks for."""
+    scores = {_key(score): score for score in results.scores}
+    for seed in results.about["seeds"]:
         for fold in data.folds:
+            of_fold = data.of(fold)
             folder = results.folder.fold(seed, fold.index).labels
             # As in the evaluation: the parts of one segmentation follow each other.
-            together = attrgetter("query_case", "support_case", "classes", "turn")
-            for (case, support, classes, _), parts in groupby(
-                data.of(fold).choices(seed), together
-            ):
-                slices = _slices(parts)
+            segmentations = groupby(of_fold.choices(seed), SEGMENTATION)
+            for (case, support, classes, _), parts in segmentations:
+                slices = _segmented_slices(parts)
                 for variant in results.variants:
-                    own = {
-                        value: scores[variant, fold.index, seed, case, name, support]
-                        for value, name in classes
-                    }
+                    counted = {}
+                    for value, name in classes:
+                        counted[value] = scores[variant, fold.index, seed, case, name, support]
                     file = label_file(
-                        folder, list(own.values()), in_turn=data.setup.support == "each"
+                        folder,
+                        list(counted.values()),
+                        in_turn=of_fold.in_turn,
                     )
-                    yield case, _LabelMap(file, own, slices)
+                    yield _LabelMap(file, case, counted, slices)
 
 
-def _place(score: CaseScore) -> tuple[str, int, int, str, str, str]:
-    """What tells a score from all others of its run."""
+def _key(score: CaseScore) -> Key:
+    """The key of a score within its run."""
     return score.variant, score.fold, score.seed, score.case, score.class_name, score.support_case
 
 
-def _slices(parts: Iterable[Choice]) -> tuple[int, ...] | None:
+def _segmented_slices(parts: Iterable[Choice]) -> tuple[int, ...] | None:
     """The slices that any part of a segmentation segments; None for all."""
-    found = [part.query_slices for part in parts]
-    return None if None in found else tuple(number for numbers in found for number in numbers)
+    slices: list[int] = []
+    for part in parts:
+        if part.query_slices is None:
+            return None
+        slices += part.query_slices
+    return tuple(slices)
 
 
-def _counted(one: _LabelMap, own: Volume) -> Iterator[Counted]:
-    """What the scores of a label map counted; raises FssegError where it is not the map that they were counted in."""
-    labels, chosen = _read(one.file, own), np.zeros((len(own.image), 1, 1), dtype=bool)
-    chosen[slice(None) if one.slices is None else list(one.slices)] = True
-    for value, score in one.scores.items():
+def _counted(label_map: _LabelMap, scan: Volume) -> Iterator[Counted]:
+    """The voxels that the scores of a label map counted; raises FssegError where it is not the map of the run."""
+    labels = _read(label_map.file, scan)
+    segmented = np.zeros((len(scan.image), 1, 1), dtype=bool)
+    segmented[slice(None) if label_map.slices is None else list(label_map.slices)] = True
+    several = len(label_map.scores) > 1
+    for value, score in label_map.scores.items():
         # A single class is 1 in a label map, several have their values in the dataset.
-        predicted = (labels == (value if len(one.scores) > 1 else 1)) & chosen
-        actual = (own.labels == value) & chosen
-        _require_counted(one.file, score, predicted, actual)
-        yield Counted(score, predicted, actual, own.spacing)
+        predicted = (labels == (value if several else 1)) & segmented
+        actual = (scan.labels == value) & segmented
+        _require_counted(label_map.file, score, predicted, actual)
+        yield Counted(score, predicted, actual, scan.spacing)
 
 
-def _read(file: Path, own: Volume) -> Shaped[np.ndarray, "slice height width"]:
-    """A label map, slices first, as far as the volume reaches."""
+def _read(file: Path, scan: Volume) -> Shaped[np.ndarray, "slice height width"]:
+    """A label map, slices first, as far as the scan reaches."""
     if not file.is_file():
         raise FssegError(
-            f"{file}: there is no label map, expected the one that the run kept; put it back, or run the recipe again with "
-            "--fresh"
+            f"{file}: there is no label map, expected the one that the run kept; put it back, or run "
+            "the recipe again with --fresh"
         )
-    labels = own.grid.from_file(read_nifti(file).voxels)[
-        tuple(slice(length) for length in own.image.shape)
-    ]
-    if labels.shape != own.image.shape:
+    shape = scan.image.shape
+    labels = scan.grid.from_file(read_nifti(file).voxels)
+    labels = labels[tuple(slice(length) for length in shape)]
+    if labels.shape != shape:
         raise FssegError(
-            f"{file}: has {_told(labels.shape)} voxels, expected {_told(own.image.shape)} like its scan; it was changed since "
-            "the run, put it back, or run the recipe again with --fresh"
+            f"{file}: has {_in_words(labels.shape)} voxels, expected {_in_words(shape)} like its scan; "
+            "it was changed since the run, put it back, or run the recipe again with --fresh"
         )
     return labels
 
@@ -170,13 +185,16 @@ def _require_counted(
     actual: Bool[np.ndarray, "slice height width"],
 ) -> None:
     """Raises FssegError for a label map that is not the one that was counted."""
-    counts = int((predicted & actual).sum()), int(predicted.sum()), int(actual.sum())
-    if counts != (score.intersection, score.predicted, score.actual):
+    right = int((predicted & actual).sum())
+    voxels = int(predicted.sum())
+    expected = (score.intersection, score.predicted, score.actual)
+    if (right, voxels, int(actual.sum())) != expected:
         raise FssegError(
-            f"{file}: has {counts[1]} voxels of {score.class_name}, {counts[0]} of them right, expected {score.predicted} and "
-            f"{score.intersection} as the run counted; it was changed since, put it back, or run the recipe again with --fresh"
+            f"{file}: has {voxels} voxels of {score.class_name}, {right} of them right, expected "
+            f"{score.predicted} and {score.intersection} as the run counted; it was changed since, put "
+            "it back, or run the recipe again with --fresh"
         )
 
 
-def _told(shape: tuple[int, ...]) -> str:
+def _in_words(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

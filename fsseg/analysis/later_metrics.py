@@ -44,8 +44,11 @@ def with_measures(
     Raises:
         FssegError: There is no such metric, or the label maps or scans are not there any more or not what was counted.
     """
-    wanted = [ComponentTable(name=one) if isinstance(one, str) else one for one in metrics]
-    tables = [table for table in wanted if table.name not in results.metrics]
+    tables = []
+    for metric in metrics:
+        table = ComponentTable(name=metric) if isinstance(metric, str) else metric
+        if table.name not in results.metrics:
+            tables.append(table)
     if not tables or not results.scores:
         return results
     built = {table.name: table.build("metric") for table in tables}
@@ -55,19 +58,27 @@ def with_measures(
         """All of them in one pass over the scans, if any is not kept."""
         return _measure(results, built, progress or Silent())
 
-    depends_on = [results.about["data"], [_segmentation(score) for score in results.scores]]
+    keys = [_key(score) for score in results.scores]
     columns: dict[str, np.ndarray] = {}
     for table in tables:
         identity = component_identity("metric", table)
-        key = content_key(identity, *depends_on)
-        columns[table.name] = cached("measures", key, lambda name=table.name: measured()[name])
+        key = content_key(identity, results.about["data"], keys)
+
+        def column(name: str = table.name) -> np.ndarray:
+            return measured()[name]
+
+        columns[table.name] = cached("measures", key, column)
     scores = []
     for index, score in enumerate(results.scores):
-        values = {name: _plain(column[index]) for name, column in columns.items()}
-        scores.append(replace(score, measures=score.measures | values))
-    facts = {name: facts_of(metric) for name, metric in built.items()}
-    about = results.about | {"metrics": results.about.get("metrics", {}) | facts}
-    return Results(results.path, scores, results.classes, about)
+        measures = dict(score.measures)
+        for name, values in columns.items():
+            measures[name] = _plain(values[index])
+        scores.append(replace(score, measures=measures))
+    facts = dict(results.about.get("metrics", {}))
+    for name, metric in built.items():
+        facts[name] = facts_of(metric)
+    about = results.about | {"metrics": facts}
+    return replace(results, scores=scores, about=about)
 
 
 def with_measures_if_possible(results: Results, progress: Progress) -> Results:
@@ -90,7 +101,11 @@ def with_measures_if_possible(results: Results, progress: Progress) -> Results:
         return replace(results, scores=scores)
 
 
-def with_metric(runs: list[Results], metric: str, progress: Progress) -> list[Results]:
+def with_metric(
+    runs: list[Results],
+    metric: str,
+    progress: Progress,
+) -> list[Results]:
     """The runs with this metric, which those that have it not are measured for, all in the same way.
 
     Raises:
@@ -102,22 +117,24 @@ def with_metric(runs: list[Results], metric: str, progress: Progress) -> list[Re
         raise FssegError(
             f"compare: there is no metric {metric!r}; {nearest(metric, sorted(known))}"
         )
-    options_by_run = {run.path: _options(run, metric) for run in runs if metric in run.metrics}
-    options = next(iter(options_by_run.values()), {})
-    if any(other != options for other in options_by_run.values()):
-        each = ", ".join(f"{path} with {other}" for path, other in options_by_run.items())
+    having = [run for run in runs if metric in run.metrics]
+    options = [_options(run, metric) for run in having]
+    if any(other != options[0] for other in options):
+        each = [f"{run.path} with {other}" for run, other in zip(having, options)]
         raise FssegError(
-            f"compare: the runs measured {metric} with different options, expected the same: {each}"
+            f"compare: the runs measured {metric} with different options, expected the same: "
+            f"{', '.join(each)}"
         )
-    table = ComponentTable(name=metric, **options)
+    chosen = options[0] if options else {}
+    table = ComponentTable(name=metric, **chosen)
     return [with_measures(run, [table], progress) for run in runs]
 
 
 def _options(run: Results, metric: str) -> dict[str, Any]:
     """The options with which a run measured something, with its defaults."""
-    [table] = [table for table in run.recipe.metrics if table.name == metric]
+    tables = {table.name: table for table in run.recipe.metrics}
     component = registry().find("metric", metric).load()
-    return schema(component)(**table.options).model_dump()
+    return schema(component)(**tables[metric].options).model_dump()
 
 
 def _measure(
@@ -131,14 +148,15 @@ def _measure(
         return [value if math.isfinite(value) else math.nan for value in values]
 
     lines = of_every_score(results, values_of, progress, "measures")
-    return dict(zip(metrics, np.array(lines, dtype=float).T))
+    columns = np.array(lines, dtype=float).T
+    return dict(zip(metrics, columns))
 
 
-def _segmentation(score: CaseScore) -> tuple[Any, ...]:
+def _key(score: CaseScore) -> tuple[Any, ...]:
     """The key of a score within its run: the variant first, the class last."""
-    slices = tuple(score.support_slices)
-    support = (score.support_case, slices)
-    return (score.variant, score.fold, score.seed, score.case, *support, score.class_name)
+    case = (score.variant, score.fold, score.seed, score.case)
+    support = (score.support_case, tuple(score.support_slices))
+    return (*case, *support, score.class_name)
 
 
 def _iou(score: CaseScore) -> float | None:

@@ -1,7 +1,9 @@
 """Running a finished run again, and comparing what comes out."""
 
 import json
+import math
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,22 @@ from fsseg.runs.results import Results, load_results
 from fsseg.runs.run import run
 from fsseg.system.progress import Progress
 
-IDENTITY = ("variant", "fold", "seed", "case", "class_name", "support_case", "support_slices")
-"""What says which score a score is."""
+KEY = attrgetter("variant", "fold", "seed", "case", "class_name", "support_case", "support_slices")
+"""The key of a score within its run."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run beside the run that it is repeated from.
+    """A run beside its repetition, as `fsseg.reproduce` returns it.
 
     Attributes:
         first: The results as they were.
         second: The results of the repetition.
         differences: Of the environments, by what differs: then and now.
+
+    Example:
+        repeated = fsseg.reproduce("runs/table1-20261123-120000")
+        repeated.largest  # 0.0 on a CPU
     """
 
     first: Results
@@ -33,26 +39,28 @@ class Reproduction:
 
     @property
     def equal(self) -> int:
-        """How many scores have the same counts and measures."""
-        return sum(one == other for one, other in self._pairs)
+        """The number of scores with the same counts and measures."""
+        return sum(then == now for then, now in self._pairs)
 
     @property
     def largest(self) -> float:
         """The largest difference of a Dice, in percent; one that is there only once counts 100."""
-        differences = [
-            abs(one.dice - other.dice) for one, other in self._pairs if one.dice == one.dice
-        ]
-        whole = len(self._pairs) == len(self.first.scores) == len(self.second.scores)
-        return 100 * max(differences, default=0.0) if whole else 100.0
+        pairs = self._pairs
+        counts = {len(pairs), len(self.first.scores), len(self.second.scores)}
+        if len(counts) > 1:
+            return 100.0
+        largest = 0.0
+        for then, now in pairs:
+            if not math.isnan(then.dice):
+                largest = max(largest, abs(then.dice - now.dice))
+        return 100 * largest
 
     @property
     def _pairs(self) -> list[tuple[CaseScore, CaseScore]]:
-        again = {_identity(score): score for score in self.second.scores}
-        return [
-            (score, again[_identity(score)])
-            for score in self.first.scores
-            if _identity(score) in again
-        ]
+        """The scores that both runs have."""
+        again = {KEY(score): score for score in self.second.scores}
+        shared = [score for score in self.first.scores if KEY(score) in again]
+        return [(score, again[KEY(score)]) for score in shared]
 
 
 def reproduce(
@@ -77,9 +85,8 @@ def reproduce(
     recipe = load_recipe(first.folder.recipe)
     before = _environment(first.folder)
     if recipe.speed.threads == "auto" and "threads" in before:
-        recipe.speed.threads = before[
-            "threads"
-        ]  # what another number of cores would change is no difference
+        # What another number of cores would change is no difference.
+        recipe.speed.threads = before["threads"]
     runs = Path(runs_dir) if runs_dir is not None else first.path.parent / "reproduced"
     if runs.resolve() == first.path.parent.resolve():
         raise FssegError(
@@ -98,10 +105,6 @@ def reproduce(
     return Reproduction(first, second, _differences(before, _environment(second.folder)))
 
 
-def _identity(score: CaseScore) -> tuple[Any, ...]:
-    return tuple(getattr(score, name) for name in IDENTITY)
-
-
 def _environment(run: RunFolder) -> dict[str, Any]:
     try:
         return json.loads(run.environment.read_text(encoding="utf-8"))
@@ -109,13 +112,17 @@ def _environment(run: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs, tables by their keys."""
-    found = {}
+def _differences(
+    before: dict[str, Any],
+    now: dict[str, Any],
+) -> dict[str, tuple[Any, Any]]:
+    """Values that differ, then and now; those of tables by their dotted keys."""
+    differences = {}
     for key in dict.fromkeys([*before, *now]):
-        then, there = before.get(key), now.get(key)
-        if isinstance(then, dict) and isinstance(there, dict):
-            found |= {f"{key}.{name}": pair for name, pair in _differences(then, there).items()}
-        elif then != there:
-            found[key] = (then, there)
-    return found
+        pair = (before.get(key), now.get(key))
+        if all(isinstance(value, dict) for value in pair):
+            for name, within in _differences(*pair).items():
+                differences[f"{key}.{name}"] = within
+        elif pair[0] != pair[1]:
+            differences[key] = pair
+    return differences

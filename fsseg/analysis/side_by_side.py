@@ -68,7 +68,8 @@ def notes_of(runs: list[Results]) -> Iterator[str]:
 
 
 def _listed(run: Results, key: str) -> str:
-    return ", ".join(map(str, run.about.get(key, [])))
+    values = run.about.get(key, [])
+    return ", ".join(map(str, values))
 
 
 def joined(runs: list[Results]) -> "pandas.DataFrame":
@@ -76,7 +77,8 @@ def joined(runs: list[Results]) -> "pandas.DataFrame":
     import pandas
 
     parts = []
-    for run, names, dataset in zip(runs, distinct_names(runs), dataset_names(runs)):
+    told_apart = zip(runs, distinct_names(runs), dataset_names(runs))
+    for run, names, dataset in told_apart:
         part = run.frame.assign(dataset=dataset, run=run.path.name)
         part["variant"] = part["variant"].map(names)
         parts.append(part)
@@ -120,4 +122,5 @@ def _keys_of_scans(run: Results) -> dict[str, str]:
     file = RunFolder(run.path).environment
     if not file.is_file():
         return {}
-    return json.loads(file.read_text(encoding="utf-8")).get("data", {})
+    environment = json.loads(file.read_text(encoding="utf-8"))
+    return environment.get("data", {})

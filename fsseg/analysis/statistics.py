@@ -67,7 +67,12 @@ def interval_of_mean(differences: Float[np.ndarray, "pair"]) -> tuple[float, flo
     if pairs < 2:
         return math.nan, math.nan
     # Differences that are equal but for rounding have no skewness that could be computed.
-    if np.allclose(differences, differences[0], rtol=1e-9, atol=0):
+    if np.allclose(
+        differences,
+        differences[0],
+        rtol=1e-9,
+        atol=0,
+    ):
         return float(differences[0]), float(differences[0])
     resampled = bootstrap(
         (differences,),
@@ -91,16 +96,22 @@ def holm(p_values: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
         [0.06, 0.03, 0.06]
     """
     corrected = np.full(len(p_values), math.nan)
-    order = [index for index in np.argsort(p_values) if not math.isnan(p_values[index])]
+    tests = np.flatnonzero(~np.isnan(p_values))
+    by_size = tests[np.argsort(p_values[tests])]
     highest = 0.0
-    for smaller, index in enumerate(order):
-        factor = len(order) - smaller
+    for smaller, index in enumerate(by_size):
+        factor = len(tests) - smaller
         highest = max(highest, min(1.0, factor * p_values[index]))
         corrected[index] = highest
     return corrected
 
 
-def verdict(pairs: int, difference: float, p: float, better: str = "higher") -> str:
+def verdict(
+    pairs: int,
+    difference: float,
+    p: float,
+    better: str = "higher",
+) -> str:
     """The words for a test.
 
     Args:

@@ -26,11 +26,15 @@ QUANTILES = {"5 %": 0.05, "median": 0.5, "95 %": 0.95}
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Dice under every support.
+    """The Dice of a run's variants under every support, as `fsseg.support_sensitivity` returns it.
 
     Attributes:
         results: The run.
         scores: One record per fold, seed, variant, class, query case and support slice.
+
+    Example:
+        sensitivity = fsseg.support_sensitivity("runs/table1-20261123-120000")
+        sensitivity.table()  # how the Dice of the supports spreads
     """
 
     results: Results
@@ -41,17 +45,18 @@ class Sensitivity:
         """One row per score; `support_slice` is the number of the one slice, `dice` is in [0, 1]."""
         import pandas
 
-        rows = [
-            vars(score) | {"dice": score.dice, "support_slice": score.support_slices[0]}
-            for score in self.scores
-        ]
+        rows = []
+        for score in self.scores:
+            [slice_number] = score.support_slices
+            rows.append(vars(score) | {"dice": score.dice, "support_slice": slice_number})
         return pandas.DataFrame(rows).drop(columns=["measures", "support_slices"])
 
     @cached_property
     def supports(self) -> "pandas.DataFrame":
         """The Dice of each support in percent: its mean over the scans that it segments, by variant and class."""
         keys = ["variant", "class_name", "fold", "seed", "support_case", "support_slice"]
-        return (100 * self.frame.groupby(keys, sort=False)["dice"].mean()).reset_index()
+        means = self.frame.groupby(keys, sort=False)["dice"].mean()
+        return (100 * means).reset_index()
 
     def table(self) -> "pandas.DataFrame":
         """The line of each variant and class: the number of supports, and the spread of their Dice in percent.
@@ -61,13 +66,21 @@ class Sensitivity:
         import pandas
 
         as_run = self.results.table()
+        by_class = self.supports.groupby(["variant", "class_name"], sort=False)
         lines = {}
-        for (variant, name), group in self.supports.groupby(["variant", "class_name"], sort=False):
+        for (variant, name), group in by_class:
             dice = group["dice"].dropna()
-            line = {"supports": len(dice), "as run": as_run.loc[variant, name]}
-            line |= {"mean": dice.mean(), "sd": dice.std(), "min": dice.min()}
-            line |= {label: dice.quantile(share) for label, share in QUANTILES.items()}
-            lines[variant, name] = line | {"max": dice.max()}
+            line = {
+                "supports": len(dice),
+                "as run": as_run.loc[variant, name],
+                "mean": dice.mean(),
+                "sd": dice.std(),
+                "min": dice.min(),
+            }
+            for label, share in QUANTILES.items():
+                line[label] = dice.quantile(share)
+            line["max"] = dice.max()
+            lines[variant, name] = line
         index = pandas.MultiIndex.from_tuples(list(lines), names=["variant", "class"])
         return pandas.DataFrame(list(lines.values()), index=index)
 
@@ -101,12 +114,15 @@ class Sensitivity:
 
 
 def support_sensitivity(
-    run: Results | str | Path, *, device: str = "auto", progress: Progress | None = None
+    run: Results | str | Path,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
 ) -> Sensitivity:
     """Segments a run's scans again from every slice of their fold that shows the class, each by itself.
 
-    Every case of a fold gives supports, also its queries, and segments all others. Nothing is trained. Rows with an oracle
-    are left out. Classes that the protocol segments together are those that the slice shows.
+    Every case of a fold gives supports, also its queries, and segments all others. Nothing is trained. Variants with an
+    oracle are left out. Classes that the protocol segments together are those that the slice shows.
 
     Args:
         run: A finished run, whose checkpoints and scans are still there.
@@ -114,33 +130,33 @@ def support_sensitivity(
         progress: Follows the scans.
 
     Raises:
-        FssegError: They are not there, or all rows decide with an oracle.
+        FssegError: They are not there, or all variants decide with an oracle.
     """
     results = run if isinstance(run, Results) else load_results(run)
-    place, progress = pick_device(device), progress or Silent()
+    progress = progress or Silent()
+    where = pick_device(device)
     data = RunData(results.recipe, progress)
     data.require_evaluated(results.about["data"], results.path)
     scores: list[CaseScore] = []
     for seed in results.about["seeds"]:
         for fold in data.folds:
-            for variants in load_variants(results, fold.index, seed, place):
-                backbone = variants[0].segmenter.backbone
-                scans = data.of(fold).scans
-                assigned = data.of(fold).every_support()
+            of_fold = data.of(fold)
+            for variants in load_variants(results, fold.index, seed, where):
                 evaluated = evaluate(
-                    backbone,
+                    variants[0].segmenter.backbone,
                     variants,
-                    assigned,
-                    scans,
+                    of_fold.every_support(),
+                    of_fold.scans,
                     fold,
                     seed=seed,
-                    device=place,
+                    device=where,
                     progress=progress,
                 )
                 for result in evaluated:
                     scores += result.scores
     if not scores:
         raise FssegError(
-            f"{results.path}: all rows decide with an oracle, expected one that needs no ground truth"
+            f"{results.path}: all rows decide with an oracle, "
+            "expected one that needs no ground truth"
         )
     return Sensitivity(results, scores)

@@ -40,19 +40,21 @@ class Sweep:
         import pandas
 
         means = self.comparison.table()
-        values = pandas.DataFrame.from_dict(self.settings, orient="index").reindex(means.index)
-        return pandas.concat([values, means], axis=1)
+        values = pandas.DataFrame.from_dict(self.settings, orient="index")
+        return pandas.concat([values.reindex(means.index), means], axis=1)
 
     def grid(self) -> "pandas.DataFrame":
         """The mean over classes: the first key's values down, the others' across."""
         table = self.table()
         keys = list(next(iter(self.settings.values())))
-        table = table.assign(**{key: table[key].map(str) for key in keys})
-        first, *others = keys
+        for key in keys:
+            table[key] = table[key].map(str)
         means = table.set_index(keys)["mean"]
+        first, *others = keys
         if not others:
             return means.to_frame()
-        return means.unstack(others, sort=False).reindex(list(dict.fromkeys(table[first])))
+        order = table[first].unique()
+        return means.unstack(others, sort=False).reindex(order)
 
     def plot(self) -> "Figure":
         """A figure: the mean over classes by the first key's values, a line for each combination of the others."""
@@ -87,33 +89,37 @@ def sweep(
     Raises:
         FssegError: There is nothing to sweep over, no such variant, or a value does not fit.
     """
-    recipe = load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
-    grid = recipe.sweep if grid is None else grid
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe)
+    if grid is None:
+        grid = recipe.sweep
     names = [variant.name for variant in recipe.variants]
     if not grid or (row is not None and row not in names):
         raise FssegError(
             f"sweep: expected values by key and a row of the recipe, got {dict(grid)} and {row!r}; "
             f"rows are {names}"
         )
-    recipes, settings = _written_out(recipe, grid, names[0] if row is None else row)
+    start = names[0] if row is None else row
+    recipes, settings = _written_out(recipe, grid, start)
     how = {"name": "sweep"} | how
     compared = compare(recipes, baseline, metric=metric, across_protocols=True, **how)
     return Sweep(compared, settings)
 
 
 def _written_out(
-    recipe: Recipe, grid: Mapping[str, list[Any]], start: str
+    recipe: Recipe,
+    grid: Mapping[str, list[Any]],
+    start: str,
 ) -> tuple[list[Recipe], dict[str, dict[str, Any]]]:
     """A recipe for each combination of what is no setting of a variant, and the values of every variant in them."""
-    within = {
-        key: list(values)
-        for key, values in grid.items()
-        if key.split(".")[0] in TABLES_OF_A_VARIANT
-    }
-    around = {key: list(values) for key, values in grid.items() if key not in within}
-    tables = {key: value for key, value in recipe.dumps().items() if key != "sweep"}
-    [variant] = [table for table in tables["variants"] if table["name"] == start]
-    tables["variants"] = [variant]
+    within, around = {}, {}
+    for key, values in grid.items():
+        table, _, _ = key.partition(".")
+        of_kind = within if table in TABLES_OF_A_VARIANT else around
+        of_kind[key] = list(values)
+    tables = recipe.dumps()
+    tables.pop("sweep", None)
+    tables["variants"] = [table for table in tables["variants"] if table["name"] == start]
     recipes, settings = [], {}
     for outer in combinations(around):
         changed = change_tables(tables, outer)

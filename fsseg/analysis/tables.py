@@ -1,5 +1,6 @@
 """Tables for people to read: numbers, intervals and p-values as text, in Markdown and in LaTeX."""
 
+import json
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,10 @@ def as_latex(shown: "pandas.DataFrame") -> str:
     """A table of text in LaTeX; needs the package booktabs and nothing else."""
     from pandas.io.formats.style import Styler
 
-    style = Styler(shown.reset_index()).format(escape="latex")
-    style = style.format_index(escape="latex", axis=1).hide(axis="index")
+    style = Styler(shown.reset_index())
+    style.format(escape="latex")
+    style.format_index(escape="latex", axis=1)
+    style.hide(axis="index")
     columns = "l" + "r" * len(shown.columns)
     text = style.to_latex(hrules=True, column_format=columns)
     return text.translate(str.maketrans(LATEX))
@@ -62,6 +65,5 @@ def as_latex(shown: "pandas.DataFrame") -> str:
 
 def records(table: "pandas.DataFrame") -> list[dict[str, Any]]:
     """The lines of a table as plain values, those of its index included; NaN becomes None."""
-    import json
-
-    return json.loads(table.reset_index().to_json(orient="records"))
+    text = table.reset_index().to_json(orient="records")
+    return json.loads(text)

@@ -141,8 +141,9 @@ class ErrorTable:
             of_score = vars(wrong.score) | {"dice": wrong.score.dice}
             for kind in KINDS:
                 rows.append(of_score | {"kind": kind} | wrong.measures(kind))
-        columns = [name for name in CaseScore.__dataclass_fields__ if name != "measures"]
-        return pandas.DataFrame(rows, columns=[*columns, "dice", "kind", *MEASURES])
+        fields = [name for name in CaseScore.__dataclass_fields__ if name != "measures"]
+        columns = [*fields, "dice", "kind", *MEASURES]
+        return pandas.DataFrame(rows, columns=columns)
 
     def table(self) -> "pandas.DataFrame":
         """Means by variant, class and kind: Dice in percent, and `WrongVoxels.measures`.
@@ -154,7 +155,8 @@ class ErrorTable:
 
         columns = ["dice", *MEASURES]
         keys = ["variant", "class_name", "kind"]
-        means = self.frame.groupby(keys, sort=False)[columns].mean()
+        by_kind = self.frame.groupby(keys, sort=False)
+        means = by_kind[columns].mean()
         means["dice"] *= 100
         classes = list(self.results.classes)
         if len(classes) > 1:
@@ -170,8 +172,11 @@ class ErrorTable:
     def shown(self) -> "pandas.DataFrame":
         """The table as text, a line per variant and class; `LEGEND` says what its numbers are."""
         table = self.table()
-        dice = table["dice"].groupby(level=["variant", "class"], sort=False).first()
-        cells = table["lost"].map(number) + " (" + table["gain"].map(_gain) + ")"
+        by_class = table["dice"].groupby(level=["variant", "class"], sort=False)
+        dice = by_class.first()
+        lost = table["lost"].map(number)
+        gain = table["gain"].map(_gain)
+        cells = lost + " (" + gain + ")"
         shown = cells.unstack().reindex(index=dice.index, columns=list(KINDS))
         shown = shown.rename(columns=KINDS)
         shown.insert(0, "Dice", dice.map(number))

@@ -52,15 +52,11 @@ def run_as_jobs(
         FssegError: The recipe or the data cannot be run; or jobs failed, with the last lines of each. The others ended.
         Stopped: A signal asked to stop: jobs of this machine have saved themselves, those of a cluster go on.
     """
-    runs, progress, asked = Path(runs_dir), progress or Silent(), recipe.launcher
+    runs = Path(runs_dir)
+    progress = progress or Silent()
     recipe = expand(recipe)
     recipe.check()
-    slurm = asked.name == "slurm"
-    threads = (
-        asked.cpus
-        if slurm and recipe.speed.threads == "auto"
-        else threads_for(recipe.speed.threads)
-    )
+    threads = _threads(recipe)
     data = RunData(recipe, progress)
     jobs = make_jobs(
         recipe,
@@ -73,23 +69,45 @@ def run_as_jobs(
         content=list(data.scans.facts.values()),
     )
     progress.note(f"{len(jobs.jobs)} jobs: fsseg status {jobs.folder}")
-    tell: Callable[[list[State]], None] = lambda states: show(jobs, states)  # noqa: E731
-    if slurm:
-        run_on_slurm(jobs, asked, tell, progress.note)
+
+    def show_jobs(states: list[State]) -> None:
+        show(jobs, states)
+
+    if recipe.launcher.name == "slurm":
+        run_on_slurm(jobs, recipe.launcher, show_jobs, progress.note)
     else:
         places = places_for_trainings(device)
-        at_once = min(
-            asked.jobs or 1, len(jobs.jobs), len(places) if places != [{}] else len(jobs.jobs)
-        )
-        if places == [{}] and at_once * threads > processors():
-            progress.note(
-                f"{at_once} jobs compute with {threads} threads each, but there are {processors()} processors; with "
-                f"speed.threads = {max(1, processors() // at_once)} they would not wait for each other (other digits)"
-            )
-        run_here(jobs, at_once, places, threads, tell)
+        at_once = min(recipe.launcher.jobs or 1, len(jobs.jobs))
+        if places == [{}]:
+            _warn_of_crowd(at_once, threads, progress)
+        else:
+            at_once = min(at_once, len(places))
+        run_here(jobs, at_once, places, threads, show_jobs)
     jobs.require_done()
     parts = [job.folder / FINISHED for job in jobs.jobs]
     return join(recipe, parts, name=name, runs_dir=runs, progress=progress)
+
+
+def _threads(recipe: Recipe) -> int:
+    """The threads that each job computes with."""
+    if recipe.launcher.name == "slurm" and recipe.speed.threads == "auto":
+        return recipe.launcher.cpus
+    return threads_for(recipe.speed.threads)
+
+
+def _warn_of_crowd(
+    at_once: int,
+    threads: int,
+    progress: Progress,
+) -> None:
+    """Says so where jobs would wait for each other's processors."""
+    if at_once * threads > processors():
+        fewer = max(1, processors() // at_once)
+        progress.note(
+            f"{at_once} jobs compute with {threads} threads each, but there are {processors()} "
+            f"processors; with speed.threads = {fewer} they would not wait for each other "
+            "(other digits)"
+        )
 
 
 def make_jobs(
@@ -103,29 +121,45 @@ def make_jobs(
     fresh: bool,
     content: list[object],
 ) -> JobSet:
-    """The jobs of a run; their folder's name stands for all that their results depend on."""
-    own = recipe.model_copy(deep=True)
-    own.speed.threads = threads
-    told = own.dumps()
-    told.pop("launcher")
-    key = fingerprint([told, device, whole_digest(), [str(one) for one in content]])[:10]
+    """Makes the jobs of a run; their folder's name stands for all that their results depend on.
+
+    Args:
+        recipe: The recipe, its sweep written out.
+        folds: The folds to run.
+        name: What the folder's name begins with.
+        runs: Where runs are kept.
+        device: As of `run_as_jobs`.
+        threads: Those that each job computes with.
+        fresh: Whether the jobs take nothing from earlier runs.
+        content: What stands for the content of the scans.
+    """
+    changed = recipe.model_copy(deep=True)
+    changed.speed.threads = threads
+    tables = changed.dumps()
+    tables.pop("launcher")
+    scans = [str(facts) for facts in content]
+    key = fingerprint([tables, device, whole_digest(), scans])[:10]
     # The folder's name reaches the script that sbatch reads, and a recipe's file may have any name.
     plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     folder = runs / "jobs" / f"{plain}-{key}"
-    write_text(folder / "recipe.toml", own.toml())
+    recipe_file = folder / "recipe.toml"
+    write_text(recipe_file, changed.toml())
+    words = ["run", str(recipe_file.absolute()), "--runs-dir", str(runs.absolute())]
+    words += ["--device", device, *plugin_arguments()]
+    if fresh:
+        words.append("--fresh")
     commands = {}
     for seed in recipe.seeds:
         for fold in folds:
-            title = f"fold {fold.index}" + (f" seed {seed}" if len(recipe.seeds) > 1 else "")
-            out = folder / title.replace(" ", "-") / FINISHED
-            commands[title] = [
-                "run", str((folder / "recipe.toml").absolute()), "--fold", str(fold.index), "--seed", str(seed),
-                "--runs-dir", str(runs.absolute()), "--device", device, "--part", str(out.absolute()),
-                *(["--fresh"] if fresh else []), *plugin_arguments(),
-            ]  # fmt: skip
+            title = f"fold {fold.index}"
+            if len(recipe.seeds) > 1:
+                title += f" seed {seed}"
+            part = folder / title.replace(" ", "-") / FINISHED
+            which = ["--fold", str(fold.index), "--seed", str(seed), "--part", str(part.absolute())]
+            commands[title] = [*words, *which]
     jobs = JobSet.make(folder, f"{name}: {len(commands)} folds and seeds", commands)
     for job in jobs.jobs:
-        out, state = job.folder / FINISHED, job.state()
-        if state.status == "done" and (fresh or not out.is_file()):
+        left = (job.folder / FINISHED).is_file()
+        if job.state().status == "done" and (fresh or not left):
             job.tell(State())
     return jobs

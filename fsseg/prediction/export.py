@@ -44,7 +44,11 @@ def export_predictor(
 
 
 def export_onnx(
-    run: str | Path, path: str | Path, *, fold: int | None = None, seed: int | None = None
+    run: str | Path,
+    path: str | Path,
+    *,
+    fold: int | None = None,
+    seed: int | None = None,
 ) -> Path:
     """Writes the trained backbone as ONNX: "images" `slice 3 height width` to "features" `slice channel h w`.
 

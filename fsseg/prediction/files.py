@@ -115,9 +115,17 @@ def predict_files(
     return written
 
 
-def _save(path: Path, scan: Path, voxels: np.ndarray) -> None:
+def _save(
+    path: Path,
+    scan: Path,
+    voxels: np.ndarray,
+) -> None:
     """Writes voxels that lie as those of a scan's file, all or nothing."""
-    image = nibabel.Nifti1Image(voxels, *_place_of(scan), dtype=voxels.dtype)
+    image = nibabel.Nifti1Image(
+        voxels,
+        *_place_of(scan),
+        dtype=voxels.dtype,
+    )
     image.header.set_xyzt_units("mm")
     with replacing(path) as unfinished:
         unfinished.write_bytes(b"")
@@ -137,7 +145,12 @@ def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | Non
     return None, header
 
 
-def _warn_of_range(query: Volume, support: Volume, path: Path, progress: Progress) -> None:
+def _warn_of_range(
+    query: Volume,
+    support: Volume,
+    path: Path,
+    progress: Progress,
+) -> None:
     """Says so where intensities have little in common, which suggests another modality, or other units."""
     low, high = np.percentile(query.image, [1, 99])
     first, last = np.percentile(support.image, [1, 99])

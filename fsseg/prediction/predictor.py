@@ -73,7 +73,13 @@ class Predictor:
         Example:
             `Predictor.load("runs/tpm").fit(support).predict(volume).labels`
         """
-        return load_predictor(run, variant=variant, fold=fold, seed=seed, device=device)
+        return load_predictor(
+            run,
+            variant=variant,
+            fold=fold,
+            seed=seed,
+            device=device,
+        )
 
     @property
     def together(self) -> bool:
@@ -105,7 +111,10 @@ class Predictor:
         return Fitted(self, parts, names, support.labels.dtype)
 
     def _part(
-        self, volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None
+        self,
+        volume: Volume,
+        values: tuple[int, ...],
+        slices: Sequence[int] | None,
     ) -> "Part":
         """The prototypes of classes that are segmented at once."""
         chosen = _choose_slices(volume, values, slices)
@@ -271,7 +280,9 @@ def _names_of_classes(support: Volume, classes: dict[int, str] | None) -> dict[i
 
 
 def _choose_slices(
-    volume: Volume, values: tuple[int, ...], slices: Sequence[int] | None
+    volume: Volume,
+    values: tuple[int, ...],
+    slices: Sequence[int] | None,
 ) -> list[int]:
     """The slices that are wanted, or the fullest; raises DataError for one that does not show all classes."""
     voxels = _voxels_of_smallest(volume, values)

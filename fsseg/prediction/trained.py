@@ -69,7 +69,10 @@ class Trained:
 
 
 def read_run(
-    run: str | Path, variant: str | None = None, fold: int | None = None, seed: int | None = None
+    run: str | Path,
+    variant: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
 ) -> Trained:
     """Reads a variant of a finished run; what is not chosen is the first that there is.
 
@@ -80,7 +83,10 @@ def read_run(
 
 
 def of_results(
-    results: Results, variant: str | None = None, fold: int | None = None, seed: int | None = None
+    results: Results,
+    variant: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
 ) -> Trained:
     """Reads a variant of a run whose results are read already, as `read_run` does."""
     recipe = results.recipe
@@ -103,7 +109,10 @@ def of_results(
 
 
 def read_export(
-    path: Path, variant: str | None = None, fold: int | None = None, seed: int | None = None
+    path: Path,
+    variant: str | None = None,
+    fold: int | None = None,
+    seed: int | None = None,
 ) -> Trained:
     """Reads the file that `Trained.save` wrote.
 
@@ -159,7 +168,12 @@ def _choose_variant(recipe: Recipe, name: str | None) -> VariantTable:
     )
 
 
-def _choose(key: str, wanted: int | None, available: list[int], run: Path) -> int:
+def _choose(
+    key: str,
+    wanted: int | None,
+    available: list[int],
+    run: Path,
+) -> int:
     """The fold or seed that is wanted, or the first."""
     if wanted is None:
         return available[0]

@@ -34,12 +34,24 @@ def comparison(compared: "Comparison") -> "Figure":
         values = compared.cases.loc[variant]["mean"].dropna().to_numpy()
         beside = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
         colour = "tab:gray" if variant == compared.baseline else "tab:blue"
-        axes.plot(number_of_variant + beside, values, "o", color=colour, alpha=0.6, ms=4)
+        axes.plot(
+            number_of_variant + beside,
+            values,
+            "o",
+            color=colour,
+            alpha=0.6,
+            ms=4,
+        )
         if len(values):
             ends = (number_of_variant - 0.3, number_of_variant + 0.3)
             axes.hlines(values.mean(), *ends, color="black")
     names = starred(variants, compared.oracles)
-    axes.set_xticks(range(len(variants)), names, rotation=30, ha="right")
+    axes.set_xticks(
+        range(len(variants)),
+        names,
+        rotation=30,
+        ha="right",
+    )
     axes.set_ylabel(f"{with_unit(compared.metric, compared.unit)}, mean over classes")
     return figure
 
@@ -50,7 +62,12 @@ def sweep(swept: "Sweep") -> "Figure":
     figure, axes = panels(6, 4)
     for name in grid.columns:
         label = ", ".join(name) if isinstance(name, tuple) else str(name)
-        axes.plot(list(grid.index), grid[name].to_numpy(), "o-", label=label)
+        axes.plot(
+            list(grid.index),
+            grid[name].to_numpy(),
+            "o-",
+            label=label,
+        )
     compared = swept.comparison
     axes.set_xlabel(grid.index.name)
     axes.set_ylabel(f"{with_unit(compared.metric, compared.unit)}, mean over classes")
@@ -73,7 +90,12 @@ def supports(sensitivity: "Sensitivity") -> "Figure":
         for height, variant in enumerate(variants):
             dice = of_class.loc[of_class["variant"] == variant, "dice"].dropna().to_numpy()
             draw_box(axes, dice, height, colour_of(height), random, alpha=0.4)
-            axes.vlines(as_run.loc[variant, name], height - 0.4, height + 0.4, color="black")
+            axes.vlines(
+                as_run.loc[variant, name],
+                height - 0.4,
+                height + 0.4,
+                color="black",
+            )
         axes.set_title(name)
         axes.set_xlabel("Dice of a support, %; bar: as run")
         axes.set_yticks(range(len(variants)), variants)
@@ -114,7 +136,11 @@ def lost_dice(errors: "ErrorTable") -> "Figure":
     return figure
 
 
-def _draw_bars(axes: "Axes", lost: "pandas.DataFrame", dice: "pandas.Series") -> None:
+def _draw_bars(
+    axes: "Axes",
+    lost: "pandas.DataFrame",
+    dice: "pandas.Series",
+) -> None:
     """A bar for each variant, with a part for each kind, and the Dice beside it."""
     from fsseg.analysis.wrong_voxels import KINDS  # loads torch, which no other figure here needs
 

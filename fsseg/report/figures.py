@@ -25,7 +25,11 @@ STYLE = {
 
 
 def panels(
-    width: float, height: float, columns: int = 1, *, sharey: bool = False
+    width: float,
+    height: float,
+    columns: int = 1,
+    *,
+    sharey: bool = False,
 ) -> tuple["Figure", Any]:
     """An empty figure with axes side by side.
 

@@ -1,9 +1,8 @@
 """The report of a run: one HTML file with tables, figures, and slices whose prior can be dragged."""
 
 import io
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,11 @@ import jinja2
 from markupsafe import escape
 
 from fsseg.analysis.comparison import Comparison, compare
+from fsseg.analysis.tables import number, starred
 from fsseg.errors import FssegError
-from fsseg.report import plots
-from fsseg.report.viewer import as_json, choose_exhibits, keeps_margins, show
+from fsseg.report import run_plots
+from fsseg.report.figures import with_unit
+from fsseg.report.viewer import as_json, choose_exhibits, keeps_margins, viewer_data
 from fsseg.runs.results import Results, load_results
 from fsseg.system.files import write_text
 from fsseg.system.progress import Progress
@@ -43,7 +44,7 @@ def write_report(
     Args:
         run: The run, or its directory.
         path: The HTML file; `report.html` in the run directory when omitted.
-        baseline: The row that the others are compared with; the first one when omitted.
+        baseline: The variant that the others are compared with; the first one when omitted.
         cases: Cases to show slices of: the worst half and the best.
         scans: Whether slices of scans may stand in the file. Without them it holds numbers and names only.
         progress: Follows the cases.
@@ -52,7 +53,10 @@ def write_report(
         The file's path.
 
     Raises:
-        FssegError: There is no such run or row, or its scans are not there any more.
+        FssegError: There is no such run or variant, or its scans are not there any more.
+
+    Example:
+        fsseg.write_report("runs/table1-20261123-120000", "report.html", scans=False)
     """
     results = run if isinstance(run, Results) else load_results(run)
     if cases < 1:
@@ -60,76 +64,102 @@ def write_report(
             f"report: got {cases} cases, expected at least one; leave pictures out with --no-scans"
         )
     compared = compare([results], baseline)
-    viewer, notes = None, []
+    viewer = None
     if scans and keeps_margins(results):
-        viewer = show(results, choose_exhibits(results, cases), progress)
-    elif scans:
-        notes.append(
-            "This run keeps no margins (protocol.save_margins), so there are no slices to look at."
-        )
+        viewer = viewer_data(results, choose_exhibits(results, cases), progress)
+    notes = list(_notes(results, without_slices=scans and viewer is None))
     target = Path(path) if path is not None else results.path / "report.html"
     write_text(target, _page(results, compared, viewer, notes))
     return target
 
 
 def _page(
-    results: Results, compared: Comparison, viewer: dict[str, Any] | None, notes: list[str]
+    results: Results,
+    compared: Comparison,
+    viewer: dict[str, Any] | None,
+    notes: list[str],
 ) -> str:
-    if results.oracles:
-        notes = [*notes, "* uses the ground truth of the query"]
-    if results.about["uses_truth"]:
-        notes = [
-            *notes,
-            f"Protocol {results.about['protocol']} chooses the query's slices by its ground truth.",
-        ]
-    several = len(results.variants) > 1
+    """The text of the page."""
     templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
     )
     return templates.get_template("page.html").render(
         title=results.path.name,
         about=_about(results),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "viewer.js").read_text(encoding="utf-8"),
-        means=[
-            _means(results, metric) for metric in ([] if several else ["dice"]) + results.metrics
-        ],
-        comparison=_table(
-            compared.shown(),
-            f"3-D Dice, percent: means, and differences from {compared.baseline} with 95 % intervals",
-        )
-        if several
-        else None,
-        tests=_table(compared.shown_tests(), f"Every class against {compared.baseline}")
-        if several
-        else None,
+        **_tables(results, compared),
         notes=notes,
         viewer=as_json(viewer) if viewer else None,
-        scores=[
-            _svg(plots.scores(results, name), f"Dice, {name or 'mean'}")
-            for name in [None, *results.classes]
-        ],
-        in_turn=results.frame["support_case"].nunique() > results.frame["fold"].nunique(),
+        **_figures(results),
+        in_turn=_several_supports(results),
         seeds=len(results.about["seeds"]),
-        training=_training(results),
-        calibrations=[
-            (name, _svg(figure, f"Calibration, {name}"))
-            for name, figure in plots.calibrations(results).items()
-        ],
         recipe=results.recipe.toml(),
         environment=_environment(results),
         version=version("fsseg"),
     )
 
 
+def _notes(results: Results, *, without_slices: bool) -> Iterator[str]:
+    """Sentences that stand below the tables."""
+    if without_slices:
+        yield "This run keeps no margins (protocol.save_margins), so there are no slices to look at."
+    if results.oracles:
+        yield "* uses the ground truth of the query"
+    if results.about["uses_truth"]:
+        protocol = results.about["protocol"]
+        yield f"Protocol {protocol} chooses the query's slices by its ground truth."
+
+
+def _tables(results: Results, compared: Comparison) -> dict[str, Any]:
+    """The tables of the page: a single variant has means, several have a comparison."""
+    if len(results.variants) == 1:
+        means = [_means(results, metric) for metric in ("dice", *results.metrics)]
+        return {"means": means, "comparison": None, "tests": None}
+    baseline = compared.baseline
+    caption = f"3-D Dice, percent: means, and differences from {baseline} with 95 % intervals"
+    return {
+        "means": [_means(results, metric) for metric in results.metrics],
+        "comparison": _table(compared.shown(), caption),
+        "tests": _table(compared.shown_tests(), f"Every class against {baseline}"),
+    }
+
+
+def _figures(results: Results) -> dict[str, Any]:
+    """The figures of the page."""
+    scores = []
+    for name in (None, *results.classes):
+        figure = run_plots.scores(results, name)
+        scores.append(_svg(figure, f"Dice, {name or 'mean'}"))
+    calibrations = []
+    for name, figure in run_plots.calibrations(results).items():
+        calibrations.append((name, _svg(figure, f"Calibration, {name}")))
+    return {
+        "scores": scores,
+        "training": _training(results),
+        "calibrations": calibrations,
+    }
+
+
+def _several_supports(results: Results) -> bool:
+    """Whether scans were segmented from more than one support."""
+    frame = results.frame
+    return frame["support_case"].nunique() > frame["fold"].nunique()
+
+
 def _about(results: Results) -> str:
+    """What was evaluated, in a line."""
     about = results.about
+    folds = ", ".join(map(str, about["folds"]))
+    seeds = ", ".join(map(str, about["seeds"]))
     parts = [
         str(about["dataset"]),
         f"protocol {about['protocol']} {about['protocol_hash']}",
         *about["options"],
-        f"folds {about['fold_scheme']} ({', '.join(map(str, about['folds']))})",
-        f"seeds {', '.join(map(str, about['seeds']))}",
+        f"folds {about['fold_scheme']} ({folds})",
+        f"seeds {seeds}",
         f"{results.cases} cases",
     ]
     return ", ".join(parts)
@@ -137,33 +167,42 @@ def _about(results: Results) -> str:
 
 def _training(results: Results) -> str | None:
     """The figure of the training, if it was long enough to leave a log."""
-    trainings = [training for _, fold in results.folder.folds() for training in fold.trainings()]
-    if not any(training.log.stat().st_size for training in trainings):
+    sizes = []
+    for _, fold in results.folder.folds():
+        sizes += [training.log.stat().st_size for training in fold.trainings()]
+    if not any(sizes):
         return None
-    return _svg(plots.training_curves(results), "Losses and score threshold by step")
+    figure = run_plots.training_curves(results)
+    return _svg(figure, "Losses and score threshold by step")
 
 
 def _environment(results: Results) -> str:
+    """The file of the environment; nothing in an old run without one."""
     path = results.folder.environment
-    return path.read_text(encoding="utf-8") if path.is_file() else json.dumps({})
+    return path.read_text(encoding="utf-8") if path.is_file() else "{}"
 
 
 def _means(results: Results, metric: str) -> dict[str, Any]:
-    table, unit = results.table(metric), results.unit(metric)
+    """The table of means of a metric."""
+    table = results.table(metric)
     table.columns = [str(name).replace("sd_", "± over ") for name in table.columns]
-    table.index = [f"{name} *" if name in results.oracles else name for name in table.index]
-    shown = table.map(lambda value: "–" if value != value else f"{value:.1f}")
+    shown = table.map(number)
+    shown.index = starred(table.index, results.oracles)
     shown.index.name = "variant"
+    unit = results.unit(metric)
     name = "3-D Dice" if metric == "dice" else metric
-    return _table(
-        shown, f"{name}{', percent' if unit == '%' else f', {unit}' if unit else ''}: means"
-    )
+    caption = with_unit(name, "percent" if unit == "%" else unit)
+    return _table(shown, f"{caption}: means")
 
 
-def _table(frame: "pandas.DataFrame", caption: str) -> dict[str, Any]:
-    rows: Iterable[tuple[Any, ...]] = frame.itertuples(name=None)
-    columns = [str(name).replace("_", " ") for name in frame.columns]
-    return {"caption": caption, "columns": [frame.index.name or "", *columns], "rows": list(rows)}
+def _table(shown: "pandas.DataFrame", caption: str) -> dict[str, Any]:
+    """A table of text as the template takes it."""
+    columns = [str(name).replace("_", " ") for name in shown.columns]
+    return {
+        "caption": caption,
+        "columns": [shown.index.name or "", *columns],
+        "rows": list(shown.itertuples(name=None)),
+    }
 
 
 def _svg(figure: "Figure", title: str) -> str:
@@ -173,9 +212,15 @@ def _svg(figure: "Figure", title: str) -> str:
     file = io.StringIO()
     # The salt makes the ids inside the picture its own; text stays text, which a page can colour.
     with rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None},
+        )
     text = file.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     text = text.replace("#000000", "currentColor")
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)

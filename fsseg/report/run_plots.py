@@ -34,7 +34,12 @@ SMOOTHED = 50
 """Points that a training curve is drawn with, at most: each is a mean over its share of the steps."""
 
 
-def scores(results: Results, class_name: str | None = None, *, metric: str = "dice") -> "Figure":
+def scores(
+    results: Results,
+    class_name: str | None = None,
+    *,
+    metric: str = "dice",
+) -> "Figure":
     """Draws a box and a dot for every scan, by variant.
 
     Args:
@@ -94,7 +99,11 @@ def training_curves(results: Results) -> "Figure":
         for style, (key, label) in zip(LINE_STYLES, LOSSES.items()):
             points = [(record["step"], record[key]) for record in records if record.get(key)]
             if points:
-                lines[of_training + label] = left.plot(*_smooth(points), style, **look)[0]
+                lines[of_training + label] = left.plot(
+                    *_smooth(points),
+                    style,
+                    **look,
+                )[0]
         learned = [record for record in records if "score_threshold" in record]
         if learned:
             thresholds = [(record["step"], record["score_threshold"]) for record in learned]
@@ -145,7 +154,12 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
 class _Fits:
     """The two axes of a calibration, with the ideal priors of its episodes and lines through them."""
 
-    def __init__(self, left: "Axes", right: "Axes", samples: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        left: "Axes",
+        right: "Axes",
+        samples: list[dict[str, Any]],
+    ) -> None:
         self.left = left
         self.right = right
         self.sizes = np.array([np.mean(sample["sizes"]) for sample in samples])
@@ -156,11 +170,20 @@ class _Fits:
         left.plot(100 * self.sizes, priors, "o", **look)
         right.plot(self.locations, priors, "o", **look)
 
-    def draw(self, variant: "VariantTable", state: dict[str, Any], colour: str) -> None:
+    def draw(
+        self,
+        variant: "VariantTable",
+        state: dict[str, Any],
+        colour: str,
+    ) -> None:
         """Draws what a variant's threshold learned, if it is one that has a line."""
         if variant.threshold.name == "avg_est" and "prior" in state:
             for axes in (self.left, self.right):
-                axes.axhline(log_odds(state["prior"]), color=colour, label=variant.name)
+                axes.axhline(
+                    log_odds(state["prior"]),
+                    color=colour,
+                    label=variant.name,
+                )
         elif variant.threshold.name == "lin_est":
             *location_slope, size_slope, constant = state["coefficients"]
             of_location = location_slope[0] if location_slope else 0.0
@@ -168,10 +191,20 @@ class _Fits:
             locations = np.linspace(0, 1, 60)
             typical = of_location * ((self.locations - 0.5) ** 2).mean() + constant
             by_size = typical + size_slope * sizes
-            self.left.plot(100 * sizes, by_size, color=colour, label=variant.name)
+            self.left.plot(
+                100 * sizes,
+                by_size,
+                color=colour,
+                label=variant.name,
+            )
             at_mean_size = size_slope * self.sizes.mean() + constant
             by_location = of_location * (locations - 0.5) ** 2 + at_mean_size
-            self.right.plot(locations, by_location, color=colour, label=variant.name)
+            self.right.plot(
+                locations,
+                by_location,
+                color=colour,
+                label=variant.name,
+            )
 
     def label(self) -> None:
         """Names the axes and the lines."""

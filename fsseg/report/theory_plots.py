@@ -80,12 +80,31 @@ def _draw_posterior(
     values = posterior.numpy()
     extent = (-REACH, REACH, -REACH, REACH)
     colours = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
-    picture = axes.imshow(values, origin="lower", extent=extent, aspect="equal", **colours)
+    picture = axes.imshow(
+        values,
+        origin="lower",
+        extent=extent,
+        aspect="equal",
+        **colours,
+    )
     side = np.linspace(-REACH, REACH, CELLS)
-    axes.contour(side, side, values, levels=[0.5], colors="white", linewidths=1)
+    axes.contour(
+        side,
+        side,
+        values,
+        levels=[0.5],
+        colors="white",
+        linewidths=1,
+    )
     for way, points in enumerate(prototypes):
         marker = "ox"[way % 2]
-        axes.plot(*points.T.numpy(), marker, color=COLOURS[1], markersize=6, markeredgewidth=1.5)
+        axes.plot(
+            *points.T.numpy(),
+            marker,
+            color=COLOURS[1],
+            markersize=6,
+            markeredgewidth=1.5,
+        )
     axes.set_title(title, fontsize=8.5)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -105,7 +124,9 @@ def _posterior(
 
 
 def _standard(
-    features: Float[Tensor, "1 channel h w"], prototypes: Float[Tensor, "2 1 channel"], sigma: float
+    features: Float[Tensor, "1 channel h w"],
+    prototypes: Float[Tensor, "2 1 channel"],
+    sigma: float,
 ) -> Float[Tensor, "h w"]:
     """The first of two classes with prototypes of their own and one spread: the nearer, the likelier."""
     distances = squared_distance(features, prototypes)[0, :, 0]
@@ -134,9 +155,20 @@ def threshold_curves(
     figure, axes = panels(5.6, 3.4)
     other = axes.twinx()
     other.spines["top"].set_visible(False)
-    axes.plot(priors, curves["dice"], color=COLOURS[2], label="Dice")
+    axes.plot(
+        priors,
+        curves["dice"],
+        color=COLOURS[2],
+        label="Dice",
+    )
     ratio = curves["ratio"].clamp(max=2)
-    axes.plot(priors, ratio, color=COLOURS[3], linestyle="-.", label="predicted / true")
+    axes.plot(
+        priors,
+        ratio,
+        color=COLOURS[3],
+        linestyle="-.",
+        label="predicted / true",
+    )
     loss = {"color": COLOURS[0], "linestyle": "--", "label": "cross-entropy"}
     other.plot(priors, curves["cross_entropy"], **loss)
     best_dice = priors[curves["dice"].argmax()]
@@ -146,7 +178,13 @@ def threshold_curves(
         ("least cross-entropy", least_loss, COLOURS[0]),
         ("ideal: predicted = true", ideal[0], GREY),
     ):
-        axes.axvline(float(prior), color=colour, linestyle=":", linewidth=1.5, label=name)
+        axes.axvline(
+            float(prior),
+            color=colour,
+            linestyle=":",
+            linewidth=1.5,
+            label=name,
+        )
     axes.set_xlabel("log-odds of the foreground prior")
     axes.set_ylabel("Dice; predicted / true")
     axes.set_ylim(0, 2)
@@ -160,7 +198,9 @@ def threshold_curves(
 
 
 def prior_curves(
-    margins: Float[Tensor, "pixel"], truth: Bool[Tensor, "pixel"], priors: Float[Tensor, "prior"]
+    margins: Float[Tensor, "pixel"],
+    truth: Bool[Tensor, "pixel"],
+    priors: Float[Tensor, "prior"],
 ) -> dict[str, Float[Tensor, "prior"]]:
     """What becomes of pixels under each prior, as mean `cross_entropy`, `dice`, and `ratio` of predicted to true pixels.
 
@@ -190,8 +230,16 @@ def _made_up() -> tuple[Float[Tensor, "1 pixel"], Bool[Tensor, "1 pixel"]]:
     away = torch.where(truth, 0.0, 0.9)[:, None]
     spread = torch.where(truth, 0.55, 1.15)[:, None]
     middle = centre + away * torch.randn(1, 4, generator=generator)
-    features = middle + spread * torch.randn(len(truth), 4, generator=generator)
-    head = Tpm(space="euclidean", sigmas=(0.6, 1.2), dimension=4)
+    features = middle + spread * torch.randn(
+        len(truth),
+        4,
+        generator=generator,
+    )
+    head = Tpm(
+        space="euclidean",
+        sigmas=(0.6, 1.2),
+        dimension=4,
+    )
     prototype = Prototypes(centre[None, None], torch.ones(1, 1))
     with torch.no_grad():
         logits = head(features.T[None, :, None], prototype)

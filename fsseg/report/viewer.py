@@ -1,4 +1,4 @@
-"""What a report's slice viewer shows: chosen cases with their slices, targets, margins and priors, as plain values.
+"""The data of a report's slice viewer: chosen cases with their slices, targets, margins and priors, as plain values.
 
 The page decides every slice again, from the margins that the run kept and the prior that its reader chooses.
 """
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from fsseg.errors import FssegError
 from fsseg.evaluation.files import PRIORS, Decided, read_decisions
 from fsseg.model.ops import ideal_prior, resize
-from fsseg.recipe.tables import Recipe, VariantTable
+from fsseg.recipe.tables import VariantTable
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results
 from fsseg.system.progress import Progress, Silent
@@ -27,7 +27,7 @@ WINDOW = (0.5, 99.5)
 """Percentiles of a scan that are shown as black and white."""
 
 QUALITY = 85
-"""Of the pictures, which are WebP."""
+"""The quality of the pictures, which are WebP, up to 100."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Exhibit:
         fold: The fold.
         case: The scan.
         support_case: The case that gave the support.
-        dice: Its mean Dice over classes and rows that are no oracles, in [0, 1].
+        dice: Its mean Dice over classes and variants that are no oracles, in [0, 1].
     """
 
     seed: int
@@ -50,29 +50,35 @@ class Exhibit:
 
 
 def choose_exhibits(results: Results, count: int) -> list[Exhibit]:
-    """The worst cases, then the best ones: so many in all, every case once."""
+    """Chooses the worst cases, then the best ones: so many in all, every case once."""
     frame = results.frame
-    judged = frame[~frame["oracle"]] if (~frame["oracle"]).any() else frame
-    means = (
-        judged.groupby(["seed", "fold", "case", "support_case"], sort=False)["dice"]
-        .mean()
-        .dropna()
-        .sort_values()
-    )
+    judged = frame[~frame["oracle"]]
+    if judged.empty:
+        judged = frame
+    keys = ["seed", "fold", "case", "support_case"]
+    dice = judged.groupby(keys, sort=False)["dice"].mean()
     ranked: dict[str, Exhibit] = {}
-    for place, dice in means.items():
-        ranked.setdefault(place[2], Exhibit(*place, float(dice)))
+    for (seed, fold, case, support), mean in dice.dropna().sort_values().items():
+        ranked.setdefault(case, Exhibit(seed, fold, case, support, float(mean)))
     worst = list(ranked.values())
     if len(worst) <= count:
         return worst
     best = count // 2
-    return worst[: count - best] + worst[: len(worst) - best - 1 : -1]
+    best_first = worst[::-1]
+    return worst[: count - best] + best_first[:best]
 
 
-def show(
-    results: Results, exhibits: list[Exhibit], progress: Progress | None = None
+def keeps_margins(results: Results) -> bool:
+    """Whether the run kept what decided its slices."""
+    return any(results.path.rglob(PRIORS))
+
+
+def viewer_data(
+    results: Results,
+    exhibits: list[Exhibit],
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The viewer's data.
+    """The data of the viewer, as plain values.
 
     Args:
         results: The run, with margins.
@@ -83,107 +89,111 @@ def show(
         FssegError: The run kept no margins, or its scans are not there any more or not what they were.
     """
     progress = progress or Silent()
-    recipe = results.recipe
-    data = RunData(recipe, progress)
+    data = RunData(results.recipe, progress)
     data.require_evaluated(results.about["data"], results.path)
-    shown = [
-        _exhibit(results, data, recipe, one)
-        for one in progress.track(exhibits, "report", len(exhibits))
-    ]
-    return {"reference": recipe.mode == "reference", "exhibits": shown}
+    shown = []
+    for exhibit in progress.track(exhibits, "report", len(exhibits)):
+        shown.append(_show(exhibit, results, data))
+    return {"reference": results.recipe.mode == "reference", "exhibits": shown}
 
 
-def keeps_margins(results: Results) -> bool:
-    """Whether the run kept what decided its slices."""
-    return any(results.path.rglob(PRIORS))
-
-
-def _exhibit(results: Results, data: RunData, recipe: Recipe, exhibit: Exhibit) -> dict[str, Any]:
+def _show(
+    exhibit: Exhibit,
+    results: Results,
+    data: RunData,
+) -> dict[str, Any]:
+    """A scan with its pictures, its truth, and what decided it."""
     volume = data.scans.working[exhibit.case]
-    home = results.folder.fold(exhibit.seed, exhibit.fold)
-    decided = [
-        one
-        for training in home.trainings()
-        for one in read_decisions(training.path)
-        if (one.case, one.support_case) == (exhibit.case, exhibit.support_case)
-    ]
-    if not decided:
-        raise FssegError(
-            f"{home.path}: it keeps no margins of case {exhibit.case}; run the recipe again"
-        )
-    values = {name: value for value, name in data.classes.items()}
-    truth = {name: volume.labels == value for name, value in values.items()}
-    by_classes = sorted(decided, key=lambda one: [list(values).index(name) for name in one.classes])
-    views = [
-        _view(list(group), truth, recipe, results.oracles)
-        for _, group in groupby(by_classes, key=lambda one: one.classes)
-    ]
-    where = [f"fold {exhibit.fold}"] + [f"seed {exhibit.seed}"] * (len(results.about["seeds"]) > 1)
+    truth = {name: volume.labels == value for value, name in data.classes.items()}
+    order = list(truth)
+    decided = _decisions_of(exhibit, results)
+    decided.sort(key=lambda decision: [order.index(name) for name in decision.classes])
+    views = []
+    for _, together in groupby(decided, key=lambda decision: decision.classes):
+        views.append(_view(list(together), truth, results))
+    where = f"fold {exhibit.fold}"
+    if len(results.about["seeds"]) > 1:
+        where += f", seed {exhibit.seed}"
     height, width = volume.image.shape[1:]
     return {
-        "title": f"case {exhibit.case} ({', '.join(where)})",
+        "title": f"case {exhibit.case} ({where})",
         "dice": exhibit.dice,
         "width": width,
         "height": height,
         "pixel": list(volume.spacing[1:]),
         "images": _pictures(volume.image),
-        "truth": {
-            name: {str(z): run_lengths(mask[z]) for z in range(len(mask)) if mask[z].any()}
-            for name, mask in truth.items()
-        },
+        "truth": {name: _contours(mask) for name, mask in truth.items()},
         "views": views,
     }
+
+
+def _decisions_of(exhibit: Exhibit, results: Results) -> list[Decided]:
+    """What decided the slices of a scan, by training, variant and classes."""
+    home = results.folder.fold(exhibit.seed, exhibit.fold)
+    decided = []
+    for training in home.trainings():
+        for decision in read_decisions(training.path):
+            if decision.case == exhibit.case and decision.support_case == exhibit.support_case:
+                decided.append(decision)
+    if not decided:
+        raise FssegError(
+            f"{home.path}: it keeps no margins of case {exhibit.case}; run the recipe again"
+        )
+    return decided
 
 
 def _view(
     decided: list[Decided],
     truth: dict[str, Bool[np.ndarray, "slice height width"]],
-    recipe: Recipe,
-    oracles: set[str],
+    results: Results,
 ) -> dict[str, Any]:
-    """The classes that are decided together: the margins of each scoring, and the rows that share it."""
+    """The classes that are decided together: the margins of each scoring, and the variants that share it."""
     first = decided[0]
     by_file: dict[Path, list[Decided]] = {}
-    for one in decided:
-        by_file.setdefault(one.margins_file, []).append(one)
+    for decision in decided:
+        by_file.setdefault(decision.margins_file, []).append(decision)
     actual = np.stack([truth[name][first.slices] for name in first.classes], axis=1)
+    slices = ", ".join(map(str, first.support_slices))
     return {
         "title": ", ".join(first.classes),
         "classes": first.classes,
-        "support": f"case {first.support_case}, slice {', '.join(map(str, first.support_slices))}",
+        "support": f"case {first.support_case}, slice {slices}",
         "slices": first.slices.tolist(),
-        "scorings": [_scoring(group, actual, recipe, oracles) for group in by_file.values()],
+        "scorings": [_scoring(sharing, actual, results) for sharing in by_file.values()],
     }
 
 
 def _scoring(
-    rows: list[Decided],
+    sharing: list[Decided],
     actual: Bool[np.ndarray, "slice way height width"],
-    recipe: Recipe,
-    oracles: set[str],
+    results: Results,
 ) -> dict[str, Any]:
-    margins = rows[0].margins()
-    tables = {table.name: table for table in recipe.variants}
-    first = tables[rows[0].variant]
+    """The margins of variants that share them, with the priors of each."""
+    recipe = results.recipe
+    margins = sharing[0].margins()
+    ideal = ideal_priors(margins, actual, aligned=recipe.mode == "reference")
+    [table] = [table for table in recipe.variants if table.name == sharing[0].variant]
+    rows = []
+    for decision in sharing:
+        name = decision.variant
+        priors = _finite(decision.priors)
+        rows.append({"name": name, "oracle": name in results.oracles, "priors": priors})
     return {
-        "label": _label(first),
+        "label": _label(table),
         "height": margins.shape[2],
         "width": margins.shape[3],
-        "margins": base64.b64encode(margins.astype("<f4").tobytes()).decode(),
-        "ideal": _finite(ideal_priors(margins, actual, aligned=recipe.mode == "reference")),
-        "rows": [
-            {"name": row.variant, "oracle": row.variant in oracles, "priors": _finite(row.priors)}
-            for row in rows
-        ],
+        "margins": _in_base64(margins.astype("<f4").tobytes()),
+        "ideal": _finite(ideal),
+        "rows": rows,
     }
 
 
-def _label(row: VariantTable) -> str:
-    """What made the margins; refined ones hold the threshold's prior already, so that the row stands at an even one."""
-    refined = (
-        [row.threshold.label, *(refiner.label for refiner in row.refiners)] if row.refiners else []
-    )
-    return ", ".join([row.prototypes.label, row.head.label, *refined])
+def _label(variant: VariantTable) -> str:
+    """What made the margins; refined ones hold the threshold's prior already, so that the variant stands at an even one."""
+    parts = [variant.prototypes, variant.head]
+    if variant.refiners:
+        parts += [variant.threshold, *variant.refiners]
+    return ", ".join(part.label for part in parts)
 
 
 def _finite(priors: Float[np.ndarray, "..."]) -> list[Any]:
@@ -198,9 +208,10 @@ def ideal_priors(
     aligned: bool,
 ) -> Float[np.ndarray, "slice"]:
     """Log-odds of the prior under which each slice gets as many foreground pixels as it has."""
-    maps = resize(torch.from_numpy(margins), tuple(actual.shape[2:]), align_corners=aligned)
-    counts = torch.from_numpy(actual.any(axis=1)).sum(dim=(1, 2))
-    return ideal_prior(maps.amax(dim=1), counts).numpy()
+    size = tuple(actual.shape[2:])
+    maps = resize(torch.from_numpy(margins), size, align_corners=aligned)
+    foreground = torch.from_numpy(actual.any(axis=1))
+    return ideal_prior(maps.amax(dim=1), foreground.sum(dim=(1, 2))).numpy()
 
 
 def _pictures(image: Float[np.ndarray, "slice height width"]) -> list[str]:
@@ -208,25 +219,50 @@ def _pictures(image: Float[np.ndarray, "slice height width"]) -> list[str]:
     from PIL import Image
 
     low, high = np.percentile(image, WINDOW)
-    grey: UInt8[np.ndarray, "..."] = (
-        (255 * np.clip((image - low) / max(high - low, 1e-6), 0, 1)).round().astype(np.uint8)
-    )
+    shares = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    grey: UInt8[np.ndarray, "..."] = (255 * shares).round().astype(np.uint8)
     pictures = []
-    for one in grey:
+    for of_slice in grey:
         file = io.BytesIO()
-        Image.fromarray(one).save(file, "webp", quality=QUALITY, method=4)
-        pictures.append(base64.b64encode(file.getvalue()).decode())
+        Image.fromarray(of_slice).save(
+            file,
+            "webp",
+            quality=QUALITY,
+            method=4,
+        )
+        pictures.append(_in_base64(file.getvalue()))
     return pictures
 
 
+def _contours(mask: Bool[np.ndarray, "slice height width"]) -> dict[str, list[int]]:
+    """The run lengths of every slice that shows a class, by its number."""
+    shown = np.flatnonzero(mask.any(axis=(1, 2)))
+    return {str(number): run_lengths(mask[number]) for number in shown}
+
+
 def run_lengths(mask: Bool[np.ndarray, "height width"]) -> list[int]:
-    """The lengths of runs of equal pixels, row by row, beginning with those outside (which may be 0)."""
+    """The lengths of runs of equal pixels, line by line, beginning with those outside (which may be 0).
+
+    Example:
+        >>> run_lengths(np.array([[True, False], [False, True]]))
+        [0, 1, 2, 1]
+    """
     flat = mask.ravel()
     changes: Int[np.ndarray, "change"] = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+    borders = [0, *changes.tolist(), flat.size]
+    lengths = np.diff(borders).tolist()
     return [0, *lengths] if flat[0] else lengths
+
+
+def _in_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def as_json(data: Any) -> str:
     """JSON that may stand in a script element."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    text = json.dumps(
+        data,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+    return text.replace("<", "\\u003c")
