@@ -72,7 +72,7 @@ def test_what_cannot_be_swept(file, grid, sentence):
 
 def test_a_sweep_shares_its_trainings_and_shows_a_grid(file, tmp_path, monkeypatch):
     """Two trainings for four rows; the same table from the recipe's own `[sweep]`."""
-    from fsseg.runs.fold import train_together
+    from fsseg.runs.train import train_together
 
     trained = []
     monkeypatch.setattr(
