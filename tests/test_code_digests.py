@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,13 @@ import fsseg
 from fsseg import choose_plugins, registry
 from fsseg.plugins import sources
 from fsseg.plugins.manager import changed_sources, loaded
-from fsseg.system.code_digests import changed_since_import, digest_at_import, forget, keep
+from fsseg.system.code_digests import (
+    changed_since_import,
+    digest_at_import,
+    forget,
+    keep,
+    keep_module,
+)
 
 IDEA = """
 from typing import ClassVar
@@ -125,6 +132,18 @@ def test_a_change_before_anybody_asks_for_the_digest_is_seen(tmp_path):
     assert changed_since_import(folder) == [file]
     forget(folder)
     assert len({right, unknown, digest_at_import(folder)}) == 3
+
+
+def test_bytecode_of_an_earlier_import_says_nothing(tmp_path, monkeypatch):
+    """It stays as it was where Python writes none."""
+    folder = package(tmp_path, "stale_bytecode")
+    py_compile.compile(str(folder / "method.py"))
+    (folder / "method.py").write_text("VALUE = 10\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert importlib.import_module("stale_bytecode.method").VALUE == 10
+    keep_module("stale_bytecode")
+    assert changed_since_import(folder) == []
 
 
 def test_a_deleted_file_has_changed(tmp_path):

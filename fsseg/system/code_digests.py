@@ -164,7 +164,12 @@ def _has_changed(file: str) -> bool:
 
 
 def _is_newer_than_bytecode(file: str, module: Any) -> bool:
-    """Says of an imported module if its file is another than the one that its bytecode was made of."""
+    """Says of an imported module if its file is another than the one that its bytecode was made of.
+
+    Where Python writes no bytecode, what lies there is of an earlier import and says nothing.
+    """
+    if sys.dont_write_bytecode:
+        return False
     header = _read(getattr(module, "__cached__", None) or "")[:16]
     stamp = _stamp(file)
     if len(header) < 16 or stamp is None or header[4:8] != bytes(4):
