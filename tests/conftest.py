@@ -28,6 +28,11 @@ MODULES = [
 if not BENCHMARK:
     install_import_hook(MODULES, "typecheck.typecheck")
 
+# Of processes that tests start as well.
+INSTALLED = str(Path(__file__).parent / "installed")
+sys.path.append(INSTALLED)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), INSTALLED]))
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -16,7 +16,7 @@ from fsseg.report import plots
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plots")
     recipe = fsseg.load_recipe(
-        write_recipe(folder, make_folder(folder / "scans"), steps=50), {"protocol.fold": "all"}
+        write_recipe(folder, make_folder(folder / "scans"), steps=25), {"protocol.fold": "all"}
     )
     return fsseg.run(recipe, runs_dir=folder / "runs")
 
@@ -87,7 +87,7 @@ def test_training_curves_have_a_line_for_each_fold(results):
 
 def test_many_trainings_leave_room_for_their_curves(tmp_path):
     """Two kinds of training and five folds: a colour for each kind, and a legend that does not know of folds."""
-    path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=60)
+    path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=25)
     path.write_text(
         path.read_text()
         + '[[variants]]\nname = "ADNet"\nhead = "adnet"\nthreshold = "ce_t"\ntraining = { t_loss = 1.0 }\n'

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_recipe
+from helpers import TIMM, TinyBackbone, block_scan, make_folder, published_rules, write_recipe
 
 import fsseg
 from fsseg import (
@@ -36,7 +36,7 @@ from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.ops import resize
 from fsseg.model.priors import clip_prior
 from fsseg.model.segmenter import encode, encode_support
-from fsseg.model.variants import Variant
+from fsseg.model.variants import Variant, assemble
 from fsseg.recipe.protocols import find_protocol
 from fsseg.recipe.tables import TrainingTable
 from fsseg.runs.data import RunData
@@ -47,7 +47,8 @@ from fsseg.training.episodes import CALIBRATION_STREAM, EpisodeSampler, episode_
 from fsseg.training.loop import Training, train_together
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+PAPER = sorted((ROOT / "recipes" / "paper").rglob("*.toml"))
 
 
 def own_grid(size):
@@ -185,7 +186,35 @@ def test_a_change_in_the_dataset_file_trains_anew(tmp_path):
     assert len(list((tmp_path / "runs" / "stages").glob("train-*"))) == 2
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", PAPER, ids=name_of)
+def test_every_variant_of_the_papers_recipes_is_assembled(path):
+    """And validated; around a small backbone, with what its training's head begins with."""
+    recipe = fsseg.load_recipe(path)
+    recipe.check()
+    assert recipe.backbone.name == "deeplab_resnet101"
+    for variant in recipe.variants:
+        segmenter = assemble(
+            variant.name,
+            TinyBackbone(),
+            prototypes=variant.prototypes.build("prototypes"),
+            head=variant.head.build("head"),
+            threshold=variant.threshold.build("threshold"),
+            refiners=[refiner.build("refiner") for refiner in variant.refiners],
+            head_state=recipe.training_of(variant).head.build("head").state_dict(),
+            mode=recipe.mode,
+        )
+        assert isinstance(segmenter, Segmenter)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*RECIPES, *(pytest.param(path, marks=pytest.mark.slow) for path in PAPER)],
+    ids=name_of,
+)
 def test_every_recipe_of_the_repository_runs(path, root, tmp_path):
     """All its rows, on tiny scans, for one step and without pretrained weights; every number is one."""
     changes = {"dataset.name": "nifti", "dataset.root": str(root), "protocol.folds": "disjoint5", "protocol.fold": 2,
@@ -557,7 +586,7 @@ def test_calibration_finds_the_prior_of_every_class_by_itself():
 
 def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_path):
     """One mean and spread for the whole fold, from its training scans alone; they are part of the training's key."""
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"backbone.intensity": "zscore"})
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"backbone": TIMM | {"intensity": "zscore"}})
     plain = RunData(recipe, Silent())
     recipe.dataset = {**recipe.dataset.model_dump(), "statistics": "training"}
     pooled = RunData(recipe, Silent())

@@ -476,10 +476,14 @@ NEED_FILES = {
     "dataset/nifti",
     "supervoxels/stored",
 }
-BUILT_IN = [f"{c.kind}/{c.name}" for c in registry() if c.distribution == "fsseg"]
+LARGE = "backbone/deeplab_resnet101"
+BUILT_IN = {f"{c.kind}/{c.name}" for c in registry() if c.distribution == "fsseg"}
 
 
-@pytest.mark.parametrize("label", [label for label in BUILT_IN if label not in NEED_FILES])
+@pytest.mark.parametrize(
+    "label",
+    [*sorted(BUILT_IN - NEED_FILES - {LARGE}), pytest.param(LARGE, marks=pytest.mark.slow)],
+)
 def test_the_built_in_components_keep_their_contracts(label):
     failed = [
         result

@@ -15,6 +15,7 @@ def test_contract_of_the_small_backbone(check):
     check()
 
 
+@pytest.mark.slow
 @parametrize_with_checks("backbone/qnet_resnet101", options={"channels": 8})
 def test_contract_of_the_papers_backbone(check):
     check()
