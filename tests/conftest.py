@@ -1,5 +1,6 @@
 """Shapes are executed: every jaxtyping annotation of fsseg is checked by beartype while the tests run."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ if not BENCHMARK:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[1] / "fsseg"
@@ -65,10 +67,55 @@ def pytest_runtest_protocol(item):
         UNMARKED.clear()
 
 
+def pytest_collection_finish():
+    """What is loaded stays; the garbage collector need not look at it again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A folder of all processes that share the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_our_own(tmp_path_factory):
+def _cache_of_our_own(shared_folder):
     """The tests neither use nor fill the user's cache."""
-    os.environ["FSSEG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["FSSEG_CACHE"] = str(shared_folder / "cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _disk_in_its_own_time():
+    """No test takes the power away, so nothing is waited for until it is on the disk."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared_folder):
+    """Gives a finished run of the recipe of `helpers` with some changes, by default of 30 steps on ten scans.
+
+    It is made once for all tests that ask for the same. They copy what they change.
+    """
+    import fsseg
+    from fsseg.system.files import fingerprint
+    from helpers import make_folder, write_recipe
+
+    def make(changes=None, cases=10):
+        folder = shared_folder / f"runs_of_{cases}_cases"
+        told = folder / f"{fingerprint(changes or {})[:16]}.txt"
+        with FileLock(f"{folder}.lock"):
+            if not told.exists():
+                root = folder / "scans"
+                if not root.exists():
+                    make_folder(root, cases=cases)
+                recipe = fsseg.load_recipe(write_recipe(folder, root, steps=30), changes)
+                told.write_text(str(fsseg.run(recipe, runs_dir=folder / "runs", device="cpu").path))
+        return fsseg.load_results(told.read_text())
+
+    return make
 
 
 @pytest.fixture

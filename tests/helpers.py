@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nibabel
@@ -152,6 +153,11 @@ def write_recipe(folder: Path, root: Path, steps=2) -> Path:
     path = folder / "tiny.toml"
     path.write_text(RECIPE.format(root=root, steps=steps))
     return path
+
+
+def scans_of(results) -> Path:
+    """The folder of scans that a run was made of."""
+    return Path(tomllib.loads((results.path / "recipe.toml").read_text())["dataset"]["root"])
 
 
 TIMM = {"name": "timm", "model": "tf_efficientnet_lite0", "strides": [8], "channels": 16}

@@ -347,15 +347,10 @@ def test_examples_are_true():
         assert ran.attempted and not ran.failed
 
 
-def test_in_the_shell(kept, tmp_path, capfd, monkeypatch):
-    from fsseg.cli.main import main
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["fsseg", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        return exit.value.code, out, err
+def test_in_the_shell(kept, tmp_path, shell):
+    def call(*words):
+        done = shell("compare", *words)
+        return done.returncode, done.stdout, done.stderr
 
     code, out, _ = call(kept, "--baseline", "AD_Net", "--by-class", "--plot", tmp_path / "plot.png")
     assert code == 0 and "TPM *" in out and "by class" in out and "* uses the ground truth" in out

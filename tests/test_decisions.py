@@ -18,13 +18,9 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module", params=CHANGES)
-def results(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("decisions")
-    recipe = fsseg.load_recipe(
-        write_recipe(folder, make_folder(folder / "scans")), CHANGES[request.param]
-    )
-    return fsseg.run(recipe, runs_dir=folder / "runs")
+@pytest.fixture(params=CHANGES)
+def results(request, finished_run):
+    return finished_run(CHANGES[request.param])
 
 
 def slices_first(path):

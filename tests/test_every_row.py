@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 
 import nibabel
 import numpy as np
@@ -11,7 +10,6 @@ from helpers import make_folder, write_recipe
 from safetensors.torch import load_file
 
 from fsseg import registry
-from fsseg.cli.main import main
 from fsseg.model.heads import AdNet
 
 
@@ -55,7 +53,7 @@ def parse(text):
 
 @pytest.mark.parametrize("shots", [1, 3])
 @pytest.mark.parametrize("name", ["ep2", "ep2_multi"])
-def test_every_row_leaves_numbers(tmp_path, monkeypatch, capfd, name, shots):
+def test_every_row_leaves_numbers(tmp_path, shell, name, shots):
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=25)
     rows = every_row(name == "ep2_multi")
     text = (
@@ -74,14 +72,10 @@ def test_every_row_leaves_numbers(tmp_path, monkeypatch, capfd, name, shots):
                 + " }\n"
             )
     path.write_text(text)
-    words = ["fsseg", "run", path, "--json", "--runs-dir", tmp_path / "runs"]
-    words += ["--set", f"protocol.name={name}", "--set", f"protocol.shots={shots}"]
-    monkeypatch.setattr(sys, "argv", list(map(str, words)))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    printed, complaints = capfd.readouterr()
-    assert ended.value.code == 0, complaints
-    table = parse(printed)
+    changes = ["--set", f"protocol.name={name}", "--set", f"protocol.shots={shots}"]
+    done = shell("run", path, "--json", "--runs-dir", tmp_path / "runs", *changes)
+    assert done.returncode == 0, done.stderr
+    table = parse(done.stdout)
     assert [row["variant"] for row in table["rows"]] == [row["name"] for row in rows]
     assert all(math.isfinite(number) for number in numbers(table))
     assert table["options"] == ([f"{shots} shots"] if shots > 1 else [])

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from helpers import write_recipe
+from helpers import TIMM, write_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -192,8 +192,7 @@ def test_predictions_lie_on_the_scans_own_grid(tmp_path_factory, plane, orientat
     _write_scans(folder / "scans", affine, thick)
     changes = {
         "protocol.folds": "dataset",
-        "backbone.strides": [2],
-        "backbone.weights": "package",
+        "backbone": TIMM | {"strides": [2], "weights": "package"},
         **grid,
     }
     recipe = fsseg.load_recipe(write_recipe(folder, folder / "scans", steps=0), changes)

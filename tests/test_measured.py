@@ -7,7 +7,7 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-from helpers import make_folder, write_recipe
+from helpers import make_folder, scans_of, write_recipe
 
 import fsseg
 from fsseg import FssegError
@@ -25,25 +25,10 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("measured") / "scans", cases=6)
-
-
-@pytest.fixture(scope="module")
-def finished(root, tmp_path_factory):
-    """Runs by their change, which measured everything themselves; each made once."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp("runs")
-            changes = {"protocol.folds": "disjoint2", "metrics": list(MEASURES)} | CHANGES[name]
-            made[name] = fsseg.run(
-                fsseg.load_recipe(write_recipe(folder, root), changes), runs_dir=folder / "runs"
-            )
-        return made[name]
-
-    return make
+def finished(finished_run):
+    """Runs by their change, which measured everything themselves."""
+    measuring = {"protocol.folds": "disjoint2", "metrics": list(MEASURES)}
+    return lambda name: finished_run(measuring | CHANGES[name], cases=6)
 
 
 def unmeasured(results, path=None):
@@ -145,10 +130,12 @@ def test_any_metric_can_be_compared_with_the_options_of_the_run_that_measured_it
         fsseg.compare([strict, results], metric="nsd")
 
 
-def test_without_the_scans_a_warning_says_what_stays_empty(finished, root, tmp_path, own_cache):
+def test_without_the_scans_a_warning_says_what_stays_empty(finished, tmp_path, own_cache):
     results = finished("ep2")
     copy = shutil.copytree(results.path, tmp_path / "moved")
-    recipe = (copy / "recipe.toml").read_text().replace(str(root), str(tmp_path / "gone"))
+    recipe = (
+        (copy / "recipe.toml").read_text().replace(str(scans_of(results)), str(tmp_path / "gone"))
+    )
     (copy / "recipe.toml").write_text(recipe)
     found = fsseg.compare([unmeasured(results, copy)])
     with pytest.warns(

@@ -6,39 +6,23 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
-from helpers import make_folder, write_nifti, write_recipe
-
-import fsseg
-from fsseg.cli.main import main
+from helpers import scans_of, write_nifti
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
+def work(finished_run):
     """A folder of scans, and finished runs of two folds that have no scan in common."""
-    folder = tmp_path_factory.mktemp("mistakes")
-    root = make_folder(folder / "scans")
-    recipe = write_recipe(folder, root)
-    runs = [
-        fsseg.run(
-            fsseg.load_recipe(recipe, {"protocol.fold": fold}),
-            runs_dir=folder / "runs",
-            name=f"fold{fold}",
-        ).path
-        for fold in (0, 2)
-    ]
-    return root, runs
+    runs = [finished_run(), finished_run({"protocol.fold": 2})]
+    return scans_of(runs[0]), [run.path for run in runs]
 
 
 @pytest.fixture
-def call(capfd, monkeypatch):
+def call(shell):
     """The shell: exit code, standard output, and standard error as one line."""
 
     def run(*words):
-        monkeypatch.setattr("sys.argv", ["fsseg", *map(str, words)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        return exit.value.code, out, " ".join(err.split())
+        done = shell(*words)
+        return done.returncode, done.stdout, " ".join(done.stderr.split())
 
     return run
 

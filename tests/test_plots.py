@@ -5,20 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import make_folder, write_recipe
 
-import fsseg
 from fsseg import FssegError
 from fsseg.report import plots
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plots")
-    recipe = fsseg.load_recipe(
-        write_recipe(folder, make_folder(folder / "scans"), steps=25), {"protocol.fold": "all"}
-    )
-    return fsseg.run(recipe, runs_dir=folder / "runs")
+def results(finished_run):
+    return finished_run({"protocol.fold": "all"})
 
 
 def test_a_tied_prototype_tells_the_typical_from_everything_else():
@@ -85,16 +79,11 @@ def test_training_curves_have_a_line_for_each_fold(results):
     assert len(figure.axes[1].lines) == 5 and figure.axes[0].get_xlabel() == "step"
 
 
-def test_many_trainings_leave_room_for_their_curves(tmp_path):
+def test_many_trainings_leave_room_for_their_curves(finished_run):
     """Two kinds of training and five folds: a colour for each kind, and a legend that does not know of folds."""
-    path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=25)
-    path.write_text(
-        path.read_text()
-        + '[[variants]]\nname = "ADNet"\nhead = "adnet"\nthreshold = "ce_t"\ntraining = { t_loss = 1.0 }\n'
-    )
-    results = fsseg.run(
-        fsseg.load_recipe(path, {"protocol.fold": "all"}), runs_dir=tmp_path / "runs", device="cpu"
-    )
+    adnet = {"name": "ADNet", "head": "adnet", "threshold": "ce_t", "training": {"t_loss": 1.0}}
+    ours = {"name": "CE-T", "threshold": "ce_t"}
+    results = finished_run({"protocol.fold": "all", "variants": [ours, adnet]})
     figure = plots.training_curves(results)
     left, right = figure.axes
     figure.canvas.draw()

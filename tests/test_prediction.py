@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from helpers import make_folder, write_nifti, write_recipe
+from helpers import scans_of, write_nifti
 
 import fsseg
 from fsseg import FssegError, load_predictor, load_recipe
@@ -15,12 +15,10 @@ from fsseg.prediction.files import predict_files, read_volume
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
+def work(finished_run):
     """A finished run, and its folder of scans."""
-    folder = tmp_path_factory.mktemp("prediction")
-    root = make_folder(folder / "scans")
-    recipe = load_recipe(write_recipe(folder, root), {"metrics": []})
-    return fsseg.run(recipe, runs_dir=folder / "runs"), root, recipe
+    results = finished_run()
+    return results, scans_of(results), load_recipe(results.path / "recipe.toml")
 
 
 def voxels(path):
@@ -285,31 +283,22 @@ def test_another_range_of_intensities_is_told_of(work, tmp_path):
     assert len(notes) == 1 and "far.nii.gz: its intensities go from" in notes[0]
 
 
-def test_in_the_shell(work, tmp_path, capfd, monkeypatch):
-    from fsseg.cli.main import main
-
+def test_in_the_shell(work, tmp_path, shell):
     results, root, _ = work
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["fsseg", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        return exit.value.code, out, err
-
     support = ("--support", root / "image_10.nii.gz", "--support-labels", root / "label_10.nii.gz")
     scans = ("--query", root / "image_2.nii.gz", root / "image_3.nii.gz")
-    code, out, err = call(results.path, *support, *scans, "--out", tmp_path / "out")
-    assert code == 0, err
+    done = shell("predict", results.path, *support, *scans, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "image_2_labels.nii.gz",
         "image_3_labels.nii.gz",
     ]
-    assert out.count("voxels") == 4
-    code, _, err = call(results.path, *support, "--out", tmp_path / "out")
-    assert code == 2 and "got no scan to segment" in err
-    code, _, err = call(results.path, *support, *scans, "--out", tmp_path / "o", "--variant", "OCP")
-    assert code == 2 and "oracle" in err and not (tmp_path / "o").exists()
+    assert done.stdout.count("voxels") == 4
+    done = shell("predict", results.path, *support, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "got no scan to segment" in done.stderr
+    oracle = ("--out", tmp_path / "o", "--variant", "OCP")
+    done = shell("predict", results.path, *support, *scans, *oracle)
+    assert done.returncode == 2 and "oracle" in done.stderr and not (tmp_path / "o").exists()
 
 
 def test_an_exported_file_predicts_without_the_run(work, tmp_path):
@@ -363,19 +352,12 @@ def test_the_backbone_as_onnx_gives_the_same_features(work, tmp_path):
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_export_in_the_shell(work, tmp_path, capfd, monkeypatch):
-    from fsseg.cli.main import main
-
+def test_export_in_the_shell(work, tmp_path, shell):
     results, _, _ = work
     for name, code, sentence in [
         ("m.safetensors", 0, "MB"),
         ("m.pt", 2, "expected a name that ends with .safetensors or .onnx"),
     ]:
-        monkeypatch.setattr(
-            "sys.argv", ["fsseg", "export", str(results.path), str(tmp_path / name)]
-        )
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        assert exit.value.code == code and sentence in " ".join((out + err).split())
+        done = shell("export", results.path, tmp_path / name)
+        assert done.returncode == code and sentence in " ".join((done.stdout + done.stderr).split())
         assert (tmp_path / name).exists() == (code == 0)

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from types import SimpleNamespace
+from functools import partial
 
 import nibabel
 import numpy as np
@@ -377,23 +377,15 @@ def test_simpleitk_may_be_missing(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def shell(monkeypatch, capfd):
-    """The command line within this process."""
-    from fsseg.cli.main import main
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fsseg", "prepare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        return SimpleNamespace(returncode=exit.value.code, stdout=out, stderr=err)
-
-    return call
+def prepare_in_the_shell(shell):
+    return partial(shell, "prepare")
 
 
-def test_the_shell_prepares_and_says_what_comes_next(tmp_path, shell):
+def test_the_shell_prepares_and_says_what_comes_next(tmp_path, prepare_in_the_shell):
     write_chaos_patient(tmp_path / "raw/MR/7", *chaos_scan(organs=(1, 4)))
-    done = shell("chaos", "--source", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", 1)
+    done = prepare_in_the_shell(
+        "chaos", "--source", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", 1
+    )
     assert done.returncode == 0, done.stderr
     assert (
         "1 cases prepared, 0 there already, 0 failed" in done.stdout
@@ -409,12 +401,14 @@ def test_the_shell_prepares_and_says_what_comes_next(tmp_path, shell):
     assert f"fsseg run recipes/tpm_mp5_linest.toml --data {tmp_path / 'out'}" in done.stdout
     assert (
         "0 cases prepared, 1 there already"
-        in shell("chaos", "--source", tmp_path / "raw", "--out", tmp_path / "out").stdout
+        in prepare_in_the_shell(
+            "chaos", "--source", tmp_path / "raw", "--out", tmp_path / "out"
+        ).stdout
     )
 
 
-def test_the_shell_takes_the_options_of_every_layout(tmp_path, shell):
-    done = shell(
+def test_the_shell_takes_the_options_of_every_layout(tmp_path, prepare_in_the_shell):
+    done = prepare_in_the_shell(
         "cmr",
         "--source",
         write_cmr(tmp_path / "cmr", numbers=(1,)),
@@ -425,7 +419,9 @@ def test_the_shell_takes_the_options_of_every_layout(tmp_path, shell):
     )
     assert done.returncode == 0, done.stderr
     source = write_btcv(tmp_path / "btcv", numbers=(1,), slices=2)
-    done = shell("btcv", "--source", source, "--out", tmp_path / "out_btcv", "--as-published")
+    done = prepare_in_the_shell(
+        "btcv", "--source", source, "--out", tmp_path / "out_btcv", "--as-published"
+    )
     assert done.returncode == 0, done.stderr
     assert nibabel.load(tmp_path / "out_btcv/sabs_CT_normalized/image_0.nii.gz").shape == (
         257,
@@ -433,9 +429,12 @@ def test_the_shell_takes_the_options_of_every_layout(tmp_path, shell):
         3,
     )
     source = write_msd(tmp_path / "msd", modality={"0": "ADC", "1": "T2"}, channels=2)
-    assert shell("msd", "--source", source, "--out", tmp_path / "out_msd").returncode == 2
     assert (
-        shell(
+        prepare_in_the_shell("msd", "--source", source, "--out", tmp_path / "out_msd").returncode
+        == 2
+    )
+    assert (
+        prepare_in_the_shell(
             "msd", "--source", source, "--out", tmp_path / "out_msd", "--channel", "T2", "--jobs", 1
         ).returncode
         == 0
@@ -449,7 +448,7 @@ def test_the_shell_takes_the_options_of_every_layout(tmp_path, shell):
         "mine",
     ]
     options += ["--class", "liver=1", "--class", "spleen=4", "--modality", "CT", "--jobs", 1]
-    done = shell(
+    done = prepare_in_the_shell(
         "nifti", "--source", write_pairs(tmp_path / "pairs"), "--out", tmp_path / "out", *options
     )
     assert done.returncode == 0, done.stderr
@@ -460,12 +459,14 @@ def test_the_shell_takes_the_options_of_every_layout(tmp_path, shell):
     assert (table["name"], table["modality"]) == ("mine", "CT")
 
 
-def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, shell):
+def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, prepare_in_the_shell):
     source = write_pairs(tmp_path / "raw", cases=("1", "2", "3"))
     for case in ("1", "3"):
         (source / f"labels/{case}_seg.nii.gz").write_text("hello")
     options = ["--image", "sub-{case}/anat/*.nii.gz", "--label", "labels/{case}_seg.nii.gz"]
-    done = shell("nifti", "--source", source, "--out", tmp_path / "out", "--jobs", 1, *options)
+    done = prepare_in_the_shell(
+        "nifti", "--source", source, "--out", tmp_path / "out", "--jobs", 1, *options
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "1 cases prepared, 0 there already, 2 failed" in done.stdout
     assert "Error: 2 of 3 cases could not be prepared" in done.stderr
@@ -473,7 +474,7 @@ def test_the_shell_explains_bad_cases_once_all_others_are_done(tmp_path, shell):
         "1_seg.nii.gz: cannot be read" in done.stderr
         and "3_seg.nii.gz: cannot be read" in done.stderr
     )
-    assert "--class liver: expected NAME=VALUE" in shell(
+    assert "--class liver: expected NAME=VALUE" in prepare_in_the_shell(
         "nifti", "--source", source, "--out", tmp_path / "out", *options, "--class", "liver"
     ).stderr  # fmt: skip
 
@@ -493,8 +494,8 @@ def test_the_commands_explain_themselves_and_start_fast():
 
 
 @pytest.mark.parametrize("command", ["chaos", "btcv", "cmr", "msd", "nifti"])
-def test_help(shell, command):
-    text = shell(command, "--help").stdout
+def test_help(prepare_in_the_shell, command):
+    text = prepare_in_the_shell(command, "--help").stdout
     assert f"fsseg prepare {command} --source" in text and "--jobs" in text
     assert ("--as-published" in text) == (command in ("chaos", "btcv"))
     if command == "cmr":

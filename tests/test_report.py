@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import make_folder, write_recipe
+from helpers import scans_of, write_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -30,23 +30,14 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("data") / "scans")
+def finished(finished_run):
+    """Runs by the name of their change."""
+    return lambda name: finished_run(CHANGES[name])
 
 
 @pytest.fixture(scope="module")
-def finished(root, tmp_path_factory):
-    """Runs by the name of their change, each made once."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            recipe = fsseg.load_recipe(write_recipe(folder, root, steps=30), CHANGES[name])
-            made[name] = fsseg.run(recipe, runs_dir=folder / "runs")
-        return made[name]
-
-    return make
+def root(finished):
+    return scans_of(finished("default"))
 
 
 @given(arrays(bool, (5, 7)))

@@ -586,7 +586,9 @@ def test_calibration_finds_the_prior_of_every_class_by_itself():
 
 def test_statistics_of_the_training_scans_scale_the_test_scans_too(root, tmp_path):
     """One mean and spread for the whole fold, from its training scans alone; they are part of the training's key."""
-    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"backbone": TIMM | {"intensity": "zscore"}})
+    recipe = fsseg.load_recipe(
+        write_recipe(tmp_path, root), {"backbone": TIMM | {"intensity": "zscore"}}
+    )
     plain = RunData(recipe, Silent())
     recipe.dataset = {**recipe.dataset.model_dump(), "statistics": "training"}
     pooled = RunData(recipe, Silent())

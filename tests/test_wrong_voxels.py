@@ -339,15 +339,10 @@ def test_scans_that_changed_or_are_gone(copy, root, tmp_path):
     refused(copy, "other")
 
 
-def test_in_the_shell(finished, copy, tmp_path, capfd, monkeypatch):
-    from fsseg.cli.main import main
-
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["fsseg", "compare", *map(str, arguments), "--errors"])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capfd.readouterr()
-        return exit.value.code, out, " ".join(err.split())
+def test_in_the_shell(finished, copy, tmp_path, shell):
+    def call(*words):
+        done = shell("compare", *words, "--errors")
+        return done.returncode, done.stdout, " ".join(done.stderr.split())
 
     run = finished("ep2").path
     starts = {"text": str(run), "md": "|", "latex": "% Dice points", "csv": "variant,", "json": "["}
