@@ -99,9 +99,10 @@ def finished_run(shared_folder):
 
     It is made once for all tests that ask for the same. They copy what they change.
     """
+    from helpers import make_folder, write_recipe
+
     import fsseg
     from fsseg.system.files import fingerprint
-    from helpers import make_folder, write_recipe
 
     def make(changes=None, cases=10):
         folder = shared_folder / f"runs_of_{cases}_cases"
