@@ -1,11 +1,13 @@
 """The losses against loops over pixels, and the training step's bookkeeping."""
 
+import doctest
 import math
 
 import pytest
 import torch
 
 from fsseg import AdNet, MaskedAverage, Prototypes, Support, Tpm
+from fsseg.training import log, losses
 from fsseg.training.losses import (
     alignment_loss,
     exchange_loss,
@@ -15,6 +17,12 @@ from fsseg.training.losses import (
     weighted_nll,
 )
 from fsseg.training.updates import update_averages
+
+
+@pytest.mark.parametrize("module", [losses, log], ids=lambda module: module.__name__)
+def test_the_examples_are_true(module):
+    ran = doctest.testmod(module)
+    assert ran.attempted and not ran.failed
 
 
 def test_weighted_nll_by_hand():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsseg.data.folds import Fold
 from fsseg.evaluation.assignments import Assignment, Task, tasks_of
@@ -17,7 +17,7 @@ from fsseg.evaluation.metrics import Counts, count_overlaps
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.evaluation.scores import CaseScore
 from fsseg.evaluation.segmentation import Decisions, QuerySegmentation
-from fsseg.interfaces import Metric
+from fsseg.interfaces import Backbone, Metric
 from fsseg.model.variants import Variant
 from fsseg.system.progress import Progress, Silent
 
@@ -39,7 +39,7 @@ class CaseResult:
 
 @torch.no_grad()
 def evaluate(
-    backbone: nn.Module,
+    backbone: Backbone,
     variants: list[Variant],
     assignments: list[Assignment],
     scans: Mapping[str, EvaluationScan],

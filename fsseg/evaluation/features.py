@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsseg.evaluation.assignments import Assignment, Task
 from fsseg.evaluation.choices import Way
 from fsseg.evaluation.scans import EvaluationScan
+from fsseg.interfaces import Backbone
 from fsseg.model.segmenter import encode_in_parts, require_foreground, room_for
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.types import Prototypes, Query, Support
@@ -59,7 +60,7 @@ class SliceFeatures:
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         scans: Mapping[str, EvaluationScan],
         assignments: Sequence[Assignment],
         device: torch.device,

@@ -13,6 +13,9 @@ from fsseg.types import Episode, Query, Support
 NO_REGION = -1
 """In a list of regions that is filled up: it matches no voxel."""
 
+Index = Int[Tensor, ""]
+"""0 for the support, 1 for the query; on the device, so that the host need not be asked."""
+
 
 @dataclass(frozen=True)
 class Ingredients:
@@ -39,8 +42,8 @@ class Ingredients:
     supervoxels: Int[Tensor, "2 height width"]
     regions: Int[Tensor, "way"]
     gamma: Float[Tensor, ""]
-    changed: Int[Tensor, ""]
-    warped: Int[Tensor, ""]
+    changed: Index
+    warped: Index
     noise: Float[Tensor, "2 height width"]
     inverses: Float[Tensor, "candidate 2 3"]
     fill: Float[Tensor, ""]
@@ -49,7 +52,8 @@ class Ingredients:
 
     def to(self, device: torch.device) -> "Ingredients":
         """The same ingredients on another device; the host does not wait for it."""
-        moved = {name: send(tensor, device) for name, tensor in vars(self).items()}
+        tensors = vars(self)
+        moved = {name: send(tensor, device) for name, tensor in tensors.items()}
         return Ingredients(**moved)
 
     def copy_(self, other: "Ingredients") -> None:
@@ -83,7 +87,9 @@ class Composed:
     def episode(self) -> Episode:
         """The episode of all ways, also of the empty ones."""
         ways = self.masks.shape[1]
-        image, in_support = self.images[0], self.masks[0]
+        image = self.images[0]
+        in_support = self.masks[0]
+        in_query = self.masks[1:]
         support = Support(
             images=image.expand(ways, 1, *image.shape),
             masks=in_support[:, None],
@@ -91,9 +97,10 @@ class Composed:
             shared=ways > 1,
         )
         query = Query(self.images[1:], self.location[1:])
-        numbers = torch.arange(1, ways + 1, device=self.masks.device)
-        numbered = self.masks[1:] * numbers[:, None, None]
-        return Episode(support, query, target=numbered.amax(dim=1))
+        numbers = torch.arange(1, ways + 1, device=in_query.device)
+        numbered = in_query * numbers[:, None, None]
+        target = numbered.amax(dim=1)
+        return Episode(support, query, target)
 
 
 def compose(
@@ -111,7 +118,8 @@ def compose(
     changed = ingredients.changed
     warped = ingredients.warped
     images = ingredients.images
-    masks = ingredients.supervoxels[:, None] == ingredients.regions[:, None, None]
+    regions = ingredients.regions[:, None, None]
+    masks = ingredients.supervoxels[:, None] == regions
 
     image = _pick(images, changed)
     image = change_gamma(image, ingredients.gamma)
@@ -138,13 +146,13 @@ def compose(
     return Composed(images, masks, ingredients.location, moved)
 
 
-def _pick(values: Tensor, index: Int[Tensor, ""]) -> Tensor:
+def _pick(values: Tensor, index: Index) -> Tensor:
     """Gives `values[index]`, without asking the host for the index."""
     [value] = values.index_select(0, index[None])
     return value
 
 
-def _put(values: Tensor, index: Int[Tensor, ""], value: Tensor) -> Tensor:
+def _put(values: Tensor, index: Index, value: Tensor) -> Tensor:
     """Gives a copy of `values` with another value at the index."""
     return values.index_copy(0, index[None], value[None])
 

@@ -214,6 +214,7 @@ class Training:
 
     def _update_in_place(self) -> None:
         """Does a step with the ingredients in place; no operation's shape depends on the draw."""
+        assert self._ingredients is not None, "they are placed first"
         composed = self._sampler.compose(self._ingredients)
         self._update(composed.episode())
 

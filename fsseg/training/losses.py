@@ -19,6 +19,16 @@ LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
 IGNORED = 255
 """The target of pixels that do not count."""
 
+Loss = Float[Tensor, ""]
+
+Logits = Float[Tensor, "query class h w"]
+"""Class logits of the query at feature resolution, background first."""
+
+QueryFeatures = Float[Tensor, "query channel h w"]
+
+SupportFeatures = Float[Tensor, "slice channel h w"]
+"""Features of `Support.slices`."""
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -30,11 +40,11 @@ class Losses:
         t_loss: ADNet's T loss; 0 for a head without a score scale.
     """
 
-    query: Float[Tensor, ""]
-    alignment: Float[Tensor, ""]
-    t_loss: Float[Tensor, ""]
+    query: Loss
+    alignment: Loss
+    t_loss: Loss
 
-    def total(self, weights: TrainingTable) -> Float[Tensor, ""]:
+    def total(self, weights: TrainingTable) -> Loss:
         """The sum that is minimised: `query + weights.alignment * alignment + weights.t_loss * t_loss`."""
         alignment = weights.alignment * self.alignment
         return self.query + alignment + weights.t_loss * self.t_loss
@@ -46,7 +56,7 @@ class Losses:
 
 
 def log_probabilities(
-    logits: Float[Tensor, "query class h w"],
+    logits: Logits,
     size: tuple[int, int],
     mode: Mode,
 ) -> Float[Tensor, "query class height width"]:
@@ -69,7 +79,7 @@ def weighted_nll(
     log_probability: Float[Tensor, "query class height width"],
     target: Int[Tensor, "query height width"],
     background_weight: float,
-) -> Float[Tensor, ""]:
+) -> Loss:
     """Negative log-likelihood of the target, with a weight on its background pixels.
 
     For pixels x with target y(x): `-sum_x w(x) log P(y(x)) / sum_x w(x)`, where w is
@@ -87,13 +97,14 @@ def weighted_nll(
         >>> round(loss.item(), 4)  # (0.1 log 2 + log 4/3) / 1.1
         0.3245
     """
-    weights = log_probability.new_ones(log_probability.shape[1])
+    classes = log_probability.shape[1]
+    weights = log_probability.new_ones(classes)
     weights[0] = background_weight
     return F.nll_loss(log_probability, target.long(), weight=weights)
 
 
 def predicted_masks(
-    logits: Float[Tensor, "query class h w"],
+    logits: Logits,
 ) -> Float[Tensor, "query way h w"]:
     """Hard foreground masks of the query at feature resolution, without gradient.
 
@@ -101,7 +112,8 @@ def predicted_masks(
     is background.
     """
     of_ways = logits[:, 1:]
-    ways = torch.arange(of_ways.shape[1], device=logits.device)
+    count = of_ways.shape[1]
+    ways = torch.arange(count, device=logits.device)
     winner = of_ways.argmax(dim=1)
     wins = winner[:, None] == ways[:, None, None]
     foreground = margin(logits) > 0
@@ -109,7 +121,7 @@ def predicted_masks(
     return masks.to(logits.dtype).detach()
 
 
-def t_loss(score: ScoreScale) -> Float[Tensor, ""]:
+def t_loss(score: ScoreScale) -> Loss:
     """ADNet's T loss, `T_S / alpha`: it keeps the score threshold low (Hansen et al., 2022)."""
     return score.threshold / score.alpha
 
@@ -117,12 +129,12 @@ def t_loss(score: ScoreScale) -> Float[Tensor, ""]:
 def aligned(
     prototypes: PrototypeExtractor,
     head: Head,
-    logits: Float[Tensor, "query class h w"],
-    query_features: Float[Tensor, "query channel h w"],
-    support_features: Float[Tensor, "slice channel h w"],
+    logits: Logits,
+    query_features: QueryFeatures,
+    support_features: SupportFeatures,
     support: Support,
     mode: Mode,
-) -> Float[Tensor, ""]:
+) -> Loss:
     """The alignment loss that suits an extractor.
 
     Returns:
@@ -136,12 +148,12 @@ def aligned(
 
 def alignment_loss(
     head: Head,
-    logits: Float[Tensor, "query class h w"],
-    query_features: Float[Tensor, "query channel h w"],
-    support_features: Float[Tensor, "slice channel h w"],
+    logits: Logits,
+    query_features: QueryFeatures,
+    support_features: SupportFeatures,
     support: Support,
     mode: Mode,
-) -> Float[Tensor, ""]:
+) -> Loss:
     """The prototype alignment loss of PANet (Wang et al., 2019).
 
     The query's predicted masks m_c, at feature resolution and without gradient, give the prototypes
@@ -177,12 +189,12 @@ def alignment_loss(
 def exchange_loss(
     prototypes: PrototypeExtractor,
     head: Head,
-    logits: Float[Tensor, "query class h w"],
-    query_features: Float[Tensor, "query channel h w"],
-    support_features: Float[Tensor, "slice channel h w"],
+    logits: Logits,
+    query_features: QueryFeatures,
+    support_features: SupportFeatures,
     support: Support,
     mode: Mode,
-) -> Float[Tensor, ""]:
+) -> Loss:
     """The prototype alignment loss for extractors that make background prototypes (PANet, 2019).
 
     Query and support change places: the extractor makes prototypes of the query under its predicted

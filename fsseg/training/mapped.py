@@ -1,8 +1,7 @@
-"""Training scans that stay on disk: slices and supervoxels are mapped into memory, so that only those are read of which
-an episode is made.
-"""
+"""Training scans that stay on disk, mapped into memory: only those slices are read of which an episode is made."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from safetensors import safe_open
@@ -21,7 +20,10 @@ from fsseg.training.scans import TrainingScan
 
 
 def kept_training_scan(
-    case: str, key: str, make: Callable[[], TrainingScan], note: Note = lambda text: None
+    case: str,
+    key: str,
+    make: Callable[[], TrainingScan],
+    note: Note = lambda text: None,
 ) -> TrainingScan:
     """Returns the training scan under this key with its slices mapped from disk, made and written if it is not there yet.
 
@@ -32,23 +34,30 @@ def kept_training_scan(
         note: Hears of a damaged entry, which is made again.
     """
     path = cache_folder() / "training" / f"{key}{SUFFIX}"
-    read: Callable[[Path], TrainingScan] = lambda path: _map_scan(case, path)  # noqa: E731
-    scan = read_kept(path, read, note)
-    if scan is None:
-        _write_scan(path, make())
-        scan = read(path)
-    return scan
+    scan = read_kept(path, partial(_map_scan, case), note)
+    if scan is not None:
+        return scan
+    _write_scan(path, make())
+    return _map_scan(case, path)
 
 
 def _write_scan(path: Path, scan: TrainingScan) -> None:
-    table = {"ids": scan.table.ids, "counts": scan.table.counts}
-    voxels = {"images": scan.images.numpy(), "supervoxels": scan.supervoxels.numpy()}
-    about = {"fill": repr(scan.fill), "content": content_key(*table.values(), scan.fill)}
-    write_arrays(path, voxels | table, about)
+    table = scan.table
+    arrays = {
+        "images": scan.images.numpy(),
+        "supervoxels": scan.supervoxels.numpy(),
+        "ids": table.ids,
+        "counts": table.counts,
+    }
+    about = {
+        "fill": repr(scan.fill),
+        "content": content_key(table.ids, table.counts, scan.fill),
+    }
+    write_arrays(path, arrays, about)
 
 
 def _map_scan(case: str, path: Path) -> TrainingScan:
-    """The checksum is not that of the voxels, which would have to be read for it.
+    """Maps a file; its checksum is not that of the voxels, which would have to be read for it.
 
     A map of safetensors keeps no file open, of which a process may have a thousand or so.
     """
@@ -60,6 +69,8 @@ def _map_scan(case: str, path: Path) -> TrainingScan:
         counts = file.get_tensor("counts").numpy().copy()
     fill = float(about["fill"])
     require_content(about, ids, counts, fill)
-    if images.shape != supervoxels.shape or counts.shape != (len(ids), len(images)):
+    size_of_table = (len(ids), len(images))
+    if images.shape != supervoxels.shape or counts.shape != size_of_table:
         raise ValueError("arrays of different scans")
-    return TrainingScan(case, images, supervoxels, RegionTable(ids, counts), fill)
+    table = RegionTable(ids, counts)
+    return TrainingScan(case, images, supervoxels, table, fill)

@@ -55,7 +55,7 @@ class Snapshots:
 
     def is_due(self, step: int) -> bool:
         """True when the training should be saved after so many steps."""
-        if self._every != "auto":
+        if isinstance(self._every, int):
             return step % self._every == 0
         waited = time.monotonic() - self._last
         return waited >= max(LEAST_SECONDS, self._took / SHARE)
@@ -128,5 +128,5 @@ def _checksum(tensors: dict[str, Tensor], values: str) -> str:
         header = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
         digest.update(header.encode())
         content = tensor.contiguous().flatten()
-        digest.update(content.view(torch.uint8).numpy())
+        digest.update(content.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -34,7 +34,7 @@ class Speed:
         """The order of the axes of the network's weights in memory."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def precision_of_network(self, device: torch.device) -> AbstractContextManager[None]:
+    def precision_of_network(self, device: torch.device) -> AbstractContextManager:
         """Within this block the network computes with its precision."""
         return torch.autocast(
             device.type,
