@@ -12,9 +12,11 @@ import pytest
 from raw_trees import Notes, write_chaos, write_pairs
 
 from fsseg import FssegError
-from fsseg.prepare import engine, save
+from fsseg.prepare import engine
 from fsseg.prepare.engine import prepare
 from fsseg.prepare.layouts import chaos, nifti, resaved
+from fsseg.prepare.manifest import checksum
+from fsseg.prepare.scan import write_nifti
 from fsseg.system import files as records
 
 IMAGES = "sub-{case}/anat/sub-{case}_T2w.nii.gz"
@@ -122,7 +124,7 @@ def test_the_manifest_tells_everything_but_when_and_where(tmp_path):
     case = manifest["cases"]["2"]
     assert len(case["sources"]) == 12 and "MR/2/T2SPIR/Ground/IMG-0002-00001.png" in case["sources"]
     for name, digest in {**case["outputs"]}.items():
-        assert save.checksum(tmp_path / "out" / name) == digest
+        assert checksum(tmp_path / "out" / name) == digest
     assert case["options"] == {"as_published": False}
     assert case["before"] == {"shape": [64, 64, 6], "spacing": [5.0, 5.0, 6.0], "axes": "LPS"}
     assert case["after"] == {"shape": [256, 256, 5], "spacing": [1.25, 1.25, 7.7], "axes": "LAS"}
@@ -259,7 +261,7 @@ def test_an_exception_leaves_nothing_half(tmp_path, source, monkeypatch, stage):
 
 def slow_make(case):
     """Makes a case; of all but the first, half a file is written until the file $GO is there."""
-    whole = save.write_nifti
+    whole = write_nifti
 
     def write(path, scan):
         path.write_bytes(b"half")

@@ -224,8 +224,8 @@ def test_what_is_to_be_ignored_becomes_background(tmp_path):
     ],
 )  # fmt: skip
 def test_labels_of_a_dataset_json(tmp_path, labels, expected, told):
-    classes, ignore, _, notes = msd.read_classes(tmp_path, labels)
-    assert classes == expected and ignore == [] and len(notes) == told
+    read = msd.read_labels(tmp_path, labels)
+    assert read.classes == expected and read.ignore == [] and len(read.notes) == told
 
 
 def test_pairs_are_made_by_id(tmp_path):

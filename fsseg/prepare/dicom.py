@@ -18,7 +18,17 @@ UNEVEN = 0.1
 
 @dataclass(frozen=True)
 class Slice:
-    """A file of a series: its header, and where the slice is along the series' normal."""
+    """A file of a series, without its voxels. Positions and directions are ITK's (left, back, top).
+
+    Attributes:
+        path: The file.
+        series: The series' id.
+        corner: Where the centre of its first pixel is, mm.
+        across: Direction of its rows.
+        down: Direction of its columns.
+        pixel: Distance of columns and of rows, mm.
+        size: Columns and rows.
+    """
 
     path: Path
     series: str
@@ -30,33 +40,40 @@ class Slice:
 
     @property
     def height(self) -> float:
-        """Millimetres along the slice's normal."""
-        return float(np.cross(self.across, self.down) @ self.corner)
+        """Where the slice is along its normal, mm."""
+        normal = np.cross(self.across, self.down)
+        return float(normal @ self.corner)
 
 
 def read_series(files: Sequence[Path]) -> tuple[Scan, list[Path]]:
-    """A series, and its files in the order of its slices: by their position, not by their names.
+    """Returns a series, and its files in the order of its slices: by their position, not by their names.
 
     Rows and columns are as DICOM stores them. Raises DataError for files that are not DICOM, for several series in
     one folder, for slices of several sizes or directions, for a missing slice and for two at one place.
     """
-    slices = sorted((_read_header(path) for path in files), key=lambda found: found.height)
+    slices = [_read_header(path) for path in files]
+    slices.sort(key=lambda header: header.height)
     folder = files[0].parent
     _check_series(folder, slices)
     _check_steps(folder, slices)
+    order = [header.path for header in slices]
+    voxels = np.stack([_read_slice(path) for path in order], axis=2)
+    return Scan(voxels, _affine(slices)), order
+
+
+def _affine(slices: list[Slice]) -> np.ndarray:
     first, last = slices[0], slices[-1]
+    width, height = first.pixel
     step = (last.corner - first.corner) / (len(slices) - 1)
+    steps = np.stack([first.across * width, first.down * height, step], axis=1)
     affine = np.eye(4)
-    affine[:3, :3] = LPS @ np.stack(
-        [first.across * first.pixel[0], first.down * first.pixel[1], step], axis=1
-    )
+    affine[:3, :3] = LPS @ steps
     affine[:3, 3] = LPS @ first.corner
-    voxels = np.stack([_read_slice(found.path) for found in slices], axis=2)
-    return Scan(voxels, affine), [found.path for found in slices]
+    return affine
 
 
 def read_mask(path: Path, size: tuple[int, int], beside: str) -> Integer[np.ndarray, "x y"]:
-    """A PNG of one grey channel; raises DataError for another size or for colours.
+    """Returns the grey values of a PNG of one channel; raises DataError for another size or for colours.
 
     Args:
         path: The PNG.
@@ -70,8 +87,8 @@ def read_mask(path: Path, size: tuple[int, int], beside: str) -> Integer[np.ndar
         raise DataError(
             f"{path}: cannot be read as PNG; it is damaged or of another format, copy it again"
         ) from None
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        count = image.GetNumberOfComponentsPerPixel()
+    count = image.GetNumberOfComponentsPerPixel()
+    if count != 1:
         raise DataError(
             f"{path}: has {count} colour channels, expected one of grey values; save it as a grey PNG"
         )
@@ -99,14 +116,16 @@ def _read_header(path: Path) -> Slice:
             f"{path}: has colours or several frames, expected one grey slice per file; split the file"
         )
     direction = _numbers(reader, "0020|0037", "ImageOrientationPatient", 6)
+    width, height, *_ = reader.GetSpacing()
+    columns, rows, *_ = size
     return Slice(
         path=path,
         series=_tag(reader, "0020|000e"),
         corner=_numbers(reader, "0020|0032", "ImagePositionPatient", 3),
         across=direction[:3],
         down=direction[3:],
-        pixel=(float(reader.GetSpacing()[0]), float(reader.GetSpacing()[1])),
-        size=(int(size[0]), int(size[1])),
+        pixel=(float(width), float(height)),
+        size=(int(columns), int(rows)),
     )
 
 
@@ -143,48 +162,50 @@ def _check_series(folder: Path, slices: list[Slice]) -> None:
         raise DataError(
             f"{folder}: has one slice, expected a volume of several; check that the copy is complete"
         )
-    names = sorted({found.series for found in slices})
+    first = slices[0]
+    names = sorted({header.series for header in slices})
     if len(names) > 1:
-        examples = " and ".join(
-            next(x.path.name for x in slices if x.series == name) for name in names[:2]
-        )
+        examples = [_first_of(slices, name) for name in names[:2]]
         raise DataError(
-            f"{folder}: mixes {len(names)} series ({examples} are of different ones), expected one SeriesInstanceUID; "
-            "keep the files of one series"
+            f"{folder}: mixes {len(names)} series ({' and '.join(examples)} are of different ones), expected one "
+            "SeriesInstanceUID; keep the files of one series"
         )
-    for found in slices[1:]:
-        first = slices[0]
-        turned = not np.allclose(
-            [*found.across, *found.down], [*first.across, *first.down], atol=1e-3
-        )
-        if (
-            turned
-            or found.size != first.size
-            or not np.allclose(found.pixel, first.pixel, rtol=1e-3)
-        ):
+    for header in slices:
+        if not _is_alike(header, first):
             raise DataError(
-                f"{found.path}: its size, pixel spacing or direction differs from that of {first.path.name}, expected "
+                f"{header.path}: its size, pixel spacing or direction differs from that of {first.path.name}, expected "
                 "the same in all slices; remove what is not of the scan"
             )
 
 
+def _first_of(slices: list[Slice], series: str) -> str:
+    return next(header.path.name for header in slices if header.series == series)
+
+
+def _is_alike(header: Slice, first: Slice) -> bool:
+    return (
+        header.size == first.size
+        and np.allclose(header.pixel, first.pixel, rtol=1e-3)
+        and np.allclose(header.across, first.across, atol=1e-3)
+        and np.allclose(header.down, first.down, atol=1e-3)
+    )
+
+
 def _check_steps(folder: Path, slices: list[Slice]) -> None:
-    steps = np.diff([found.height for found in slices])
+    steps = np.diff([header.height for header in slices]).tolist()
     usual = float(np.median(steps))
-    for step, below, above in zip(steps.tolist(), slices[:-1], slices[1:]):
-        between = f"between {below.path.name} and {above.path.name}"
+    for step, below, above in zip(steps, slices[:-1], slices[1:]):
+        names = f"{below.path.name} and {above.path.name}"
         if step < 0.01:
-            raise DataError(
-                f"{folder}: {below.path.name} and {above.path.name} are at the same place; remove one"
-            )
+            raise DataError(f"{folder}: {names} are at the same place; remove one")
         if step > 1.5 * usual:
             raise DataError(
-                f"{folder}: {round(step / usual) - 1} slice(s) are missing {between} (a step of {step:.2f} mm), "
+                f"{folder}: {round(step / usual) - 1} slice(s) are missing between {names} (a step of {step:.2f} mm), "
                 f"expected every {usual:.2f} mm; copy the missing DICOM files"
             )
         if abs(step - usual) > UNEVEN * usual:
             raise DataError(
-                f"{folder}: the step {between} is {step:.2f} mm, expected {usual:.2f} mm as elsewhere; "
+                f"{folder}: the step between {names} is {step:.2f} mm, expected {usual:.2f} mm as elsewhere; "
                 "a volume needs equal steps, check the series"
             )
 

@@ -1,10 +1,9 @@
 """Makes the cases of a plan: in parallel, restartable, and so that a reader never sees half of anything."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
@@ -13,14 +12,15 @@ from fsseg.prepare.manifest import (
     FILE_NAME,
     Manifest,
     Record,
+    checksum,
     is_current,
     open_manifest,
     result_of,
     source_of,
 )
 from fsseg.prepare.plan import CasePlan, Plan, Prepared
-from fsseg.prepare.save import checksum, remove_unfinished, write_nifti
-from fsseg.system.files import replacing, write_text, writing
+from fsseg.prepare.scan import write_nifti
+from fsseg.system.files import UNFINISHED, replacing, write_text, writing
 from fsseg.system.locks import holding, is_held, read_holder
 from fsseg.system.parallel import in_processes, processors
 from fsseg.system.progress import Progress, Silent
@@ -30,10 +30,20 @@ DESCRIPTION = "dataset.toml"
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker process needs to make one case."""
+    """All that a worker process needs to make one case.
+
+    Attributes:
+        plan: The case.
+        make: Makes it.
+        source: The folder with the raw scans.
+        out: The dataset's folder.
+        image: Path of an output image below it, with `{case}`.
+        label: Path of an output label map, likewise.
+        record: What an earlier run has recorded of it, if one did.
+    """
 
     plan: CasePlan
-    make: Any
+    make: Callable[[CasePlan], Prepared]
     source: Path
     out: Path
     image: str
@@ -43,7 +53,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """A case after its turn: its record, or what was wrong with it."""
+    """A case after its turn.
+
+    Attributes:
+        case: Its id.
+        record: What it was made of and how; None for one that could not be made.
+        skipped: Whether it was there already.
+        problem: A sentence for what was wrong with it.
+    """
 
     case: str
     record: Record | None = None
@@ -53,7 +70,7 @@ class Done:
 
 @dataclass
 class Outcome:
-    """What a run has done.
+    """A dataset's folder after a run, and what the run has done.
 
     Attributes:
         out: The dataset's folder.
@@ -71,13 +88,15 @@ class Outcome:
 
     def raise_problems(self) -> None:
         """Raises one DataError with everything that went wrong."""
-        if self.problems:
-            count = len(self.made) + len(self.skipped) + len(self.problems)
-            listed = [problem for _, problem in sorted(self.problems.items())]
-            raise DataError(
-                f"{len(self.problems)} of {count} cases could not be prepared; correct them and run the same command "
-                "again, finished cases are not repeated\n" + "\n".join(listed)
-            )
+        if not self.problems:
+            return
+        count = len(self.made) + len(self.skipped) + len(self.problems)
+        lines = [
+            f"{len(self.problems)} of {count} cases could not be prepared; correct them and run the same command "
+            "again, finished cases are not repeated"
+        ]
+        lines += [self.problems[case] for case in sorted(self.problems)]
+        raise DataError("\n".join(lines))
 
 
 def prepare(
@@ -104,21 +123,10 @@ def prepare(
     with writing(out / FILE_NAME):
         out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
-        remove_unfinished(out)
+        _remove_unfinished(out)
         outcome = Outcome(out, open_manifest(plan, out))
         outcome.manifest.save()  # from here on, what lies in the folder is ours
-        tasks = [
-            Task(
-                case,
-                plan.make,
-                plan.source,
-                out,
-                plan.image,
-                plan.label,
-                outcome.manifest.cases.get(case.case),
-            )
-            for case in plan.cases
-        ]
+        tasks = [_task(case, plan, outcome) for case in plan.cases]
         results = in_processes(prepare_case, tasks, jobs or processors(), progress, "prepare")
         with _cleaning_up(out), closing(results):
             for _, done in results:
@@ -128,6 +136,18 @@ def prepare(
     return outcome
 
 
+def _task(case: CasePlan, plan: Plan, outcome: Outcome) -> Task:
+    return Task(
+        plan=case,
+        make=plan.make,
+        source=plan.source,
+        out=outcome.out,
+        image=plan.image,
+        label=plan.label,
+        record=outcome.manifest.cases.get(case.case),
+    )
+
+
 def prepare_case(task: Task) -> Done:
     """Makes one case and writes its files, unless it is there already; runs in a worker process."""
     case = task.plan.case
@@ -135,33 +155,42 @@ def prepare_case(task: Task) -> Done:
         source = source_of(task.plan, task.source)
         if is_current(task.record, source, task.out):
             return Done(case, task.record, skipped=True)
-        names = [pattern.format(case=case) for pattern in (task.image, task.label)]
+        image = task.image.format(case=case)
+        label = task.label.format(case=case)
         # Neither a bad case nor half a pair may be taken for the new one.
-        for name in names:
-            with writing(task.out / name):
-                (task.out / name).unlink(missing_ok=True)
+        for path in (task.out / image, task.out / label):
+            with writing(path):
+                path.unlink(missing_ok=True)
         prepared = task.make(task.plan)
-        return Done(case, source | result_of(prepared, _write(prepared, task.out, names)))
+        outputs = _write(prepared, task.out, image, label)
+        return Done(case, source | result_of(prepared, outputs))
     except FssegError as error:
         return Done(case, problem=str(error))
     except OSError as error:
         where = error.filename or task.source
-        return Done(
-            case,
-            problem=f"{where}: cannot be read ({error.strerror or error}); expected a readable file",
-        )
+        reason = error.strerror or error
+        return Done(case, problem=f"{where}: cannot be read ({reason}); expected a readable file")
     except MemoryError:
         return Done(
             case, problem=f"{task.source}: case {case} does not fit into memory; use fewer --jobs"
         )
 
 
-def _write(prepared: Prepared, out: Path, names: list[str]) -> dict[str, str]:
-    with replacing(out / names[0]) as image, replacing(out / names[1]) as label:
-        with writing(out / names[0]):  # or the error would name the label map
-            write_nifti(image, prepared.image)
-        write_nifti(label, prepared.label)
-        return {names[0]: checksum(image), names[1]: checksum(label)}
+def _write(prepared: Prepared, out: Path, image: str, label: str) -> dict[str, str]:
+    """Writes both files, and returns their checksums by their names."""
+    with replacing(out / image) as new_image, replacing(out / label) as new_label:
+        with writing(out / image):  # or the error would name the label map
+            write_nifti(new_image, prepared.image)
+        write_nifti(new_label, prepared.label)
+        return {image: checksum(new_image), label: checksum(new_label)}
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what runs that died have left in a folder and the folders in it."""
+    for pattern in (f".*{UNFINISHED}", f"*/.*{UNFINISHED}"):
+        for path in folder.glob(pattern):
+            with writing(path):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -170,66 +199,71 @@ def _cleaning_up(out: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        remove_unfinished(out)
+        _remove_unfinished(out)
         raise
 
 
 def _record(done: Done, outcome: Outcome) -> None:
-    if done.problem is not None:
-        outcome.problems[done.case] = done.problem
-        changed = outcome.manifest.cases.pop(done.case, None) is not None
-    else:
-        (outcome.skipped if done.skipped else outcome.made).append(done.case)
-        outcome.manifest.cases[done.case] = done.record
-        changed = not done.skipped
-    if changed:
+    cases = outcome.manifest.cases
+    if done.skipped:
+        outcome.skipped.append(done.case)
+    elif done.problem is None:
+        outcome.made.append(done.case)
+        cases[done.case] = done.record
         outcome.manifest.save()
+    else:
+        outcome.problems[done.case] = done.problem
+        if cases.pop(done.case, None) is not None:
+            outcome.manifest.save()
 
 
 def _describe(plan: Plan, outcome: Outcome, progress: Progress) -> None:
-    """Writes the dataset.toml, unless there is one that somebody else has written or changed."""
-    manifest, path = outcome.manifest, outcome.out / DESCRIPTION
-    cases = [manifest.cases[case.case] for case in plan.cases if case.case in manifest.cases]
-    orphans = sorted(set(manifest.cases) - {case.case for case in plan.cases})
+    """Writes the dataset.toml for what is in the folder."""
+    manifest = outcome.manifest
+    planned = [case.case for case in plan.cases]
+    orphans = sorted(set(manifest.cases) - set(planned))
     if orphans:
         progress.note(
             f"{outcome.out}: {', '.join(orphans)} of an earlier run are not in {plan.source} any more; they are kept, "
             "remove their files if they should not be used"
         )
-    if not cases:
+    records = [manifest.cases[case] for case in planned if case in manifest.cases]
+    if not records:
         return
-    values = sorted({int(value) for record in cases for value in record["voxels"]} - {0})
-    description, notes = plan.describe(len(cases), values)
+    values: set[int] = set()
+    for record in records:
+        values |= {int(value) for value in record["voxels"]}
+    description, notes = plan.describe(len(records), sorted(values - {0}))
     for note in notes:
         progress.note(note)
     manifest.classes = description["classes"]
-    text = tomli_w.dumps(description)
-    if path.exists() and path.read_bytes() == text.encode():
-        manifest.description = checksum(path)
-    elif path.exists() and checksum(path) != manifest.description:
+    _write_description(tomli_w.dumps(description), outcome, progress)
+
+
+def _write_description(text: str, outcome: Outcome, progress: Progress) -> None:
+    """Writes the dataset.toml, unless there is one that somebody else has written or changed."""
+    path = outcome.out / DESCRIPTION
+    manifest = outcome.manifest
+    is_ours = not path.exists() or checksum(path) == manifest.description
+    is_same = path.exists() and path.read_bytes() == text.encode()
+    if not is_ours and not is_same:
         progress.note(
             f"{path}: is not as fsseg prepare wrote it and is left as it is; remove it to have it written anew"
         )
-    else:
+        return
+    if not is_same:
         write_text(path, text)
-        manifest.description = checksum(path)
+    manifest.description = checksum(path)
 
 
 def _refuse_sources_in(plan: Plan, out: Path) -> None:
-    place = out.resolve()
-    inside = next(
-        (
-            path
-            for case in plan.cases
-            for path in case.image + case.label
-            if place in path.resolve().parents
-        ),
-        None,
-    )
-    if inside is not None:
-        raise DataError(
-            f"{out}: holds the source file {inside}, expected a folder of its own; choose another --out"
-        )
+    folder = out.resolve()
+    for case in plan.cases:
+        for path in case.image + case.label:
+            if folder in path.resolve().parents:
+                raise DataError(
+                    f"{out}: holds the source file {path}, expected a folder of its own; choose another --out"
+                )
 
 
 @contextmanager
@@ -237,8 +271,9 @@ def _locked(out: Path) -> Iterator[None]:
     """Keeps two runs out of one folder."""
     lock = out / ".prepare.lock"
     if is_held(lock):
+        holder = read_holder(lock)
         raise DataError(
-            f"{out}: another fsseg prepare is writing into it, {read_holder(lock)}; wait for it, or choose another --out"
+            f"{out}: another fsseg prepare is writing into it, {holder}; wait for it, or choose another --out"
         )
     with holding(lock):
         yield

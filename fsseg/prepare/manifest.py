@@ -1,5 +1,6 @@
 """`manifest.json`: what every prepared case was made of and how. No times, no machine's paths: equal input, equal file."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ import numpy as np
 
 from fsseg.errors import DataError
 from fsseg.prepare.plan import CasePlan, Plan, Prepared
-from fsseg.prepare.save import checksum
 from fsseg.system.files import write_text
 
 FILE_NAME = "manifest.json"
@@ -20,13 +20,15 @@ PREPARE_VERSION = 1
 """Raised whenever the same source and options would give other files: finished cases are then made again."""
 
 PERCENTILES = (0, 1, 50, 99, 99.5, 100)
+"""Those of an image's intensities that a record tells."""
 
 Record = dict[str, Any]
+"""Of a case, what it was made of and how; plain JSON values."""
 
 
 @dataclass
 class Manifest:
-    """The manifest of an output folder.
+    """The manifest of an output folder, in memory.
 
     Attributes:
         path: The file.
@@ -44,7 +46,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> "Manifest | None":
-        """The manifest in the file, or None where there is no file; raises DataError for one of another kind."""
+        """Returns the manifest in the file, or None where there is no file; raises DataError for one of another kind."""
         if not path.is_file():
             return None
         try:
@@ -76,69 +78,83 @@ class Manifest:
 
 
 def source_of(plan: CasePlan, source: Path) -> Record:
-    """The part of a record that decides whether a finished case is still good."""
-    # Not Path.relative_to: a dataset.json may list files elsewhere.
-    files = {
-        Path(os.path.relpath(path, source)).as_posix(): checksum(path)
-        for path in (*plan.image, *plan.label)
-    }
+    """Returns the part of a record that decides whether a finished case is still good."""
+    files: dict[str, str] = {}
+    for path in (*plan.image, *plan.label):
+        # Not Path.relative_to: a dataset.json may list files elsewhere.
+        place = Path(os.path.relpath(path, source))
+        files[place.as_posix()] = checksum(path)
     return {"prepare_version": PREPARE_VERSION, "options": plan.options, "sources": files}
 
 
 def result_of(prepared: Prepared, outputs: dict[str, str]) -> Record:
-    """The part of a record that says what was made."""
-    image, labels = prepared.image.voxels, prepared.label.voxels
-    values, counts = np.unique(labels, return_counts=True)
-    percentiles = np.percentile(image, PERCENTILES)
+    """Returns the part of a record that says what was made.
+
+    Args:
+        prepared: The case.
+        outputs: Checksums of its files, by their place below the output folder.
+    """
+    values, counts = np.unique(prepared.label.voxels, return_counts=True)
+    limits = np.percentile(prepared.image.voxels, PERCENTILES)
     return {
         "outputs": outputs,
         "steps": prepared.steps,
         "before": prepared.before,
         "after": prepared.image.geometry(),
         "intensity_percentiles": {
-            f"{q:g}": round(float(p), 4) for q, p in zip(PERCENTILES, percentiles)
+            f"{percent:g}": round(float(limit), 4) for percent, limit in zip(PERCENTILES, limits)
         },
         "voxels": {str(int(value)): int(count) for value, count in zip(values, counts)},
     }
 
 
 def is_current(record: Record | None, source: Record, out: Path) -> bool:
-    """Whether a case was made of these sources and its files are as they were written."""
+    """Returns whether a case was made of these sources and its files are as they were written."""
     if record is None or any(record.get(key) != value for key, value in source.items()):
         return False
-    files = record.get("outputs") or {"": ""}
-    return all(
-        (out / name).is_file() and checksum(out / name) == written
-        for name, written in files.items()
-    )
+    outputs = record.get("outputs")
+    if not outputs:
+        return False
+    return all(_is_as_written(out / name, written) for name, written in outputs.items())
+
+
+def _is_as_written(path: Path, written: str) -> bool:
+    return path.is_file() and checksum(path) == written
+
+
+def checksum(path: Path) -> str:
+    """Returns the SHA-256 digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_manifest(plan: Plan, out: Path) -> Manifest:
-    """The folder's manifest, a new one in a new folder.
+    """Returns the folder's manifest, a new one in a new folder.
 
-    Raises DataError for a folder of another layout, and for one whose images fsseg prepare did not write.
+    Raises:
+        DataError: The folder is of another layout, or holds images that fsseg prepare did not write.
     """
-    path = out / FILE_NAME
-    manifest = Manifest.load(path)
+    manifest = Manifest.load(out / FILE_NAME)
     if manifest is None:
-        names = [
-            pattern.format(case=case.case)
-            for case in plan.cases
-            for pattern in (plan.image, plan.label)
-        ]
-        strange = next((name for name in names if (out / name).exists()), None)
-        if strange:
-            raise DataError(
-                f"{out / strange}: exists and was not written by fsseg prepare (there is no {FILE_NAME}); "
-                "choose an empty folder with --out"
-            )
-        manifest = Manifest(path, plan.layout)
+        _refuse_files_of_others(plan, out)
+        return Manifest(out / FILE_NAME, plan.layout)
     if manifest.layout != plan.layout:
         raise DataError(
             f"{out}: holds a dataset of the layout {manifest.layout}, expected {plan.layout} or an empty folder; "
             "choose another --out"
         )
     return manifest
+
+
+def _refuse_files_of_others(plan: Plan, out: Path) -> None:
+    for case in plan.cases:
+        for pattern in (plan.image, plan.label):
+            path = out / pattern.format(case=case.case)
+            if path.exists():
+                raise DataError(
+                    f"{path}: exists and was not written by fsseg prepare (there is no {FILE_NAME}); "
+                    "choose an empty folder with --out"
+                )
 
 
 def _version(distribution: str) -> str | None:

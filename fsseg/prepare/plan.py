@@ -1,18 +1,19 @@
-"""What a layout tells the engine: which cases there are, how to make one, and what the finished dataset is."""
+"""The values between layouts and engine: which cases there are, how to make one, and what the finished dataset is."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fsseg.data.datasets.nifti import first_few
 from fsseg.errors import DataError
 from fsseg.prepare.scan import Scan
 
 
 @dataclass(frozen=True)
 class CasePlan:
-    """One case before it is made.
+    """One case of a dataset before it is made.
 
     Attributes:
         case: The id in the names of the output files.
@@ -29,7 +30,7 @@ class CasePlan:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One case as made, not yet written.
+    """One case of a dataset as made, not yet written.
 
     Attributes:
         image: The image.
@@ -78,9 +79,16 @@ def check_source(source: Path, expected: str) -> None:
 
 
 def first_folder(source: Path, places: Iterable[str], holds: str, expected: str) -> Path:
-    """The first of some folders below the source in which a pattern finds anything.
+    """Returns the first of some folders below the source in which a pattern finds anything.
 
-    Raises DataError saying what was looked for where none has it.
+    Args:
+        source: The folder with the raw scans.
+        places: The folders, in the order of trying.
+        holds: The pattern.
+        expected: What the source should be, for messages.
+
+    Raises:
+        DataError: None of them has it.
     """
     check_source(source, expected)
     looked = [source / place for place in places]
@@ -94,14 +102,22 @@ def first_folder(source: Path, places: Iterable[str], holds: str, expected: str)
 
 
 def identifier(name: str) -> str:
-    """A name as lower-case words joined by underscores: `Left Kidney` becomes `left_kidney`."""
+    """Returns a name as lower-case words joined by underscores.
+
+    Example:
+        >>> identifier("Left Kidney")
+        'left_kidney'
+    """
     words = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
     return words if words and not words[0].isdigit() else f"class_{words}"
 
 
 def file_ids(cases: Iterable[str], where: object) -> dict[str, str]:
-    """Ids as parts of file names, by id; raises DataError where two become the same."""
-    ids = {case: re.sub(r"[^0-9A-Za-z._-]+", "_", case).strip(".") or "_" for case in cases}
+    """Returns ids as parts of file names, by id; raises DataError where two become the same."""
+    ids: dict[str, str] = {}
+    for case in cases:
+        name = re.sub(r"[^0-9A-Za-z._-]+", "_", case)
+        ids[case] = name.strip(".") or "_"
     taken: dict[str, str] = {}
     for case, name in ids.items():
         other = taken.setdefault(name.lower(), case)
@@ -115,7 +131,7 @@ def file_ids(cases: Iterable[str], where: object) -> dict[str, str]:
 def pair_up(
     where: Path, images: dict[str, Path], labels: dict[str, Path], image: str, label: str
 ) -> dict[str, tuple[Path, Path]]:
-    """Images with their labels, by id; raises DataError listing the ids of those without a partner.
+    """Returns images with their labels, by id; raises DataError listing the ids of those without a partner.
 
     Args:
         where: The folder that was searched.
@@ -124,18 +140,21 @@ def pair_up(
         image: Pattern of the images, for messages.
         label: Pattern of the labels.
     """
-    problems = []
-    for have, lack, what, pattern in (
-        (images, labels, "image", label),
-        (labels, images, "label", image),
-    ):
-        missing = [case for case in have if case not in lack]
-        if missing:
-            names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-            problems.append(
-                f"{where}: {what} without its partner for {len(missing)} case(s): {names}; expected {pattern} for each, "
-                f"add the file or remove the {what}"
-            )
+    problems = [
+        *_without_partner(where, "image", images, labels, label),
+        *_without_partner(where, "label", labels, images, image),
+    ]
     if problems:
         raise DataError("\n".join(problems))
     return {case: (path, labels[case]) for case, path in images.items()}
+
+
+def _without_partner(
+    where: Path, kind: str, files: dict[str, Path], partners: dict[str, Path], expected: str
+) -> Iterator[str]:
+    alone = [case for case in files if case not in partners]
+    if alone:
+        yield (
+            f"{where}: {kind} without its partner for {len(alone)} case(s): {first_few(alone, 10)}; expected {expected} "
+            f"for each, add the file or remove the {kind}"
+        )

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Integer, Num
 
 from fsseg.data.datasets.nifti import (
     ScanFile,
     check_affine,
+    first_few,
     image_problems,
     one_channel,
     pair_problems,
@@ -31,34 +33,37 @@ def read_scan(path: Path, channel: int | None = None) -> ScanFile:
     Raises:
         DataError: It is missing, cut off, of another format, in colours or not three-dimensional.
     """
-    if path.name.lower().endswith(OTHER):
+    name = path.name.lower()
+    if name.endswith(OTHER):
         return _read_other(path, channel)
-    if path.name.lower().endswith(NIFTI):
+    if name.endswith(NIFTI):
         return read_nifti(path, channel)
-    raise DataError(
-        f"{path}: is of an unknown format, expected {', '.join(NIFTI + OTHER)}; convert it to NIfTI"
-    )
+    known = ", ".join(NIFTI + OTHER)
+    raise DataError(f"{path}: is of an unknown format, expected {known}; convert it to NIfTI")
 
 
 def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Scan, Scan]:
     """Reads an image and its labels (as uint8 or uint16); raises DataError listing all that is wrong with them."""
-    scan, labels = read_scan(image, channel), read_scan(label)
+    scan = read_scan(image, channel)
+    labels = read_scan(label)
     problems = [*image_problems(scan), *_value_problems(labels), *pair_problems(scan, labels)]
     if problems:
         raise DataError("\n".join(problems))
-    small = labels.voxels.astype(np.uint8 if labels.voxels.max() <= 255 else np.uint16)
-    return Scan(scan.voxels, scan.affine), Scan(small, labels.affine)
+    return Scan(scan.voxels, scan.affine), Scan(as_small(labels.voxels), labels.affine)
+
+
+def as_small(labels: Num[np.ndarray, "x y z"]) -> Integer[np.ndarray, "x y z"]:
+    """Returns label values as uint8 where they fit and as uint16 elsewhere."""
+    fits = labels.max() <= np.iinfo(np.uint8).max
+    return labels.astype(np.uint8 if fits else np.uint16)
 
 
 def check_values(path: Path, labels: Scan, expected: dict[int, str]) -> None:
     """Raises DataError for label values besides 0 and those named."""
-    strange = [
-        value for value in np.unique(labels.voxels).tolist() if value != 0 and value not in expected
-    ]
+    values = np.unique(labels.voxels).tolist()
+    strange = [str(value) for value in values if value != 0 and value not in expected]
     if strange:
-        listed = ", ".join(str(value) for value in strange[:5]) + (
-            ", ..." if len(strange) > 5 else ""
-        )
+        listed = first_few(strange)
         named = ", ".join(f"{value} {name}" for value, name in expected.items())
         raise DataError(
             f"{path}: has label values {listed}, expected 0 and {named}; correct the file"
@@ -66,20 +71,20 @@ def check_values(path: Path, labels: Scan, expected: dict[int, str]) -> None:
 
 
 def stored_with(path: Path) -> tuple[Path, ...]:
-    """The files that a scan file consists of: itself, and the voxels of a .mhd header."""
+    """Returns the files that a scan file consists of: itself, and the voxels of a .mhd header."""
     if path.suffix.lower() != ".mhd":
         return (path,)
     text = path.read_bytes()[:10_000].decode("latin-1")
-    named = [
-        line.partition("=")[2].strip()
-        for line in text.splitlines()
-        if line.startswith("ElementDataFile")
-    ]
-    return (path, *(path.parent / name for name in named if (path.parent / name).is_file()))
+    voxels: list[Path] = []
+    for line in text.splitlines():
+        if line.startswith("ElementDataFile"):
+            _, _, name = line.partition("=")
+            voxels.append(path.parent / name.strip())
+    return (path, *(file for file in voxels if file.is_file()))
 
 
 def _value_problems(labels: ScanFile) -> Iterator[str]:
-    """What is no label value, whatever the classes."""
+    """A sentence for values that are none of a label, whatever the classes."""
     values = np.unique(labels.voxels).tolist()
     strange = [value for value in values if not (0 <= value <= 65535 and value == int(value))]
     if strange:
@@ -100,13 +105,14 @@ def _read_other(path: Path, channel: int | None) -> ScanFile:
         raise DataError(
             f"{path}: has {image.GetDimension()} dimensions, expected 3; split it into one file per channel"
         )
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        count = image.GetNumberOfComponentsPerPixel()
+    count = image.GetNumberOfComponentsPerPixel()
+    if count > 1:
         raise DataError(
             f"{path}: has {count} numbers per voxel (colours), expected one; convert it to grey values"
         )
+    directions = np.reshape(image.GetDirection(), (3, 3))
     affine = np.eye(4)
-    affine[:3, :3] = LPS @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, :3] = LPS @ directions * image.GetSpacing()
     affine[:3, 3] = LPS @ image.GetOrigin()
     check_affine(path, affine)
     voxels = one_channel(path, sitk.GetArrayFromImage(image).T, channel)

@@ -16,7 +16,7 @@ Spacing = tuple[float, float, float]
 
 
 def itk() -> ModuleType:
-    """SimpleITK, without its own messages on standard error; raises DataError where it is not installed."""
+    """Returns SimpleITK, without its own messages on standard error; raises DataError where it is not installed."""
     try:
         import SimpleITK
     except ImportError:
@@ -28,7 +28,7 @@ def itk() -> ModuleType:
 
 
 def resample(scan: Scan, spacing: Spacing, as_published: bool = False) -> Scan:
-    """The scan at another spacing (mm), linear, starting at the same first voxel.
+    """Returns the scan at another spacing (mm), linear, starting at the same first voxel.
 
     Args:
         scan: With axes at right angles (see refuse_shear).
@@ -41,26 +41,26 @@ def resample(scan: Scan, spacing: Spacing, as_published: bool = False) -> Scan:
 
 
 def resample_labels(scan: Scan, spacing: Spacing, as_published: bool = False) -> Scan:
-    """Labels at another spacing: each is resampled as a mask, linear, and kept where it is above one half.
+    """Returns labels at another spacing: each is resampled as a mask, linear, and kept where it is above one half.
 
     A voxel that no label fills by more than half is 0, in the published files too.
     """
-    result = None
+    labels = None
     for value in np.unique(scan.voxels):
-        mask = scan.with_voxels((scan.voxels == value).astype(np.float32))
-        share = _resampled(mask, spacing, as_published)
-        if result is None:
-            result = share.with_voxels(np.zeros(share.voxels.shape, dtype=scan.voxels.dtype))
-        result.voxels[share.voxels > 0.5] = value
-    return result
+        mask = (scan.voxels == value).astype(np.float32)
+        share = _resampled(scan.with_voxels(mask), spacing, as_published)
+        if labels is None:
+            labels = share.with_voxels(np.zeros(share.voxels.shape, dtype=scan.voxels.dtype))
+        labels.voxels[share.voxels > 0.5] = value
+    return labels
 
 
 def _resampled(scan: Scan, spacing: Spacing, as_published: bool) -> Scan:
-    sizes = [
-        _published_size(length, old, new) if as_published else _size_inside(length, old, new)
-        for length, old, new in zip(scan.voxels.shape, scan.spacing, spacing)
-    ]
-    sitk, image = itk(), _to_itk(scan)
+    size_of = _published_size if as_published else _size_inside
+    axes = zip(scan.voxels.shape, scan.spacing, spacing)
+    sizes = [size_of(length, old, new) for length, old, new in axes]
+    sitk = itk()
+    image = _to_itk(scan)
     resampler = sitk.ResampleImageFilter()
     resampler.SetNumberOfThreads(1)  # cases run in parallel instead
     resampler.SetInterpolator(sitk.sitkLinear)
@@ -69,9 +69,10 @@ def _resampled(scan: Scan, spacing: Spacing, as_published: bool) -> Scan:
     resampler.SetOutputSpacing(spacing)
     resampler.SetSize(sizes)
     resampler.SetDefaultPixelValue(0.0)
-    voxels = sitk.GetArrayFromImage(resampler.Execute(image)).T
-    stretch = np.diag([*(new / old for new, old in zip(spacing, scan.spacing)), 1.0])
-    return Scan(voxels, scan.affine @ stretch)
+    resampled = resampler.Execute(image)
+    factors = [new / old for new, old in zip(spacing, scan.spacing)]
+    affine = scan.affine @ np.diag([*factors, 1.0])
+    return Scan(sitk.GetArrayFromImage(resampled).T, affine)
 
 
 def _published_size(length: int, old: float, new: float) -> int:

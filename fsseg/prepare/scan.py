@@ -1,6 +1,8 @@
 """A scan while it is being prepared: voxels in the order of a NIfTI file, and where they are. No torch, no SimpleITK."""
 
+import gzip
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -15,46 +17,52 @@ SHEAR = 1e-3
 TOP = 99.5
 """The percentile at which MR intensities are clipped."""
 
+Voxels = Num[np.ndarray, "x y z"]
+Affine = Float[np.ndarray, "4 4"]
+
 
 @dataclass(frozen=True)
 class Scan:
-    """Voxels and their place.
+    """Voxels and their place in the scanner.
 
     Attributes:
         voxels: In the order of a NIfTI file: x fastest in the scanner's raster, then rows, then slices.
         affine: Maps voxel indices to mm, axes to the right, front and top (RAS), as in NIfTI.
     """
 
-    voxels: Num[np.ndarray, "x y z"]
-    affine: Float[np.ndarray, "4 4"]
+    voxels: Voxels
+    affine: Affine
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel sizes along the axes of the file, mm."""
-        return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
 
     @property
     def directions(self) -> Float[np.ndarray, "3 3"]:
         """Unit vectors of the axes, one a column."""
-        return self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        steps = self.affine[:3, :3]
+        return steps / np.linalg.norm(steps, axis=0)
 
     @property
     def is_sheared(self) -> bool:
-        """Whether the axes are not at right angles."""
-        return bool(np.abs(self.directions.T @ self.directions - np.eye(3)).max() > SHEAR)
+        """True where the axes are not at right angles."""
+        cosines = self.directions.T @ self.directions
+        return bool(np.abs(cosines - np.eye(3)).max() > SHEAR)
 
-    def with_voxels(self, voxels: Num[np.ndarray, "x y z"]) -> "Scan":
-        """Other voxels at the same place."""
+    def with_voxels(self, voxels: Voxels) -> "Scan":
+        """Returns other voxels at the same place."""
         return replace(self, voxels=voxels)
 
     def flip_rows(self) -> "Scan":
-        """The rows in the opposite order; every voxel stays where it is in the scanner."""
+        """Returns the rows in the opposite order; every voxel stays where it is in the scanner."""
         turn = np.diag([1.0, -1.0, 1.0, 1.0])
         turn[1, 3] = self.voxels.shape[1] - 1
         return Scan(self.voxels[:, ::-1], self.affine @ turn)
 
     def geometry(self) -> dict[str, Any]:
-        """Shape, spacing (mm) and axis codes, for a manifest."""
+        """Returns shape, spacing (mm) and axis codes, for a manifest."""
         codes = "".join(code or "?" for code in nibabel.aff2axcodes(self.affine))
         return {
             "shape": list(self.voxels.shape),
@@ -64,46 +72,52 @@ class Scan:
 
 
 def clip_top(scan: Scan, as_published: bool = False) -> tuple[Scan, float]:
-    """Intensities above the 99.5th percentile of the volume set to it, and that percentile.
+    """Returns the scan with intensities above the 99.5th percentile of the volume set to it, and that percentile.
 
     As published, integers stay integers and the percentile is truncated. Otherwise voxels come as float64.
     """
     limit = float(np.percentile(scan.voxels, TOP))
     if as_published and scan.voxels.dtype.kind in "iu":
         limit = int(limit)
-        return scan.with_voxels(np.minimum(scan.voxels, scan.voxels.dtype.type(limit))), float(
-            limit
-        )
-    return scan.with_voxels(np.minimum(scan.voxels.astype(np.float64), limit)), limit
+        clipped = np.minimum(scan.voxels, scan.voxels.dtype.type(limit))
+    else:
+        clipped = np.minimum(scan.voxels.astype(np.float64), limit)
+    return scan.with_voxels(clipped), float(limit)
 
 
-def as_integers(voxels: Num[np.ndarray, "x y z"]) -> Num[np.ndarray, "x y z"]:
-    """Rounded intensities, as int16 where they fit and as int32 elsewhere."""
+def as_integers(voxels: Voxels) -> Voxels:
+    """Returns rounded intensities, as int16 where they fit and as int32 elsewhere."""
     rounded = np.rint(voxels)
-    small = np.iinfo(np.int16).min <= rounded.min() and rounded.max() <= np.iinfo(np.int16).max
-    return rounded.astype(np.int16 if small else np.int32)
+    small = np.iinfo(np.int16)
+    fits = small.min <= rounded.min() and rounded.max() <= small.max
+    return rounded.astype(np.int16 if fits else np.int32)
 
 
 def crop_or_pad(scan: Scan, size: int, fill: float, keep_origin: bool = False) -> Scan:
-    """The middle of each slice, `size` voxels wide and high; voxels beyond the scan are `fill`.
+    """Returns the middle of each slice.
 
-    The centre is voxel N // 2. `keep_origin` leaves the affine alone, as the published files do: a quirk, their
-    origin is that of the uncropped scan.
+    Args:
+        scan: The scan; the centre of a slice is voxel N // 2.
+        size: Width and height of the result.
+        fill: Value of voxels beyond the scan.
+        keep_origin: Leave the affine alone, as the published files do: a quirk, their origin is that of the uncropped
+            scan.
     """
-    starts = [length // 2 - size // 2 for length in scan.voxels.shape[:2]]
-    result = np.full((size, size, scan.voxels.shape[2]), fill, dtype=scan.voxels.dtype)
-    kept = scan.voxels[tuple(slice(max(0, start), start + size) for start in starts)]
-    left, top = (max(0, -start) for start in starts)
+    width, height, slices = scan.voxels.shape
+    start_x = width // 2 - size // 2
+    start_y = height // 2 - size // 2
+    kept = scan.voxels[max(0, start_x) : start_x + size, max(0, start_y) : start_y + size]
+    left = max(0, -start_x)
+    top = max(0, -start_y)
+    result = np.full((size, size, slices), fill, dtype=scan.voxels.dtype)
     result[left : left + kept.shape[0], top : top + kept.shape[1]] = kept
     if keep_origin:
         return scan.with_voxels(result)
-    return Scan(result, shift(scan.affine, (*starts, 0)))
+    return Scan(result, shift(scan.affine, (start_x, start_y, 0)))
 
 
-def shift(
-    affine: Float[np.ndarray, "4 4"], start: tuple[int, int, int]
-) -> Float[np.ndarray, "4 4"]:
-    """The affine of a scan whose first voxel is this voxel of another."""
+def shift(affine: Affine, start: tuple[int, int, int]) -> Affine:
+    """Returns the affine of a scan whose first voxel is this voxel of another."""
     moved = affine.copy()
     moved[:3, 3] = affine[:3, :3] @ np.array(start) + affine[:3, 3]
     return moved
@@ -116,3 +130,20 @@ def refuse_shear(scan: Scan, where: object) -> None:
             f"{where}: its axes are not at right angles (a sheared affine, for example of a tilted gantry), expected "
             "right angles; SimpleITK refuses such directions, resample the scan to a rectangular grid first"
         )
+
+
+def write_nifti(path: Path, scan: Scan) -> None:
+    """Writes a compressed NIfTI file whose bytes depend on nothing but the scan."""
+    image = nibabel.Nifti1Image(scan.voxels, scan.affine, dtype=scan.voxels.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(scan.affine, code=1)
+    if scan.is_sheared:  # a quaternion holds no shear; such a file has the affine only
+        image.set_qform(None, code=0)
+    else:
+        image.set_qform(scan.affine, code=1)
+    content = image.to_bytes()
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as packed,
+    ):
+        packed.write(content)

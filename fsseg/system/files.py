@@ -66,7 +66,9 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent
+            )
             os.close(handle)
             temporary = Path(name)
             yield temporary
@@ -144,7 +146,8 @@ def _filled(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     with writing(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(UNFINISHED, f".{folder.name}.", folder.parent))
+            name = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=UNFINISHED, dir=folder.parent)
+            unfinished = Path(name)
             unfinished.chmod(0o755)
             content = unfinished / "made"
             content.mkdir()

@@ -195,9 +195,12 @@ def load_volume(case: str, image_path: Path, label_path: Path, described: Descri
     return make_volume(case, image, labels, described)
 
 
-def first_few(texts: Sequence[str]) -> str:
-    """Returns the first five in a list, and dots where there are more."""
-    return ", ".join([*texts[:5], *(["..."] if len(texts) > 5 else [])])
+def first_few(texts: Sequence[str], most: int = 5) -> str:
+    """Returns the first of some texts in a list, and dots where there are more."""
+    listed = list(texts[:most])
+    if len(texts) > most:
+        listed.append("...")
+    return ", ".join(listed)
 
 
 def _number_classes(labels: np.ndarray, described: Description) -> np.ndarray:

@@ -1,6 +1,5 @@
 """BTCV / Synapse (Landman et al., 2015): abdominal CT in NIfTI, preprocessed as ALPNet's `sabs` is."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,31 @@ MARGIN = 32
 STRETCH = 1.75
 """448 pixels, what the margin leaves of 512, become 256."""
 
-ORGANS = (
-    "spleen,right_kidney,left_kidney,gallbladder,esophagus,liver,stomach,aorta,vena_cava,portal_and_splenic_vein,"
-    "pancreas,right_adrenal_gland,left_adrenal_gland"
-)
-VALUES = dict(enumerate(ORGANS.split(","), start=1))
+VALUES = {
+    1: "spleen",
+    2: "right_kidney",
+    3: "left_kidney",
+    4: "gallbladder",
+    5: "esophagus",
+    6: "liver",
+    7: "stomach",
+    8: "aorta",
+    9: "vena_cava",
+    10: "portal_and_splenic_vein",
+    11: "pancreas",
+    12: "right_adrenal_gland",
+    13: "left_adrenal_gland",
+}
 CLASSES = {"spleen": 1, "right_kidney": 2, "left_kidney": 3, "liver": 6}
 """The classes that are evaluated; the other organs are kept in the files."""
 
 EXPECTED = "the BTCV training set with img/img0001.nii.gz and label/label0001.nii.gz"
-IMAGE, LABEL = "sabs_CT_normalized/image_{case}.nii.gz", "sabs_CT_normalized/label_{case}.nii.gz"
+IMAGE = "sabs_CT_normalized/image_{case}.nii.gz"
+LABEL = "sabs_CT_normalized/label_{case}.nii.gz"
 
 
 def plan(source: Path, as_published: bool = False) -> Plan:
-    """The scans of the training set, sorted by name and numbered from 0, as published.
+    """Plans the scans of the training set, sorted by name and numbered from 0, as published.
 
     Args:
         source: The folder with img and label, or one with RawData/Training in it.
@@ -44,20 +54,18 @@ def plan(source: Path, as_published: bool = False) -> Plan:
     itk()
     places = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
     folder = first_folder(source, places, "img/img*.nii*", EXPECTED)
-    images, labels = (
-        find_files(folder, "img/img{case}.nii*"),
-        find_files(folder, "label/label{case}.nii*"),
-    )
+    images = find_files(folder, "img/img{case}.nii*")
+    labels = find_files(folder, "label/label{case}.nii*")
     pairs = pair_up(folder, images, labels, "img/img{case}.nii.gz", "label/label{case}.nii.gz")
-    cases = tuple(
-        CasePlan(str(index), (image,), (label,), {"as_published": as_published})
-        for index, (image, label) in enumerate(pairs.values())
-    )
-    return Plan("btcv", source, IMAGE, LABEL, cases, make, describe)
+    options = {"as_published": as_published}
+    cases: list[CasePlan] = []
+    for number, (image, label) in enumerate(pairs.values()):
+        cases.append(CasePlan(str(number), (image,), (label,), options))
+    return Plan("btcv", source, IMAGE, LABEL, tuple(cases), make, describe)
 
 
 def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
-    """The dataset.toml."""
+    """Returns the contents of dataset.toml for so many cases, and notes for the user."""
     description = {
         "name": "sabs",
         "modality": "CT",
@@ -72,29 +80,29 @@ def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
 
 
 def make(case: CasePlan) -> Prepared:
-    """One scan."""
-    path, as_published = case.image[0], case.options["as_published"]
+    """Makes one scan: windowed, cut and resampled in plane."""
+    as_published = case.options["as_published"]
+    path = case.image[0]
     raw, labels = read_pair(path, case.label[0])
     check_values(case.label[0], labels, VALUES)
-    if raw.voxels.shape[:2] != (RAW_SIZE, RAW_SIZE):
+    width, height, _ = raw.voxels.shape
+    if (width, height) != (RAW_SIZE, RAW_SIZE):
         raise DataError(
-            f"{path}: has {raw.voxels.shape[0]} x {raw.voxels.shape[1]} pixels a slice, expected {RAW_SIZE} x {RAW_SIZE} "
+            f"{path}: has {width} x {height} pixels a slice, expected {RAW_SIZE} x {RAW_SIZE} "
             "as all of BTCV; use `fsseg prepare nifti` for other scans"
         )
     refuse_shear(raw, path)
     # Both files say the same place within a hundredth of a millimetre; one of them counts.
-    image, labels = (
-        _cut(scan, as_published)
-        for scan in (_to_grey(raw, path), replace(labels, affine=raw.affine))
-    )
-    spacing = (raw.spacing[0] * STRETCH, raw.spacing[1] * STRETCH, raw.spacing[2])
-    image, labels = (
-        resample(image, spacing, as_published),
-        resample_labels(labels, spacing, as_published),
-    )
-    kind = np.float64 if as_published else np.float32
+    labels = raw.with_voxels(labels.voxels)
+    x, y, z = raw.spacing
+    spacing = (x * STRETCH, y * STRETCH, z)
+    image = resample(_cut(_to_grey(raw, path), as_published), spacing, as_published)
+    labels = resample_labels(_cut(labels, as_published), spacing, as_published)
+    image_type = np.float64 if as_published else np.float32
+    label_type = np.float64 if as_published else np.uint8
+    low, high = WINDOW
     steps = [
-        f"clipped to {WINDOW[0]:g}..{WINDOW[1]:g}, scaled to 0..255",
+        f"clipped to {low:g}..{high:g}, scaled to 0..255",
         f"cut {MARGIN} pixels on each side of a slice",
         f"resampled in plane by {STRETCH:g}, linear; labels where above one half",
         "as published: one sample more than fits, float64, uncropped origin"
@@ -102,20 +110,22 @@ def make(case: CasePlan) -> Prepared:
         else "float32, origin moved with the cut",
     ]
     return Prepared(
-        image.with_voxels(image.voxels.astype(kind)),
-        labels.with_voxels(labels.voxels.astype(np.float64 if as_published else np.uint8)),
-        raw.geometry(),
-        steps,
+        image=image.with_voxels(image.voxels.astype(image_type)),
+        label=labels.with_voxels(labels.voxels.astype(label_type)),
+        before=raw.geometry(),
+        steps=steps,
     )
 
 
 def _to_grey(scan: Scan, path: Path) -> Scan:
     """Scaled by the volume's own smallest and largest values after clipping, normally the window's."""
-    clipped = np.clip(scan.voxels.astype(np.float64), *WINDOW)
-    low, high = clipped.min(), clipped.max()
+    least, most = WINDOW
+    clipped = np.clip(scan.voxels.astype(np.float64), least, most)
+    low = clipped.min()
+    high = clipped.max()
     if low == high:
         raise DataError(
-            f"{path}: every voxel is {low:g} after clipping to {WINDOW[0]:g}..{WINDOW[1]:g}, expected Hounsfield units; "
+            f"{path}: every voxel is {low:g} after clipping to {least:g}..{most:g}, expected Hounsfield units; "
             "check that the scan is CT"
         )
     return scan.with_voxels((clipped - low) / (high - low) * 255)
@@ -124,4 +134,6 @@ def _to_grey(scan: Scan, path: Path) -> Scan:
 def _cut(scan: Scan, as_published: bool) -> Scan:
     """Without the margin; the published files keep the uncut origin."""
     inner = scan.voxels[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    return Scan(inner, scan.affine if as_published else shift(scan.affine, (MARGIN, MARGIN, 0)))
+    if as_published:
+        return scan.with_voxels(inner)
+    return Scan(inner, shift(scan.affine, (MARGIN, MARGIN, 0)))

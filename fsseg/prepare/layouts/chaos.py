@@ -5,35 +5,46 @@ here the grey values' ranges decide. Everything else is the published preprocess
 asked for (`as_published`).
 """
 
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from fsseg.data.datasets.nifti import first_few
 from fsseg.data.datasets.patterns import by_number
 from fsseg.errors import DataError
 from fsseg.prepare.dicom import read_mask, read_series
 from fsseg.prepare.plan import CasePlan, Plan, Prepared, first_folder
 from fsseg.prepare.resample import itk, resample, resample_labels
-from fsseg.prepare.scan import TOP, Scan, as_integers, clip_top, crop_or_pad, refuse_shear
+from fsseg.prepare.scan import TOP, as_integers, clip_top, crop_or_pad, refuse_shear
 
 SPACING = (1.25, 1.25, 7.70)
 SIZE = 256
+IMAGE = "chaos_MR_T2_normalized/image_{case}.nii.gz"
+LABEL = "chaos_MR_T2_normalized/label_{case}.nii.gz"
+
+
+class Organ(NamedTuple):
+    """An organ in the masks: its class value, and its lowest and highest grey as the challenge defines them."""
+
+    value: int
+    lowest: int
+    highest: int
+
+
 GREYS = {
-    "liver": (1, 55, 70),
-    "right_kidney": (2, 110, 135),
-    "left_kidney": (3, 175, 200),
-    "spleen": (4, 240, 255),
+    "liver": Organ(1, 55, 70),
+    "right_kidney": Organ(2, 110, 135),
+    "left_kidney": Organ(3, 175, 200),
+    "spleen": Organ(4, 240, 255),
 }
-"""Value, lowest and highest grey of each organ, as the challenge defines them."""
 
 EXPECTED = "the CHAOS training set with MR/<patient>/T2SPIR/DICOM_anon/*.dcm and MR/<patient>/T2SPIR/Ground/*.png"
 
 
 def plan(source: Path, as_published: bool = False) -> Plan:
-    """The patients of the training set.
+    """Plans the patients of the training set.
 
     Args:
         source: The set's root, its Train_Sets or its MR folder.
@@ -45,129 +56,110 @@ def plan(source: Path, as_published: bool = False) -> Plan:
     itk()
     places = (".", "MR", "Train_Sets/MR", "CHAOS_Train_Sets/Train_Sets/MR")
     folder = first_folder(source, places, "*/T2SPIR/DICOM_anon", EXPECTED)
-    patients = sorted(
-        (path.parents[1] for path in folder.glob("*/T2SPIR/DICOM_anon")),
-        key=lambda p: by_number(p.name),
-    )
-    cases = tuple(
-        CasePlan(
-            patient.name,
-            image=_files(patient / "T2SPIR/DICOM_anon", ".dcm"),
-            label=_files(patient / "T2SPIR/Ground", ".png"),
-            options={"as_published": as_published},
-        )
-        for patient in patients
-    )
-    empty = [folder / case.case for case in cases if not case.image]
-    if empty:
-        raise DataError(
-            f"{empty[0]}: T2SPIR/DICOM_anon has no *.dcm, expected {EXPECTED}; copy the files or remove it"
-        )
-    return Plan(
-        layout="chaos",
-        source=source,
-        image="chaos_MR_T2_normalized/image_{case}.nii.gz",
-        label="chaos_MR_T2_normalized/label_{case}.nii.gz",
-        cases=cases,
-        make=make,
-        describe=describe,
+    patients = [path.parents[1] for path in folder.glob("*/T2SPIR/DICOM_anon")]
+    patients.sort(key=lambda patient: by_number(patient.name))
+    cases = tuple(_plan_case(patient, as_published) for patient in patients)
+    for case, patient in zip(cases, patients):
+        if not case.image:
+            raise DataError(
+                f"{patient}: T2SPIR/DICOM_anon has no *.dcm, expected {EXPECTED}; copy the files or remove it"
+            )
+    return Plan("chaos", source, IMAGE, LABEL, cases, make, describe)
+
+
+def _plan_case(patient: Path, as_published: bool) -> CasePlan:
+    return CasePlan(
+        patient.name,
+        image=_files(patient / "T2SPIR/DICOM_anon", ".dcm"),
+        label=_files(patient / "T2SPIR/Ground", ".png"),
+        options={"as_published": as_published},
     )
 
 
 def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
-    """The dataset.toml."""
+    """Returns the contents of dataset.toml for so many cases, and notes for the user."""
     description = {
         "name": "chaos_t2",
         "modality": "MR",
-        "image": "chaos_MR_T2_normalized/image_{case}.nii.gz",
-        "label": "chaos_MR_T2_normalized/label_{case}.nii.gz",
+        "image": IMAGE,
+        "label": LABEL,
         **({"folds": "hansen2022"} if cases == 20 else {}),
         "orientation": "file",
         "supervoxel_min_size": 5000,
-        "classes": {name: value for name, (value, _, _) in GREYS.items()},
+        "classes": {name: organ.value for name, organ in GREYS.items()},
     }
     return description, []
 
 
 def make(case: CasePlan) -> Prepared:
-    """One patient."""
+    """Makes one patient's scan: clipped, resampled and cropped."""
     as_published = case.options["as_published"]
     raw, order = read_series(case.image)
     refuse_shear(raw, case.image[0].parent)
-    labels = raw.with_voxels(_read_masks(case, order, raw.voxels.shape[:2]))
+    columns, rows, slices = raw.voxels.shape
+    labels = raw.with_voxels(_read_masks(case, order, (columns, rows)))
     # dcm2nii, which made the published files, turns the rows; image and labels are turned together.
-    image, labels = raw.flip_rows(), labels.flip_rows()
-    clipped, limit = clip_top(image, as_published)
-    finish = partial(_finish, as_published=as_published)
-    image = finish(resample(clipped, SPACING, as_published), None)
-    labels = finish(resample_labels(labels, SPACING, as_published), 0)
-    if not as_published:
+    clipped, limit = clip_top(raw.flip_rows(), as_published)
+    image = resample(clipped, SPACING, as_published)
+    labels = resample_labels(labels.flip_rows(), SPACING, as_published)
+    image = crop_or_pad(image, SIZE, float(image.voxels.min()), keep_origin=as_published)
+    labels = crop_or_pad(labels, SIZE, 0.0, keep_origin=as_published)
+    if as_published:
+        image = image.with_voxels(image.voxels.astype(np.float64))
+        labels = labels.with_voxels(labels.voxels.astype(np.float64))
+    else:
         image = image.with_voxels(as_integers(image.voxels))
+    across, down, between = SPACING
     steps = [
-        f"{len(order)} slices sorted by position, rows flipped",
+        f"{slices} slices sorted by position, rows flipped",
         f"clipped at {limit:g}, the {TOP:g}th percentile",
-        f"resampled to {SPACING[0]:g} x {SPACING[1]:g} x {SPACING[2]:g} mm, linear; labels where above one half",
+        f"resampled to {across:g} x {down:g} x {between:g} mm, linear; labels where above one half",
         f"centre cropped or padded to {SIZE} x {SIZE}",
-        _ending(as_published),
+        "as published: truncated toward zero, one sample more than fits, float64, uncropped origin"
+        if as_published
+        else "rounded to integers, origin moved with the crop",
     ]
     return Prepared(image, labels, raw.geometry(), steps)
 
 
 def number_greys(path: Path, greys: Integer[np.ndarray, "x y"]) -> UInt8[np.ndarray, "x y"]:
-    """Class values of a mask's grey values; raises DataError for a grey of no organ."""
+    """Returns the class values of a mask's grey values; raises DataError for a grey of no organ."""
     labels = np.zeros(greys.shape, dtype=np.uint8)
-    for value, low, high in GREYS.values():
-        labels[(greys >= low) & (greys <= high)] = value
+    for organ in GREYS.values():
+        labels[(greys >= organ.lowest) & (greys <= organ.highest)] = organ.value
     strange = greys[(labels == 0) & (greys != 0)]
     if strange.size:
-        ranges = ", ".join(f"{low}-{high} {name}" for name, (_, low, high) in GREYS.items())
+        ranges = [f"{organ.lowest}-{organ.highest} {name}" for name, organ in GREYS.items()]
         raise DataError(
-            f"{path}: has the grey value {strange[0]}, expected 0, {ranges}; correct the mask"
+            f"{path}: has the grey value {strange[0]}, expected 0, {', '.join(ranges)}; correct the mask"
         )
     return labels
 
 
 def _files(folder: Path, suffix: str) -> tuple[Path, ...]:
-    found = (
-        path
-        for path in folder.glob("*")
-        if path.suffix.lower() == suffix and not path.name.startswith(".")
-    )
-    return tuple(sorted(found))
+    files = [path for path in folder.glob("*") if path.suffix.lower() == suffix]
+    return tuple(sorted(path for path in files if not path.name.startswith(".")))
 
 
 def _read_masks(
     case: CasePlan, order: list[Path], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "x y z"]:
+    """The masks of the slices, in their order."""
     masks = {path.stem: path for path in case.label}
-    ground = case.image[0].parents[1] / "Ground"
-    slices = {path.stem for path in order}
-    for have, lack, what, where in (
-        (slices, set(masks), "DICOM", ground),
-        (set(masks), slices, "PNG", case.image[0].parent),
-    ):
-        missing = sorted(have - lack)
-        if missing:
-            other = "PNG" if what == "DICOM" else "DICOM"
-            names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise DataError(
-                f"{where}: lacks the {other} of {names}, expected one of the same name for every {what}; copy it"
-            )
-    read = [
-        number_greys(masks[path.stem], read_mask(masks[path.stem], (size[0], size[1]), path.name))
-        for path in order
-    ]
-    return np.stack(read, axis=2)
+    names = [path.stem for path in order]
+    folder = case.image[0].parent
+    _require_all(folder.with_name("Ground"), "PNG", "DICOM", set(names) - set(masks))
+    _require_all(folder, "DICOM", "PNG", set(masks) - set(names))
+    labels: list[np.ndarray] = []
+    for path in order:
+        mask = masks[path.stem]
+        labels.append(number_greys(mask, read_mask(mask, size, path.name)))
+    return np.stack(labels, axis=2)
 
 
-def _finish(scan: Scan, fill: float | None, as_published: bool) -> Scan:
-    scan = crop_or_pad(
-        scan, SIZE, float(scan.voxels.min() if fill is None else fill), keep_origin=as_published
-    )
-    return scan.with_voxels(scan.voxels.astype(np.float64)) if as_published else scan
-
-
-def _ending(as_published: bool) -> str:
-    if as_published:
-        return "as published: truncated toward zero, one sample more than fits, float64, uncropped origin"
-    return "rounded to integers, origin moved with the crop"
+def _require_all(folder: Path, kind: str, partner: str, missing: set[str]) -> None:
+    if missing:
+        names = first_few(sorted(missing))
+        raise DataError(
+            f"{folder}: lacks the {kind} of {names}, expected one of the same name for every {partner}; copy it"
+        )

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fsseg.data.datasets.nifti import first_few
 from fsseg.data.datasets.patterns import by_number
 from fsseg.errors import DataError
 from fsseg.prepare.layouts.resaved import IMAGE, LABEL, Classes, described, make
@@ -14,24 +15,41 @@ from fsseg.prepare.read import NIFTI, OTHER, stored_with
 
 EXPECTED = "the folder with dataset.json, imagesTr and labelsTr"
 
+MR_NAMES = ("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "PD", "CINE")
+"""Beginnings of the names of channels that are MR."""
+
+Region = tuple[str, list[int]]
+"""A label's name and its values."""
+
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dataset.json says, whichever format it is in.
+    """A dataset.json, whichever format it is in.
 
     Attributes:
         path: The file.
-        name: The dataset's.
-        channels: Names by number.
-        classes: Classes and their values.
-        ignore: Label values that mark voxels to be ignored.
-        known: Names by label value.
-        notes: What the user should know.
+        name: The dataset's name.
+        channels: Names of channels by their number.
+        labels: Classes and label values.
     """
 
     path: Path
     name: str
     channels: dict[int, str]
+    labels: "Labels"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a dataset.json, whichever way they are written.
+
+    Attributes:
+        classes: Classes and their values.
+        ignore: Label values that mark voxels to be ignored.
+        known: Names of all values that may occur.
+        notes: Sentences for the user.
+    """
+
     classes: Classes
     ignore: list[int]
     known: dict[int, str]
@@ -39,7 +57,7 @@ class Contents:
 
 
 def plan(source: Path, channel: str | None = None) -> Plan:
-    """The labelled scans of a dataset.
+    """Plans the labelled scans of a dataset.
 
     Args:
         source: The folder with dataset.json.
@@ -58,35 +76,36 @@ def plan(source: Path, channel: str | None = None) -> Plan:
         raise DataError(
             f"{source}: found no label map in labelsTr, expected {EXPECTED}; check the copy"
         )
-    pairs = pair_up(
-        source, images, labels, f"imagesTr/{{case}} of channel {number}", "labelsTr/{case}"
-    )
-    options: dict[str, Any] = {
-        "ignore": contents.ignore,
-        "known": {str(v): n for v, n in contents.known.items()},
+    image_name = f"imagesTr/{{case}} of channel {number}"
+    pairs = pair_up(source, images, labels, image_name, "labelsTr/{case}")
+    options = {
+        "ignore": contents.labels.ignore,
+        "known": {str(value): name for value, name in contents.labels.known.items()},
+        "channel": number if in_one_file and len(contents.channels) > 1 else None,
     }
-    options["channel"] = number if in_one_file and len(contents.channels) > 1 else None
     ids = file_ids(pairs, source)
-    cases = tuple(
-        CasePlan(ids[case], stored_with(a), stored_with(b), options)
-        for case, (a, b) in pairs.items()
-    )
-    modality = modality_of(contents.channels.get(number, ""))
+    cases: list[CasePlan] = []
+    for case, (image, label) in pairs.items():
+        cases.append(CasePlan(ids[case], stored_with(image), stored_with(label), options))
     describing = partial(
-        describe, name=identifier(contents.name), modality=modality, classes=contents.classes
+        describe,
+        name=identifier(contents.name),
+        modality=modality_of(contents.channels.get(number, "")),
+        classes=contents.labels.classes,
     )
-    return Plan("msd", source, IMAGE, LABEL, cases, make, describing, contents.notes)
+    notes = contents.labels.notes
+    return Plan("msd", source, IMAGE, LABEL, tuple(cases), make, describing, notes)
 
 
 def describe(
     cases: int, values: list[int], *, name: str, modality: str, classes: Classes
 ) -> tuple[dict[str, Any], list[str]]:
-    """The dataset.toml."""
+    """Returns the contents of dataset.toml, and notes for the user."""
     return described(name, modality, classes), []
 
 
 def choose_channel(contents: Contents, channel: str | None) -> int:
-    """The channel's number; raises DataError listing the channels where none or an unknown one is given."""
+    """Returns the channel's number; raises DataError listing the channels where none or an unknown one is given."""
     listed = ", ".join(f"{number} {name}" for number, name in contents.channels.items())
     if channel is None:
         if len(contents.channels) == 1:
@@ -103,32 +122,31 @@ def choose_channel(contents: Contents, channel: str | None) -> int:
 
 
 def find_images(source: Path, table: dict[str, Any], channel: int) -> tuple[dict[str, Path], bool]:
-    """Image files by case, and whether a file holds all channels."""
+    """Returns image files by case, and whether a file holds all channels."""
     ending = _ending(source, table)
     listed = _listed(source, table, "image")
     if listed and all(path.is_file() for path in listed.values()):
         return listed, True
     # nnU-Net: a file a channel. Its first format lists CASE.nii.gz and has CASE_0000.nii.gz.
     suffix = f"_{channel:04d}{ending}"
-    found = {path.name.removesuffix(suffix): path for path in _files(source / "imagesTr", suffix)}
+    files = {path.name.removesuffix(suffix): path for path in _files(source / "imagesTr", suffix)}
     if listed:
-        missing = sorted(set(listed) - set(found), key=by_number)
+        missing = sorted(listed.keys() - files.keys(), key=by_number)
         if missing:
-            names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
             raise DataError(
-                f"{source}: dataset.json lists images that are not there: {names}; copy them to imagesTr, or remove them "
-                "from its training list"
+                f"{source}: dataset.json lists images that are not there: {first_few(missing, 10)}; copy them to "
+                "imagesTr, or remove them from its training list"
             )
-        found = {case: path for case, path in found.items() if case in listed}
-    if not found:
+        files = {case: path for case, path in files.items() if case in listed}
+    if not files:
         raise DataError(
             f"{source}: found no image in imagesTr, expected CASE{suffix} as nnU-Net has; check the copy"
         )
-    return dict(sorted(found.items(), key=lambda item: by_number(item[0]))), False
+    return {case: files[case] for case in sorted(files, key=by_number)}, False
 
 
 def find_labels(source: Path, table: dict[str, Any]) -> dict[str, Path]:
-    """Label files by case."""
+    """Returns label files by case."""
     listed = _listed(source, table, "label")
     if listed:
         return {case: path for case, path in listed.items() if path.is_file()}
@@ -137,65 +155,77 @@ def find_labels(source: Path, table: dict[str, Any]) -> dict[str, Path]:
 
 
 def modality_of(channel: str) -> str:
-    """CT or MR from a channel's name, which is the modality of these formats; another name as it is."""
-    words = channel.upper()
-    if words.startswith("CT"):
+    """Returns CT or MR from a channel's name, which is the modality of these formats; another name as it is."""
+    name = channel.upper()
+    if name.startswith("CT"):
         return "CT"
-    return (
-        "MR"
-        if words.startswith(("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "PD", "CINE"))
-        else channel
-    )
+    if name.startswith(MR_NAMES):
+        return "MR"
+    return channel
 
 
-def read_classes(
-    path: Path, labels: dict[str, Any]
-) -> tuple[Classes, list[int], dict[int, str], list[str]]:
-    """Classes, values to ignore, names of all values, and notes; from either way of writing `labels`."""
-    entries = _label_entries(path, labels)
-    ignore = [value for name, values in entries for value in values if name.lower() == "ignore"]
-    regions = [
-        (name, values) for name, values in entries if name.lower() != "ignore" and values != [0]
-    ]
-    notes = (
-        [f"{path}: voxels labelled {', '.join(map(str, ignore))} (ignore) become background"]
-        if ignore
-        else []
-    )
-    classes: Classes = {}
-    for name, values in regions:
-        if identifier(name) in classes:
-            raise DataError(f"{path}: two labels are called {identifier(name)}; rename one of them")
-        classes[identifier(name)] = values[0] if len(values) == 1 else values
-    listed = [value for _, values in regions for value in values]
-    if len(set(listed)) != len(listed):
-        # Regions within regions: a voxel has one class, so each value is one, under its own name if it has one.
-        single = {values[0]: name for name, values in reversed(regions) if len(values) == 1}
-        classes = {
-            identifier(single.get(value, f"label_{value}")): value for value in sorted(set(listed))
-        }
+def read_labels(path: Path, labels: dict[str, Any]) -> Labels:
+    """Returns classes and label values, from either way of writing `labels`."""
+    ignore: list[int] = []
+    regions: list[Region] = []
+    for name, values in _label_entries(path, labels):
+        if name.lower() == "ignore":
+            ignore += values
+        elif values != [0]:
+            regions.append((name, values))
+    notes: list[str] = []
+    if ignore:
+        listed = ", ".join(map(str, ignore))
+        notes.append(f"{path}: voxels labelled {listed} (ignore) become background")
+    classes = _classes_of_regions(path, regions)
+    values = [value for _, values in regions for value in values]
+    if len(set(values)) != len(values):
+        classes = _classes_of_values(regions)
+        names = ", ".join(classes)
         notes.append(
             f"{path}: its regions overlap, expected one class a voxel; label values became the classes "
-            f"{', '.join(classes)}, rename them in dataset.toml"
+            f"{names}, rename them in dataset.toml"
         )
     if not classes:
         raise DataError(
             f"{path}: labels names no class besides the background, expected at least one; complete it"
         )
-    known = {value: name for name, values in regions for value in values} | dict.fromkeys(
-        ignore, "ignore"
-    )
-    return classes, ignore, dict(sorted(known.items())), notes
+    known: dict[int, str] = {}
+    for name, values in regions:
+        known |= dict.fromkeys(values, name)
+    known |= dict.fromkeys(ignore, "ignore")
+    return Labels(classes, ignore, dict(sorted(known.items())), tuple(notes))
+
+
+def _classes_of_regions(path: Path, regions: list[Region]) -> Classes:
+    classes: Classes = {}
+    for name, values in regions:
+        key = identifier(name)
+        if key in classes:
+            raise DataError(f"{path}: two labels are called {key}; rename one of them")
+        classes[key] = values[0] if len(values) == 1 else values
+    return classes
+
+
+def _classes_of_values(regions: list[Region]) -> Classes:
+    """Of regions within regions: a voxel has one class, so each value is one, under its own name if it has one."""
+    names: dict[int, str] = {}
+    listed: set[int] = set()
+    for name, values in regions:
+        listed |= set(values)
+        if len(values) == 1:
+            names.setdefault(values[0], name)
+    classes: Classes = {}
+    for value in sorted(listed):
+        classes[identifier(names.get(value, f"label_{value}"))] = value
+    return classes
 
 
 def _contents(source: Path, table: dict[str, Any]) -> Contents:
     path = source / "dataset.json"
     channels = table.get("channel_names", table.get("modality"))
-    if (
-        not isinstance(channels, dict)
-        or not channels
-        or not all(str(key).isdecimal() for key in channels)
-    ):
+    is_table = isinstance(channels, dict) and bool(channels)
+    if not is_table or not all(str(number).isdecimal() for number in channels):
         raise DataError(
             f'{path}: lacks the channels, expected "modality": {{"0": "MRI"}} (MSD) or "channel_names" (nnU-Net); add them'
         )
@@ -203,31 +233,28 @@ def _contents(source: Path, table: dict[str, Any]) -> Contents:
         raise DataError(
             f'{path}: lacks the labels, expected "labels": {{"0": "background", "1": "liver"}}; add them'
         )
-    classes, ignore, known, notes = read_classes(path, table["labels"])
     return Contents(
         path=path,
         name=str(table.get("name") or source.resolve().name),
         channels={int(number): str(name) for number, name in channels.items()},
-        classes=classes,
-        ignore=ignore,
-        known=known,
-        notes=tuple(notes),
+        labels=read_labels(path, table["labels"]),
     )
 
 
-def _label_entries(path: Path, labels: dict[str, Any]) -> list[tuple[str, list[int]]]:
-    """(name, values) pairs from `{"1": "liver"}` or from `{"liver": 1}`."""
+def _label_entries(path: Path, labels: dict[str, Any]) -> list[Region]:
+    """Names and values from `{"1": "liver"}` or from `{"liver": 1}`."""
+    is_by_value = all(str(key).isdecimal() for key in labels)
+    entries: list[Region] = []
     try:
-        if all(str(key).isdecimal() for key in labels):
-            return [(str(name), [int(value)]) for value, name in labels.items()]
-        return [
-            (name, [int(v) for v in (value if isinstance(value, list) else [value])])
-            for name, value in labels.items()
-        ]
+        for key, entry in labels.items():
+            name, values = (entry, key) if is_by_value else (key, entry)
+            listed = values if isinstance(values, list) else [values]
+            entries.append((str(name), [int(value) for value in listed]))
     except (TypeError, ValueError):
         raise DataError(
             f'{path}: its labels cannot be read, expected {{"1": "liver"}} (MSD) or {{"liver": 1}} (nnU-Net); correct them'
         ) from None
+    return entries
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -262,28 +289,25 @@ def _listed(source: Path, table: dict[str, Any], what: str) -> dict[str, Path]:
 
 def _case_of(label: str) -> str:
     name = Path(label).name
-    return next(
-        (
-            name.removesuffix(ending)
-            for ending in (".nii.gz", *NIFTI, *OTHER)
-            if name.endswith(ending)
-        ),
-        name,
-    )
+    for ending in (".nii.gz", *NIFTI, *OTHER):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name
 
 
 def _ending(source: Path, table: dict[str, Any]) -> str:
     ending = table.get("file_ending", ".nii.gz")
-    if ending not in NIFTI + OTHER:
+    known = NIFTI + OTHER
+    if ending not in known:
         raise DataError(
-            f"{source / 'dataset.json'}: has the file ending {ending}, expected one of {', '.join(NIFTI + OTHER)}; "
+            f"{source / 'dataset.json'}: has the file ending {ending}, expected one of {', '.join(known)}; "
             "two-dimensional pictures are no volumes, convert the data"
         )
     return ending
 
 
 def _files(folder: Path, suffix: str) -> list[Path]:
-    found = folder.glob("*") if folder.is_dir() else ()
-    return sorted(
-        path for path in found if path.name.endswith(suffix) and not path.name.startswith(".")
-    )
+    if not folder.is_dir():
+        return []
+    files = [path for path in folder.glob("*") if path.name.endswith(suffix)]
+    return sorted(path for path in files if not path.name.startswith("."))

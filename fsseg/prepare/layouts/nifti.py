@@ -27,7 +27,7 @@ def plan(
     name: str | None = None,
     modality: str | None = None,
 ) -> Plan:
-    """Image and label pairs, by id.
+    """Plans image and label pairs, by id.
 
     Args:
         source: The folder to search.
@@ -44,68 +44,76 @@ def plan(
     check_source(source, "the folder that both patterns start from")
     for option, pattern in (("--image", image), ("--label", label)):
         _check_pattern(option, pattern)
-    images, labels = find_files(source, image), find_files(source, label)
+    images = find_files(source, image)
+    labels = find_files(source, label)
     if not images:
         raise DataError(
             f"{source}: found no image, expected files named {image}; check --source and --image"
         )
     pairs = pair_up(source, images, labels, image, label)
     ids = file_ids(pairs, source)
-    cases = tuple(
-        CasePlan(ids[case], stored_with(a), stored_with(b)) for case, (a, b) in pairs.items()
-    )
-    notes = (
-        ()
-        if modality
-        else ("no --modality: intensities will not be clipped; CT or MR sets that in dataset.toml",)
-    )
-    described_as = identifier(name or source.resolve().name)
-    describing = partial(describe, name=described_as, modality=modality, classes=classes)
-    return Plan("nifti", source, IMAGE, LABEL, cases, make, describing, notes)
+    cases: list[CasePlan] = []
+    for case, (image_path, label_path) in pairs.items():
+        cases.append(CasePlan(ids[case], stored_with(image_path), stored_with(label_path)))
+    notes: list[str] = []
+    if not modality:
+        notes.append(
+            "no --modality: intensities will not be clipped; CT or MR sets that in dataset.toml"
+        )
+    called = identifier(name or source.resolve().name)
+    describing = partial(describe, name=called, modality=modality, classes=classes)
+    return Plan("nifti", source, IMAGE, LABEL, tuple(cases), make, describing, tuple(notes))
 
 
 def describe(
     cases: int, values: list[int], *, name: str, modality: str | None, classes: Classes | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The dataset.toml."""
+    """Returns the contents of dataset.toml for so many cases, and notes for the user."""
     if not classes:
-        named = name_values(values)
-        note = f"no --class: every label value became one ({', '.join(named)}); name them with --class liver=1"
-        return described(name, modality, named), [note]
-    others = [str(value) for value in values if value not in values_of(classes)]
-    description, notes = described(name, modality, classes), []
+        classes = name_values(values)
+        names = ", ".join(classes)
+        note = f"no --class: every label value became one ({names}); name them with --class liver=1"
+        return described(name, modality, classes), [note]
+    description = described(name, modality, classes)
+    named = values_of(classes)
+    notes: list[str] = []
+    others = [str(value) for value in values if value not in named]
     if others:
         description = {"other_labels": "background", **description}
-        notes = [f"label values {', '.join(others)} have no --class and are taken as background"]
-    absent = sorted(values_of(classes) - set(values))
+        notes.append(
+            f"label values {', '.join(others)} have no --class and are taken as background"
+        )
+    absent = [str(value) for value in sorted(named - set(values))]
     if absent:
-        notes.append(f"label values {', '.join(map(str, absent))} of --class occur in no scan")
+        notes.append(f"label values {', '.join(absent)} of --class occur in no scan")
     return description, notes
 
 
 def parse_classes(texts: list[str]) -> Classes:
-    """`liver=1`, `kidneys=2,3`; raises DataError for anything else and for a value of two classes."""
+    """Returns the classes of texts such as `liver=1` or `kidneys=2,3`.
+
+    Raises DataError for anything else, and for a value of two classes.
+    """
     classes: Classes = {}
     for text in texts:
-        name, sign, values = text.partition("=")
-        numbers = [part.strip() for part in values.split(",")]
-        if (
-            not sign
-            or not name.strip()
-            or not all(part.isdecimal() and 0 < int(part) <= 65535 for part in numbers)
-        ):
+        name, _, listed = text.partition("=")
+        numbers = [part.strip() for part in listed.split(",")]
+        if not name.strip() or not all(map(_is_label_value, numbers)):
             raise DataError(
                 f"--class {text}: expected NAME=VALUE with a value from 1 to 65535, for example liver=1"
             )
-        taken = values_of(classes) & {int(part) for part in numbers}
-        if taken or identifier(name) in classes:
+        values = [int(number) for number in numbers]
+        key = identifier(name)
+        if key in classes or not values_of(classes).isdisjoint(values):
             raise DataError(
                 f"--class {text}: its name or value has a class already; give each once"
             )
-        classes[identifier(name)] = (
-            int(numbers[0]) if len(numbers) == 1 else [int(part) for part in numbers]
-        )
+        classes[key] = values[0] if len(values) == 1 else values
     return classes
+
+
+def _is_label_value(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) <= 65535
 
 
 def _check_pattern(option: str, pattern: str) -> None:
