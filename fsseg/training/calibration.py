@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsseg.interfaces import FittedThreshold
+from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.ops import ideal_prior
 from fsseg.model.segmenter import Segmenter, encode_in_parts
 from fsseg.model.variants import Variant, by_scoring
@@ -27,7 +28,7 @@ class CalibrationSample:
     """The ideal prior of an episode, for one kind of scoring, beside what may tell of it.
 
     Attributes:
-        scoring: Which prototypes and head scored the episode.
+        scoring: The prototypes and the head that scored the episode, as variants name them.
         prior: Log-odds of the ideal prior of all classes together, unclipped.
         way_priors: Those of each class by itself.
         sizes: Share of the support image that each class covers.
@@ -57,12 +58,13 @@ class Calibration:
 
     def dumps(self) -> dict[str, Any]:
         """The calibration as plain values."""
-        return {"states": self.states, "samples": [asdict(sample) for sample in self.samples]}
+        samples = [asdict(sample) for sample in self.samples]
+        return {"states": self.states, "samples": samples}
 
 
 @torch.no_grad()
 def calibrate(
-    backbone: nn.Module,
+    backbone: Backbone,
     variants: Sequence[Variant | Segmenter],
     sampler: EpisodeSampler,
     episodes: int = 1000,
@@ -102,30 +104,48 @@ def calibrate(
         >>> len(segmenter.threshold.coefficients)  # of the location and of the support's size, and the intercept
         3
     """
-    fitted = [
-        one for one in _named(variants) if isinstance(one.segmenter.threshold, FittedThreshold)
-    ]
+    fitted = [variant for variant in _named(variants) if _is_fitted(variant)]
     if not fitted:
         return Calibration([], {})
-    if device is None:
-        device = next(backbone.parameters()).device
+    place: torch.device = device or next(backbone.parameters()).device
     groups = list(by_scoring(fitted).values())
-    samples: list[CalibrationSample] = []
-    described: dict[str, list[np.ndarray]] = {variant.name: [] for variant in fitted}
+    observed: list[_Observed] = []
+    progress = progress or Silent()
     batches = range(0, episodes, BATCH)
     with _evaluation_mode(variant.segmenter for variant in fitted):
-        for start in (progress or Silent()).track(batches, "calibration", len(batches)):
-            numbers = range(start, min(start + BATCH, episodes))
-            drawn = [_draw(sampler, seed, number, classes, device) for number in numbers]
-            for observed in _on_host(_observe_all(backbone, drawn, groups)):
-                samples.append(observed.sample)
-                for name, regressors in observed.regressors.items():
-                    described[name].append(regressors)
+        for start in progress.track(batches, "calibration", len(batches)):
+            drawn = []
+            for number in range(start, min(start + BATCH, episodes)):
+                draw = sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes)
+                drawn.append(sampler.make(draw, place))
+            on_device = _observe_all(backbone, drawn, groups)
+            observed += _on_host(on_device)
     for variant in fitted:
-        ideal = _ideal(samples, variant.scoring)
-        variant.segmenter.threshold.fit(described[variant.name], ideal)
-    states = {variant.name: variant.segmenter.threshold.state() for variant in fitted}
-    return Calibration(samples, states)
+        _fit(variant, observed)
+    states = {variant.name: _fitted_threshold(variant).state() for variant in fitted}
+    return Calibration([each.sample for each in observed], states)
+
+
+def _fit(variant: Variant, observed: Sequence["_Observed"]) -> None:
+    """Fits a variant's threshold to the samples of its scoring."""
+    of_scoring = [each for each in observed if each.sample.scoring == variant.scoring]
+    described = [each.regressors[variant.name] for each in of_scoring]
+    samples = [each.sample for each in of_scoring]
+    ideal = IdealPriors(
+        together=np.array([sample.prior for sample in samples]),
+        ways=[np.array(sample.way_priors) for sample in samples],
+    )
+    _fitted_threshold(variant).fit(described, ideal)
+
+
+def _is_fitted(variant: Variant) -> bool:
+    return isinstance(variant.segmenter.threshold, FittedThreshold)
+
+
+def _fitted_threshold(variant: Variant) -> FittedThreshold:
+    threshold = variant.segmenter.threshold
+    assert isinstance(threshold, FittedThreshold), "others are left out"
+    return threshold
 
 
 def _named(variants: Sequence[Variant | Segmenter]) -> list[Variant]:
@@ -153,13 +173,6 @@ def _evaluation_mode(segmenters: Iterable[Segmenter]) -> Iterator[None]:
             module.training = training
 
 
-def _draw(
-    sampler: EpisodeSampler, seed: int, number: int, classes: int, device: torch.device
-) -> Episode:
-    draw = sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes)
-    return sampler.make(draw, device)
-
-
 @dataclass(frozen=True)
 class _Encoded:
     """An episode with the features of its slices."""
@@ -169,7 +182,7 @@ class _Encoded:
     query: Float[Tensor, "query channel h w"]
 
 
-def _encode_all(backbone: nn.Module, episodes: list[Episode]) -> list[_Encoded]:
+def _encode_all(backbone: Backbone, episodes: list[Episode]) -> list[_Encoded]:
     """The episodes with features from as few passes as their sizes allow."""
     encoded = []
     for alike in _runs_of_equal_size(episodes):
@@ -177,26 +190,23 @@ def _encode_all(backbone: nn.Module, episodes: list[Episode]) -> list[_Encoded]:
         for episode in alike:
             images += [episode.support.slices, episode.query.images]
         features = encode_in_parts(backbone, torch.cat(images))
-        parts = iter(features.split([len(part) for part in images]))
+        counts = [len(slices) for slices in images]
+        parts = iter(features.split(counts))
         for episode in alike:
             support = episode.support.spread(next(parts))
-            encoded.append(_Encoded(episode, support, next(parts)))
+            query = next(parts)
+            encoded.append(_Encoded(episode, support, query))
     return encoded
 
 
 def _runs_of_equal_size(episodes: list[Episode]) -> list[list[Episode]]:
     """Neighbours with images of one size: scans of a dataset may differ in theirs."""
-    runs: list[list[Episode]] = []
-    for episode in episodes:
-        if runs and runs[-1][0].query.images.shape == episode.query.images.shape:
-            runs[-1].append(episode)
-        else:
-            runs.append([episode])
-    return runs
+    by_size = groupby(episodes, lambda episode: episode.query.images.shape)
+    return [list(run) for _, run in by_size]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _OnDevice:
     """The numbers of a sample on the device, and the regressors of each variant of its scoring."""
 
     scoring: str
@@ -213,21 +223,27 @@ class _Observed:
 
 
 def _observe_all(
-    backbone: nn.Module, episodes: list[Episode], groups: list[list[Variant]]
-) -> list[_Seen]:
-    """Episode by episode, the sample of each kind of scoring."""
-    seen = []
+    backbone: Backbone,
+    episodes: list[Episode],
+    groups: list[list[Variant]],
+) -> list[_OnDevice]:
+    """Observes, episode by episode, for each kind of scoring."""
+    observed = []
     for encoded in _encode_all(backbone, episodes):
-        seen += [_observe(group, encoded) for group in groups]
-    return seen
+        for group in groups:
+            observed.append(_observe(group, encoded))
+    return observed
 
 
-def _observe(group: list[Variant], encoded: _Encoded) -> _Seen:
+def _observe(group: list[Variant], encoded: _Encoded) -> _OnDevice:
     """Scores an episode, and finds its ideal priors."""
     segmenter = group[0].segmenter
-    episode, support = encoded.episode, encoded.episode.support
-    prototypes = segmenter.prototypes(encoded.support, support.masks, segmenter.head.sigma)
-    evidence = segmenter.logits(support, prototypes, episode.query, encoded.query).evidence
+    episode = encoded.episode
+    support = episode.support
+    sigma = segmenter.head.sigma
+    prototypes = segmenter.prototypes(encoded.support, support.masks, sigma)
+    scored = segmenter.logits(support, prototypes, episode.query, encoded.query)
+    evidence = scored.evidence
     together, alone = _ideal_priors(evidence, episode.target)
     numbers = {
         "prior": together,
@@ -236,44 +252,51 @@ def _observe(group: list[Variant], encoded: _Encoded) -> _Seen:
         "location": evidence.query_location,
         "support_location": evidence.support_location.mean(),
     }
-    regressors = {
-        variant.name: variant.segmenter.threshold.describe(evidence)[0] for variant in group
-    }
-    return _Seen(group[0].scoring, numbers, regressors)
+    regressors = {}
+    for variant in group:
+        described = _fitted_threshold(variant).describe(evidence)
+        regressors[variant.name] = described[0]
+    return _OnDevice(group[0].scoring, numbers, regressors)
 
 
 def _ideal_priors(
-    evidence: Evidence, target: Tensor
+    evidence: Evidence,
+    target: Int[Tensor, "1 height width"],
 ) -> tuple[Float[Tensor, "1"], Float[Tensor, "way"]]:
     """The ideal prior of all ways together, and that of each by itself.
 
     A way by itself is decided between its own logit and the background's.
     """
-    background, foreground = evidence.logits[0, :1], evidence.logits[0, 1:]
-    ways = torch.arange(1, len(foreground) + 1, device=target.device)
-    counts = (target == ways[:, None, None]).sum(dim=(1, 2))
+    [logits] = evidence.logits
+    background = logits[:1]
+    foreground = logits[1:]
+    ways = torch.arange(1, len(logits), device=target.device)
+    masks = target == ways[:, None, None]
+    counts = masks.sum(dim=(1, 2))
     together = ideal_prior(evidence.margin, counts.sum()[None])
     if len(ways) == 1:  # by itself is all together
         return together, together
     return together, ideal_prior(foreground - background, counts)
 
 
-def _on_host(seen: list[_Seen]) -> Iterator[_Observed]:
+def _on_host(observed: list[_OnDevice]) -> Iterator[_Observed]:
     """The values of a whole batch, read at once: each time that the host reads, it waits and the device runs dry."""
     tensors: list[Tensor] = []
-    for one in seen:
-        tensors += [*one.numbers.values(), *one.regressors.values()]
+    for each in observed:
+        tensors += each.numbers.values()
+        tensors += each.regressors.values()
     # Doubles hold every float and every count that may be among them.
-    joined = torch.cat([tensor.flatten().double() for tensor in tensors]).cpu()
-    parts = iter(joined.split([tensor.numel() for tensor in tensors]))
+    doubles = [tensor.flatten().double() for tensor in tensors]
+    joined = torch.cat(doubles).cpu()
+    parts = iter(joined.split([len(values) for values in doubles]))
 
     def read(tensor: Tensor) -> np.ndarray:
         return next(parts).to(tensor.dtype).view(tensor.shape).numpy()
 
-    for one in seen:
-        numbers = {name: read(tensor) for name, tensor in one.numbers.items()}
-        regressors = {name: read(tensor) for name, tensor in one.regressors.items()}
-        yield _Observed(_sample(one.scoring, numbers), regressors)
+    for each in observed:
+        numbers = {name: read(tensor) for name, tensor in each.numbers.items()}
+        regressors = {name: read(tensor) for name, tensor in each.regressors.items()}
+        yield _Observed(_sample(each.scoring, numbers), regressors)
 
 
 def _sample(scoring: str, numbers: dict[str, np.ndarray]) -> CalibrationSample:
@@ -285,10 +308,3 @@ def _sample(scoring: str, numbers: dict[str, np.ndarray]) -> CalibrationSample:
         location=numbers["location"].item(),
         support_location=numbers["support_location"].item(),
     )
-
-
-def _ideal(samples: list[CalibrationSample], scoring: str) -> IdealPriors:
-    """The ideal priors for one kind of scoring."""
-    chosen = [sample for sample in samples if sample.scoring == scoring]
-    together = np.array([sample.prior for sample in chosen])
-    return IdealPriors(together, [np.array(sample.way_priors) for sample in chosen])
