@@ -10,11 +10,21 @@ In a test of a plugin::
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from fsseg.errors import FssegError
-from fsseg.plugins.options import nearest
-from fsseg.testing import extractors, followers, general, networks, policies, scans, volumes  # noqa: F401 (they add their checks)
+from fsseg.plugins.options import Options, nearest
+from fsseg.testing import (  # noqa: F401 (they add their checks)
+    backbones,
+    datasets,
+    general,
+    heads,
+    metrics,
+    prototypes,
+    refiners,
+    supervoxels,
+    thresholds,
+    trackers,
+)
 from fsseg.testing.contract import (
     Check,
     ContractError,
@@ -43,36 +53,40 @@ def parametrize_with_checks(
     component: str | type,
     *,
     kind: str | None = None,
-    options: dict[str, Any] | None = None,
+    options: Options | None = None,
     expected_failures: dict[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Runs a pytest test with each check of a component, as its argument `check`.
+    """Decorates a pytest test that is run with each check of a component, as its argument `check`.
 
     Args:
         component: `KIND/NAME` of a registered component, or a class.
         kind: The class's kind.
-        options: What to build it with; its defaults when omitted.
+        options: The options to build it with; its defaults when omitted.
         expected_failures: Checks that it fails, each with the reason. One that passes after all fails the test.
 
     Raises:
         FssegError: There is no such component, or no such check.
+
+    Example:
+        >>> @parametrize_with_checks("prototypes/em_gmm", options={"count": 3})
+        ... def test_contract(check):
+        ...     check()
     """
     import pytest
 
-    checks, expected = checks_for(component, kind, options), expected_failures or {}
+    checks = checks_for(component, kind, options)
+    reasons = expected_failures or {}
     names = [check.name for check in checks]
-    for name in expected:
+    for name in reasons:
         if name not in names:
             raise FssegError(
                 f"expected_failures: there is no check {name!r} of {component}; {nearest(name, names)}"
             )
     params = []
     for check in checks:
-        marks = (
-            [pytest.mark.xfail(reason=expected[check.name], strict=True)]
-            if check.name in expected
-            else []
-        )
+        marks = []
+        if check.name in reasons:
+            marks.append(pytest.mark.xfail(reason=reasons[check.name], strict=True))
         params.append(pytest.param(_skipping(check), id=check.name, marks=marks))
     return pytest.mark.parametrize("check", params)
 

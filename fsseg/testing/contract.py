@@ -1,4 +1,4 @@
-"""What a contract check is, and how checks are found and run. No pytest here."""
+"""Contract checks: named functions that are marked with the kinds they are for, found and run without pytest."""
 
 import copy
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from fsseg.errors import FssegError
 from fsseg.plugins.manager import registry
-from fsseg.plugins.options import nearest, validate
+from fsseg.plugins.options import Options, nearest, validate
 from fsseg.plugins.registry import KINDS
 
 
@@ -25,7 +25,7 @@ class Subject:
 
     Attributes:
         kind: Its kind.
-        label: What messages call it.
+        label: Its name in messages.
         component: Its class.
         options: The options to build it with.
     """
@@ -33,15 +33,20 @@ class Subject:
     kind: str
     label: str
     component: type
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
 
     def build(self) -> Any:
-        """A new instance."""
-        return self.component(**validate(self.component, copy.deepcopy(self.options)))
+        """A new instance of the component with these options."""
+        options = copy.deepcopy(self.options)
+        return self.component(**validate(self.component, options))
 
     def fail(self, sentence: str) -> NoReturn:
         """Raises ContractError; the sentence says what was expected, what was got and what to do."""
         raise ContractError(f"{self.label}: {sentence}")
+
+
+Function = Callable[[Subject], None]
+"""A check before it is given a component; it calls `Subject.fail` or raises NotApplicable."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,15 @@ class Check:
 
     Attributes:
         name: Its name, as `expected_failures` takes it.
-        meaning: What it looks at, in a sentence.
+        meaning: A sentence that says what is promised.
         subject: The component.
+        function: The function that looks at it.
     """
 
     name: str
     meaning: str
     subject: Subject
-    function: Callable[[Subject], None]
+    function: Function
 
     def __call__(self) -> None:
         self.function(self.subject)
@@ -65,50 +71,57 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a check: `status` is "passed", "failed" or "skipped", and `sentence` says why."""
+    """The outcome of a check.
+
+    Attributes:
+        name: The check's name.
+        status: "passed", "failed" or "skipped".
+        sentence: The reason, unless it passed.
+    """
 
     name: str
     status: str
     sentence: str = ""
 
 
-_CHECKS: dict[str, list[Callable[[Subject], None]]] = {}
+_CHECKS: dict[str, list[Function]] = {kind: [] for kind in KINDS}
 
 
-def check(*kinds: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+def check(*kinds: str) -> Callable[[Function], Function]:
     """Marks a function as a check of these kinds."""
 
-    def mark(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
+    def mark(function: Function) -> Function:
         for kind in kinds:
-            _CHECKS.setdefault(kind, []).append(function)
+            _CHECKS[kind].append(function)
         return function
 
     return mark
 
 
-def check_functions(kind: str) -> list[Callable[[Subject], None]]:
+def check_functions(kind: str) -> list[Function]:
     """The checks of a kind, in the order in which they run."""
     return list(_CHECKS[kind])
 
 
-def meaning_of(function: Callable[[Subject], None]) -> str:
-    """What a check looks at, in a sentence."""
+def meaning_of(function: Function) -> str:
+    """The sentence in which a check says what is promised."""
     return " ".join((function.__doc__ or "").split())
 
 
 def subject_of(
-    component: str | type, kind: str | None = None, options: dict[str, Any] | None = None
+    component: str | type, kind: str | None = None, options: Options | None = None
 ) -> Subject:
     """The component to check.
 
     Args:
         component: `KIND/NAME` of a registered component, or a class.
         kind: The class's kind.
-        options: What to build it with; its defaults when omitted.
+        options: The options to build it with; its defaults when omitted.
 
     Raises:
         FssegError: There is no such kind or component.
     """
+    name = ""
     if isinstance(component, str):
         kind, _, name = component.partition("/")
     if kind not in KINDS:
@@ -116,35 +129,48 @@ def subject_of(
             f"{component}: there is no kind of component {kind!r}; {nearest(str(kind), list(KINDS))}"
         )
     if isinstance(component, str):
-        return Subject(kind, component, registry().find(kind, name).load(), options or {})
+        loaded = registry().find(kind, name).load()
+        return Subject(kind, component, loaded, options or {})
     return Subject(kind, f"{kind} {component.__name__}", component, options or {})
 
 
 def checks_for(
-    component: str | type, kind: str | None = None, options: dict[str, Any] | None = None
+    component: str | type, kind: str | None = None, options: Options | None = None
 ) -> list[Check]:
     """The checks of a component: see `subject_of` for the arguments."""
     subject = subject_of(component, kind, options)
-    return [
-        Check(function.__name__, meaning_of(function), subject, function)
-        for function in _CHECKS[subject.kind]
-    ]
+    checks = []
+    for function in check_functions(subject.kind):
+        checks.append(Check(function.__name__, meaning_of(function), subject, function))
+    return checks
 
 
 def run_checks(
-    component: str | type, kind: str | None = None, options: dict[str, Any] | None = None
+    component: str | type, kind: str | None = None, options: Options | None = None
 ) -> list[Result]:
-    """Runs the checks of a component, all of them; an exception of the component's own is a failure too."""
-    return [_run(one) for one in checks_for(component, kind, options)]
+    """Runs all checks of a component; an exception of the component's own is a failure too.
+
+    Args:
+        component: `KIND/NAME` of a registered component, or a class.
+        kind: The class's kind.
+        options: The options to build it with; its defaults when omitted.
+
+    Example:
+        >>> from fsseg.testing import run_checks
+        >>> [result.name for result in run_checks("threshold/ce_t") if result.status == "failed"]
+        []
+    """
+    return [_run(check) for check in checks_for(component, kind, options)]
 
 
-def _run(one: Check) -> Result:
+def _run(check: Check) -> Result:
     try:
-        one()
+        check()
     except NotApplicable as reason:
-        return Result(one.name, "skipped", str(reason))
+        return Result(check.name, "skipped", str(reason))
     except ContractError as error:
-        return Result(one.name, "failed", str(error).removeprefix(f"{one.subject.label}: "))
+        sentence = str(error).removeprefix(f"{check.subject.label}: ")
+        return Result(check.name, "failed", sentence)
     except Exception as error:
-        return Result(one.name, "failed", f"{type(error).__name__}: {error}")
-    return Result(one.name, "passed")
+        return Result(check.name, "failed", f"{type(error).__name__}: {error}")
+    return Result(check.name, "passed")

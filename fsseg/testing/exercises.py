@@ -1,15 +1,13 @@
 """One use of a component of each kind, for the checks that all kinds share: made-up inputs, and what comes out."""
 
-import copy
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.interfaces import FittedThreshold
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject
@@ -23,7 +21,7 @@ COMPUTING_KINDS = (*TENSOR_KINDS, "dataset", "supervoxels", "metric")
 
 
 def inputs_of(kind: str) -> tuple[Any, ...]:
-    """The arguments of a use."""
+    """The arguments of a use of a component of this kind."""
     if kind == "backbone":
         return (samples.random(2, 3, 64, 64),)
     if kind == "prototypes":
@@ -35,18 +33,16 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
     if kind == "refiner":
         return samples.margins(), samples.volume()
     if kind == "supervoxels":
-        dataset = AbdomenPhantom(count=4, size=64)
-        return dataset.load(dataset.cases[0]), dataset
+        return samples.phantom()
     if kind == "metric":
-        first, second = (
-            samples.disc((0.4, place), 0.3).numpy()[None].repeat(4, axis=0) for place in (0.4, 0.5)
-        )
-        return first, second, (5.0, 1.5, 1.2)
+        predicted = samples.cylinder((0.4, 0.4), 0.3)
+        actual = samples.cylinder((0.4, 0.5), 0.3)
+        return predicted, actual, samples.SPACING
     return ()
 
 
 def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
-    """What the component makes of the inputs; a threshold that has to be fitted is, unless it was."""
+    """The result of a component; a threshold that has to be fitted is, unless it was."""
     if isinstance(instance, nn.Module):
         instance.eval()
     if subject.kind == "dataset":
@@ -61,12 +57,14 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
 
 
 def decide(instance: Any, evidence: Any, target: Tensor) -> Tensor:
-    """A threshold's answer; only an oracle is handed the target."""
-    return instance(evidence, target) if instance.oracle else instance(evidence)
+    """The answer of a threshold; only an oracle is handed the target."""
+    if instance.oracle:
+        return instance(evidence, target)
+    return instance(evidence)
 
 
 def needs_fit(instance: FittedThreshold, evidence: Any) -> bool:
-    """Whether it refuses to answer as it is."""
+    """True if a threshold refuses to answer as it is."""
     try:
         instance(evidence)
     except Exception:
@@ -75,35 +73,47 @@ def needs_fit(instance: FittedThreshold, evidence: Any) -> bool:
 
 
 def fit(instance: FittedThreshold, ways: int = 1) -> None:
-    """Fits to forty episodes whose ideal priors follow from the support's size, plus noise."""
+    """Fits a threshold to forty episodes whose ideal priors follow from the support's size, plus noise."""
     random = np.random.default_rng(0)
-    described, together, own = [], [], []
+    evidence = samples.evidence(ways)
+    described = []
+    ideal_of_ways = []
     for _ in range(40):
-        evidence = samples.evidence(ways)
-        radius, place = random.uniform(0.05, 0.3), random.uniform()
-        mask = samples.disc((0.5, 0.5), radius).expand(ways, 1, -1, -1)
-        shown = type(evidence)(
-            evidence.logits[:1], evidence.features[:1], mask, evidence.support_location,
-            torch.tensor([place], dtype=torch.float32), evidence.score,
-        )  # fmt: skip
-        described.append(instance.describe(shown)[0].numpy())
-        ideal = -2 + 8 * radius - place + random.normal(0, 0.1, ways)
-        together.append(ideal.max())
-        own.append(ideal)
-    instance.fit(described, IdealPriors(np.array(together), own))
+        radius = random.uniform(0.05, 0.3)
+        location = random.uniform()
+        mask = samples.disc((0.5, 0.5), radius)
+        episode = replace(
+            evidence,
+            logits=evidence.logits[:1],
+            features=evidence.features[:1],
+            support_masks=mask.expand(ways, 1, -1, -1),
+            query_location=torch.tensor([location], dtype=torch.float32),
+        )
+        described.append(instance.describe(episode)[0].numpy())
+        noise = random.normal(0, 0.1, ways)
+        ideal_of_ways.append(-2 + 8 * radius - location + noise)
+    together = np.array([ideal.max() for ideal in ideal_of_ways])
+    instance.fit(described, IdealPriors(together, ideal_of_ways))
 
 
-def numbers(value: Any) -> list[np.ndarray]:
+def numbers(value: Any) -> Iterator[np.ndarray]:
     """All numbers in a result, in a fixed order."""
     if isinstance(value, Tensor):
-        return [value.detach().float().cpu().numpy()]
-    if isinstance(value, np.ndarray | float | int):
-        return [np.asarray(value)]
-    if is_dataclass(value):
-        return [array for one in fields(value) for array in numbers(getattr(value, one.name))]
+        yield value.detach().float().cpu().numpy()
+    elif isinstance(value, np.ndarray | float | int):
+        yield np.asarray(value)
+    else:
+        for part in _parts(value):
+            yield from numbers(part)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """The values in a list, a tuple or a dataclass; nothing for what is none of them."""
     if isinstance(value, tuple | list):
-        return [array for one in value for array in numbers(one)]
-    return []
+        return value
+    if is_dataclass(value):
+        return [getattr(value, field.name) for field in fields(value)]
+    return ()
 
 
 def converted(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -111,22 +121,23 @@ def converted(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):
-        return tuple(converted(one, change) for one in value)
+        return tuple(converted(part, change) for part in value)
     if is_dataclass(value):
-        parts = {one.name: converted(getattr(value, one.name), change) for one in fields(value)}
-        return type(value)(**parts)
+        parts = [converted(part, change) for part in _parts(value)]
+        return type(value)(*parts)
     return value
 
 
 def same(first: Any, second: Any, tolerance: float = 0.0) -> bool:
-    """Whether two results have the same shapes and numbers; the tolerance is relative and absolute."""
-    one, other = numbers(first), numbers(second)
-    return len(one) == len(other) and all(
-        a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
-        for a, b in zip(one, other)
-    )
+    """True if two results have the same shapes and numbers; the tolerance is relative and absolute."""
+    arrays = list(numbers(first))
+    others = list(numbers(second))
+    if len(arrays) != len(others):
+        return False
+    return all(_are_close(*pair, tolerance) for pair in zip(arrays, others))
 
 
-def copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A deep copy of the inputs."""
-    return copy.deepcopy(inputs)
+def _are_close(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
+    if first.shape != second.shape:
+        return False
+    return np.allclose(first, second, rtol=tolerance, atol=tolerance, equal_nan=True)

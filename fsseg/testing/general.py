@@ -1,11 +1,13 @@
 """Checks of all kinds."""
 
+import copy
 import json
 import random
 import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -23,9 +25,9 @@ from fsseg.testing.exercises import (
     COMPUTING_KINDS,
     TENSOR_KINDS,
     converted,
-    copied,
     fit,
     inputs_of,
+    numbers,
     same,
     use,
 )
@@ -48,22 +50,21 @@ def check_constructor(subject: Subject) -> None:
 @check(*KINDS)
 def check_options_round_trip(subject: Subject) -> None:
     """Its options are the same after a way through TOML, and it can be built with them."""
-    options = schema(subject.component)(**validate(subject.component, subject.options)).model_dump(
-        mode="json"
-    )
-    told = {key: value for key, value in options.items() if value is not None}
+    model = schema(subject.component)
+    options = model(**validate(subject.component, subject.options)).model_dump(mode="json")
+    written = {key: value for key, value in options.items() if value is not None}
     try:
-        back = validate(subject.component, tomllib.loads(tomli_w.dumps(told)))
+        read = validate(subject.component, tomllib.loads(tomli_w.dumps(written)))
     except Exception as error:
         subject.fail(
-            f"expected options that TOML can hold, got {told} ({type(error).__name__}: {error}); use numbers, strings, "
-            "booleans, and lists or tables of these"
+            f"expected options that TOML can hold, got {written} ({type(error).__name__}: {error}); use numbers, "
+            "strings, booleans, and lists or tables of these"
         )
-    if back != {key: value for key, value in validate(subject.component, told).items()}:
+    if read != validate(subject.component, written):
         subject.fail(
-            f"expected the options {told}, got {back} from their TOML; give them types that TOML keeps"
+            f"expected the options {written}, got {read} from their TOML; give them types that TOML keeps"
         )
-    subject.component(**back)
+    subject.component(**read)
 
 
 @check(*KINDS)
@@ -93,7 +94,8 @@ def check_same_seed_same_output(subject: Subject) -> None:
     outputs = []
     for seed in (1, 2):
         with _ambient(seed):
-            outputs.append(use(subject, subject.build(), inputs_of(subject.kind)))
+            inputs = inputs_of(subject.kind)
+            outputs.append(use(subject, subject.build(), inputs))
     if not same(*outputs):
         subject.fail(
             "expected the same output from two instances with the same options, got two; draw from a generator that is "
@@ -107,7 +109,8 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
     with _ambient(3):
         before = _ambient_state()
         use(subject, subject.build(), inputs_of(subject.kind))
-        moved = [name for name, state in _ambient_state().items() if state != before[name]]
+        after = _ambient_state()
+    moved = [name for name, state in after.items() if state != before[name]]
     if moved:
         subject.fail(
             f"expected the ambient random state untouched, got a move in {', '.join(moved)}; use a generator"
@@ -118,7 +121,7 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
 def check_inputs_not_modified(subject: Subject) -> None:
     """It leaves its inputs as they were."""
     inputs = inputs_of(subject.kind)
-    kept = copied(inputs)
+    kept = copy.deepcopy(inputs)
     use(subject, subject.build(), inputs)
     if not same(inputs, kept):
         subject.fail(
@@ -131,24 +134,26 @@ def check_float32_and_bfloat16(subject: Subject) -> None:
     """It works on float32 and on bfloat16 (a backbone under autocast), and gives finite numbers of the same shape."""
     inputs = inputs_of(subject.kind)
     full = use(subject, subject.build(), inputs)
-    if subject.kind == "backbone":
-        with torch.autocast("cpu", torch.bfloat16):
-            half = use(subject, subject.build(), inputs)
-    else:
-        instance = subject.build()
-        if isinstance(instance, nn.Module):
-            instance.to(torch.bfloat16)
-        half = use(subject, instance, converted(inputs, _to_bfloat16))
+    half = _in_bfloat16(subject, inputs)
     for name, result in (("float32", full), ("bfloat16", half)):
-        if not _all_finite(result):
+        if not all(np.isfinite(array).all() for array in numbers(result)):
             subject.fail(
                 f"expected finite numbers, got some that are not in {name}; compute sums in float32"
             )
-    if not same(
-        converted(full, torch.zeros_like),
-        converted(half, lambda tensor: torch.zeros_like(tensor).float()),
-    ):
+    shapes = [array.shape for array in numbers(full)]
+    if shapes != [array.shape for array in numbers(half)]:
         subject.fail("expected the same shapes in float32 and bfloat16, got different ones")
+
+
+def _in_bfloat16(subject: Subject, inputs: tuple[Any, ...]) -> Any:
+    """The result of a component with tensors of bfloat16, of a backbone under autocast."""
+    instance = subject.build()
+    if subject.kind == "backbone":
+        with torch.autocast("cpu", torch.bfloat16):
+            return use(subject, instance, inputs)
+    if isinstance(instance, nn.Module):
+        instance.to(torch.bfloat16)
+    return use(subject, instance, converted(inputs, _to_bfloat16))
 
 
 @check(*TENSOR_KINDS)
@@ -158,15 +163,16 @@ def check_cpu_and_gpu_agree(subject: Subject) -> None:
     if not is_accelerator(device):
         raise NotApplicable("there is no GPU here")
     inputs = inputs_of(subject.kind)
-    here, there = subject.build(), subject.build()
-    if isinstance(there, nn.Module):
-        there.to(device)
-    if isinstance(there, FittedThreshold):
-        fit(here)
-        fit(there)
-    expected = use(subject, here, inputs)
-    got = use(subject, there, converted(inputs, lambda tensor: tensor.to(device)))
-    if not same(expected, got, 1e-3):
+    on_cpu = subject.build()
+    on_gpu = subject.build()
+    if isinstance(on_gpu, nn.Module):
+        on_gpu.to(device)
+    if isinstance(on_gpu, FittedThreshold):
+        fit(on_cpu)
+        fit(on_gpu)
+    moved = converted(inputs, lambda tensor: tensor.to(device))
+    expected = use(subject, on_cpu, inputs)
+    if not same(expected, use(subject, on_gpu, moved), 1e-3):
         subject.fail("expected the same on the CPU and on the GPU, got different numbers")
 
 
@@ -174,33 +180,43 @@ def check_cpu_and_gpu_agree(subject: Subject) -> None:
 def check_state_without_pickle(subject: Subject) -> None:
     """What it learned passes through safetensors (a module) or JSON (a fitted policy), and a new instance that takes it
     gives the same."""
-    instance, inputs = subject.build(), inputs_of(subject.kind)
+    instance = subject.build()
     if isinstance(instance, nn.Module):
-        _refuse_loose_tensors(subject, instance)
-        _disturb(instance)
-        state = safetensors.torch.load(
-            safetensors.torch.save(
-                {name: value.contiguous() for name, value in instance.state_dict().items()}
-            )
-        )
-        restored = subject.build()
-        restored.load_state_dict(state)
+        restored = _through_safetensors(subject, instance)
     elif isinstance(instance, FittedThreshold):
-        fit(instance)
-        try:
-            state = json.loads(json.dumps(instance.state(), allow_nan=False))
-        except (TypeError, ValueError) as error:
-            subject.fail(
-                f"expected state() to be plain numbers, strings and lists that JSON holds, got {error}"
-            )
-        restored = subject.build()
-        restored.load_state(state)
+        restored = _through_json(subject, instance)
     else:
         raise NotApplicable("it learns nothing")
-    if not same(use(subject, instance, inputs), use(subject, restored, inputs), 1e-6):
+    inputs = inputs_of(subject.kind)
+    expected = use(subject, instance, inputs)
+    if not same(expected, use(subject, restored, inputs), 1e-6):
         subject.fail(
             "expected the same output after its state was saved and loaded, got another; save all that it learns"
         )
+
+
+def _through_safetensors(subject: Subject, module: nn.Module) -> nn.Module:
+    """A new module with the state of this one, whose weights are moved before."""
+    _refuse_loose_tensors(subject, module)
+    _disturb(module)
+    state = {name: value.contiguous() for name, value in module.state_dict().items()}
+    restored = subject.build()
+    restored.load_state_dict(safetensors.torch.load(safetensors.torch.save(state)))
+    return restored
+
+
+def _through_json(subject: Subject, policy: FittedThreshold) -> FittedThreshold:
+    """A new policy with the state of this one, which is fitted before."""
+    fit(policy)
+    try:
+        state = json.loads(json.dumps(policy.state(), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        subject.fail(
+            f"expected state() to be plain numbers, strings and lists that JSON holds, got {error}"
+        )
+    restored = subject.build()
+    restored.load_state(state)
+    return restored
 
 
 def _refuse_loose_tensors(subject: Subject, module: nn.Module) -> None:
@@ -225,32 +241,30 @@ def _to_bfloat16(tensor: Tensor) -> Tensor:
     return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
 
 
-def _all_finite(value: object) -> bool:
-    found = []
-    converted(value, lambda tensor: found.append(bool(tensor.isfinite().all())) or tensor)
-    return all(found)
-
-
 @contextmanager
 def _ambient(seed: int) -> Iterator[None]:
     """Ambient random states of this seed within the block, the caller's after it."""
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    of_python = random.getstate()
+    of_numpy = np.random.get_state()
+    of_torch = torch.get_rng_state()
     try:
         random.seed(seed)
         np.random.seed(seed)
         torch.random.default_generator.manual_seed(seed)
         yield
     finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.set_rng_state(of_torch)
 
 
 def _ambient_state() -> dict[str, object]:
-    numpy_state = np.random.get_state()
-    # A type checker may draw from Python's own generator to look at a list's items; that is not the component's doing.
-    watched = {} if "beartype" in sys.modules else {"random": random.getstate()}
-    return watched | {
-        "numpy.random": (numpy_state[1].tobytes(), *numpy_state[2:]),
+    name, keys, *rest = np.random.get_state()
+    states = {
+        "numpy.random": (name, keys.tobytes(), *rest),
         "torch": torch.get_rng_state().numpy().tobytes(),
     }
+    # A type checker may draw from Python's own generator to look at a list's items; that is not the component's doing.
+    if "beartype" not in sys.modules:
+        states["random"] = random.getstate()
+    return states

@@ -1,0 +1,102 @@
+"""Checks of refiners."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsseg.testing import samples
+from fsseg.testing.contract import Subject, check
+from fsseg.testing.exercises import same
+from fsseg.types import QueryVolume
+
+TOLERANCE = 1e-4
+
+
+@check("refiner")
+def check_margins_for_margins(subject: Subject) -> None:
+    """It gives finite margins of the shape that it got, for one way and for three, for a whole scan and for one slice."""
+    for ways in (1, 3):
+        for slices in (samples.SLICES, 1):
+            margins = samples.margins(ways)[:slices]
+            volume = _first(samples.volume(ways), slices)
+            refined = _refine(subject.build(), margins, volume)
+            is_finite = refined.isfinite().all()
+            if refined.shape != margins.shape or not is_finite:
+                subject.fail(
+                    f"expected finite margins of shape {tuple(margins.shape)}, got {tuple(refined.shape)}"
+                    f"{'' if is_finite else ', some not finite'}"
+                )
+
+
+@check("refiner")
+def check_ways_in_another_order(subject: Subject) -> None:
+    """The ways in another order have the same margins in that order."""
+    order = [2, 0, 1]
+    margins = samples.margins(3)
+    volume = samples.volume(3)
+    expected = _refine(subject.build(), margins, volume)[:, order]
+    moved = _refine(subject.build(), margins[:, order], _reordered(volume, order))
+    if not same(expected, moved, TOLERANCE):
+        subject.fail(
+            "expected ways in another order to have the same margins in that order, got others"
+        )
+
+
+def _reordered(volume: QueryVolume, order: list[int]) -> QueryVolume:
+    """The same scan with its ways in another order."""
+    support = volume.support
+    prototypes = volume.prototypes
+    return replace(
+        volume,
+        support=replace(
+            support,
+            images=support.images[order],
+            masks=support.masks[order],
+            location=support.location[order],
+        ),
+        prototypes=replace(
+            prototypes,
+            foreground=prototypes.foreground[order],
+            weights=prototypes.weights[order],
+        ),
+    )
+
+
+@check("refiner")
+def check_nothing_is_foreground(subject: Subject) -> None:
+    """Where nothing is foreground it gives finite margins, and where everything is too."""
+    amount = samples.margins().abs() + 1
+    for what, margins in (("nothing", -amount), ("everything", amount)):
+        refined = _refine(subject.build(), margins, samples.volume())
+        if not refined.isfinite().all():
+            subject.fail(
+                f"expected finite margins where {what} is foreground, got some that are not"
+            )
+
+
+@check("refiner")
+def check_keeps_nothing_of_a_scan(subject: Subject) -> None:
+    """A scan leaves no trace: the first one's margins are the same after another."""
+    instance = subject.build()
+    margins = samples.margins()
+    volume = samples.volume()
+    first = _refine(instance, margins, volume)
+    another = replace(volume, features=volume.features.flip(0))
+    _refine(instance, margins.flip(0) + 1, another)
+    if not same(first, _refine(instance, margins, volume)):
+        subject.fail(
+            "expected the same answer for the same scan, got another after a second scan; keep nothing"
+        )
+
+
+def _first(volume: QueryVolume, slices: int) -> QueryVolume:
+    """The scan with its first slices alone."""
+    query = volume.query.part(slice(0, slices))
+    return replace(volume, query=query, features=volume.features[:slices])
+
+
+def _refine(instance: Any, margins: Tensor, volume: QueryVolume) -> Tensor:
+    with torch.no_grad():
+        return instance(margins, volume)
