@@ -1,5 +1,6 @@
 """Components that are built from Python: their options are checked, and shown."""
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -187,3 +188,22 @@ def test_every_component_of_fsseg_refuses_what_a_recipe_would():
         loaded = found.load()
         with pytest.raises(OptionsError, match="no_such_option: unknown key"):
             loaded(no_such_option=1)
+
+
+def test_help_shows_types_and_meanings():
+    """Not pydantic's metadata, nor the docstring of the class above."""
+    assert str(inspect.signature(Mixed)).startswith(
+        "(*, count: int, scale: float = 1.0, pair: tuple["
+    )
+    assert Mixed.__init__.__doc__ == (
+        "Takes the options.\n\nArgs:\n    count: how many.\n    scale\n    pair\n    file\n    names"
+    )
+    assert inspect.getdoc(Layered.__init__) == "Takes the options.\n\nArgs:\n    channels"
+    assert fsseg.CeT.__init__.__doc__ == "Takes no options."
+
+    @component
+    class Told:
+        def __init__(self, *, size: int = 1) -> None:
+            """Says it itself."""
+
+    assert Told.__init__.__doc__ == "Says it itself."

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined
 
 from fsseg.errors import OptionsError, PluginError
+from fsseg.plugins.help import document
 
 Class = TypeVar("Class", bound=type)
 
@@ -202,6 +203,7 @@ def _checking(owner: type, constructor: Callable[..., None]) -> Callable[..., No
         constructor(self, **checked)
 
     __init__.checks_options = True
+    document(__init__, constructor)
     return __init__
 
 
