@@ -1,5 +1,7 @@
 """Cells of a query volume: what hangs together, how much is foreground, where the body is, and what looks alike."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -84,7 +86,8 @@ def heaviest_components(
     kept = np.zeros(values.shape, dtype=bool)
     for way in range(values.shape[1]):
         foreground = values[:, way] > 0
-        labels, count = ndimage.label(foreground, structure)
+        labelled: Any = ndimage.label(foreground, structure)
+        labels, count = labelled
         if count == 0:
             continue
         of_cells = None

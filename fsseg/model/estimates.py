@@ -1,6 +1,6 @@
 """Threshold policies that are fitted to the ideal priors of training-fold episodes."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -101,11 +101,11 @@ class AvgEst:
         log_odds_of_all = np.concatenate(ideal.ways) if self.per_class else ideal.together
         self.prior = float(clip_prior(log_odds_of_all).mean())
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, Any]:
         """Returns the fitted prior, a probability."""
         return {"prior": self.prior}
 
-    def load_state(self, state: dict[str, float]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Takes the prior that `fit` found elsewhere."""
         self.prior = state["prior"]
 
@@ -216,13 +216,13 @@ class LinEst:
         else:
             self.coefficients, self.background = fit_published(described, ideal.together)
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> dict[str, Any]:
         """Returns the fitted slopes and intercept; in the published model of several ways also the background's."""
         if self.background:
             return {"coefficients": self.coefficients, "background": self.background}
         return {"coefficients": self.coefficients}
 
-    def load_state(self, state: dict[str, list[float]]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Takes the coefficients that `fit` found elsewhere."""
         self.coefficients = list(state["coefficients"])
         self.background = state.get("background")
@@ -288,11 +288,11 @@ class Profile:
         """Fits LinEst to the ideal priors of episodes."""
         self.estimate.fit(described, ideal)
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> dict[str, Any]:
         """Returns the coefficients of LinEst."""
         return self.estimate.state()
 
-    def load_state(self, state: dict[str, list[float]]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Takes the coefficients of LinEst."""
         self.estimate.load_state(state)
 

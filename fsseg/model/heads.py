@@ -46,6 +46,10 @@ class ScoreThreshold(nn.Module):
         FssegError: In the form "softplus" T_S cannot begin at -alpha or below.
     """
 
+    alpha: Tensor
+    average_distance: Tensor
+    average_sigmas: Tensor
+
     def __init__(self, alpha: float, initial: float, form: str, dimension: int) -> None:
         super().__init__()
         if form == "softplus" and initial <= -alpha:

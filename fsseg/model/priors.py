@@ -186,8 +186,8 @@ def _minimise(loss: Callable[[Tensor], Tensor], start: list[float]) -> list[floa
         with torch.enable_grad():  # calibration runs without
             leaf = torch.from_numpy(point.copy()).requires_grad_()
             value = loss(leaf)
-            value.backward()
-        return value.item(), leaf.grad.numpy()
+            [gradient] = torch.autograd.grad(value, leaf)
+        return value.item(), gradient.numpy()
 
     least = scipy.optimize.minimize(
         value_and_gradient, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-14}

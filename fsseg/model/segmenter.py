@@ -228,14 +228,15 @@ class Segmenter(nn.Module):
 
     def _prior(self, evidence: Evidence, target: Target) -> Prior:
         """The threshold policy's prior; only an oracle is handed the target."""
-        if not self.threshold.oracle:
-            return self.threshold(evidence)
+        policy: Any = self.threshold
+        if not policy.oracle:
+            return policy(evidence)
         if target is None:
             raise FssegError(
-                f"threshold {type(self.threshold).__name__}: it is an oracle and got no target, expected the query's "
+                f"threshold {type(policy).__name__}: it is an oracle and got no target, expected the query's "
                 "ground truth as the third argument; use a policy that is none where there is no ground truth"
             )
-        return self.threshold(evidence, target)
+        return policy(evidence, target)
 
     def score(self, *arguments: Any, **named: Any) -> Scored:
         """Deprecated: this is called `logits` now."""

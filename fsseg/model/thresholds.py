@@ -88,10 +88,10 @@ class Fixed:
         if self.prior is not None:
             return torch.full_like(evidence.query_location, log_odds(self.prior))
         scale = score_scale(evidence, "fixed")
-        if self.distance is not None:
-            prior = scale.prior_at_distance(scale.alpha.new_tensor(self.distance))
-        else:
+        if self.score is not None:
             prior = (self.score - scale.threshold) / 2
+        else:
+            prior = scale.prior_at_distance(scale.alpha.new_tensor(self.distance))
         return for_all_slices(prior, evidence)
 
 

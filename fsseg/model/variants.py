@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fsseg.errors import FssegError
-from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
+from fsseg.interfaces import Backbone, PrototypeExtractor, Refiner
 from fsseg.model.segmenter import Mode, Segmenter
 
 
@@ -44,8 +44,8 @@ def assemble(
     backbone: Backbone,
     *,
     prototypes: PrototypeExtractor,
-    head: Head,
-    threshold: Threshold | OracleThreshold,
+    head: Any,
+    threshold: Any,
     refiners: Sequence[Refiner] = (),
     head_state: Mapping[str, Tensor],
     threshold_state: dict[str, Any] | None = None,

@@ -51,14 +51,15 @@ class SecondNames:
         first_name = self._first_names[package] + name.removeprefix(package)
         if importlib.util.find_spec(first_name) is None:
             return None
-        return ModuleSpec(name, self, origin=first_name)
+        return ModuleSpec(name, self, origin=first_name)  # pyright: ignore[reportArgumentType]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module itself, which is imported if it is not yet."""
-        module = importlib.import_module(spec.origin)
+        module = importlib.import_module(str(spec.origin))
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         """Gives the module its own specification back, which the import system has replaced."""
-        module.__spec__ = module.__spec__.loader_state
+        if module.__spec__:
+            module.__spec__ = module.__spec__.loader_state

@@ -50,7 +50,7 @@ def _from_package(model: str) -> dict[str, Tensor]:
         )
     module, file, install = PACKAGES[model]
     package = importlib.util.find_spec(module)
-    if package is None:
+    if package is None or package.origin is None:
         raise FssegError(
             f'backbone: weights = "package" needs the package {module.replace("_", "-")}, which is not installed; '
             f'{install}, or set weights to "timm", "none" or a path'
