@@ -66,7 +66,8 @@ class Task:
             count: The number of slices that the query has.
         """
         everything = np.arange(count)
-        return np.concatenate([everything[part.index] for part in self.parts])
+        slices = [everything[part.index] for part in self.parts]
+        return np.concatenate(slices)
 
 
 def tasks_of(assignments: Sequence[Assignment]) -> list[Task]:
@@ -117,7 +118,8 @@ def with_supports(
         key = (choice.support_case, choice.support_slices, choice.classes)
         if key not in supports:
             supports[key] = _make_support(scans[choice.support_case], choice)
-        assignments.append(Assignment(**vars(choice), support=supports[key]))
+        assignment = Assignment(**vars(choice), support=supports[key])
+        assignments.append(assignment)
     return assignments
 
 

@@ -108,7 +108,8 @@ def _results(
         labels = segmentation.labels[variant.name]
         scores = []
         for way, (_, class_name) in enumerate(task.classes):
-            measures = _measure(metrics, labels == way + 1, truth[way], segmentation.spacing)
+            predicted = labels == way + 1
+            measures = _measure(metrics, predicted, truth[way], segmentation.spacing)
             score = CaseScore(
                 variant=variant.name,
                 oracle=variant.segmenter.threshold.oracle,
@@ -123,7 +124,8 @@ def _results(
             )
             scores.append(score)
         with_values = _with_values(labels, task.classes)
-        yield CaseResult(scores, with_values.cpu().numpy(), decisions[variant.name])
+        on_host = with_values.cpu().numpy()
+        yield CaseResult(scores, on_host, decisions[variant.name])
 
 
 def _count(
@@ -166,5 +168,6 @@ def _with_values(
     """Ways as the dataset's class values; a single way stays 1."""
     if len(classes) == 1:
         return labels
-    values = labels.new_tensor([0, *(value for value, _ in classes)])
-    return values[labels.long()]
+    values = [value for value, _ in classes]
+    by_way = labels.new_tensor([0, *values])
+    return by_way[labels.long()]

@@ -71,13 +71,18 @@ class SliceFeatures:
         self._kept: dict[str, dict[int, Float[Tensor, "channel h w"]]] = {}
         labelled: dict[str, set[int]] = {}
         for part in assignments:
-            labelled.setdefault(part.support_case, set()).update(part.support_slices)
+            of_case = labelled.setdefault(part.support_case, set())
+            of_case.update(part.support_slices)
         for case in sorted(labelled):
             numbers = sorted(labelled[case])
             encoded = self._encode(scans[case].images, numbers)
             self._kept[case] = dict(zip(numbers, encoded))
 
-    def of_support(self, case: str, numbers: Sequence[int]) -> Float[Tensor, "slice channel h w"]:
+    def of_support(
+        self,
+        case: str,
+        numbers: Sequence[int],
+    ) -> Float[Tensor, "slice channel h w"]:
         """The features of support slices of a case."""
         kept = [self._kept[case][number] for number in numbers]
         features = room_for(kept[0], len(kept))
@@ -111,8 +116,11 @@ class SliceFeatures:
     ) -> Float[Tensor, "needed channel h w"]:
         """The features of these slices of a case; those that are kept do not pass the backbone again."""
         kept = self._kept.get(case, {})
-        known = {row: number for row, number in enumerate(numbers) if number in kept}
-        missing = {row: number for row, number in enumerate(numbers) if number not in kept}
+        known: dict[int, int] = {}
+        missing: dict[int, int] = {}
+        for row, number in enumerate(numbers):
+            rows = known if number in kept else missing
+            rows[row] = number
         if not known:
             return self._encode(images, numbers)
         of_known = self.of_support(case, list(known.values()))

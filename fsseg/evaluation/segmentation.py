@@ -79,11 +79,15 @@ class QuerySegmentation:
     def truth(self) -> list[Bool[Tensor, "slice own_height own_width"]]:
         """For each way, the voxels that are its class in the ground truth; in no slice that no part segments."""
         truth = self._query.truth
-        is_segmented = torch.zeros(len(truth), dtype=torch.bool, device=truth.device)
+        is_segmented = torch.zeros(len(truth), 1, 1, dtype=torch.bool)
         for part in self.task.parts:
             is_segmented[part.index] = True
-        masks = [truth == value for value, _ in self.task.classes]
-        return [mask & is_segmented[:, None, None] for mask in masks]
+        is_segmented = is_segmented.to(truth.device)
+        masks = []
+        for value, _ in self.task.classes:
+            mask = truth == value
+            masks.append(mask & is_segmented)
+        return masks
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -132,10 +136,14 @@ class QuerySegmentation:
 
 def _even_margins(scored: Scored) -> Float[Tensor, "part way h w"]:
     """Each way's logit minus the background's, at an even prior."""
-    return scored.coarse[:, 1:] - scored.coarse[:, :1]
+    background = scored.coarse[:, :1]
+    return scored.coarse[:, 1:] - background
 
 
-def _what_decided(segmented: Segmentation, even: Float[Tensor, "part way h w"]) -> _Decided:
+def _what_decided(
+    segmented: Segmentation,
+    even: Float[Tensor, "part way h w"],
+) -> _Decided:
     """The margins that decided, and the prior that was not among them yet."""
     prior = per_way(segmented.prior, even.shape[1])
     if segmented.refined is None:

@@ -99,7 +99,8 @@ def affine_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
     rotation = _rotation(math.radians(affine.angle), turned_about)
     translation = _translation(*affine.shift)
     shear = _shear(math.radians(affine.shear))
-    zoom = _zoom(affine.zoom, (width / 2, height / 2))
+    centre = (width / 2, height / 2)
+    zoom = _zoom(affine.zoom, centre)
     return zoom @ shear @ translation @ rotation
 
 
@@ -118,13 +119,19 @@ def elastic_field(
     height, width = noise.shape[-2:]
     taps = _gaussian(sigma)
     border = len(taps) // 2
-    [padded] = F.pad(noise[None], [border] * 4, mode="reflect")
+    borders = [border] * 4
+    [padded] = F.pad(noise[None], borders, mode="reflect")
     along_width = _smooth(padded, taps, axis=2, size=width)
     along_both = _smooth(along_width, taps, axis=1, size=height)
     return strength * along_both
 
 
-def _smooth(planes: Tensor, taps: tuple[float, ...], axis: int, size: int) -> Tensor:
+def _smooth(
+    planes: Tensor,
+    taps: tuple[float, ...],
+    axis: int,
+    size: int,
+) -> Tensor:
     """Filters along an axis by a sum of shifted planes.
 
     For one channel that is several times faster on a CPU than a convolution.
@@ -160,8 +167,10 @@ def warp_grids(
         inverses: The first two rows of each candidate's inverse affine matrix.
     """
     height, width = field.shape[-2:]
-    x = _count(width, field) + field[0]
-    y = _count(height, field)[:, None] + field[1]
+    columns = _count(width, field)
+    rows = _count(height, field)
+    x = columns + field[0]
+    y = rows[:, None] + field[1]
     for_planes = inverses[..., None, None]
     source_x = _apply(for_planes[:, 0], x, y)
     source_y = _apply(for_planes[:, 1], x, y)
@@ -178,18 +187,21 @@ def _count(size: int, like: Tensor) -> Float[Tensor, "size"]:
 
 
 def _apply(
-    rows: Float[Tensor, "candidate 3 1 1"],
+    row: Float[Tensor, "candidate 3 1 1"],
     x: Float[Tensor, "height width"],
     y: Float[Tensor, "height width"],
 ) -> Float[Tensor, "candidate height width"]:
     """One coordinate after each candidate's affine map, whose row of the matrix this is."""
-    coordinate = x * rows[:, 0]
-    coordinate += y * rows[:, 1]
-    coordinate += rows[:, 2]
+    coordinate = x * row[:, 0]
+    coordinate += y * row[:, 1]
+    coordinate += row[:, 2]
     return coordinate
 
 
-def _to_grid_units(pixels: Float[Tensor, "candidate height width"], size: int) -> None:
+def _to_grid_units(
+    pixels: Float[Tensor, "candidate height width"],
+    size: int,
+) -> None:
     """Turns pixel coordinates, in place, into those of `grid_sample`: the image is from -1 to 1."""
     pixels *= 2
     pixels += 1
@@ -212,9 +224,11 @@ def warp_slice(
         fill: The intensity of what comes from outside the image, which is background.
     """
     above_fill = (image - fill)[None]
-    planes = torch.cat([above_fill, masks.to(image.dtype)])
+    as_numbers = masks.to(image.dtype)
+    planes = torch.cat([above_fill, as_numbers])
+    for_each_grid = planes.expand(len(grids), -1, -1, -1)
     warped = F.grid_sample(
-        planes.expand(len(grids), -1, -1, -1),
+        for_each_grid,
         grids,
         mode="bilinear",
         padding_mode="zeros",
@@ -229,10 +243,11 @@ def _rotation(angle: float, centre: Point) -> Matrix:
     cos = math.cos(angle)
     sin = math.sin(angle)
     x, y = centre
+    stays = 1 - cos
     return np.array(
         [
-            [cos, sin, (1 - cos) * x - sin * y],
-            [-sin, cos, sin * x + (1 - cos) * y],
+            [cos, sin, stays * x - sin * y],
+            [-sin, cos, sin * x + stays * y],
             [0, 0, 1],
         ]
     )
@@ -260,10 +275,11 @@ def _shear(angle: float) -> Matrix:
 
 def _zoom(factor: float, centre: Point) -> Matrix:
     x, y = centre
+    stays = 1 - factor
     return np.array(
         [
-            [factor, 0, (1 - factor) * x],
-            [0, factor, (1 - factor) * y],
+            [factor, 0, stays * x],
+            [0, factor, stays * y],
             [0, 0, 1.0],
         ]
     )

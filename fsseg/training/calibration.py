@@ -116,7 +116,8 @@ def calibrate(
         for start in progress.track(batches, "calibration", len(batches)):
             drawn = []
             for number in range(start, min(start + BATCH, episodes)):
-                draw = sampler.draw(episode_rng(seed, CALIBRATION_STREAM, number), classes)
+                rng = episode_rng(seed, CALIBRATION_STREAM, number)
+                draw = sampler.draw(rng, classes)
                 drawn.append(sampler.make(draw, place))
             on_device = _observe_all(backbone, drawn, groups)
             observed += _on_host(on_device)
@@ -288,10 +289,12 @@ def _on_host(observed: list[_OnDevice]) -> Iterator[_Observed]:
     # Doubles hold every float and every count that may be among them.
     doubles = [tensor.flatten().double() for tensor in tensors]
     joined = torch.cat(doubles).cpu()
-    parts = iter(joined.split([len(values) for values in doubles]))
+    counts = [len(values) for values in doubles]
+    parts = iter(joined.split(counts))
 
     def read(tensor: Tensor) -> np.ndarray:
-        return next(parts).to(tensor.dtype).view(tensor.shape).numpy()
+        values = next(parts).to(tensor.dtype)
+        return values.view(tensor.shape).numpy()
 
     for each in observed:
         numbers = {name: read(tensor) for name, tensor in each.numbers.items()}

@@ -52,8 +52,9 @@ class Ingredients:
 
     def to(self, device: torch.device) -> "Ingredients":
         """The same ingredients on another device; the host does not wait for it."""
-        tensors = vars(self)
-        moved = {name: send(tensor, device) for name, tensor in tensors.items()}
+        moved = {}
+        for name, tensor in vars(self).items():
+            moved[name] = send(tensor, device)
         return Ingredients(**moved)
 
     def copy_(self, other: "Ingredients") -> None:
@@ -88,12 +89,13 @@ class Composed:
         """The episode of all ways, also of the empty ones."""
         ways = self.masks.shape[1]
         image = self.images[0]
+        place = self.location[0]
         in_support = self.masks[0]
         in_query = self.masks[1:]
         support = Support(
             images=image.expand(ways, 1, *image.shape),
             masks=in_support[:, None],
-            location=self.location[0].expand(ways, 1),
+            location=place.expand(ways, 1),
             shared=ways > 1,
         )
         query = Query(self.images[1:], self.location[1:])

@@ -12,7 +12,7 @@ from fsseg.data.supervoxels.regions import scaled_pixels
 from fsseg.errors import DataError
 from fsseg.recipe.tables import EpisodeTable
 from fsseg.system.devices import has_room
-from fsseg.training.augment import Affine, affine_matrix, draw_affine, draw_noise
+from fsseg.training.augment import Affine, Matrix, affine_matrix, draw_affine, draw_noise
 from fsseg.training.compose import NO_REGION, Composed, Ingredients, compose
 from fsseg.training.scans import TrainingScan
 from fsseg.types import Episode
@@ -98,7 +98,11 @@ class EpisodeSampler:
         options: The rules of drawing.
     """
 
-    def __init__(self, scans: Sequence[TrainingScan], options: EpisodeTable | None = None) -> None:
+    def __init__(
+        self,
+        scans: Sequence[TrainingScan],
+        options: EpisodeTable | None = None,
+    ) -> None:
         """Takes the scans that can be sampled.
 
         Args:
@@ -279,7 +283,7 @@ class EpisodeSampler:
         while len(affines) < min(candidates, attempts):
             affines.append(self._draw_affine(rng))
         matrices = [affine_matrix(affine, size) for affine in affines]
-        inverses = [np.linalg.inv(matrix)[:2] for matrix in matrices]
+        inverses = [_first_rows_of_inverse(matrix) for matrix in matrices]
         while len(inverses) < candidates:
             inverses.append(inverses[-1])
         stacked = torch.from_numpy(np.stack(inverses))
@@ -296,14 +300,24 @@ class EpisodeSampler:
         )
 
 
+def _first_rows_of_inverse(matrix: Matrix) -> Float[np.ndarray, "2 3"]:
+    inverse = np.linalg.inv(matrix)
+    return inverse[:2]
+
+
 def _pick(values: Tensor, slices: Sequence[int]) -> Tensor:
     """Some slices of a scan; one by one, so that no others are read from disk."""
     return torch.stack([values[number] for number in slices])
 
 
-def _region_ids(scan: TrainingScan, regions: Sequence[int], ways: int) -> Int[Tensor, "way"]:
+def _region_ids(
+    scan: TrainingScan,
+    regions: Sequence[int],
+    ways: int,
+) -> Int[Tensor, "way"]:
     """The ids of regions of the scan's table, filled up to so many ways."""
-    ids = [int(scan.table.ids[region]) for region in regions]
+    of_table = scan.table.ids
+    ids = [int(of_table[region]) for region in regions]
     while len(ids) < ways:
         ids.append(NO_REGION)
     return torch.tensor(ids, dtype=scan.supervoxels.dtype)

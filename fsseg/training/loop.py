@@ -152,7 +152,8 @@ class Training:
             else:
                 episode = self._sampler.make(draw, self.device)
                 self._update(episode)
-            self.log.add(self.step, self._losses, self.head.score, rate)
+            score = self.head.score
+            self.log.add(self.step, self._losses, score, rate)
             self.log.tell(behind=1)
         self._generators = Generators.now(self.device)
         self.step += 1
@@ -163,11 +164,11 @@ class Training:
         target = episode.target
         options = self.options
         # Features of support and query.
-        images = episode.query.images
-        support_features, query_features = self._encode(support.slices, images)
+        support_features, query_features = self._encode(support.slices, episode.query.images)
         # The support's prototypes (Eq. 1), and the query's logits (Eqs. 2, 3, 8 and 9).
         of_ways = support.spread(support_features)
-        prototypes = self._prototypes(of_ways, support.masks, self.head.sigma)
+        sigma = self.head.sigma
+        prototypes = self._prototypes(of_ways, support.masks, sigma)
         logits = self.head(query_features, prototypes)
         # The running averages, which follow T_S as it is before the update, as published.
         score = self.head.score
@@ -180,8 +181,15 @@ class Training:
         nothing = logits.new_zeros(())
         alignment = nothing
         if options.alignment:
-            features = (query_features, support_features)
-            alignment = aligned(self._prototypes, self.head, logits, *features, support, self._mode)
+            alignment = aligned(
+                self._prototypes,
+                self.head,
+                logits,
+                query_features,
+                support_features,
+                support,
+                self._mode,
+            )
         threshold_loss = nothing if score is None else t_loss(score)
         losses = Losses(query_loss, alignment, threshold_loss)
         # The update.
@@ -309,8 +317,7 @@ def train_together(
     """
     progress = progress or Silent()
     turns = max(training.steps_left for training in trainings)
-    device = trainings[0].device
-    with preserved(device), saving_first() as stop:
+    with preserved(trainings[0].device), saving_first() as stop:
         for _ in progress.track(range(turns), "training", turns):
             for training in _unfinished(trainings):
                 training.advance()
@@ -335,9 +342,7 @@ def _unfinished(trainings: list[Training]) -> list[Training]:
 def _save(trainings: list[Training], *, only_due: bool) -> None:
     for training in _unfinished(trainings):
         saver = training.saver
-        if saver is None:
-            continue
-        if saver.is_due(training.step) or not only_due:
+        if saver is not None and (not only_due or saver.is_due(training.step)):
             saver.save(training)
 
 
