@@ -1,7 +1,7 @@
 """Runs side by side: means with their spreads, differences from a baseline, and paired tests."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -175,10 +175,10 @@ class Comparison:
                 shown[f"± {column.removeprefix('sd_')}"] = table[column].map(number)
         differences = []
         verdicts = []
-        for name, line in table.iterrows():
+        for name, test in table.to_dict("index").items():
             is_baseline = name == self.baseline
-            differences.append(NOTHING if is_baseline else interval(line))
-            verdicts.append(NOTHING if is_baseline else _verdict_with_p(line))
+            differences.append(NOTHING if is_baseline else interval(test))
+            verdicts.append(NOTHING if is_baseline else _verdict_with_p(test))
         shown[f"difference from {self.baseline}"] = differences
         shown["verdict"] = verdicts
         shown.index = starred(shown.index, self.oracles)
@@ -190,7 +190,7 @@ class Comparison:
         tests = self.tests()
         names = [f"{variant}, {name}" for variant, name in tests.index]
         shown = tests[["pairs"]].map(str)
-        shown["difference"] = [interval(line) for _, line in tests.iterrows()]
+        shown["difference"] = [interval(test) for test in tests.to_dict("records")]
         shown["p, corrected"] = tests["p"].map(_p_alone)
         shown["verdict"] = tests["verdict"]
         shown = shown.set_axis(names)
@@ -288,7 +288,7 @@ def _results(source: Any, how: dict[str, Any]) -> Results:
     return run(load_recipe(source), **how)
 
 
-def _verdict_with_p(test: "pandas.Series") -> str:
+def _verdict_with_p(test: Mapping[str, Any]) -> str:
     if test["pairs"] < FEWEST:
         return test["verdict"]
     return f"{test['verdict']} (p {p_value(test['p'])})"

@@ -119,10 +119,11 @@ def _differences(
     """Values that differ, then and now; those of tables by their dotted keys."""
     differences = {}
     for key in dict.fromkeys([*before, *now]):
-        pair = (before.get(key), now.get(key))
-        if all(isinstance(value, dict) for value in pair):
-            for name, within in _differences(*pair).items():
-                differences[f"{key}.{name}"] = within
-        elif pair[0] != pair[1]:
-            differences[key] = pair
+        then = before.get(key)
+        today = now.get(key)
+        if isinstance(then, dict) and isinstance(today, dict):
+            for name, pair in _differences(then, today).items():
+                differences[f"{key}.{name}"] = pair
+        elif then != today:
+            differences[key] = (then, today)
     return differences

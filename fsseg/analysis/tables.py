@@ -1,7 +1,7 @@
 """Tables for people to read: numbers, intervals and p-values as text, in Markdown and in LaTeX."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # pandas takes half a second to import
@@ -24,8 +24,13 @@ def number(value: float, sign: str = "") -> str:
     return NOTHING if value != value else f"{value:{sign}.1f}"
 
 
-def interval(test: "pandas.Series") -> str:
-    """The difference of a line of `Comparison.tests` with its interval, as far as there are pairs."""
+def interval(test: Mapping[str, Any]) -> str:
+    """The difference of a line of `Comparison.tests` with its interval, as far as there are pairs.
+
+    Example:
+        >>> interval({"pairs": 19, "difference": 6.73, "low": 3.0, "high": 9.47})
+        '+6.7 [+3.0, +9.5]'
+    """
     if not test["pairs"]:
         return NOTHING
     difference = number(test["difference"], "+")

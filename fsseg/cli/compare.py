@@ -107,7 +107,7 @@ def compare_command(
     elif format == "text":
         _print_comparison(comparison, by_class)
     else:
-        _print_tables([comparison], format)
+        _print_formatted(comparison, format)
 
 
 def _every_score(comparison: "Comparison", note: Callable[[str], None]) -> str:
@@ -165,9 +165,7 @@ def _plot(drawable: Any, file: Path | None) -> None:
         drawable.plot().savefig(file, dpi=150)
 
 
-def _print_tables(
-    of_runs: "Sequence[Comparison | Sensitivity | ErrorTable]", format: Format
-) -> None:
+def _print_tables(of_runs: "Sequence[Sensitivity | ErrorTable]", format: Format) -> None:
     """Prints tables in a format for other programs: of each run one, but in CSV all in one."""
     if format == "csv":
         import pandas
@@ -176,11 +174,17 @@ def _print_tables(
         print(pandas.concat(frames).to_csv(index=False), end="")
     elif format == "json":
         print(json.dumps([each.dumps() for each in of_runs], indent=2))
-    for each in of_runs:
-        if format == "md":
-            print(each.to_markdown())
-        elif format == "latex":
-            print(each.to_latex(), end="")
+    else:
+        for each in of_runs:
+            _print_formatted(each, format)
+
+
+def _print_formatted(table: "Comparison | Sensitivity | ErrorTable", format: Format) -> None:
+    """Prints a table in Markdown or LaTeX."""
+    if format == "md":
+        print(table.to_markdown())
+    else:
+        print(table.to_latex(), end="")
 
 
 def _print_comparison(comparison: "Comparison", by_class: bool) -> None:

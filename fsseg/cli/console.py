@@ -57,7 +57,8 @@ def new_table(*columns: str, numbers: Iterable[str] = ()) -> Table:
 
 def table_of_frame(frame: "pandas.DataFrame") -> Table:
     """A data frame of text as a table, names to the left."""
-    table = new_table(frame.index.name or "", numbers=[plain(column) for column in frame.columns])
+    columns = [plain(column) for column in frame.columns]
+    table = new_table(str(frame.index.name or ""), numbers=columns)
     for name, cells in frame.iterrows():
         table.add_row(plain(name), *[plain(cell) for cell in cells])
     return table

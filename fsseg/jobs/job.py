@@ -203,7 +203,7 @@ Show = Callable[[list[State]], None]
 
 def start(
     job: Job, environment: Mapping[str, str] | None = None, **how: Any
-) -> "subprocess.Popen[bytes]":
+) -> "subprocess.Popen[Any]":
     """Starts a job as a process whose output goes to the job's log.
 
     Files of the working folder cannot be imported by it: with `python -m` alone a `typer.py` there would run.
@@ -219,7 +219,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | SAFE_PATH | (environment or {}),
+            env={**os.environ, **SAFE_PATH, **(environment or {})},
             **how,
         )
 

@@ -6,6 +6,7 @@ only where it is installed.
 
 import subprocess
 import time
+from typing import Any
 
 from fsseg.jobs.job import JobSet, Show, start
 from fsseg.system.parallel import processors
@@ -39,7 +40,7 @@ def run_here(
     for job in waiting:
         job.queue_again()
     patience = PATIENT if at_once * threads > processors() else {}
-    started: dict[int, subprocess.Popen[bytes]] = {}
+    started: dict[int, subprocess.Popen[Any]] = {}
     with stoppable(), saving_first() as stop:
         while True:
             busy = {slot for slot, process in started.items() if process.poll() is None}
@@ -62,7 +63,7 @@ def run_here(
             time.sleep(LOOK_EVERY)
 
 
-def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
+def _stop(processes: list["subprocess.Popen[Any]"]) -> None:
     """Asks processes to stop, and waits until they have."""
     for process in processes:
         if process.poll() is None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fsseg.errors import FssegError
 from fsseg.jobs.job import ENDED, SAFE_PATH, Job, JobSet, Show, start
@@ -101,6 +102,7 @@ def _submit(jobs: JobSet, missing: list[Job], table: LauncherTable) -> dict[str,
     """Submits jobs as one array; returns the numbers that Slurm gave them, by name."""
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise FssegError(
             'launcher slurm: needs submitit; install it with pip install "fsseg[slurm]"'
@@ -114,7 +116,7 @@ def _submit(jobs: JobSet, missing: list[Job], table: LauncherTable) -> dict[str,
         executor.update_parameters(**_parameters(jobs, table))
         with executor.batch():
             submitted = [executor.submit(SlurmJob(str(job.folder.absolute()))) for job in missing]
-    except (RuntimeError, submitit.core.utils.FailedJobError) as error:
+    except (RuntimeError, FailedJobError) as error:
         raise FssegError(
             f"launcher slurm: {str(error).strip()}; correct the [launcher] table or ask your cluster"
         ) from None
@@ -146,7 +148,7 @@ class SlurmJob:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
 
     def __call__(self) -> int:
         """Runs the job and returns its exit code."""
@@ -170,7 +172,7 @@ class SlurmJob:
         return submitit.helpers.DelayedSubmission(SlurmJob(self.folder))
 
 
-def _save(process: "subprocess.Popen[bytes]") -> None:
+def _save(process: "subprocess.Popen[Any]") -> None:
     """Asks a job's process to save itself, and waits as long as Slurm lets it."""
     if process.poll() is not None:
         return

@@ -52,7 +52,8 @@ def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     if problems:
         raise DataError("\n".join(problems))
     grid = find_grid(scan.affine, scan.voxel_sizes)
-    spacing = tuple(scan.voxel_sizes[axis] for axis in grid.axes)
+    slices, height, width = (scan.voxel_sizes[axis] for axis in grid.axes)
+    spacing = (slices, height, width)
     voxels = grid.from_file(scan.voxels.astype(np.float32))
     values = None if marked is None else grid.from_file(_whole(marked))
     return Volume(_stem(image), voxels, values, spacing, grid)
@@ -138,7 +139,7 @@ def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | Non
     """Affine or header that say where a scan's voxels lie as its own file does: programs differ in what they read of it."""
     file = nibabel.load(scan)
     if not isinstance(file.header, nibabel.Nifti1Header):
-        return file.affine, None
+        return read_nifti(scan).affine, None
     header = nibabel.Nifti1Header()
     for name in PLACE:
         header[name] = file.header[name]

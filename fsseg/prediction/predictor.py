@@ -104,11 +104,12 @@ class Predictor:
         Raises:
             DataError: There are no labels, or a slice does not show the class.
         """
+        labels = _labels_of(support)
         names = _names_of_classes(support, classes)
         working = on_working_grid(support, self.recipe.grid.model_dump())
         groups = [tuple(names)] if self.together else [(value,) for value in names]
         parts = [self._part(working, values, slices) for values in groups]
-        return Fitted(self, parts, names, support.labels.dtype)
+        return Fitted(self, parts, names, labels.dtype)
 
     def _part(
         self,
@@ -120,7 +121,8 @@ class Predictor:
         chosen = _choose_slices(volume, values, slices)
         images = torch.from_numpy(self.scale(volume)[chosen])
         location = torch.tensor(chosen) / max(len(volume.image) - 1, 1)
-        masks = [torch.from_numpy(volume.labels[chosen] == value) for value in values]
+        labels = _labels_of(volume)[chosen]
+        masks = [torch.from_numpy(labels == value) for value in values]
         ways = len(values)
         support = Support(
             images.expand(ways, *images.shape).contiguous(),
@@ -261,13 +263,18 @@ def load_variants(
             yield variants
 
 
-def _names_of_classes(support: Volume, classes: dict[int, str] | None) -> dict[int, str]:
-    """The classes to learn by label value; raises DataError where the support does not show one."""
+def _labels_of(support: Volume) -> Integer[np.ndarray, "slice height width"]:
+    """The labels of a support; raises DataError where it has none."""
     if support.labels is None:
         raise DataError(
             f"support {support.case}: it has no labels, expected at least one labelled slice"
         )
-    values = sorted(set(np.unique(support.labels).tolist()) - {0})
+    return support.labels
+
+
+def _names_of_classes(support: Volume, classes: dict[int, str] | None) -> dict[int, str]:
+    """The classes to learn by label value; raises DataError where the support does not show one."""
+    values = sorted(set(np.unique(_labels_of(support)).tolist()) - {0})
     names = {value: str(value) for value in values} if classes is None else classes
     missing = [value for value in names if value not in values]
     if missing or not names:
@@ -302,7 +309,8 @@ def _choose_slices(
 
 def _voxels_of_smallest(volume: Volume, values: tuple[int, ...]) -> Int[np.ndarray, "slice"]:
     """The voxels of the class that is smallest in each slice."""
-    voxels = [(volume.labels == value).sum(axis=(1, 2)) for value in values]
+    labels = _labels_of(volume)
+    voxels = [(labels == value).sum(axis=(1, 2)) for value in values]
     return np.stack(voxels).min(axis=0)
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fsseg.errors import FssegError
+from fsseg.interfaces import Backbone
 from fsseg.model.checkpoint import load_states, load_trained, save_states
 from fsseg.model.segmenter import Segmenter
 from fsseg.model.variants import assemble
@@ -41,11 +41,10 @@ class Trained:
     threshold: dict[str, Any] | None
     scaling: dict[str, Any] | None
 
-    def segmenter(self, backbone: torch.nn.Module | None = None) -> Segmenter:
+    def segmenter(self, backbone: Backbone | None = None) -> Segmenter:
         """Puts the segmenter together, with a backbone of its own or one that has this state already."""
         if backbone is None:
-            backbone = _backbone(self.recipe)
-            backbone.load_state_dict(self.states["backbone"])
+            backbone = _backbone(self.recipe, self.states["backbone"])
         return assemble(
             self.variant.name,
             backbone,
@@ -185,11 +184,13 @@ def _choose(
     return wanted
 
 
-def _backbone(recipe: Recipe) -> torch.nn.Module:
-    """The backbone without the weights it began with: those that were trained follow."""
+def _backbone(recipe: Recipe, state: dict[str, Tensor]) -> Backbone:
+    """The backbone with its trained state; the weights that it began with are not read."""
     name = recipe.backbone.name
     options = recipe.backbone.model_dump(exclude={"name"})
     component = registry().find("backbone", name).load()
     if "weights" in schema(component).model_fields:
         options["weights"] = "none"
-    return registry().build("backbone", name, options)
+    backbone = registry().build("backbone", name, options)
+    backbone.load_state_dict(state)
+    return backbone

@@ -122,9 +122,10 @@ def lost_dice(errors: "ErrorTable") -> "Figure":
         axes.tick_params(labelsize=8)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlim(0, max(1.3 * longest, 1))
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    last = np.atleast_1d(axes_of)[-1]
+    last.set_ylim(len(names) - 0.4, -0.6)
     figure.legend(
-        *axes.get_legend_handles_labels(),
+        *last.get_legend_handles_labels(),
         loc="outside upper center",
         ncols=kinds if wide else 1,
         frameon=False,

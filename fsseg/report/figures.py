@@ -16,13 +16,6 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 GREY = "#7f7f7f"
 """For what belongs to no variant."""
 
-STYLE = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-}
-
 
 def panels(
     width: float,
@@ -50,7 +43,14 @@ def panels(
         from matplotlib.figure import Figure
     except ImportError:
         raise FssegError("figures need matplotlib; install fsseg[plots]") from None
-    with rc_context(STYLE):
+    with rc_context(
+        {
+            "font.size": 8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 9,
+        }
+    ):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots(1, columns, sharey=sharey)
 

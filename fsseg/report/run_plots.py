@@ -142,8 +142,8 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
             ]
             first, _ = fitted[0]
             title = f"{first.prototypes.label}, {first.head.label}"
-            figure, axes_of = panels(6.8, 3.0, 2, sharey=True)
-            fits = _Fits(*axes_of, samples)
+            figure, (left, right) = panels(6.8, 3.0, 2, sharey=True)
+            fits = _Fits(left, right, samples)
             for variant, colour in fitted:
                 fits.draw(variant, states[variant.name], colour)
             fits.label()
