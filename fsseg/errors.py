@@ -25,11 +25,14 @@ class OptionsError(RecipeError):
     def __init__(self, component: type, problems: list[tuple[str, str]]) -> None:
         self.component = component
         self.problems = problems
-        super().__init__(self.told(component.__name__))
+        super().__init__(self.message(component.__name__))
 
-    def told(self, name: str) -> str:
-        """The message, a line for each problem, with another name for the component."""
-        lines = [": ".join(filter(None, (name, *problem))) for problem in self.problems]
+    def message(self, name: str) -> str:
+        """A line for each problem, with this name for the component."""
+        lines = []
+        for key, sentence in self.problems:
+            place = f"{name}: {key}" if key else name
+            lines.append(f"{place}: {sentence}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:

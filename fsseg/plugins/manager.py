@@ -20,6 +20,7 @@ from fsseg.plugins.sources import (
     chosen_entry_points,
     import_entry,
     installed,
+    origin_of,
     plugin_of_file,
     plugins_of_folder,
 )
@@ -285,13 +286,13 @@ def survey() -> list[Surveyed]:
 def _candidates() -> Iterator[tuple[tuple[str, str, str], Callable[[], list[Plugin]]]]:
     """Name, distribution and version of every plugin, and a function that gets it."""
     for entry in chosen_entry_points(_choice.without):
-        yield (entry.name, entry.dist.name, entry.dist.version), partial(_plugins_of_entry, entry)
+        yield (entry.name, *origin_of(entry)), partial(_plugins_of_entry, entry)
     for path in _choice.files:
         yield (path.stem, path.name, ""), partial(_plugins_of, path)
 
 
 def _plugins_of_entry(entry: EntryPoint) -> list[Plugin]:
-    return [import_entry(entry, entry.dist.name, entry.dist.version)]
+    return [import_entry(entry, *origin_of(entry))]
 
 
 def _surveyed(plugin: Plugin, components: Registry) -> Surveyed:

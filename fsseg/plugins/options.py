@@ -33,6 +33,9 @@ Location = tuple[int | str, ...]
 EXPLAINED = "explained"
 """Pydantic's type of errors whose message is a finished sentence."""
 
+CHECKING = "checks_options"
+"""The attribute of constructors that check their options."""
+
 TYPE_TAGS = ("str", "int", "float", "bool", "list", "dict")
 TYPE_PREFIXES = ("literal[", "tuple[", "list[", "function-", "constrained-")
 
@@ -174,13 +177,14 @@ def component(cls: Class) -> Class:
     if not checks_options(cls):
         cls.__init__ = _checking(cls, cls.__init__)
     if not _has_its_own_repr(cls):
-        cls.__repr__ = _showing(cls.__repr__)
+        changed: Any = cls
+        changed.__repr__ = _showing(changed.__repr__)
     return cls
 
 
 def checks_options(cls: type) -> bool:
     """True for a class whose constructor checks the options that it is given: see `component`."""
-    return hasattr(cls.__init__, "checks_options")
+    return hasattr(cls.__init__, CHECKING)
 
 
 def _checking(owner: type, constructor: Callable[..., None]) -> Callable[..., None]:
@@ -202,7 +206,7 @@ def _checking(owner: type, constructor: Callable[..., None]) -> Callable[..., No
                 object.__setattr__(self, "_given_options", checked)
         constructor(self, **checked)
 
-    __init__.checks_options = True
+    setattr(__init__, CHECKING, True)
     document(__init__, constructor)
     return __init__
 

@@ -158,7 +158,7 @@ class Registry:
         except OptionsError as error:
             if error.component is not component:
                 raise
-            raise RecipeError(error.told(f"{kind} {name}")) from None
+            raise RecipeError(error.message(f"{kind} {name}")) from None
 
 
 def import_string(target: str | type) -> str:

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -83,10 +83,20 @@ def _packages_of(distribution: str) -> set[str]:
     return {file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py"}
 
 
+def origin_of(entry: EntryPoint) -> tuple[str, str]:
+    """The name and the version of the distribution that an installed entry point is from."""
+    assert entry.dist is not None  # only those that nobody installed have none
+    return entry.dist.name, entry.dist.version
+
+
 def entry_points() -> list[EntryPoint]:
     """The entry points of the installed plugins, our own first."""
-    entries = importlib.metadata.entry_points(group="fsseg")
-    return sorted(entries, key=lambda entry: (entry.dist.name != OURS, entry.dist.name, entry.name))
+
+    def order(entry: EntryPoint) -> tuple[bool, str, str]:
+        distribution, _ = origin_of(entry)
+        return distribution != OURS, distribution, entry.name
+
+    return sorted(importlib.metadata.entry_points(group="fsseg"), key=order)
 
 
 def chosen_entry_points(without: tuple[str, ...]) -> list[EntryPoint]:
@@ -95,7 +105,8 @@ def chosen_entry_points(without: tuple[str, ...]) -> list[EntryPoint]:
 
 
 def _names_of(entry: EntryPoint) -> set[str]:
-    return {entry.name, entry.dist.name}
+    distribution, _ = origin_of(entry)
+    return {entry.name, distribution}
 
 
 def installed(without: tuple[str, ...] = ()) -> Iterator[Plugin]:
@@ -107,7 +118,7 @@ def installed(without: tuple[str, ...] = ()) -> Iterator[Plugin]:
                 f"--no-plugin {name}: there is no such plugin; {nearest(name, sorted(names))}"
             )
     for entry in chosen_entry_points(without):
-        yield import_entry(entry, entry.dist.name, entry.dist.version)
+        yield import_entry(entry, *origin_of(entry))
 
 
 def import_entry(entry: EntryPoint, distribution: str, version: str) -> Plugin:
@@ -157,13 +168,14 @@ def plugins_of_folder(folder: Path) -> list[Plugin]:
         raise PluginError(
             f"{folder}: expected a pyproject.toml with entry points in [project.entry-points.fsseg]"
         )
-    entries = [entry for entry in entry_points() if entry.dist.name == project["name"]]
+    entries = [entry for entry in entry_points() if origin_of(entry)[0] == project["name"]]
     if entries:
-        return [import_entry(entry, entry.dist.name, entry.dist.version) for entry in entries]
+        return [import_entry(entry, *origin_of(entry)) for entry in entries]
     for place in (folder / "src", folder):
         _look_in(place)
+    version = project.get("version", "")
     entries = [EntryPoint(name, module, "fsseg") for name, module in modules.items()]
-    return [import_entry(entry, project["name"], project.get("version", "")) for entry in entries]
+    return [import_entry(entry, project["name"], version) for entry in entries]
 
 
 def _project(file: Path) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def _import_file(path: Path) -> ModuleType:
     keep_module(path.stem)
     try:
         spec = importlib.util.find_spec(path.stem)
-        if _is_same(spec.origin, path):
+        if spec is not None and _is_same(spec.origin, path):
             return _import_from_source(path)
         return importlib.import_module(path.stem)
     except Exception as error:
@@ -205,7 +217,8 @@ class _FromSource(SourceFileLoader):
 
 def _import_from_source(path: Path) -> ModuleType:
     loader = _FromSource(path.stem, str(path.resolve()))
-    spec = importlib.util.spec_from_loader(path.stem, loader)
+    spec = ModuleSpec(path.stem, loader, origin=str(path.resolve()))
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:

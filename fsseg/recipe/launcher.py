@@ -39,34 +39,36 @@ class LauncherTable(Table):
     """Where the trainings of several folds and seeds run. No result depends on it."""
 
     name: Literal["local", "slurm"] = Field(
-        "local", description="processes of this machine, or jobs of a Slurm cluster"
+        default="local", description="processes of this machine, or jobs of a Slurm cluster"
     )
     jobs: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="local: jobs at a time; one after the other in this process when omitted",
     )
     time: int = Field(
-        1440,
+        default=1440,
         ge=1,
         description="slurm: minutes of a job; one that needs more is queued again and goes on",
     )
-    gpus: int = Field(1, ge=0, description="slurm: GPUs of a job")
+    gpus: int = Field(default=1, ge=0, description="slurm: GPUs of a job")
     cpus: int = Field(
-        4,
+        default=4,
         ge=1,
         description="slurm: processors of a job, and its threads where speed.threads is auto",
     )
-    memory: str = Field("16G", pattern=r"^\d+[KMGT]?$", description="slurm: memory of a job")
-    parallelism: int = Field(256, ge=1, description="slurm: jobs at a time")
-    partition: SlurmWord | None = Field(
-        None, description="slurm: the partition; the cluster's own when omitted"
+    memory: str = Field(
+        default="16G", pattern=r"^\d+[KMGT]?$", description="slurm: memory of a job"
     )
-    account: SlurmWord | None = Field(None, description="slurm: the account that pays")
-    qos: SlurmWord | None = Field(None, description="slurm: the quality of service")
+    parallelism: int = Field(default=256, ge=1, description="slurm: jobs at a time")
+    partition: SlurmWord | None = Field(
+        default=None, description="slurm: the partition; the cluster's own when omitted"
+    )
+    account: SlurmWord | None = Field(default=None, description="slurm: the account that pays")
+    qos: SlurmWord | None = Field(default=None, description="slurm: the quality of service")
     extra: Annotated[dict[str, bool | int | SlurmWord], AfterValidator(_check_slurm_options)] = (
         Field(
-            {},
+            default={},
             description='slurm: other options of sbatch about where and when a job runs, such as exclude = "node7"',
         )
     )

@@ -94,7 +94,7 @@ def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: Classes) -> s
     definition = {
         "protocol": {**asdict(protocol), "support": support},
         "folds": scheme.lists or [scheme.folds, overlap],
-        "classes": {str(value): name for value, name in classes.items()},
+        "classes": {str(value): classes[value] for value in classes},
     }
     text = json.dumps(definition, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -39,6 +39,9 @@ class Setting:
     meaning: str
 
 
+Settings = Iterator[Setting]
+
+
 def settings(recipe: Recipe, written: PlainTable, overrides: PlainTable) -> list[Setting]:
     """All settings of a recipe, in its order.
 
@@ -66,7 +69,7 @@ class _Walk:
     changed: PlainTable
     overrides: PlainTable
 
-    def table(self, where: str, table: BaseModel) -> Iterator[Setting]:
+    def table(self, where: str, table: BaseModel) -> Settings:
         """The settings of a table, then those of the tables in it."""
         fields = type(table).model_fields
         inner = []
@@ -74,13 +77,14 @@ class _Walk:
             value = getattr(table, key)
             content = Content.of(field)
             if content.kind or content.table:
-                inner.append(self.content(_join(where, key), content, value))
+                place = _join(where, key)
+                inner.append(self.content(place, content, value))
             else:
                 yield self.setting(where, key, value, field)
         for of_content in inner:
             yield from of_content
 
-    def content(self, where: str, content: Content, value: Any) -> Iterator[Setting]:
+    def content(self, where: str, content: Content, value: Any) -> Settings:
         """The settings of a component or a table, or of each in a list."""
         if content.many:
             for number, item in enumerate(value):
@@ -88,12 +92,12 @@ class _Walk:
                 yield from self.content(place, content.inner(number), item)
         elif content.kind:
             yield from self.component(where, content.kind, value)
-        elif content.partly:
+        elif content.table and content.partly:
             yield from self.part(where, content.table, value)
         else:
             yield from self.table(where, value)
 
-    def part(self, where: str, table: type[Table], given: PlainTable) -> Iterator[Setting]:
+    def part(self, where: str, table: type[Table], given: PlainTable) -> Settings:
         """The settings under those keys of a table that are given."""
         wanted = tuple(f"{where}.{key}" for key in given)
         for setting in self.table(where, table.model_validate(given)):
@@ -101,11 +105,12 @@ class _Walk:
             if place.startswith(wanted):
                 yield setting
 
-    def component(self, where: str, kind: str, table: ComponentTable) -> Iterator[Setting]:
+    def component(self, where: str, kind: str, table: ComponentTable) -> Settings:
         """The name of a component, and its options."""
         component = registry().find(kind, table.name).load()
+        meaning = _first_line(component)
         source = self.source_of(f"{where}.name")
-        yield Setting(where, "name", table.name, None, source, _first_line(component))
+        yield Setting(where, "name", table.name, None, source, meaning)
         fields = schema(component).model_fields
         for key, field in fields.items():
             value = table.options.get(key, _default(field))
@@ -173,7 +178,8 @@ def _schema_of_kind(kind: str, definitions: PlainTable) -> PlainTable:
     for component in registry():
         if component.kind == kind:
             tables.append(_schema_of(component, definitions))
-    return {"anyOf": [{"enum": registry().names(kind)}, *tables]}
+    names = {"enum": registry().names(kind)}
+    return {"anyOf": [names, *tables]}
 
 
 def _schema_of(component: Component, definitions: PlainTable) -> PlainTable:

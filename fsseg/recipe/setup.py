@@ -1,26 +1,26 @@
-"""What a recipe's [protocol] says, once its dataset is known: protocol, classes, and the folds to run."""
+"""The evaluation that a recipe asks for, once its dataset is known: protocol, classes, and the folds to run."""
 
 from dataclasses import dataclass, replace
 
 from fsseg.data.folds import Fold, FoldScheme, SupportChoice, find_scheme, make_fold
 from fsseg.interfaces import Dataset
-from fsseg.recipe.protocols import Protocol, choose_classes, find_protocol
+from fsseg.recipe.protocols import Classes, Protocol, choose_classes, find_protocol
 from fsseg.recipe.tables import ProtocolTable
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a dataset is evaluated.
+    """The evaluation of a dataset.
 
     Attributes:
         protocol: The protocol, with what the recipe changes about it.
         classes: The classes that are evaluated: names by label value.
-        scheme: How cases are divided into folds.
+        scheme: The scheme by which cases are divided into folds.
         folds: The folds to run.
     """
 
     protocol: Protocol
-    classes: dict[int, str]
+    classes: Classes
     scheme: FoldScheme
     folds: list[Fold]
 
@@ -50,10 +50,14 @@ def set_up(table: ProtocolTable, dataset: Dataset) -> Setup:
     Raises:
         FssegError: The dataset lacks a class, or its cases cannot be divided so.
     """
-    named = find_protocol(table.name)
-    protocol = replace(named, support=table.support or named.support, shots=table.shots)
-    scheme = dataset.folds if table.folds == "dataset" else find_scheme(table.folds)
+    protocol = replace(find_protocol(table.name), shots=table.shots)
+    if table.support:
+        protocol = replace(protocol, support=table.support)
+    scheme = dataset.folds
+    if table.folds != "dataset":
+        scheme = find_scheme(table.folds)
     indices = range(scheme.folds) if table.fold == "all" else [table.fold]
     cases = dataset.cases
     folds = [make_fold(scheme, cases, index, protocol.support) for index in indices]
-    return Setup(protocol, choose_classes(dataset.classes, table.classes), scheme, folds)
+    classes = choose_classes(dataset.classes, table.classes)
+    return Setup(protocol, classes, scheme, folds)

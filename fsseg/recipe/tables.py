@@ -30,13 +30,17 @@ class GridTable(Table):
     """The working grid: the pixels on which slices are segmented. Predictions return to the scan's own grid."""
 
     max_size: int = Field(
-        256,
+        default=256,
         ge=16,
         description="larger slices are resized to fit, unless spacing or size says something else",
     )
-    spacing: float | None = Field(None, gt=0, description="pixel size to resize slices to, mm")
+    spacing: float | None = Field(
+        default=None, gt=0, description="pixel size to resize slices to, mm"
+    )
     size: int | None = Field(
-        None, ge=16, description="height and width to crop or pad slices to, about the centre"
+        default=None,
+        ge=16,
+        description="height and width to crop or pad slices to, about the centre",
     )
 
 
@@ -44,30 +48,30 @@ class EpisodeTable(Table):
     """The rules for drawing training episodes: two neighbouring slices of one supervoxel, augmented."""
 
     setting: Literal[1, 2] = Field(
-        1,
+        default=1,
         description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all",
     )
     min_pixels: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="pixels of the region in the first slice of the pair, at least; when omitted, "
         "200 of 256 x 256 scaled to the slice",
     )
     min_slice_pixels: int | None = Field(
-        None,
+        default=None,
         ge=0,
         description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
     )
     gamma: tuple[float, float] = Field(
-        (0.5, 1.5), description="range of the exponent of the intensity change"
+        default=(0.5, 1.5), description="range of the exponent of the intensity change"
     )
-    angle: float = Field(5.0, ge=0, description="largest rotation, degrees")
-    shift: float = Field(5.0, ge=0, description="largest translation, pixels")
-    shear: float = Field(5.0, ge=0, description="largest shear, degrees")
-    zoom: tuple[float, float] = Field((0.9, 1.2), description="range of the zoom")
-    elastic: float = Field(10.0, ge=0, description="strength of the elastic deformation")
+    angle: float = Field(default=5.0, ge=0, description="largest rotation, degrees")
+    shift: float = Field(default=5.0, ge=0, description="largest translation, pixels")
+    shear: float = Field(default=5.0, ge=0, description="largest shear, degrees")
+    zoom: tuple[float, float] = Field(default=(0.9, 1.2), description="range of the zoom")
+    elastic: float = Field(default=10.0, ge=0, description="strength of the elastic deformation")
     elastic_sigma: float = Field(
-        5.0, gt=0, description="smoothness of the elastic deformation, pixels"
+        default=5.0, gt=0, description="smoothness of the elastic deformation, pixels"
     )
 
 
@@ -75,67 +79,72 @@ class TrainingTable(Table):
     """The head and the extractor to train with the backbone, and the training's numbers; the defaults are the paper's."""
 
     head: Annotated[ComponentTable, Kind("head")] = Field(
-        ComponentTable(name="tpm"), description="the head whose state is trained"
+        default=ComponentTable(name="tpm"), description="the head whose state is trained"
     )
     prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
-        ComponentTable(name="map"), description="the extractor to train with"
+        default=ComponentTable(name="map"), description="the extractor to train with"
     )
     classes: int = Field(
-        1,
+        default=1,
         ge=1,
         description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper",
     )
-    steps: int = Field(50_000, ge=0, description="optimiser steps, one episode each")
-    learning_rate: float = Field(1e-3, gt=0, description="of SGD, at the start")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="of SGD, on everything trainable")
+    steps: int = Field(default=50_000, ge=0, description="optimiser steps, one episode each")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of SGD, at the start")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(default=5e-4, ge=0, description="of SGD, on everything trainable")
     decay: float = Field(
-        0.95, gt=0, le=1, description="factor on the learning rate every decay_every steps"
+        default=0.95, gt=0, le=1, description="factor on the learning rate every decay_every steps"
     )
     decay_every: int = Field(
-        1000, ge=1, description="steps between two decays of the learning rate"
+        default=1000, ge=1, description="steps between two decays of the learning rate"
     )
     gradient_clip: float = Field(
-        1.0, gt=0, description="largest absolute value of a gradient's elements"
+        default=1.0, gt=0, description="largest absolute value of a gradient's elements"
     )
     background_weight: float = Field(
-        0.1, gt=0, description="weight of background pixels in the query loss"
+        default=0.1, gt=0, description="weight of background pixels in the query loss"
     )
-    alignment: float = Field(1.0, ge=0, description="weight of the prototype alignment loss")
-    t_loss: float = Field(0.0, ge=0, description="weight of ADNet's T loss; 0 for TPM")
-    average_rate: float = Field(1e-3, gt=0, le=1, description="rate of the running averages")
+    alignment: float = Field(
+        default=1.0, ge=0, description="weight of the prototype alignment loss"
+    )
+    t_loss: float = Field(default=0.0, ge=0, description="weight of ADNet's T loss; 0 for TPM")
+    average_rate: float = Field(
+        default=1e-3, gt=0, le=1, description="rate of the running averages"
+    )
 
 
 class SpeedTable(Table):
     """Ways to make a run fast. Results differ by round-off only, except for the precision."""
 
     determinism: Literal["fast", "deterministic"] = Field(
-        "fast",
+        default="fast",
         description="deterministic: a GPU uses only operations whose digits are the same each time; those of a CPU always "
         "are",
     )
     threads: NumberOrAuto = Field(
-        "auto",
+        default="auto",
         description="threads that a CPU computes with, on which digits depend; auto: one for each core",
     )
 
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
+        default="auto",
         description="of the network in training; auto: bfloat16 where the device is faster with it",
     )
     capture: Literal["auto", "on", "off"] = Field(
-        "auto", description="steps of fixed shapes, recorded once and replayed; auto: on GPUs"
+        default="auto",
+        description="steps of fixed shapes, recorded once and replayed; auto: on GPUs",
     )
     channels_last: bool = Field(
-        True, description="the network's weights and features with their channels last"
+        default=True, description="the network's weights and features with their channels last"
     )
-    fused: bool = Field(True, description="the optimiser's update of all weights in one go")
+    fused: bool = Field(default=True, description="the optimiser's update of all weights in one go")
     together: NumberOrAuto = Field(
-        "auto",
+        default="auto",
         description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1",
     )
     checkpoint_every: NumberOrAuto = Field(
-        "auto",
+        default="auto",
         description="steps after which training saves its state, from which it goes on should it be killed; "
         "auto: every half minute, less often where writing takes more than a fiftieth of the time",
     )
@@ -145,10 +154,10 @@ class CalibrationTable(Table):
     """The episodes that thresholds are fitted to: their ideal priors in the training fold."""
 
     episodes: int = Field(
-        1000, ge=2, description="episodes to draw; each is encoded once for all variants"
+        default=1000, ge=2, description="episodes to draw; each is encoded once for all variants"
     )
     classes: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="classes of an episode at most; when omitted 1, or 5 where all classes are segmented together",
     )
@@ -157,25 +166,30 @@ class CalibrationTable(Table):
 class ProtocolTable(Table):
     """The evaluation of the trained segmenter: cases, classes, supports, and what is written."""
 
-    name: Literal[tuple(PROTOCOLS)] = Field("ep2", description="the evaluation protocol")
-    folds: Literal[("dataset", *FOLD_SCHEMES)] = Field(
-        "dataset", description="how cases are divided into folds; dataset: as the dataset says"
+    name: Literal[tuple(PROTOCOLS)] = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default="ep2", description="the evaluation protocol"
     )
-    fold: int | Literal["all"] = Field(0, description="which fold to run")
+    folds: Literal[("dataset", *FOLD_SCHEMES)] = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default="dataset",
+        description="how cases are divided into folds; dataset: as the dataset says",
+    )
+    fold: int | Literal["all"] = Field(default=0, description="which fold to run")
     support: SupportChoice | None = Field(
-        None,
+        default=None,
         description="which case gives the support: the fold's last, the next fold's first (circular), or each in turn; "
         "when omitted, as the protocol or the folds say",
     )
-    shots: int = Field(1, ge=1, description="labelled slices of a support, all of the same scan")
+    shots: int = Field(
+        default=1, ge=1, description="labelled slices of a support, all of the same scan"
+    )
     classes: list[str] | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="which of the dataset's classes are evaluated; all when omitted",
     )
-    save_labels: bool = Field(True, description="write the predicted label maps")
+    save_labels: bool = Field(default=True, description="write the predicted label maps")
     save_margins: bool = Field(
-        True,
+        default=True,
         description="write what decided each slice, at feature resolution, which a report lets one explore",
     )
 
@@ -196,20 +210,20 @@ class VariantTable(Table):
 
     name: Annotated[str, NewName()] = Field(min_length=1, description="the row's name")
     prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
-        ComponentTable(name="map"), description="the extractor"
+        default=ComponentTable(name="map"), description="the extractor"
     )
     head: Annotated[ComponentTable, Kind("head")] = Field(
-        ComponentTable(name="tpm"), description="the head; it takes the trained state"
+        default=ComponentTable(name="tpm"), description="the head; it takes the trained state"
     )
     threshold: Annotated[ComponentTable, Kind("threshold")] = Field(
         description="the threshold policy"
     )
     refiners: Annotated[list[Annotated[ComponentTable, Kind("refiner")]], OneOrMany()] = Field(
-        [],
+        default=[],
         description="what decides again over the whole volume, one after the other; one name or table, or a list",
     )
     training: Annotated[dict[str, Any], Part(TrainingTable)] = Field(
-        {}, description="what differs from [training]: a training of this row's own"
+        default={}, description="what differs from [training]: a training of this row's own"
     )
 
     @property
@@ -242,17 +256,17 @@ class Recipe(Table):
     """
 
     seed: Annotated[int | list[int], BeforeValidator(_check_seeds)] = Field(
-        0,
+        default=0,
         description="seed of training, calibration and what a protocol draws; several for a run with each",
     )
     mode: Literal["default", "reference"] = Field(
-        "default",
+        default="default",
         description="resize logits and decide at image size, or as the published code does",
     )
     dataset: Annotated[ComponentTable, Kind("dataset")] = Field(description="the scans")
     grid: GridTable = GridTable()
     supervoxels: Annotated[ComponentTable, Kind("supervoxels")] = Field(
-        ComponentTable(name="felzenszwalb"), description="pseudo-classes for training"
+        default=ComponentTable(name="felzenszwalb"), description="pseudo-classes for training"
     )
     episodes: EpisodeTable = EpisodeTable()
     backbone: Annotated[ComponentTable, Kind("backbone")] = Field(
@@ -264,14 +278,14 @@ class Recipe(Table):
     protocol: ProtocolTable = ProtocolTable()
     variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
     metrics: list[Annotated[ComponentTable, Kind("metric")]] = Field(
-        [], description="what is measured besides Dice"
+        default=[], description="what is measured besides Dice"
     )
     sweep: dict[str, list[Any]] = Field(
-        {},
+        default={},
         description='values by key of a row, such as "prototypes.count" = [1, 3, 5]: every combination becomes a row',
     )
     trackers: list[Annotated[ComponentTable, Kind("tracker")]] = Field(
-        [], description="who else is told how the run goes"
+        default=[], description="who else is told how the run goes"
     )
     launcher: LauncherTable = LauncherTable()
 

@@ -126,7 +126,7 @@ def sources_of(module: str) -> list[Path]:
         return []
     if spec.submodule_search_locations:
         return [Path(folder) for folder in spec.submodule_search_locations]
-    return [Path(spec.origin)] if spec.has_location else []
+    return [Path(spec.origin)] if spec.has_location and spec.origin else []
 
 
 def imported_modules(*paths: str | Path) -> dict[str, str]:

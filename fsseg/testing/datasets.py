@@ -68,7 +68,7 @@ def check_volumes(subject: Subject) -> None:
             subject.fail(f"expected the Volume of {case}, got {got}")
         _check_image(subject, volume)
         if volume.labels is not None:
-            _check_labels(subject, volume, set(dataset.classes))
+            _check_labels(subject, volume.labels, volume.image.shape, dataset.classes)
 
 
 def _check_image(subject: Subject, volume: Volume) -> None:
@@ -83,17 +83,15 @@ def _check_image(subject: Subject, volume: Volume) -> None:
         subject.fail(f"expected a positive spacing of slice, height and width in mm, got {spacing}")
 
 
-def _check_labels(subject: Subject, volume: Volume, classes: set[int]) -> None:
-    shape = volume.image.shape
-    labels = volume.labels
+def _check_labels(
+    subject: Subject, labels: np.ndarray, shape: tuple[int, ...], classes: dict[int, str]
+) -> None:
     if labels.shape != shape or labels.dtype != np.uint8:
         subject.fail(f"expected uint8 labels of shape {shape}, got {labels.dtype} {labels.shape}")
     values = set(np.unique(labels).tolist())
-    strange = sorted(values - classes - {0})
+    strange = sorted(values - set(classes) - {0})
     if strange:
-        subject.fail(
-            f"expected labels within 0 and {sorted(classes)}, got {strange} in {volume.case}"
-        )
+        subject.fail(f"expected labels within 0 and {sorted(classes)}, got {strange}")
 
 
 @check("dataset")

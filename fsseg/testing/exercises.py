@@ -43,8 +43,7 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
 
 def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
     """The result of a component; a threshold that has to be fitted is, unless it was."""
-    if isinstance(instance, nn.Module):
-        instance.eval()
+    _evaluate(instance)
     if subject.kind == "dataset":
         volume = instance.load(instance.cases[0])
         return volume.image, volume.labels, volume.spacing
@@ -54,6 +53,12 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
     if isinstance(instance, FittedThreshold) and needs_fit(instance, evidence):
         fit(instance)
     return decide(instance, evidence, target)
+
+
+def _evaluate(instance: Any) -> None:
+    """Puts a module into evaluation mode."""
+    if isinstance(instance, nn.Module):
+        instance.eval()
 
 
 def decide(instance: Any, evidence: Any, target: Tensor) -> Tensor:

@@ -250,7 +250,7 @@ def _ambient(seed: int) -> Iterator[None]:
     try:
         random.seed(seed)
         np.random.seed(seed)
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
     finally:
         random.setstate(of_python)
@@ -259,7 +259,8 @@ def _ambient(seed: int) -> Iterator[None]:
 
 
 def _ambient_state() -> dict[str, object]:
-    name, keys, *rest = np.random.get_state()
+    of_numpy: Any = np.random.get_state()
+    name, keys, *rest = of_numpy
     states = {
         "numpy.random": (name, keys.tobytes(), *rest),
         "torch": torch.get_rng_state().numpy().tobytes(),

@@ -93,7 +93,7 @@ def check_finite(subject: Subject) -> None:
     zeros = replace(
         prototypes,
         foreground=torch.zeros_like(prototypes.foreground),
-        background=torch.zeros_like(prototypes.background),
+        background=torch.zeros(2, samples.CHANNELS),
     )
     absent = replace(zeros, weights=torch.zeros_like(zeros.weights))
     cases = {

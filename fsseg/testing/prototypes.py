@@ -181,7 +181,9 @@ def _compare(subject: Subject, first: Prototypes, second: Prototypes, expected: 
     """Compares prototypes as sets of weighted vectors, those of weight 0 left out."""
     if not _are_near(_vectors(first), _vectors(second)):
         subject.fail(f"{expected}, got others")
-    if first.background is not None and not _are_near(first.background, second.background):
+    if first.background is None or second.background is None:
+        return
+    if not _are_near(first.background, second.background):
         subject.fail(f"{expected}, got others for the background")
 
 

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
 WAIT = os.environ.get("LIGHT_WAITS", "")
@@ -16,7 +18,7 @@ class Light(nn.Module):
     intensity, channels, stride = "zscore", 16, 8
     passes = 0
 
-    def __init__(self, *, seed: int = 0):
+    def __init__(self, *, seed: Annotated[int, Field(description="of its weights")] = 0):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
