@@ -15,6 +15,12 @@ from jaxtyping import Float, Integer
 Axis = Literal["auto", 0, 1, 2]
 Orientation = Literal["canonical", "file"]
 
+Axes = tuple[int, int, int]
+"""Numbers of a file's axes."""
+
+VoxelCounts = tuple[int, int, int]
+"""Slices, height and width."""
+
 Lengths = tuple[float, float, float]
 """Of a voxel along three axes, mm."""
 
@@ -50,9 +56,9 @@ class FileGrid:
     """
 
     affine: Float[np.ndarray, "4 4"]
-    axes: tuple[int, int, int] = (2, 1, 0)
+    axes: Axes = (2, 1, 0)
     flipped: tuple[bool, bool, bool] = (False, False, False)
-    size: tuple[int, int, int] | None = None
+    size: VoxelCounts | None = None
 
     @classmethod
     def of_spacing(cls, spacing: Lengths) -> "FileGrid":
@@ -67,10 +73,12 @@ class FileGrid:
     def to_file(self, volume: np.ndarray) -> np.ndarray:
         """Returns the volume's voxels as the file keeps them, 0 where the volume leaves some out."""
         slices, height, width = volume.shape
-        whole = np.zeros(self.size or volume.shape, dtype=volume.dtype)
+        size = self.size or volume.shape
+        whole = np.zeros(size, dtype=volume.dtype)
         whole[:slices, :height, :width] = volume
         flipped = np.flip(whole, self._flips)
-        return np.ascontiguousarray(flipped.transpose(np.argsort(self.axes)))
+        order = np.argsort(self.axes)
+        return np.ascontiguousarray(flipped.transpose(order))
 
     @property
     def _flips(self) -> tuple[int, ...]:
@@ -100,8 +108,15 @@ def find_grid(
         return FileGrid(affine, axes=(across, second, first))
     world, direction = nibabel.io_orientation(affine).T
     width, height = sorted((first, second), key=lambda number: world[number])
-    flipped = (direction[across] < 0, direction[height] > 0, direction[width] > 0)
-    return FileGrid(affine, (across, height, width), tuple(map(bool, flipped)))
+    return FileGrid(
+        affine,
+        axes=(across, height, width),
+        flipped=(
+            bool(direction[across] < 0),
+            bool(direction[height] > 0),
+            bool(direction[width] > 0),
+        ),
+    )
 
 
 def anisotropic_axis(voxel_sizes: Lengths) -> int:
@@ -109,7 +124,9 @@ def anisotropic_axis(voxel_sizes: Lengths) -> int:
     logs = np.log(voxel_sizes)
     of_others = (logs.sum() - logs) / 2
     difference = np.abs(logs - of_others)
-    return int(difference.argmax()) if difference.max() > ALIKE else 2
+    if difference.max() <= ALIKE:
+        return 2
+    return int(difference.argmax())
 
 
 @dataclass(frozen=True)
@@ -140,9 +157,11 @@ class WorkingGrid:
 
     def pixel(self, spacing: Lengths) -> Lengths:
         """Returns the distance of neighbouring slices, rows and columns of the working grid, for the scan's own, mm."""
-        between_slices, *own_pixel = spacing
-        sizes = zip(own_pixel, self.own, self.resized)
-        height, width = (mm * old / new for mm, old, new in sizes)
+        between_slices, height, width = spacing
+        own_height, own_width = self.own
+        new_height, new_width = self.resized
+        height = height * own_height / new_height
+        width = width * own_width / new_width
         return between_slices, height, width
 
     def image(self, image: Slices) -> Float[np.ndarray, "slice h w"]:
@@ -160,38 +179,49 @@ class WorkingGrid:
         """Returns label values (or region ids) on the working grid: those of the nearest pixels, 0 where padded."""
         if self.is_own:
             return labels
-        rows, columns = (_nearest(old, new) for old, new in zip(self.own, self.resized))
+        height, width = self.own
+        new_height, new_width = self.resized
+        rows = _nearest(height, new_height)
+        columns = _nearest(width, new_width)
         resized = labels[:, rows[:, None], columns]
         return self._cut(resized, 0.0)
 
     def positions(self, axis: int) -> Float[np.ndarray, "pixel"]:
         """Returns where the scan's own pixels lie on the working grid along an axis, as a share of its extent."""
+        own = self.own[axis]
+        resized = self.resized[axis]
         size = self.size[axis]
-        centres = (np.arange(self.own[axis]) + 0.5) * self.resized[axis] / self.own[axis]
-        return (centres - (self.resized[axis] // 2 - size // 2)) / size
+        centres = np.arange(own) + 0.5
+        start = resized // 2 - size // 2
+        return (centres * resized / own - start) / size
 
     def _cut(self, voxels: np.ndarray, fill: float) -> np.ndarray:
         """Crops and pads about the centre, which is the pixel at half the size, rounded down."""
         if self.resized == self.size:
             return voxels
-        cut = np.full((len(voxels), *self.size), fill, dtype=voxels.dtype)
-        rows, to_rows = _overlap(self.resized[0], self.size[0])
-        columns, to_columns = _overlap(self.resized[1], self.size[1])
+        height, width = self.resized
+        new_height, new_width = self.size
+        shape = (len(voxels), new_height, new_width)
+        cut = np.full(shape, fill, dtype=voxels.dtype)
+        rows, to_rows = _overlap(height, new_height)
+        columns, to_columns = _overlap(width, new_width)
         cut[:, to_rows, to_columns] = voxels[:, rows, columns]
         return cut
 
 
 def _nearest(old: int, new: int) -> Integer[np.ndarray, "pixel"]:
     """For each of the new pixels along an axis, the old one whose centre is nearest."""
-    return ((np.arange(new) + 0.5) * old / new).astype(np.int64)
+    centres = np.arange(new) + 0.5
+    return (centres * old / new).astype(np.int64)
 
 
 def _overlap(old: int, new: int) -> tuple[slice, slice]:
     """What of an axis stays when it is cropped or padded about its centre, and where it then is."""
     start = old // 2 - new // 2
-    if start >= 0:
-        return slice(start, start + new), slice(0, min(new, old - start))
-    return slice(0, start + new), slice(-start, -start + min(old, start + new))
+    if start < 0:
+        return slice(0, old), slice(-start, old - start)
+    end = min(start + new, old)
+    return slice(start, end), slice(0, end - start)
 
 
 def working_grid(
@@ -213,9 +243,17 @@ def working_grid(
     """
     resized = own
     if spacing is not None:
-        lengths = [length * mm / spacing for length, mm in zip(own, pixel)]
-        resized = tuple(max(1, round(length)) for length in lengths)
+        height, width = own
+        pixel_height, pixel_width = pixel
+        resized = _whole(height * pixel_height / spacing, width * pixel_width / spacing)
     elif size is None and max(own) > max_size:
-        lengths = [length * max_size / max(own) for length in own]
-        resized = tuple(max(1, round(length)) for length in lengths)
-    return WorkingGrid(own, resized, resized if size is None else (size, size))
+        longest = max(own)
+        height, width = own
+        resized = _whole(height * max_size / longest, width * max_size / longest)
+    final = resized if size is None else (size, size)
+    return WorkingGrid(own, resized, final)
+
+
+def _whole(height: float, width: float) -> PixelCounts:
+    """The nearest numbers of pixels, one at least."""
+    return max(1, round(height)), max(1, round(width))

@@ -53,7 +53,8 @@ def zscore(images: Images) -> Scaling:
     mean = total / count
     squares = 0
     for image in images:
-        squares += ((image.astype(np.float64) - mean) ** 2).sum()
+        difference = image.astype(np.float64) - mean
+        squares += (difference**2).sum()
     return Scaling(float(mean), float(np.sqrt(squares / count)))
 
 
@@ -72,7 +73,10 @@ def _evenly_spread(image: Float[np.ndarray, "_ _ _"]) -> Float[np.ndarray, "voxe
     return image.ravel()[::every]
 
 
-RULES: dict[str, Callable[[Images], Scaling]] = {"zscore": zscore, "percentile": percentile}
+RULES: dict[str, Callable[[Images], Scaling]] = {
+    "zscore": zscore,
+    "percentile": percentile,
+}
 """The rules by the name that a backbone declares; each measures one scan, or the training scans of a fold together."""
 
 

@@ -46,10 +46,15 @@ def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Sca
     """Reads an image and its labels (as uint8 or uint16); raises DataError listing all that is wrong with them."""
     scan = read_scan(image, channel)
     labels = read_scan(label)
-    problems = [*image_problems(scan), *_value_problems(labels), *pair_problems(scan, labels)]
+    problems = [
+        *image_problems(scan),
+        *_value_problems(labels),
+        *pair_problems(scan, labels),
+    ]
     if problems:
         raise DataError("\n".join(problems))
-    return Scan(scan.voxels, scan.affine), Scan(as_small(labels.voxels), labels.affine)
+    values = as_small(labels.voxels)
+    return Scan(scan.voxels, scan.affine), Scan(values, labels.affine)
 
 
 def as_small(labels: Num[np.ndarray, "x y z"]) -> Integer[np.ndarray, "x y z"]:
@@ -86,10 +91,14 @@ def stored_with(path: Path) -> tuple[Path, ...]:
 def _value_problems(labels: ScanFile) -> Iterator[str]:
     """A sentence for values that are none of a label, whatever the classes."""
     values = np.unique(labels.voxels).tolist()
-    strange = [value for value in values if not (0 <= value <= 65535 and value == int(value))]
+    strange = [value for value in values if not _is_label(value)]
     if strange:
         listed = ", ".join(f"{value:g}" for value in strange[:5])
         yield f"{labels.path}: has label values {listed}, expected whole numbers from 0 to 65535; correct the file"
+
+
+def _is_label(value: float) -> bool:
+    return 0 <= value <= 65535 and float(value).is_integer()
 
 
 def _read_other(path: Path, channel: int | None) -> ScanFile:

@@ -50,7 +50,8 @@ def resample_labels(scan: Scan, spacing: Spacing, as_published: bool = False) ->
         mask = (scan.voxels == value).astype(np.float32)
         share = _resampled(scan.with_voxels(mask), spacing, as_published)
         if labels is None:
-            labels = share.with_voxels(np.zeros(share.voxels.shape, dtype=scan.voxels.dtype))
+            background = np.zeros(share.voxels.shape, dtype=scan.voxels.dtype)
+            labels = share.with_voxels(background)
         labels.voxels[share.voxels > 0.5] = value
     return labels
 
@@ -82,13 +83,16 @@ def _published_size(length: int, old: float, new: float) -> int:
 
 def _size_inside(length: int, old: float, new: float) -> int:
     """Samples whose centre lies within the voxels of the volume; the last may lie in the outer half of the last one."""
-    return max(1, math.ceil((length - 0.5 - 1e-6) * old / new))
+    to_last_centre = length - 0.5 - 1e-6
+    return max(1, math.ceil(to_last_centre * old / new))
 
 
 def _to_itk(scan: Scan) -> Any:
     sitk = itk()
     image = sitk.GetImageFromArray(np.ascontiguousarray(scan.voxels.T))
     image.SetSpacing(scan.spacing)
-    image.SetOrigin((LPS @ scan.affine[:3, 3]).tolist())
-    image.SetDirection((LPS @ scan.directions).ravel().tolist())
+    origin = LPS @ scan.affine[:3, 3]
+    directions = LPS @ scan.directions
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(directions.ravel().tolist())
     return image

@@ -36,7 +36,8 @@ class Scan:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel sizes along the axes of the file, mm."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        steps = self.affine[:3, :3]
+        x, y, z = np.linalg.norm(steps, axis=0)
         return float(x), float(y), float(z)
 
     @property
@@ -49,7 +50,8 @@ class Scan:
     def is_sheared(self) -> bool:
         """True where the axes are not at right angles."""
         cosines = self.directions.T @ self.directions
-        return bool(np.abs(cosines - np.eye(3)).max() > SHEAR)
+        shear = np.abs(cosines - np.eye(3))
+        return bool(shear.max() > SHEAR)
 
     def with_voxels(self, voxels: Voxels) -> "Scan":
         """Returns other voxels at the same place."""
@@ -106,11 +108,14 @@ def crop_or_pad(scan: Scan, size: int, fill: float, keep_origin: bool = False) -
     width, height, slices = scan.voxels.shape
     start_x = width // 2 - size // 2
     start_y = height // 2 - size // 2
-    kept = scan.voxels[max(0, start_x) : start_x + size, max(0, start_y) : start_y + size]
+    columns = slice(max(0, start_x), start_x + size)
+    rows = slice(max(0, start_y), start_y + size)
+    kept = scan.voxels[columns, rows]
+    kept_width, kept_height, _ = kept.shape
     left = max(0, -start_x)
     top = max(0, -start_y)
     result = np.full((size, size, slices), fill, dtype=scan.voxels.dtype)
-    result[left : left + kept.shape[0], top : top + kept.shape[1]] = kept
+    result[left : left + kept_width, top : top + kept_height] = kept
     if keep_origin:
         return scan.with_voxels(result)
     return Scan(result, shift(scan.affine, (start_x, start_y, 0)))
@@ -118,8 +123,9 @@ def crop_or_pad(scan: Scan, size: int, fill: float, keep_origin: bool = False) -
 
 def shift(affine: Affine, start: tuple[int, int, int]) -> Affine:
     """Returns the affine of a scan whose first voxel is this voxel of another."""
+    steps = affine[:3, :3]
     moved = affine.copy()
-    moved[:3, 3] = affine[:3, :3] @ np.array(start) + affine[:3, 3]
+    moved[:3, 3] = steps @ np.array(start) + affine[:3, 3]
     return moved
 
 

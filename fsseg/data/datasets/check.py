@@ -78,7 +78,8 @@ class CheckedCase:
 
     def volume(self, class_name: str) -> float:
         """Returns the volume of a class, ml."""
-        return self.voxels[class_name] * float(np.prod(self.spacing)) / 1000
+        cubic_millimetres = float(np.prod(self.spacing))
+        return self.voxels[class_name] * cubic_millimetres / 1000
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Checked:
         row: dict[str, Any] = {"class": class_name, "cases": len(shown)}
         if shown:
             volumes = [case.volume(class_name) for case in shown]
-            row["slices"] = float(np.median([case.slices[class_name] for case in shown]))
+            slices = [case.slices[class_name] for case in shown]
+            row["slices"] = float(np.median(slices))
             row["ml"] = float(np.median(volumes))
             row["ml_min"] = min(volumes)
             row["ml_max"] = max(volumes)
@@ -244,14 +246,17 @@ class _Checkup:
 
 def _absent(checked: CheckedCase) -> str:
     """The classes that a scan does not show, as in "liver, no spleen"; empty if it shows all."""
-    return ", no ".join(name for name, count in checked.voxels.items() if not count)
+    absent = [name for name, count in checked.voxels.items() if not count]
+    return ", no ".join(absent)
 
 
 def _summarise(volume: Volume, image: ScanFile, described: Description) -> CheckedCase:
+    content = np.ascontiguousarray(volume.image).data
     voxels: dict[str, int] = {}
     slices: dict[str, int] = {}
     for name, number in described.numbers.items():
-        by_slice = (volume.labels == number).sum(axis=(1, 2))
+        mask = volume.labels == number
+        by_slice = mask.sum(axis=(1, 2))
         voxels[name] = int(by_slice.sum())
         slices[name] = int((by_slice > 0).sum())
     return CheckedCase(
@@ -259,7 +264,7 @@ def _summarise(volume: Volume, image: ScanFile, described: Description) -> Check
         shape=tuple(int(length) for length in volume.image.shape),
         spacing=volume.spacing,
         axes="".join(nibabel.aff2axcodes(image.affine)),
-        content=hashlib.sha256(np.ascontiguousarray(volume.image).data).hexdigest(),
+        content=hashlib.sha256(content).hexdigest(),
         voxels=voxels,
         slices=slices,
         snapshot=_snapshot(volume),
@@ -267,11 +272,17 @@ def _summarise(volume: Volume, image: ScanFile, described: Description) -> Check
 
 
 def _snapshot(volume: Volume) -> Snapshot:
-    labelled = np.flatnonzero(volume.labels.any(axis=(1, 2)))
-    candidates = labelled if len(labelled) else np.arange(len(volume.image))
+    is_labelled = volume.labels.any(axis=(1, 2))
+    if not is_labelled.any():
+        is_labelled[:] = True
+    candidates = np.flatnonzero(is_labelled)
     middle = candidates[len(candidates) // 2]
-    _, *pixel = volume.spacing
-    return Snapshot(volume.image[middle].copy(), volume.labels[middle].copy(), tuple(pixel))
+    _, height, width = volume.spacing
+    return Snapshot(
+        image=volume.image[middle].copy(),
+        labels=volume.labels[middle].copy(),
+        pixel=(height, width),
+    )
 
 
 def _header_warnings(image: ScanFile) -> Iterator[str]:
@@ -306,8 +317,10 @@ def _turned(root: Path, cases: list[CheckedCase]) -> Iterator[str]:
     for checked in cases:
         groups.setdefault(checked.axes, []).append(checked.case)
     if len(groups) > 1:
-        some = {axes: ", ".join(alike[:5]) for axes, alike in groups.items()}
-        listed = "; ".join(f"{axes}: {names}" for axes, names in some.items())
+        parts: list[str] = []
+        for axes, alike in groups.items():
+            parts.append(f"{axes}: {', '.join(alike[:5])}")
+        listed = "; ".join(parts)
         yield f'{root}: files are turned differently ({listed}); orientation = "canonical" in {FILE_NAME} turns them alike'
 
 

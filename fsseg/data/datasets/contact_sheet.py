@@ -1,7 +1,6 @@
 """A picture of a dataset: one labelled slice of every scan, with the outlines of its classes."""
 
 import math
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,22 @@ def write_contact_sheet(checked: Checked, path: Path) -> None:
             "the contact sheet needs matplotlib; install fsseg[prepare], or pass --no-sheet"
         ) from None
     shown = checked.cases[:MOST_SCANS]
-    columns = max(1, math.ceil(math.sqrt(1.4 * len(shown))))
-    rows = max(1, math.ceil(len(shown) / columns))
-    figure = Figure(figsize=(2 * columns, 2.15 * rows + 0.5), dpi=110, layout="constrained")
+    count = max(1, len(shown))
+    columns = math.ceil(math.sqrt(1.4 * count))
+    rows = math.ceil(count / columns)
+    size = (2 * columns, 2.15 * rows + 0.5)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    colours = _colours(checked.classes)
     for ax in axes:
         ax.axis("off")
+    palette = _palette(len(checked.classes))
+    colours = dict(zip(checked.classes.values(), palette))
     for ax, case in zip(axes, shown):
-        _draw(ax, case, {checked.classes[name]: colour for name, colour in colours.items()})
-    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+        _draw(ax, case, colours)
+    handles = []
+    for name, colour in zip(checked.classes, palette):
+        handles.append(Line2D([], [], color=colour, label=name))
     columns_of_legend = min(6, len(handles))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns_of_legend, frameon=False
@@ -70,9 +74,9 @@ def _draw(ax: Any, checked: CheckedCase, colours: dict[int, str]) -> None:
     ax.set_title(checked.case, fontsize=8)
 
 
-def _colours(names: Collection[str]) -> dict[str, str]:
+def _palette(count: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    palette = colormaps["tab10" if len(names) <= 10 else "tab20"].colors
-    return {name: to_hex(palette[place % len(palette)]) for place, name in enumerate(names)}
+    colours = colormaps["tab10" if count <= 10 else "tab20"].colors
+    return [to_hex(colours[place % len(colours)]) for place in range(count)]

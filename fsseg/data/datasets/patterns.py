@@ -48,15 +48,23 @@ def by_number(case: str) -> tuple[tuple[int, int | str], ...]:
         >>> sorted(["scan_10", "scan_9"], key=by_number)
         ['scan_9', 'scan_10']
     """
-    parts = [part for part in re.split(r"(\d+)", case) if part]
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
+    parts: list[tuple[int, int | str]] = []
+    for part in re.split(r"(\d+)", case):
+        if part.isdigit():
+            parts.append((0, int(part)))
+        elif part:
+            parts.append((1, part))
+    return tuple(parts)
 
 
 def _as_glob(pattern: str) -> str:
     """The pattern for `Path.glob`, which finds too much: one id may differ from the next, and brackets are themselves."""
     escaped = re.sub(r"([\[?])", r"[\1]", pattern)
     names = escaped.replace("{case}", "*").split("/")
-    return "/".join(name if name == "**" else re.sub(r"\*+", "*", name) for name in names)
+    for place, name in enumerate(names):
+        if name != "**":
+            names[place] = re.sub(r"\*+", "*", name)
+    return "/".join(names)
 
 
 def _expression(pattern: str) -> str:

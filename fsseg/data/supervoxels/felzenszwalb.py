@@ -185,10 +185,12 @@ def _direction_weights(spacing: tuple[float, float, float]) -> Float64[np.ndarra
     """Squared weight of each direction: the mean squared step length in units of the in-plane spacing."""
     thickness, _, pixel = spacing
     steps = DIRECTIONS != 0
-    across = np.where(steps[:, 0], (thickness / pixel) ** 2, 0)
+    ratio = thickness / pixel
+    across = np.where(steps[:, 0], ratio**2, 0)
     within = steps[:, 1:].sum(axis=1)
     axes = steps.sum(axis=1)
-    return (np.sqrt(across + within) / np.sqrt(axes)) ** 2
+    length = np.sqrt(across + within)
+    return (length / np.sqrt(axes)) ** 2
 
 
 class _Graph:
@@ -224,7 +226,9 @@ class _Graph:
         # Positive floats are in the order of their bits; both ends of an edge move as one word.
         words = ends.view(np.uint64).ravel()
         keys, pairs = sort(costs.view(np.uint64), words, numbers)
-        return keys.view(np.float64), pairs.view(np.int32).reshape(-1, 2)
+        costs = keys.view(np.float64)
+        ends = pairs.view(np.int32)
+        return costs, ends.reshape(-1, 2)
 
     def labels(self) -> Regions:
         """Region ids from 0 in order of each region's first voxel."""
@@ -257,12 +261,14 @@ def _join_similar(graph: _Graph, k: float) -> None:
     while 2 / (a + b) <= 1 / min(a, b). The band reaches to 4k because the sums are rounded.
     """
     costs, ends = graph.edges(0.0, 4 * k)
-    merge_similar(costs, ends, graph.parent, graph.size, np.zeros(graph.image.size), k)
+    inner = np.zeros(graph.image.size)
+    merge_similar(costs, ends, graph.parent, graph.size, inner, k)
 
 
 def _join_small(graph: _Graph, min_size: int) -> None:
     """Phase 2: joins along every edge, ascending, that has a region of fewer than `min_size` voxels at one end."""
-    limits = np.unique([0.0, *np.quantile(_sample_costs(graph), BANDS)])
+    quantiles = np.quantile(_sample_costs(graph), BANDS)
+    limits = np.unique([0.0, *quantiles])
     ends_of_bands = [*limits[1:], np.inf]
     for low, high in zip(limits, ends_of_bands, strict=True):
         if graph.settle(min_size) == 0:
@@ -276,6 +282,7 @@ def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
     every = max(1, graph.image.size // 20_000)
     sampled = [[0.0]]
     for axis, direction in ALONG_AXES:
-        difference = np.diff(graph.image, axis=axis).ravel()[::every]
+        differences = np.diff(graph.image, axis=axis)
+        difference = differences.ravel()[::every]
         sampled.append(np.sqrt(graph.weights[direction] * difference**2))
     return np.concatenate(sampled)

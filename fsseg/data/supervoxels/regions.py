@@ -24,14 +24,18 @@ def default_min_size(volume: Volume, dataset: Dataset) -> int:
     That is the dataset's number, or the usual share of a scan's voxels where it has none.
     """
     if dataset.supervoxel_min_size is None:
-        return max(1, round(USUAL_MIN_SIZE * volume.image.size / USUAL_VOXELS))
-    ratio = 1.0 if volume.working is None else volume.working.area_ratio
-    return max(1, round(dataset.supervoxel_min_size * ratio))
+        voxels = USUAL_MIN_SIZE * volume.image.size / USUAL_VOXELS
+    elif volume.working is None:
+        voxels = dataset.supervoxel_min_size
+    else:
+        voxels = dataset.supervoxel_min_size * volume.working.area_ratio
+    return max(1, round(voxels))
 
 
 def scaled_pixels(pixels: int, height: int, width: int) -> int:
     """Returns a number of pixels of a 256 x 256 slice, scaled to a slice of this size."""
-    return max(1, round(pixels * height * width / USUAL_PIXELS))
+    scaled = pixels * height * width / USUAL_PIXELS
+    return max(1, round(scaled))
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,11 @@ class RegionTable:
             min_slice_pixels: Both have more than so many.
         """
         enough = self.counts > min_slice_pixels
-        from_here_on = np.cumsum(enough[:, ::-1], axis=1)[:, ::-1]
+        from_the_end = np.cumsum(enough[:, ::-1], axis=1)
+        from_here_on = from_the_end[:, ::-1]
         followed = from_here_on > 1  # the first of a pair is any listed slice but the last
-        first = enough & followed & (self.counts >= min_pixels)
-        return bool(first.any())
+        large = self.counts >= min_pixels
+        return bool((enough & followed & large).any())
 
 
 def count_regions(supervoxels: Int[np.ndarray, "slice height width"]) -> RegionTable:
@@ -78,9 +83,11 @@ def count_regions(supervoxels: Int[np.ndarray, "slice height width"]) -> RegionT
     end = int(supervoxels.max()) + 1
     # Numbers that no other slice has, so that all slices are counted at once.
     numbers = supervoxels.reshape(slices, -1).astype(np.int64)
-    numbers += np.arange(slices)[:, None] * end
+    offsets = np.arange(slices) * end
+    numbers += offsets[:, None]
     counts = np.bincount(numbers.ravel(), minlength=slices * end)
     by_region = counts.reshape(slices, end).T
-    ids = np.flatnonzero(by_region.sum(axis=1))
+    pixels = by_region.sum(axis=1)
+    ids = np.flatnonzero(pixels)
     ids = ids[ids != 0]
     return RegionTable(ids, by_region[ids])

@@ -102,7 +102,8 @@ def make(case: CasePlan) -> Prepared:
     clipped, limit = clip_top(raw.flip_rows(), as_published)
     image = resample(clipped, SPACING, as_published)
     labels = resample_labels(labels.flip_rows(), SPACING, as_published)
-    image = crop_or_pad(image, SIZE, float(image.voxels.min()), keep_origin=as_published)
+    darkest = float(image.voxels.min())
+    image = crop_or_pad(image, SIZE, darkest, keep_origin=as_published)
     labels = crop_or_pad(labels, SIZE, 0.0, keep_origin=as_published)
     if as_published:
         image = image.with_voxels(image.voxels.astype(np.float64))
@@ -126,7 +127,8 @@ def number_greys(path: Path, greys: Integer[np.ndarray, "x y"]) -> UInt8[np.ndar
     """Returns the class values of a mask's grey values; raises DataError for a grey of no organ."""
     labels = np.zeros(greys.shape, dtype=np.uint8)
     for organ in GREYS.values():
-        labels[(greys >= organ.lowest) & (greys <= organ.highest)] = organ.value
+        is_organ = (greys >= organ.lowest) & (greys <= organ.highest)
+        labels[is_organ] = organ.value
     strange = greys[(labels == 0) & (greys != 0)]
     if strange.size:
         ranges = [f"{organ.lowest}-{organ.highest} {name}" for name, organ in GREYS.items()]
@@ -137,8 +139,12 @@ def number_greys(path: Path, greys: Integer[np.ndarray, "x y"]) -> UInt8[np.ndar
 
 
 def _files(folder: Path, suffix: str) -> tuple[Path, ...]:
-    files = [path for path in folder.glob("*") if path.suffix.lower() == suffix]
-    return tuple(sorted(path for path in files if not path.name.startswith(".")))
+    files: list[Path] = []
+    for path in folder.glob("*"):
+        is_hidden = path.name.startswith(".")
+        if path.suffix.lower() == suffix and not is_hidden:
+            files.append(path)
+    return tuple(sorted(files))
 
 
 def _read_masks(
@@ -153,7 +159,8 @@ def _read_masks(
     labels: list[np.ndarray] = []
     for path in order:
         mask = masks[path.stem]
-        labels.append(number_greys(mask, read_mask(mask, size, path.name)))
+        greys = read_mask(mask, size, path.name)
+        labels.append(number_greys(mask, greys))
     return np.stack(labels, axis=2)
 
 

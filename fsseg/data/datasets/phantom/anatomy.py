@@ -1,4 +1,4 @@
-"""The phantom's anatomy: shapes and intensities, before anything varies.
+"""The phantom's anatomy: where everything is, before anything varies, and how much it does.
 
 Coordinates are in mm: x to the right of the image (the patient's left), y to the back, z to the head, and the origin
 between the kidneys.
@@ -44,51 +44,63 @@ BENDS = (
 REACH = 14.0
 """How far in mm a shape may be bent out of its box."""
 
-NOISE = 9.0
-"""Standard deviation of the noise."""
 
-EDGE = 1.7
-"""Width of an edge in mm where pixels are not larger."""
+class Variation(NamedTuple):
+    """What differs between cases: a shape's place (mm), its size (a fraction) and its pose (degrees), up to so much."""
 
-LEVELS = {
-    "air": 6,
-    "lung": 45,
-    "fat": 365,
-    "visceral_fat": 345,
-    "muscle": 215,
-    "bone": 245,
-    "cortical": 110,
-    "disc": 430,
-    "csf": 900,
-    "cord": 420,
-    "heart": 290,
-    "aorta": 90,
-    "cava": 330,
-    "gallbladder": 860,
-    "pelvis": 700,
-    "capsule": 150,
-    "wall": 215,
-    "fluid": 740,
-    "food": 340,
-    "gas": 50,
-    "liver": 275,
-    "portal_vein": 440,
-    "hepatic_vein": 130,
-    "cortex": 455,
-    "medulla": 570,
-    "spleen": 520,
+    place: float
+    size: float
+    pose: float
+
+
+VARIATIONS = {
+    "muscle": Variation(
+        place=2,
+        size=0.06,
+        pose=4,
+    ),
+    "heart": Variation(
+        place=5,
+        size=0.08,
+        pose=8,
+    ),
+    "colon": Variation(
+        place=6,
+        size=0.15,
+        pose=10,
+    ),
+    "pancreas": Variation(
+        place=4,
+        size=0.1,
+        pose=8,
+    ),
+    "stomach": Variation(
+        place=5,
+        size=0.1,
+        pose=8,
+    ),
+    "vessel": Variation(
+        place=2.5,
+        size=0.1,
+        pose=0,
+    ),
+    "gallbladder": Variation(
+        place=4,
+        size=0.15,
+        pose=12,
+    ),
+    "sinus": Variation(
+        place=4,
+        size=0.1,
+        pose=8,
+    ),
+    "organ": Variation(
+        place=2.5,
+        size=0.05,
+        pose=6,
+    ),
 }
-"""Mean intensities. Their order is that of T2-weighted scans whose fat is partly suppressed."""
-
-CONTENTS = {
-    "food": 0.3,
-    "liver": 0.22,
-    "cortex": 0.14,
-    "spleen": 0.14,
-    "fluid": 0.12,
-    "gas": 0.08,
-}
-"""What fills a loop of bowel and how often. Levels of organs are among it on purpose."""
+"""Of an organ's parts this comes on top of what the whole organ does."""
 
 DOMES = (
     Ellipsoid(

@@ -6,10 +6,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from fsseg.data.datasets.phantom.anatomy import BENDS, CAVITY, DOMES, LEVELS, REACH
+from fsseg.data.datasets.phantom.anatomy import BENDS, CAVITY, DOMES, REACH, VARIATIONS
 from fsseg.data.datasets.phantom.shapes import Ellipsoid, Part, Point
+from fsseg.data.datasets.phantom.tissues import LEVELS, TEXTURES
 
 Array = Float[np.ndarray, "slice height width"]
+Axes = Sequence[np.ndarray]
 Box = tuple[slice, slice, slice]
 
 WHOLE: Box = np.s_[:, :, :]
@@ -20,15 +22,8 @@ EXTENT = (150.0, 200.0, 200.0)
 SMOOTHED_SD = 0.69
 """Standard deviation that smoothing by B-splines leaves of noise of unit variance."""
 
-TEXTURES = {
-    "fine": (8, 3.6, 3.6),
-    "medium": (10, 9, 9),
-    "coarse": (26, 26, 26),
-}
-"""Details of tissues: their size along (z, y, x) in mm."""
 
-
-def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Array:
+def smooth_noise(rng: Generator, axes: Axes, scale: Point) -> Array:
     """Returns Gaussian noise of about unit variance.
 
     The lattice that is drawn does not depend on the positions. It is interpolated by cubic B-splines without matrix
@@ -39,15 +34,25 @@ def smooth_noise(rng: Generator, axes: Sequence[np.ndarray], scale: Point) -> Ar
         axes: Positions along (z, y, x), mm.
         scale: Size of the details along (z, y, x), mm.
     """
-    points = [int(2 * reach / step) + 5 for reach, step in zip(EXTENT, scale, strict=True)]
+    lengths = [2 * reach / step for reach, step in zip(EXTENT, scale)]
+    points = [int(length) + 5 for length in lengths]
     values = rng.standard_normal(points, dtype=np.float32)
     for axis, positions in enumerate(axes):
-        first, between = np.divmod((positions + EXTENT[axis]) / scale[axis], 1)
-        first = first.astype(int)
-        others = [other + 1 for other in range(3) if other != axis]
-        weights = np.expand_dims(_spline_weights(between), others)
-        values = sum(np.take(values, first + k, axis) * weights[k] for k in range(4))
+        on_lattice = (positions + EXTENT[axis]) / scale[axis]
+        values = _interpolate(values, axis, on_lattice)
     return values
+
+
+def _interpolate(values: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    """The values at positions along an axis, in steps of the lattice."""
+    first, between = np.divmod(positions, 1)
+    first = first.astype(int)
+    other_axes = [other + 1 for other in range(3) if other != axis]
+    weights = np.expand_dims(_spline_weights(between), other_axes)
+    total = 0
+    for step, weight in enumerate(weights):
+        total = total + np.take(values, first + step, axis) * weight
+    return total
 
 
 def _spline_weights(t: Float[np.ndarray, "position"]) -> Float[np.ndarray, "4 position"]:
@@ -71,7 +76,7 @@ class Space:
         edge: Width of an edge in mm.
     """
 
-    def __init__(self, rng: Generator, axes: Sequence[np.ndarray], edge: float) -> None:
+    def __init__(self, rng: Generator, axes: Axes, edge: float) -> None:
         self.axes = axes
         self.edge = edge
         straight = [axis.astype(np.float32) for axis in axes]
@@ -87,14 +92,17 @@ class Space:
         to_z, to_y, to_x = high[::-1] + REACH
         z, y, x = self.axes
         return (
-            slice(*np.searchsorted(z, [from_z, to_z])),
-            slice(*np.searchsorted(y, [from_y, to_y])),
-            slice(*np.searchsorted(x, [from_x, to_x])),
+            _between(z, from_z, to_z),
+            _between(y, from_y, to_y),
+            _between(x, from_x, to_x),
         )
 
     def distance(self, shape: Ellipsoid, box: Box) -> Part:
         """Returns the signed distance of the shape in the box, mm."""
-        return shape.distance(self.x[box], self.y[box], self.z[box])
+        x = self.x[box]
+        y = self.y[box]
+        z = self.z[box]
+        return shape.distance(x, y, z)
 
     def union(self, shapes: Sequence[Ellipsoid], blend: float = 14.0) -> Array:
         """Returns the signed distance of shapes that flow into each other over `blend` mm, in the whole grid."""
@@ -103,8 +111,10 @@ class Space:
             box = self.box(shape)
             before = total[box]
             distance = self.distance(shape, box)
-            overlap = np.maximum(blend - np.abs(before - distance), 0)
-            total[box] = np.minimum(before, distance) - overlap**2 / (4 * blend)
+            apart = np.abs(before - distance)
+            overlap = np.maximum(blend - apart, 0)
+            nearer = np.minimum(before, distance)
+            total[box] = nearer - overlap**2 / (4 * blend)
         return total
 
     def diaphragm(self) -> Array:
@@ -123,11 +133,22 @@ class Space:
         across = (np.abs(self.x) / half_width) ** 2.5
         down = (np.abs(self.y) / half_height) ** 2.5
         level = (across + down) ** np.float32(1 / 2.5)
-        return np.hypot(self.x, self.y) * (1 - 1 / np.maximum(level, np.float32(1e-3)))
+        level = np.maximum(level, np.float32(1e-3))
+        radius = np.hypot(self.x, self.y)
+        return radius * (1 - 1 / level)
 
 
-def _bend(rng: Generator, axes: Sequence[np.ndarray]) -> Array:
-    return sum(np.float32(sd) * smooth_noise(rng, axes, (size, size, size)) for size, sd in BENDS)
+def _bend(rng: Generator, axes: Axes) -> Array:
+    total = 0
+    for size, sd in BENDS:
+        noise = smooth_noise(rng, axes, (size, size, size))
+        total = total + np.float32(sd) * noise
+    return total
+
+
+def _between(positions: np.ndarray, low: float, high: float) -> slice:
+    first, end = np.searchsorted(positions, [low, high])
+    return slice(first, end)
 
 
 class Canvas:
@@ -145,11 +166,17 @@ class Canvas:
         self.level: dict[str, float] = {}
         for name, value in LEVELS.items():
             self.level[name] = value * gain * rng.uniform(0.93, 1.07)
-        self.image = np.full(space.x.shape, self.level["air"], np.float32)
+        air = self.level["air"]
+        self.image = np.full(space.x.shape, air, np.float32)
         self.noise: dict[str, Array] = {}
         for name, scale in TEXTURES.items():
             self.noise[name] = smooth_noise(rng, space.axes, scale)
         self.cavity = space.torso(CAVITY)
+
+    def vary(self, shape: Ellipsoid, name: str) -> Ellipsoid:
+        """Returns a shape like this one, as much so as `VARIATIONS` says under the name."""
+        place, size, pose = VARIATIONS[name]
+        return shape.varied(self.rng, place, size, pose)
 
     def textured(self, name: str, **amounts: float) -> Array:
         """Returns a tissue's level with its texture.
@@ -158,13 +185,18 @@ class Canvas:
             name: The tissue, as in `LEVELS`.
             amounts: Relative standard deviations of details, by their name in `TEXTURES`, in their order.
         """
-        texture = sum(np.float32(amount) * self.noise[size] for size, amount in amounts.items())
-        return np.float32(self.level[name]) * (1 + texture)
+        texture = 0
+        for size, amount in amounts.items():
+            texture = texture + np.float32(amount) * self.noise[size]
+        level = np.float32(self.level[name])
+        return level * (1 + texture)
 
     def paint(self, distance: Part, value: Array | float, box: Box = WHOLE) -> None:
         """Covers what is inside, where `distance` (of the box) is negative, by a value (of the whole scan)."""
-        cover = np.clip(0.5 - distance / np.float32(self.space.edge), 0, 1)
-        paint = value[box] if isinstance(value, np.ndarray) else np.float32(value)
+        edge = np.float32(self.space.edge)
+        cover = np.clip(0.5 - distance / edge, 0, 1)
+        is_image = isinstance(value, np.ndarray)
+        paint = value[box] if is_image else np.float32(value)
         image = self.image[box]
         image += cover * (paint - image)
 

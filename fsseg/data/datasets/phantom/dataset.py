@@ -17,7 +17,7 @@ from numpy.random import Generator
 from pydantic import Field
 
 from fsseg.data.cache import cached, content_key
-from fsseg.data.datasets.phantom.anatomy import CLASSES, EDGE, FIELD_OF_VIEW, SCAN_LENGTH
+from fsseg.data.datasets.phantom.anatomy import CLASSES, FIELD_OF_VIEW, SCAN_LENGTH
 from fsseg.data.datasets.phantom.canvas import Array, Canvas, Space
 from fsseg.data.datasets.phantom.painting import (
     paint_back,
@@ -28,6 +28,7 @@ from fsseg.data.datasets.phantom.painting import (
     paint_vessels,
     receive,
 )
+from fsseg.data.datasets.phantom.tissues import EDGE
 from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.data.grids import FileGrid
 from fsseg.data.volume import Volume

@@ -6,14 +6,12 @@ from scipy import ndimage
 
 from fsseg.data.datasets.phantom.anatomy import (
     COLON,
-    CONTENTS,
     GALLBLADDER,
     HEART,
     LEFT_KIDNEY,
     LIVER,
     LIVER_VEINS,
     MUSCLES,
-    NOISE,
     ORGANS,
     PANCREAS,
     RIGHT_KIDNEY,
@@ -28,6 +26,7 @@ from fsseg.data.datasets.phantom.anatomy import (
 )
 from fsseg.data.datasets.phantom.canvas import Array, Canvas, smooth_noise
 from fsseg.data.datasets.phantom.shapes import Ellipsoid, Point
+from fsseg.data.datasets.phantom.tissues import CONTENTS, NOISE
 
 BETWEEN_RIBS = 34
 BETWEEN_DISCS = 34
@@ -38,26 +37,35 @@ def paint_torso(canvas: Canvas) -> None:
     """Paints fat with its strands, the muscular wall, visceral fat and ribs."""
     space = canvas.space
     # Strands run where the noise changes its sign.
-    strands = np.maximum(1 - np.abs(canvas.noise["medium"]) / np.float32(0.25), 0)
+    from_change = np.abs(canvas.noise["medium"])
+    strands = np.maximum(1 - from_change / np.float32(0.25), 0)
     thick = canvas.rng.uniform(0.97, 1.03)
     width, height = SKIN
     fat = canvas.textured("fat", medium=0.04, coarse=0.06)
     visceral_fat = canvas.textured("visceral_fat", medium=0.04, coarse=0.06)
+    muscle = canvas.textured("muscle", fine=0.07, medium=0.05)
     skin = space.torso((width * thick, height * thick))
+    wall = space.torso(WALL)
     canvas.paint(skin, fat * (1 - np.float32(0.1) * strands))
-    canvas.paint(space.torso(WALL), canvas.textured("muscle", fine=0.07, medium=0.05))
+    canvas.paint(wall, muscle)
     canvas.paint(canvas.cavity, visceral_fat * (1 - np.float32(0.25) * strands))
-    for angle in np.radians(np.arange(15, 360, 30)):
+    angles = np.arange(15, 360, 30)
+    for angle in np.radians(angles):
         paint_ribs(canvas, angle)
 
 
 def paint_ribs(canvas: Canvas, angle: float) -> None:
     """Paints the ribs that cross the torso's wall at an angle, radians."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = np.array([cos * 127, sin * 88])
+    cos = np.cos(angle)
+    sin = np.sin(angle)
     turn = np.degrees(np.arctan2(-cos, sin))
-    for z in np.arange(-40, 130, BETWEEN_RIBS) + canvas.rng.uniform(0, BETWEEN_RIBS):
-        rib = Ellipsoid((x, y, z), (10, 4.5, 8), turn=turn)
+    heights = np.arange(-40, 130, BETWEEN_RIBS)
+    for z in heights + canvas.rng.uniform(0, BETWEEN_RIBS):
+        rib = Ellipsoid(
+            center=(cos * 127, sin * 88, z),
+            radii=(10, 4.5, 8),
+            turn=turn,
+        )
         canvas.paint_shape(rib, canvas.level["cortical"])
 
 
@@ -67,9 +75,10 @@ def paint_back(canvas: Canvas) -> None:
     level = canvas.level
     for muscle in MUSCLES:
         texture = canvas.textured("muscle", fine=0.09, medium=0.05)
-        canvas.paint_shape(muscle.varied(rng, place=2, size=0.06, pose=4), texture)
+        canvas.paint_shape(canvas.vary(muscle, "muscle"), texture)
     height = canvas.space.z + rng.uniform(0, BETWEEN_DISCS)
-    is_disc = np.cos(height * np.float32(2 * np.pi / BETWEEN_DISCS)) > 0.75
+    turns_per_mm = np.float32(2 * np.pi / BETWEEN_DISCS)
+    is_disc = np.cos(height * turns_per_mm) > 0.75
     disc = canvas.textured("disc", medium=0.05)
     bone = canvas.textured("bone", fine=0.08)
     values = {
@@ -86,12 +95,14 @@ def paint_back(canvas: Canvas) -> None:
 
 def paint_chest(canvas: Canvas) -> None:
     """Paints lungs above the diaphragm, and the lower side of the heart."""
-    lung = np.maximum(canvas.cavity, -canvas.space.diaphragm())
+    inside = canvas.cavity
+    diaphragm = canvas.space.diaphragm()
+    lung = np.maximum(inside, -diaphragm)
     canvas.paint(lung, canvas.textured("lung", fine=0.3))
-    heart = HEART.varied(canvas.rng, place=5, size=0.08, pose=8)
-    canvas.paint_shape(heart, canvas.level["wall"], within=canvas.cavity)
+    heart = canvas.vary(HEART, "heart")
+    canvas.paint_shape(heart, canvas.level["wall"], inside)
     blood = canvas.textured("heart", coarse=0.3)
-    canvas.paint_shape(heart.shrunk(9), blood, within=canvas.cavity)
+    canvas.paint_shape(heart.shrunk(9), blood, inside)
 
 
 def paint_gut(canvas: Canvas) -> None:
@@ -99,43 +110,60 @@ def paint_gut(canvas: Canvas) -> None:
     rng = canvas.rng
     inside = canvas.cavity + 3
     for _ in range(64):
-        center = rng.uniform((-92, -66, -125), (92, 12, 30))
-        radii = rng.uniform((16, 12, 12), (34, 21, 21))
-        turn, tilt = rng.uniform(-90, 90, 2)
-        loop = Ellipsoid(tuple(center), tuple(radii), turn, tilt)
+        loop = _draw_loop(canvas)
         paint_hollow(canvas, loop, inside, draw_content(canvas))
     for part in COLON:
-        colon = part.varied(rng, place=6, size=0.15, pose=10)
+        colon = canvas.vary(part, "colon")
         paint_hollow(canvas, colon, inside, draw_content(canvas))
     for part in PANCREAS:
-        pancreas = part.varied(rng, place=4, size=0.1, pose=8)
-        canvas.paint_shape(pancreas, canvas.textured("food", fine=0.08, medium=0.08))
+        pancreas = canvas.vary(part, "pancreas")
+        tissue = canvas.textured("food", fine=0.08, medium=0.08)
+        canvas.paint_shape(pancreas, tissue)
     content = rng.choice(["food", "fluid"])
     for part in STOMACH:
-        stomach = part.varied(rng, place=5, size=0.1, pose=8)
+        stomach = canvas.vary(part, "stomach")
         paint_hollow(canvas, stomach, inside, content)
         # Gas floats to the front of a patient who lies on the back.
-        front = canvas.space.union([stomach.moved((0, -26, 0))])
-        canvas.paint_shape(stomach.shrunk(4), canvas.level["gas"], front)
+        in_front = stomach.moved((0, -26, 0))
+        gas = canvas.level["gas"]
+        canvas.paint_shape(stomach.shrunk(4), gas, canvas.space.union([in_front]))
+
+
+def _draw_loop(canvas: Canvas) -> Ellipsoid:
+    """A loop of small bowel, anywhere below the stomach."""
+    rng = canvas.rng
+    center = rng.uniform(
+        (-92, -66, -125),
+        (92, 12, 30),
+    )
+    radii = rng.uniform(
+        (16, 12, 12),
+        (34, 21, 21),
+    )
+    turn, tilt = rng.uniform(-90, 90, 2)
+    return Ellipsoid(tuple(center), tuple(radii), turn, tilt)
 
 
 def draw_content(canvas: Canvas) -> str:
     """Draws what fills a loop of bowel."""
-    return canvas.rng.choice(list(CONTENTS), p=list(CONTENTS.values()))
+    contents = list(CONTENTS)
+    probabilities = list(CONTENTS.values())
+    return canvas.rng.choice(contents, p=probabilities)
 
 
 def paint_hollow(canvas: Canvas, shape: Ellipsoid, within: Array, content: str) -> None:
     """Paints a wall of 3 mm and a content, as far as the distance `within` is negative."""
     canvas.paint_shape(shape, canvas.level["wall"], within)
     value = canvas.textured(content, medium=0.07, coarse=0.07)
-    value = value * np.float32(canvas.rng.uniform(0.85, 1.15))
+    brightness = canvas.rng.uniform(0.85, 1.15)
+    value = value * np.float32(brightness)
     canvas.paint_shape(shape.shrunk(3), value, within + 3)
 
 
 def paint_vessels(canvas: Canvas) -> None:
     """Paints the aorta and the vena cava with their walls."""
     for name, part in VESSELS.items():
-        vessel = part.varied(canvas.rng, place=2.5, size=0.1, pose=0)
+        vessel = canvas.vary(part, "vessel")
         canvas.paint_shape(vessel, canvas.level["wall"])
         canvas.paint_shape(vessel.shrunk(1.5), canvas.level[name])
 
@@ -143,11 +171,12 @@ def paint_vessels(canvas: Canvas) -> None:
 def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     """Paints the gallbladder, the four organs with their textures and the liver's vessels; returns the label map."""
     space = canvas.space
-    rng = canvas.rng
-    gallbladder = space.union([GALLBLADDER.varied(rng, place=4, size=0.15, pose=12)])
-    sinuses = [sinus.varied(rng, place=4, size=0.1, pose=8) for sinus in SINUSES]
-    spine = space.union([SPINE["cortical"], *MUSCLES[:2], *VESSELS.values()], blend=1.0)
-    obstacles = [gallbladder, spine]
+    bladder = canvas.vary(GALLBLADDER, "gallbladder")
+    gallbladder = space.union([bladder])
+    sinuses = [canvas.vary(sinus, "sinus") for sinus in SINUSES]
+    paraspinal = MUSCLES[:2]
+    back = [SPINE["cortical"], *paraspinal, *VESSELS.values()]
+    obstacles = [gallbladder, space.union(back, blend=1.0)]
     for sinus in sinuses:
         obstacles.append(space.union([sinus]))
     distances = organ_distances(canvas, obstacles)
@@ -168,8 +197,9 @@ def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
         canvas.paint(distance - 2.5, canvas.level["capsule"])
         canvas.paint(distance, values[organ])
         labels[distance < 0] = organ
+    deep_in_liver = distances[LIVER] + 3
     for name, tree in LIVER_VEINS.items():
-        paint_veins(canvas, tree, canvas.level[name], distances[LIVER] + 3)
+        paint_veins(canvas, tree, canvas.level[name], deep_in_liver)
     return labels
 
 
@@ -179,13 +209,15 @@ def organ_distances(canvas: Canvas, obstacles: list[Array]) -> dict[int, Array]:
     They keep clear of the obstacles and of each other, and stay in the abdomen.
     """
     space = canvas.space
-    around = np.maximum(canvas.cavity, space.diaphragm()) + 2
+    abdomen = np.maximum(canvas.cavity, space.diaphragm())
+    around = abdomen + 2
     distances: dict[int, Array] = {}
     for organ in (RIGHT_KIDNEY, LEFT_KIDNEY, LIVER, SPLEEN):  # the first keep their place
         parts = _organ_parts(canvas, organ)
-        keep_clear = [2.5 - other for other in (*obstacles, *distances.values())]
-        distance = np.maximum.reduce([space.union(parts), around, *keep_clear])
-        distances[organ] = _one_piece(distance)
+        others = [*obstacles, *distances.values()]
+        keep_clear = [2.5 - other for other in others]
+        limits = [space.union(parts), around, *keep_clear]
+        distances[organ] = _one_piece(np.maximum.reduce(limits))
     return distances
 
 
@@ -196,7 +228,7 @@ def _organ_parts(canvas: Canvas, organ: int) -> list[Ellipsoid]:
     growth = rng.uniform(0.93, 1.07)
     parts: list[Ellipsoid] = []
     for part in ORGANS[organ]:
-        varied = part.varied(rng, place=2.5, size=0.05, pose=6)
+        varied = canvas.vary(part, "organ")
         parts.append(varied.moved(place).grown(growth))
     return parts
 
@@ -213,26 +245,31 @@ def _one_piece(distance: Array) -> Array:
 
 def kidney_value(canvas: Canvas, distance: Array) -> Array:
     """Returns a darker cortex of some 6 mm and, below it, columns of it between brighter pyramids."""
+    level = canvas.level
     depth = np.clip((-distance - 5) / 3, 0, 1)
-    pyramids = np.clip(0.75 + canvas.noise["medium"] * 1.5, 0, 1)
+    columns = canvas.noise["medium"]
+    pyramids = np.clip(0.75 + columns * 1.5, 0, 1)
     cortex = canvas.textured("cortex", fine=0.03)
-    brighter = np.float32(canvas.level["medulla"] - canvas.level["cortex"])
+    brighter = np.float32(level["medulla"] - level["cortex"])
     return cortex + depth * pyramids * brighter
 
 
 def paint_veins(canvas: Canvas, tree: VeinTree, level: float, liver: Array) -> None:
     """Paints some of the liver's veins, each with three twigs, where the distance `liver` is negative."""
     for end in tree.ends:
-        tip = tuple(end + canvas.rng.uniform(-10, 10, 3))
+        tip = _near(canvas, end, 10)
         middle = tuple(np.add(tree.hub, tip) / 2)
-        twigs = [_draw_twig(canvas, middle, tip) for _ in range(3)]
-        for vein in (Ellipsoid.between(tree.hub, tip, 4.5), *twigs):
+        veins = [Ellipsoid.between(tree.hub, tip, radius=4.5)]
+        for _ in range(3):
+            twig = Ellipsoid.between(middle, _near(canvas, tip, 45), radius=3.0)
+            veins.append(twig)
+        for vein in veins:
             canvas.paint_shape(vein, level, liver)
 
 
-def _draw_twig(canvas: Canvas, start: Point, towards: Point) -> Ellipsoid:
-    end = tuple(towards + canvas.rng.uniform(-45, 45, 3))
-    return Ellipsoid.between(start, end, 3.0)
+def _near(canvas: Canvas, place: Point, by: float) -> Point:
+    """A place that is off by up to so many mm along each axis."""
+    return tuple(place + canvas.rng.uniform(-by, by, 3))
 
 
 def receive(canvas: Canvas) -> Array:
@@ -241,9 +278,12 @@ def receive(canvas: Canvas) -> Array:
     rng = canvas.rng
     width, height = SKIN
     bias = 0.17 * smooth_noise(rng, space.axes, (110, 85, 85))
-    from_centre = (space.x / width) ** 2 + (space.y / height) ** 2
-    depth = from_centre * np.float32(rng.uniform(0.1, 0.25))
-    signal = canvas.image * np.exp(np.clip(bias, -0.4, 0.4) + depth - np.float32(0.12))
-    noise = np.float32(NOISE) * rng.standard_normal((2, *signal.shape), dtype=np.float32)
-    real, imaginary = noise
-    return np.rint(np.hypot(signal + real, imaginary)).astype(np.float32)
+    bias = np.clip(bias, -0.4, 0.4)
+    across = (space.x / width) ** 2
+    down = (space.y / height) ** 2
+    depth = (across + down) * np.float32(rng.uniform(0.1, 0.25))
+    signal = canvas.image * np.exp(bias + depth - np.float32(0.12))
+    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    real, imaginary = np.float32(NOISE) * noise
+    magnitude = np.hypot(signal + real, imaginary)
+    return np.rint(magnitude).astype(np.float32)

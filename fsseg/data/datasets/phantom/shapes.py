@@ -35,11 +35,12 @@ class Ellipsoid:
         course = np.subtract(end, start)
         middle = np.add(start, end) / 2
         length = np.linalg.norm(course)
+        x, y, z = course
         return Ellipsoid(
             center=tuple(middle),
             radii=(radius, radius, length / 2),
-            turn=np.degrees(np.arctan2(course[1], course[0])),
-            tilt=np.degrees(np.arccos(course[2] / length)),
+            turn=np.degrees(np.arctan2(y, x)),
+            tilt=np.degrees(np.arccos(z / length)),
         )
 
     def axes(self) -> Float[np.ndarray, "3 3"]:
@@ -47,18 +48,16 @@ class Ellipsoid:
         angles = np.radians([self.turn, self.tilt])
         cos_turn, cos_tilt = np.cos(angles)
         sin_turn, sin_tilt = np.sin(angles)
-        return np.array(
-            [
-                [cos_turn * cos_tilt, sin_turn * cos_tilt, -sin_tilt],
-                [-sin_turn, cos_turn, 0.0],
-                [cos_turn * sin_tilt, sin_turn * sin_tilt, cos_tilt],
-            ]
-        )
+        first = [cos_turn * cos_tilt, sin_turn * cos_tilt, -sin_tilt]
+        second = [-sin_turn, cos_turn, 0.0]
+        third = [cos_turn * sin_tilt, sin_turn * sin_tilt, cos_tilt]
+        return np.array([first, second, third])
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the corners (x, y, z) of the box around it, mm."""
-        radii = np.array(self.radii)[:, None]
-        half = np.sqrt(((self.axes() * radii) ** 2).sum(axis=0))
+        radii = np.array(self.radii)
+        arms = self.axes() * radii[:, None]
+        half = np.sqrt((arms**2).sum(axis=0))
         center = np.array(self.center)
         return center - half, center + half
 
@@ -68,14 +67,18 @@ class Ellipsoid:
         x = x - np.float32(from_x)
         y = y - np.float32(from_y)
         z = z - np.float32(from_z)
+        axes = self.axes().astype(np.float32)
+        radii = np.array(self.radii).astype(np.float32)
         level = CENTRE
         slope = np.float32(1e-6 / min(self.radii) ** 2)
-        for axis, radius in zip(self.axes().astype(np.float32), self.radii, strict=True):
-            along = axis[0] * x + axis[1] * y + axis[2] * z
-            along = along / np.float32(radius)
-            level = level + along**2
-            slope = slope + (along / np.float32(radius)) ** 2
-        return (level - np.sqrt(level)) / np.sqrt(slope)
+        for axis, radius in zip(axes, radii):
+            by_x, by_y, by_z = axis
+            along = by_x * x + by_y * y + by_z * z
+            share = along / radius
+            level = level + share**2
+            slope = slope + (share / radius) ** 2
+        from_surface = level - np.sqrt(level)
+        return from_surface / np.sqrt(slope)
 
     def varied(self, rng: Generator, place: float, size: float, pose: float) -> "Ellipsoid":
         """Returns one at random that is like it.
@@ -91,7 +94,12 @@ class Ellipsoid:
         growth_by_axis = rng.uniform(1 - size / 2, 1 + size / 2, 3)
         radii = np.array(self.radii) * growth * growth_by_axis
         turn, tilt = rng.uniform(-pose, pose, 2)
-        return Ellipsoid(tuple(center), tuple(radii), self.turn + turn, self.tilt + tilt)
+        return Ellipsoid(
+            center=tuple(center),
+            radii=tuple(radii),
+            turn=self.turn + turn,
+            tilt=self.tilt + tilt,
+        )
 
     def shrunk(self, by: float) -> "Ellipsoid":
         """Returns one with radii that are `by` mm smaller."""
