@@ -20,8 +20,24 @@ if TYPE_CHECKING:
     from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, ScoreScale
 
 
+class Trained(Protocol):
+    """The methods of an nn.Module that training, checkpoints and devices need."""
+
+    def parameters(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> Any: ...
+
+    def train(self) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+    def to(self, *place: Any, **options: Any) -> Any: ...
+
+
 @runtime_checkable
-class Backbone(Protocol):
+class Backbone(Trained, Protocol):
     """Turns slices into features; an nn.Module."""
 
     channels: int
@@ -34,10 +50,6 @@ class Backbone(Protocol):
     def __call__(
         self, images: Float[Tensor, "slice 3 height width"]
     ) -> Float[Tensor, "slice channel h w"]: ...
-
-    def parameters(self) -> Iterator[Any]: ...
-
-    def state_dict(self) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
@@ -72,7 +84,7 @@ class PrototypeExtractor(Protocol):
 
 
 @runtime_checkable
-class Head(Protocol):
+class Head(Trained, Protocol):
     """Scores query features against prototypes; an nn.Module whose state is trained.
 
     A head may name in `trained_options`, a tuple, the options that its trained state decides, such as what a parameter

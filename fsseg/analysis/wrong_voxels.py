@@ -96,7 +96,7 @@ def count_wrong(
     extra = (predicted & ~actual).sum(axis=(1, 2))
     missed = (actual & ~predicted).sum(axis=(1, 2))
     shown = actual.any(axis=(1, 2))
-    ends = end_slices(shown)
+    ends = end_slices(np.asarray(shown))
     return {
         "fp_without": int(extra[~shown].sum()),
         "fp_with": int(extra[shown].sum()),

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -134,7 +134,7 @@ def supervoxels_command(
     if min_size is not None:
         options["min_size"] = min_size
     with follow() as bars:
-        how = {"grid": grid, "jobs": jobs, "part": part, "progress": bars}
+        how: dict[str, Any] = {"grid": grid, "jobs": jobs, "part": part, "progress": bars}
         computed = compute_supervoxels(folder, ComponentTable(**options), **how)
     _print_computed(computed)
 

@@ -1,7 +1,7 @@
 """The commands that use a finished run: `fsseg predict`, `fsseg export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,7 +84,7 @@ def predict_command(
 
     predictor = load_predictor(run, variant=variant, fold=fold, seed=seed, device=device)
     with follow() as bars:
-        how = {"slices": slices, "probabilities": probabilities, "progress": bars}
+        how: dict[str, Any] = {"slices": slices, "probabilities": probabilities, "progress": bars}
         written = predict_files(predictor, support, support_labels, scans, out, **how)
     console = wide_console()
     for path, voxels in written:

@@ -1,7 +1,7 @@
 """The command that makes a page of a run: `fsseg report`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,11 @@ def report_command(
     from fsseg.report.page import write_report
 
     with follow() as bars:
-        how = {"baseline": baseline, "cases": cases, "scans": not no_scans, "progress": bars}
+        how: dict[str, Any] = {
+            "baseline": baseline,
+            "cases": cases,
+            "scans": not no_scans,
+            "progress": bars,
+        }
         path = write_report(run, out, **how)
     wide_console().print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)

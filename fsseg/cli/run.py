@@ -87,7 +87,12 @@ def run_command(
         first = loaded.seeds[0]
         loaded.seed = list(range(first, first + seeds)) if seeds > 1 else first
     change_launcher(loaded.launcher, launcher, jobs, launch)
-    how = {"name": recipe.stem, "runs_dir": runs_dir, "device": device, "fresh": fresh}
+    how: dict[str, Any] = {
+        "name": recipe.stem,
+        "runs_dir": runs_dir,
+        "device": device,
+        "fresh": fresh,
+    }
     if part is not None:
         from fsseg.runs.run import run_part
 

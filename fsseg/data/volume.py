@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from fsseg.data.grids import FileGrid, WorkingGrid, working_grid
+from fsseg.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Volume:
     spacing: tuple[float, float, float]
     grid: FileGrid
     working: WorkingGrid | None = None
+
+    @property
+    def marked(self) -> Integer[np.ndarray, "slice height width"]:
+        """The labels; raises DataError for a scan that has none."""
+        if self.labels is None:
+            raise DataError(
+                f"case {self.case}: it has no labels, expected them; add its label file"
+            )
+        return self.labels
 
 
 def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:

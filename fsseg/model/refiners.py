@@ -217,7 +217,7 @@ class Position:
         """Places of the rows and columns of cells, as shares of the body (or of the image)."""
         extents = [(0.0, float(cells)) for cells in size]
         if self.frame == "body":
-            extents = body_extent(images, size)
+            extents = list(body_extent(images, size))
         places = []
         for cells, (first, last) in zip(size, extents):
             centres = torch.arange(cells, device=images.device) + 0.5

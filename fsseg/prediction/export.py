@@ -1,6 +1,7 @@
 """A trained variant as one file: for fsseg on another machine, or its backbone for other programs."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -72,8 +73,8 @@ def export_onnx(
     size = trained.recipe.grid.size or SIZE
     images = torch.zeros(2, 3, size, size)
     try:
-        program = torch.onnx.export(
-            backbone,
+        program: Any = torch.onnx.export(
+            cast(torch.nn.Module, backbone),
             (images,),
             dynamo=True,
             verbose=False,

@@ -144,7 +144,7 @@ def without_oracles(recipe: Recipe) -> list[VariantTable]:
     """The variants of a recipe that need no ground truth."""
     usable = []
     for variant in recipe.variants:
-        threshold = registry().find("threshold", variant.threshold.name).load()
+        threshold: Any = registry().find("threshold", variant.threshold.name).load()
         if not threshold.oracle:
             usable.append(variant)
     return usable

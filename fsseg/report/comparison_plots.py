@@ -1,6 +1,6 @@
 """Figures of what was found about finished runs: comparisons, sweeps, supports, and where the lost Dice is."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -150,7 +150,12 @@ def _draw_bars(
     for kind, label in KINDS.items():
         label = label.replace("FP", "false positives").replace("FN", "false negatives")
         parts = lost[kind].fillna(0).to_numpy()
-        look = {"color": SHADES[kind], "edgecolor": "white", "linewidth": 0.4, "height": 0.72}
+        look: dict[str, Any] = {
+            "color": SHADES[kind],
+            "edgecolor": "white",
+            "linewidth": 0.4,
+            "height": 0.72,
+        }
         axes.barh(heights, parts, left=ends, label=label, **look)
         ends += parts
     for height, end, value in zip(heights, ends, dice):

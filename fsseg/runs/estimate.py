@@ -228,7 +228,7 @@ def _time_encoding(backbone: Backbone, images: Float[Tensor, "slice height width
 
 
 def _time_calibration(
-    plan: FoldPlan, backbone: nn.Module, variants: list[Variant], sampler: EpisodeSampler
+    plan: FoldPlan, backbone: Backbone, variants: list[Variant], sampler: EpisodeSampler
 ) -> float:
     def run() -> None:
         calibrate(
@@ -260,7 +260,7 @@ def _time_decisions(
 
 
 def bare_step(
-    backbone: nn.Module,
+    backbone: Backbone,
     images: Float[Tensor, "2 height width"],
     options: TrainingTable,
     speed: Speed,

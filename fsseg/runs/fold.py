@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fsseg.data.folds import Fold
 from fsseg.data.on_demand import OnDemand
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.files import Kept, write_evaluation
 from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
-from fsseg.interfaces import FittedThreshold
+from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.checkpoint import load_trained
 from fsseg.model.variants import Variant, assemble
 from fsseg.plugins.manager import hooks
@@ -103,7 +102,7 @@ def run_fold(plan: FoldPlan, ahead: Collection[Path] = ()) -> FinishedFold:
 
 
 def calibration_stage(
-    plan: FoldPlan, trained: FinishedStage, backbone: nn.Module, variants: list[Variant]
+    plan: FoldPlan, trained: FinishedStage, backbone: Backbone, variants: list[Variant]
 ) -> Stage:
     """The stage in which the variants' thresholds are fitted to the ideal priors of training episodes."""
 
@@ -126,7 +125,7 @@ def calibration_stage(
 
 
 def evaluation_stage(
-    plan: FoldPlan, calibrated: FinishedStage, backbone: nn.Module, variants: list[Variant]
+    plan: FoldPlan, calibrated: FinishedStage, backbone: Backbone, variants: list[Variant]
 ) -> Stage:
     """The stage in which the fold's queries are segmented and counted."""
     protocol = plan.recipe.protocol
@@ -154,7 +153,7 @@ def evaluation_stage(
 
 def _load_variants(
     plan: FoldPlan, training: SharedTraining, trained: FinishedStage
-) -> tuple[nn.Module, list[Variant]]:
+) -> tuple[Backbone, list[Variant]]:
     """The trained backbone and the variants' segmenters, in evaluation mode."""
     state = load_trained(TrainingFolder(trained.folder).checkpoint)
     backbone = plan.backbone.build("backbone").to(plan.device)
@@ -165,7 +164,7 @@ def _load_variants(
 
 def assemble_variants(
     plan: FoldPlan,
-    backbone: nn.Module,
+    backbone: Backbone,
     head_state: dict[str, torch.Tensor],
     training: SharedTraining,
 ) -> list[Variant]:
@@ -189,8 +188,9 @@ def _load_thresholds(calibrated: FinishedStage, variants: list[Variant]) -> None
     with reading(file):
         states = dict(read_json(file)["states"])
     for variant in variants:
-        if variant.name in states:
-            variant.segmenter.threshold.load_state(states[variant.name])
+        threshold = variant.segmenter.threshold
+        if variant.name in states and isinstance(threshold, FittedThreshold):
+            threshold.load_state(states[variant.name])
 
 
 def _tell_of_scores(plan: FoldPlan, training: SharedTraining, scores: list[CaseScore]) -> None:

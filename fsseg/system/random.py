@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch import device as Device
 
 from fsseg.system.devices import random_state, set_random_state
 
@@ -27,14 +28,14 @@ class Generators:
     device: Tensor | None
 
     @staticmethod
-    def now(device: torch.device) -> "Generators":
+    def now(device: Device) -> "Generators":
         """Returns the states as they are."""
-        numpy_state = np.random.get_state()
+        numpy_state: Any = np.random.get_state()
         device_state = random_state(device)
         return Generators(random.getstate(), numpy_state, torch.get_rng_state(), device_state)
 
     @staticmethod
-    def seeded(device: torch.device, *seeds: int) -> "Generators":
+    def seeded(device: Device, *seeds: int) -> "Generators":
         """Returns states that follow from these numbers."""
         with preserved(device):
             words = np.random.SeedSequence(seeds).generate_state(3)
@@ -43,7 +44,7 @@ class Generators:
             torch.manual_seed(int(words[2]))
             return Generators.now(device)
 
-    def take_over(self, device: torch.device) -> None:
+    def take_over(self, device: Device) -> None:
         """Makes the generators go on from these states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
@@ -76,7 +77,7 @@ class Generators:
 
 
 @contextmanager
-def preserved(device: torch.device) -> Iterator[None]:
+def preserved(device: Device) -> Iterator[None]:
     """Keeps the states: after this block they are as before it."""
     outer = Generators.now(device)
     try:
@@ -86,7 +87,7 @@ def preserved(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(device: torch.device, *seeds: int) -> Iterator[None]:
+def seeded(device: Device, *seeds: int) -> Iterator[None]:
     """Lets all generators begin at a state that follows from these numbers in this block; afterwards they are as before."""
     with preserved(device):
         Generators.seeded(device, *seeds).take_over(device)
