@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -125,7 +126,8 @@ def slices_showing(case: str, facts: Facts, classes: dict[int, str]) -> Bool[np.
     return np.array([not classes.keys().isdisjoint(values) for values in facts.shown])
 
 
-def _path(dataset: Dataset, case: str, identity: str) -> Path:
+def _path(dataset: Any, case: str, identity: str) -> Path:
+    """The file of a case's facts; the dataset is one with fingerprints."""
     key = content_key(identity, dataset.supervoxel_min_size, dataset.fingerprint(case))
     return cache_folder() / "facts" / f"{key}.json"
 

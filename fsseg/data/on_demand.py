@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -36,7 +36,8 @@ class InTurn(Sequence[np.ndarray]):
         self._read = read
         self._cases = cases
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: Any) -> Any:
+        """The array of this number; there are no slices of arrays."""
         return self._read(self._cases[index])
 
     def __len__(self) -> int:

@@ -60,8 +60,8 @@ def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
         options: Those of `fsseg.data.grids.working_grid`.
     """
     _, height, width = volume.image.shape
-    _, *pixel = volume.spacing
-    working = working_grid((height, width), tuple(pixel), **options)
+    _, row, column = volume.spacing
+    working = working_grid((height, width), (row, column), **options)
     if working.is_own:
         return volume
     labels = None if volume.labels is None else working.labels(volume.labels)

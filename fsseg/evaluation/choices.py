@@ -137,7 +137,7 @@ def divide_query(protocol: Protocol, shown: Sequence[int]) -> list[Slices | None
 def _equal_shares(shown: Sequence[int], parts: int) -> list[Slices | None]:
     """ADNet's EP1: the slices that show the class, in parts of as many of them."""
     limits = np.linspace(0, len(shown), parts + 1).astype(int)
-    divided = []
+    divided: list[Slices | None] = []
     for start, stop in pairwise(limits):
         divided.append(tuple(shown[start:stop]))
     return divided

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsseg.errors import FssegError
+from fsseg.interfaces import Backbone, Head
 from fsseg.system.files import replacing
 
 State = dict[str, Tensor]
@@ -15,7 +16,7 @@ State = dict[str, Tensor]
 PARTS = ("backbone", "head")
 
 
-def save_trained(path: Path, backbone: nn.Module, head: nn.Module) -> None:
+def save_trained(path: Path, backbone: Backbone, head: Head) -> None:
     """Writes the states of a backbone and a head, from whatever device they are on."""
     save_states(path, {"backbone": backbone.state_dict(), "head": head.state_dict()})
 

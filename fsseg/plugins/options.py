@@ -232,7 +232,7 @@ def _showing(otherwise: Callable[[Any], str]) -> Callable[[Any], str]:
         if given is None or not checks_options(type(self)):
             return otherwise(self)
         options = []
-        for name, field in schema(type(self)).model_fields.items():
+        for name, field in schema(self.__class__).model_fields.items():
             value = given.get(name, field.default)
             options.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(options)})"

@@ -220,7 +220,8 @@ class FoldData:
 
     @property
     def _shown(self) -> dict[str, Shown]:
-        return {case: self.run.scans.facts[case].working for case in self.fold.evaluated}
+        facts = self.run.scans.facts
+        return {case: facts[case].working or [] for case in self.fold.evaluated}
 
     def _training_key(self, case: str) -> list[Any]:
         facts = self.run.scans.facts[case]

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -61,7 +61,7 @@ def in_processes(
     workers: int,
     progress: Progress,
     description: str,
-) -> Iterator[tuple[Item, Made]]:
+) -> Generator[tuple[Item, Made], None, None]:
     """Yields each item with what is made of it, as they are finished, by processes of their own.
 
     No more is begun than there are processes, so that a signal has little to wait for; Ctrl-C reaches this process
@@ -78,6 +78,7 @@ def in_processes(
         FssegError: A process was ended from outside.
     """
     workers = min(workers, len(items))
+    results: Generator[tuple[Item, Made], None, None]
     if workers <= 1:
         results = ((item, make(item)) for item in items)
     else:
@@ -100,7 +101,7 @@ def _some_at_a_time(
     most: int,
     *,
     in_order: bool,
-) -> Iterator[tuple[Item, Made]]:
+) -> Generator[tuple[Item, Made], None, None]:
     waiting = iter(items)
     begun: dict[Future[Made], Item] = {}
     try:

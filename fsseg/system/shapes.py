@@ -23,7 +23,7 @@ def require_fitting(where: str, example: str, *values: Any) -> None:
     """
     arrays, hints = {}, {}
     for value in values:
-        for name, hint in _array_hints(type(value)).items():
+        for name, hint in _array_hints(value.__class__).items():
             arrays[name], hints[name] = getattr(value, name), hint
     with jaxtyped("context"):
         strange = [name for name, array in arrays.items() if not isinstance(array, hints[name])]

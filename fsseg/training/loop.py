@@ -9,9 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from fsseg.interfaces import PrototypeExtractor
+from fsseg.interfaces import Backbone, Head, PrototypeExtractor
 from fsseg.model.segmenter import Mode, encode
 from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import Recorded, join_stream, new_stream, on_stream
@@ -79,9 +79,9 @@ class Training:
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         prototypes: PrototypeExtractor,
-        head: nn.Module,
+        head: Head,
         sampler: EpisodeSampler,
         options: TrainingTable,
         *,

@@ -4,9 +4,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from fsseg.interfaces import PrototypeExtractor
+from fsseg.interfaces import Backbone, PrototypeExtractor
 from fsseg.recipe.tables import SpeedTable
 from fsseg.system.devices import gains_from_bfloat16, is_accelerator
 from fsseg.training.episodes import EpisodeSampler
@@ -47,7 +46,7 @@ class Speed:
 def choose_speed(
     table: SpeedTable,
     device: torch.device,
-    backbone: nn.Module,
+    backbone: Backbone,
     prototypes: PrototypeExtractor,
     sampler: EpisodeSampler,
 ) -> Speed:

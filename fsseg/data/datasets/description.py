@@ -69,7 +69,8 @@ class Description(BaseModel):
         "image_{case}.nii.gz", description="the images' path, {case} stands for the id"
     )
     label: str = Field("label_{case}.nii.gz", description="the labels' path, likewise")
-    folds: Literal[tuple(FOLD_SCHEMES)] | list[list[str]] | None = Field(
+    # The names of the schemes as a type: what a checker of types cannot follow, pydantic can.
+    folds: Literal[tuple(FOLD_SCHEMES)] | list[list[str]] | None = Field(  # type: ignore[valid-type]
         None,
         description="a scheme, or the cases of each fold with the support last; otherwise up to five disjoint folds",
     )

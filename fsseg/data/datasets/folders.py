@@ -312,6 +312,6 @@ def _without_last_row(volume: Volume) -> Volume:
     return replace(
         volume,
         image=np.ascontiguousarray(volume.image[kept]),
-        labels=np.ascontiguousarray(volume.labels[kept]),
+        labels=np.ascontiguousarray(volume.marked[kept]),
         grid=replace(volume.grid, size=volume.image.shape),
     )

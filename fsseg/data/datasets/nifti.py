@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -57,7 +58,7 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
         DataError: It is missing, cut off, not NIfTI, in colours, not three-dimensional or nowhere in space.
     """
     try:
-        file = nibabel.load(path)
+        file: Any = nibabel.load(path)
         voxels = np.asanyarray(file.dataobj)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
@@ -74,8 +75,8 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
         voxels = voxels.astype(np.float32)
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     affine = np.asarray(file.affine, dtype=np.float64)
-    sizes = tuple(float(size) for size in file.header.get_zooms()[:3])
-    scan = ScanFile(path, one_channel(path, native, channel), affine, sizes)
+    x, y, z = (float(size) for size in file.header.get_zooms()[:3])
+    scan = ScanFile(path, one_channel(path, native, channel), affine, (x, y, z))
     check_affine(path, affine)
     return scan
 
@@ -175,12 +176,13 @@ def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Descrip
     grid = find_grid(
         image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation
     )
+    across, row, column = (image.voxel_sizes[axis] for axis in grid.axes)
     numbered = _number_classes(labels.voxels, described)
     return Volume(
         case,
         image=described.intensity.clip(grid.from_file(image.voxels)),
         labels=grid.from_file(numbered),
-        spacing=tuple(image.voxel_sizes[axis] for axis in grid.axes),
+        spacing=(across, row, column),
         grid=grid,
     )
 

@@ -174,4 +174,4 @@ class AbdomenPhantom:
     def _make(self, index: int) -> np.ndarray:
         """Image and labels as one array; they are whole numbers, so nothing is lost."""
         volume = generate_case(self.seed, index, self.size)
-        return np.stack([volume.image, volume.labels]).astype(np.int16)
+        return np.stack([volume.image, volume.marked]).astype(np.int16)

@@ -1,5 +1,7 @@
 """The phantom's tissues, painted from back to front; each function paints some of them and varies them per case."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import UInt8
 from scipy import ndimage
@@ -81,7 +83,7 @@ def paint_back(canvas: Canvas) -> None:
     is_disc = np.cos(height * turns_per_mm) > 0.75
     disc = canvas.textured("disc", medium=0.05)
     bone = canvas.textured("bone", fine=0.08)
-    values = {
+    values: dict[str, Any] = {
         "cortical": level["cortical"],
         "body": np.where(is_disc, disc, bone),
         "arch": level["bone"],
