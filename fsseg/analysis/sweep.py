@@ -112,7 +112,8 @@ def _written_out(
     start: str,
 ) -> tuple[list[Recipe], dict[str, dict[str, Any]]]:
     """A recipe for each combination of what is no setting of a variant, and the values of every variant in them."""
-    within, around = {}, {}
+    within: dict[str, list[Any]] = {}
+    around: dict[str, list[Any]] = {}
     for key, values in grid.items():
         table, _, _ = key.partition(".")
         of_kind = within if table in TABLES_OF_A_VARIANT else around
@@ -127,9 +128,9 @@ def _written_out(
         variants = []
         for inner in combinations(within):
             chosen = outer | inner
-            values = {key: chosen[key] for key in grid}
-            name = variant_name(values)
-            settings[name] = values
+            of_variant = {key: chosen[key] for key in grid}
+            name = variant_name(of_variant)
+            settings[name] = of_variant
             variants.append(change_variant(variant, inner) | {"name": name})
         recipes.append(parse_recipe(changed | {"variants": variants}, "sweep"))
     return recipes, settings

@@ -209,7 +209,7 @@ def _record(done: Done, outcome: Outcome) -> None:
         outcome.skipped.append(done.case)
     elif done.problem is None:
         outcome.made.append(done.case)
-        cases[done.case] = done.record
+        cases[done.case] = done.record or {}
         outcome.manifest.save()
     else:
         outcome.problems[done.case] = done.problem

@@ -45,7 +45,7 @@ def resample_labels(scan: Scan, spacing: Spacing, as_published: bool = False) ->
 
     A voxel that no label fills by more than half is 0, in the published files too.
     """
-    labels = None
+    labels: Scan | None = None
     for value in np.unique(scan.voxels):
         mask = (scan.voxels == value).astype(np.float32)
         share = _resampled(scan.with_voxels(mask), spacing, as_published)
@@ -53,6 +53,7 @@ def resample_labels(scan: Scan, spacing: Spacing, as_published: bool = False) ->
             background = np.zeros(share.voxels.shape, dtype=scan.voxels.dtype)
             labels = share.with_voxels(background)
         labels.voxels[share.voxels > 0.5] = value
+    assert labels is not None, "a scan has at least one value"
     return labels
 
 

@@ -79,7 +79,7 @@ def _draw_posterior(
     """Draws a posterior with its border and the prototypes; returns the picture, which a colour bar needs."""
     values = posterior.numpy()
     extent = (-REACH, REACH, -REACH, REACH)
-    colours = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
+    colours: Any = {"vmin": 0, "vmax": 1, "cmap": "viridis"}
     picture = axes.imshow(
         values,
         origin="lower",

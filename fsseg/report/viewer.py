@@ -104,7 +104,7 @@ def _show(
 ) -> dict[str, Any]:
     """A scan with its pictures, its truth, and what decided it."""
     volume = data.scans.working[exhibit.case]
-    truth = {name: volume.labels == value for value, name in data.classes.items()}
+    truth = {name: np.asarray(volume.marked == value) for value, name in data.classes.items()}
     order = list(truth)
     decided = _decisions_of(exhibit, results)
     decided.sort(key=lambda decision: [order.index(name) for name in decision.classes])

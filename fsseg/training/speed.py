@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
@@ -61,7 +62,11 @@ def choose_speed(
     """
     precision = table.precision
     if precision == "auto":
-        precision = "bfloat16" if gains_from_bfloat16(device, backbone) else "float32"
+        precision = (
+            "bfloat16"
+            if gains_from_bfloat16(device, cast(torch.nn.Module, backbone))
+            else "float32"
+        )
     can_capture = _has_fixed_shapes(prototypes, sampler)
     return Speed(
         precision=precision,

@@ -223,7 +223,7 @@ def _classes_of_values(regions: list[Region]) -> Classes:
 
 def _contents(source: Path, table: dict[str, Any]) -> Contents:
     path = source / "dataset.json"
-    channels = table.get("channel_names", table.get("modality"))
+    channels: Any = table.get("channel_names", table.get("modality"))
     is_table = isinstance(channels, dict) and bool(channels)
     if not is_table or not all(str(number).isdecimal() for number in channels):
         raise DataError(
