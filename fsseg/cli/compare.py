@@ -13,8 +13,6 @@ from fsseg.cli.options import Device
 from fsseg.errors import FssegError
 
 if TYPE_CHECKING:
-    import pandas
-
     from fsseg.analysis.comparison import Comparison
     from fsseg.analysis.supports import Sensitivity
     from fsseg.analysis.wrong_voxels import ErrorTable
