@@ -113,8 +113,8 @@ class Training:
         self.step = 0
         wishes = speed or SpeedTable()
         self.speed = choose_speed(wishes, device, backbone, prototypes, sampler)
-        self.backbone = backbone
-        self.head = head
+        self.backbone: Any = backbone  # a Backbone and a module: no type says both
+        self.head: Any = head
         self._prototypes = prototypes
         self._sampler = sampler.resident(device)
         self._seed = seed
