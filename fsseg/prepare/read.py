@@ -59,14 +59,16 @@ def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Sca
 
 def as_small(labels: Num[np.ndarray, "x y z"]) -> Integer[np.ndarray, "x y z"]:
     """Returns label values as uint8 where they fit and as uint16 elsewhere."""
-    fits = labels.max() <= np.iinfo(np.uint8).max
+    most = np.iinfo(np.uint8).max
+    fits = labels.max() <= most
     return labels.astype(np.uint8 if fits else np.uint16)
 
 
 def check_values(path: Path, labels: Scan, expected: dict[int, str]) -> None:
     """Raises DataError for label values besides 0 and those named."""
     values = np.unique(labels.voxels).tolist()
-    strange = [str(value) for value in values if value != 0 and value not in expected]
+    known = {0, *expected}
+    strange = [str(value) for value in values if value not in known]
     if strange:
         listed = first_few(strange)
         named = ", ".join(f"{value} {name}" for value, name in expected.items())

@@ -61,15 +61,16 @@ class Scan:
         """Returns the rows in the opposite order; every voxel stays where it is in the scanner."""
         turn = np.diag([1.0, -1.0, 1.0, 1.0])
         turn[1, 3] = self.voxels.shape[1] - 1
-        return Scan(self.voxels[:, ::-1], self.affine @ turn)
+        turned = self.voxels[:, ::-1]
+        return Scan(turned, self.affine @ turn)
 
     def geometry(self) -> dict[str, Any]:
         """Returns shape, spacing (mm) and axis codes, for a manifest."""
-        codes = "".join(code or "?" for code in nibabel.aff2axcodes(self.affine))
+        codes = nibabel.aff2axcodes(self.affine)
         return {
             "shape": list(self.voxels.shape),
             "spacing": [round(mm, 5) for mm in self.spacing],
-            "axes": codes,
+            "axes": "".join(code or "?" for code in codes),
         }
 
 
@@ -81,9 +82,11 @@ def clip_top(scan: Scan, as_published: bool = False) -> tuple[Scan, float]:
     limit = float(np.percentile(scan.voxels, TOP))
     if as_published and scan.voxels.dtype.kind in "iu":
         limit = int(limit)
-        clipped = np.minimum(scan.voxels, scan.voxels.dtype.type(limit))
+        same_type = scan.voxels.dtype.type(limit)
+        clipped = np.minimum(scan.voxels, same_type)
     else:
-        clipped = np.minimum(scan.voxels.astype(np.float64), limit)
+        voxels = scan.voxels.astype(np.float64)
+        clipped = np.minimum(voxels, limit)
     return scan.with_voxels(clipped), float(limit)
 
 
@@ -91,7 +94,9 @@ def as_integers(voxels: Voxels) -> Voxels:
     """Returns rounded intensities, as int16 where they fit and as int32 elsewhere."""
     rounded = np.rint(voxels)
     small = np.iinfo(np.int16)
-    fits = small.min <= rounded.min() and rounded.max() <= small.max
+    low = rounded.min()
+    high = rounded.max()
+    fits = small.min <= low and high <= small.max
     return rounded.astype(np.int16 if fits else np.int32)
 
 
@@ -114,7 +119,8 @@ def crop_or_pad(scan: Scan, size: int, fill: float, keep_origin: bool = False) -
     kept_width, kept_height, _ = kept.shape
     left = max(0, -start_x)
     top = max(0, -start_y)
-    result = np.full((size, size, slices), fill, dtype=scan.voxels.dtype)
+    shape = (size, size, slices)
+    result = np.full(shape, fill, dtype=scan.voxels.dtype)
     result[left : left + kept_width, top : top + kept_height] = kept
     if keep_origin:
         return scan.with_voxels(result)
@@ -140,7 +146,8 @@ def refuse_shear(scan: Scan, where: object) -> None:
 
 def write_nifti(path: Path, scan: Scan) -> None:
     """Writes a compressed NIfTI file whose bytes depend on nothing but the scan."""
-    image = nibabel.Nifti1Image(scan.voxels, scan.affine, dtype=scan.voxels.dtype)
+    voxels = scan.voxels
+    image = nibabel.Nifti1Image(voxels, scan.affine, dtype=voxels.dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(scan.affine, code=1)
     if scan.is_sheared:  # a quaternion holds no shear; such a file has the affine only

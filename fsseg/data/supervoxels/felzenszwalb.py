@@ -69,6 +69,7 @@ Image = Float64[np.ndarray, "slice height width"]
 Mask = Bool[np.ndarray, "slice height width"]
 Regions = Int32[np.ndarray, "slice height width"]
 Roots = Int32[np.ndarray, "edge 2"]
+Weights = Float64[np.ndarray, "13"]
 
 
 @component
@@ -169,7 +170,8 @@ def body_mask(image: Image) -> Mask:
 
 def cut_to_body(labels: Regions, mask: Mask) -> Regions:
     """Returns region ids with 0 outside the body; region 0 gets a new id."""
-    renamed = np.where(labels == 0, labels.max() + 1, labels)
+    new_id = labels.max() + 1
+    renamed = np.where(labels == 0, new_id, labels)
     return np.where(mask, renamed, 0).astype(np.int32)
 
 
@@ -181,7 +183,7 @@ def _largest_part(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "h
     return ndimage.binary_fill_holes(parts == sizes.argmax() + 1)
 
 
-def _direction_weights(spacing: tuple[float, float, float]) -> Float64[np.ndarray, "13"]:
+def _direction_weights(spacing: tuple[float, float, float]) -> Weights:
     """Squared weight of each direction: the mean squared step length in units of the in-plane spacing."""
     thickness, _, pixel = spacing
     steps = DIRECTIONS != 0
@@ -200,7 +202,7 @@ class _Graph:
     each voxel whether its region may still grow, as of the last call of `settle`; at first, all may.
     """
 
-    def __init__(self, image: Image, weights: Float64[np.ndarray, "13"]) -> None:
+    def __init__(self, image: Image, weights: Weights) -> None:
         self.image = image
         self.weights = weights
         self.parent = np.arange(image.size, dtype=np.int32)

@@ -78,15 +78,23 @@ def plan(source: Path, channel: str | None = None) -> Plan:
         )
     image_name = f"imagesTr/{{case}} of channel {number}"
     pairs = pair_up(source, images, labels, image_name, "labelsTr/{case}")
+    known = {str(value): name for value, name in contents.labels.known.items()}
+    has_several = in_one_file and len(contents.channels) > 1
     options = {
         "ignore": contents.labels.ignore,
-        "known": {str(value): name for value, name in contents.labels.known.items()},
-        "channel": number if in_one_file and len(contents.channels) > 1 else None,
+        "known": known,
+        "channel": number if has_several else None,
     }
     ids = file_ids(pairs, source)
     cases: list[CasePlan] = []
     for case, (image, label) in pairs.items():
-        cases.append(CasePlan(ids[case], stored_with(image), stored_with(label), options))
+        planned = CasePlan(
+            ids[case],
+            image=stored_with(image),
+            label=stored_with(label),
+            options=options,
+        )
+        cases.append(planned)
     describing = partial(
         describe,
         name=identifier(contents.name),
@@ -113,8 +121,9 @@ def choose_channel(contents: Contents, channel: str | None) -> int:
         raise DataError(
             f"{contents.path}: has several channels ({listed}), expected one; choose it with --channel"
         )
+    wanted = channel.strip().lower()
     for number, name in contents.channels.items():
-        if channel.strip().lower() in (str(number), name.lower()):
+        if wanted in (str(number), name.lower()):
             return number
     raise DataError(
         f"--channel {channel}: there is no such channel, expected one of {listed}; choose one of these"
@@ -129,7 +138,7 @@ def find_images(source: Path, table: dict[str, Any], channel: int) -> tuple[dict
         return listed, True
     # nnU-Net: a file a channel. Its first format lists CASE.nii.gz and has CASE_0000.nii.gz.
     suffix = f"_{channel:04d}{ending}"
-    files = {path.name.removesuffix(suffix): path for path in _files(source / "imagesTr", suffix)}
+    files = _files(source / "imagesTr", suffix)
     if listed:
         missing = sorted(listed.keys() - files.keys(), key=by_number)
         if missing:
@@ -151,7 +160,7 @@ def find_labels(source: Path, table: dict[str, Any]) -> dict[str, Path]:
     if listed:
         return {case: path for case, path in listed.items() if path.is_file()}
     ending = _ending(source, table)
-    return {path.name.removesuffix(ending): path for path in _files(source / "labelsTr", ending)}
+    return _files(source / "labelsTr", ending)
 
 
 def modality_of(channel: str) -> str:
@@ -194,7 +203,12 @@ def read_labels(path: Path, labels: dict[str, Any]) -> Labels:
     for name, values in regions:
         known |= dict.fromkeys(values, name)
     known |= dict.fromkeys(ignore, "ignore")
-    return Labels(classes, ignore, dict(sorted(known.items())), tuple(notes))
+    return Labels(
+        classes,
+        ignore,
+        known=dict(sorted(known.items())),
+        notes=tuple(notes),
+    )
 
 
 def _classes_of_regions(path: Path, regions: list[Region]) -> Classes:
@@ -306,8 +320,11 @@ def _ending(source: Path, table: dict[str, Any]) -> str:
     return ending
 
 
-def _files(folder: Path, suffix: str) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = [path for path in folder.glob("*") if path.name.endswith(suffix)]
-    return sorted(path for path in files if not path.name.startswith("."))
+def _files(folder: Path, suffix: str) -> dict[str, Path]:
+    """The files of a folder whose names end so, by what is before that."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        is_hidden = path.name.startswith(".")
+        if path.name.endswith(suffix) and not is_hidden:
+            files[path.name.removesuffix(suffix)] = path
+    return files

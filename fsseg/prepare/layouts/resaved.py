@@ -32,7 +32,8 @@ def make(case: CasePlan) -> Prepared:
     label_path = case.label[0]
     image, labels = read_pair(case.image[0], label_path, channel)
     if known:
-        check_values(label_path, labels, {int(value): name for value, name in known.items()})
+        names = {int(value): name for value, name in known.items()}
+        check_values(label_path, labels, names)
     steps = ["intensities and grid as in the source"]
     if channel is not None:
         steps.append(f"channel {channel} of several")
@@ -42,7 +43,12 @@ def make(case: CasePlan) -> Prepared:
         values = np.where(marked, 0, values)
         steps.append(f"{int(marked.sum())} voxels labelled to be ignored became background")
     # Both files say the same place within a hundredth of a millimetre; one of them counts.
-    return Prepared(image, image.with_voxels(as_small(values)), image.geometry(), steps)
+    return Prepared(
+        image=image,
+        label=image.with_voxels(as_small(values)),
+        before=image.geometry(),
+        steps=steps,
+    )
 
 
 def described(name: str, modality: str | None, classes: Classes) -> dict[str, Any]:

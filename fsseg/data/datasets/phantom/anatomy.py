@@ -46,7 +46,7 @@ REACH = 14.0
 
 
 class Variation(NamedTuple):
-    """What differs between cases: a shape's place (mm), its size (a fraction) and its pose (degrees), up to so much."""
+    """The most that a shape varies between cases: in place (mm), size (a fraction) and pose (degrees)."""
 
     place: float
     size: float

@@ -120,8 +120,10 @@ class Space:
     def diaphragm(self) -> Array:
         """Returns the signed distance of the diaphragm's domes, negative in the abdomen; they go straight down from z = 0."""
         above = np.maximum(self.z, 0)
-        domes = [dome.distance(self.x, self.y, above) for dome in DOMES]
-        return np.minimum.reduce(domes)
+        distances: list[Array] = []
+        for dome in DOMES:
+            distances.append(dome.distance(self.x, self.y, above))
+        return np.minimum.reduce(distances)
 
     def torso(self, half: tuple[float, float]) -> Array:
         """Returns the signed distance, along the radius, of a rounded rectangle that runs through the scan.
@@ -164,8 +166,9 @@ class Canvas:
         self.space = space
         gain = rng.uniform(0.88, 1.12)
         self.level: dict[str, float] = {}
-        for name, value in LEVELS.items():
-            self.level[name] = value * gain * rng.uniform(0.93, 1.07)
+        for name, level in LEVELS.items():
+            variation = rng.uniform(0.93, 1.07)
+            self.level[name] = level * gain * variation
         air = self.level["air"]
         self.image = np.full(space.x.shape, air, np.float32)
         self.noise: dict[str, Array] = {}

@@ -63,18 +63,23 @@ def draw_geometry(rng: Generator, size: int) -> Geometry:
     pixel = FIELD_OF_VIEW * rng.uniform(0.96, 1.06) / size
     # The field of view follows the patient, in height too: every scan shows the kidneys' lower poles and the lungs.
     zoom = rng.uniform((0.97, 0.98, 0.98), (1.03, 1.12, 1.08))
-    covered = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW]) * zoom
+    usual = np.array([SCAN_LENGTH, FIELD_OF_VIEW, FIELD_OF_VIEW])
+    covered = usual * zoom
     center = (14, 0, 0) + rng.uniform(-4, 4, 3)
+    length, height, width = covered
+    z, y, x = center
     axes = (
-        _positions(slices, covered[0], center[0]),
-        _positions(size, covered[1], center[1]),
-        _positions(size, covered[2], center[2]),
+        _positions(slices, length, z),
+        _positions(size, height, y),
+        _positions(size, width, x),
     )
     return Geometry((thickness, pixel, pixel), axes)
 
 
 def _positions(voxels: int, extent: float, center: float) -> np.ndarray:
-    return ((np.arange(voxels) + 0.5) / voxels - 0.5) * extent + center
+    centres = np.arange(voxels) + 0.5
+    from_middle = centres / voxels - 0.5
+    return from_middle * extent + center
 
 
 def paint_case(

@@ -79,7 +79,8 @@ def paint_back(canvas: Canvas) -> None:
         texture = canvas.textured("muscle", fine=0.09, medium=0.05)
         canvas.paint_shape(canvas.vary(muscle, "muscle"), texture)
     height = canvas.space.z + rng.uniform(0, BETWEEN_DISCS)
-    turns_per_mm = np.float32(2 * np.pi / BETWEEN_DISCS)
+    turn = 2 * np.pi
+    turns_per_mm = np.float32(turn / BETWEEN_DISCS)
     is_disc = np.cos(height * turns_per_mm) > 0.75
     disc = canvas.textured("disc", medium=0.05)
     bone = canvas.textured("bone", fine=0.08)
@@ -128,7 +129,8 @@ def paint_gut(canvas: Canvas) -> None:
         # Gas floats to the front of a patient who lies on the back.
         in_front = stomach.moved((0, -26, 0))
         gas = canvas.level["gas"]
-        canvas.paint_shape(stomach.shrunk(4), gas, canvas.space.union([in_front]))
+        front = canvas.space.union([in_front])
+        canvas.paint_shape(stomach.shrunk(4), gas, front)
 
 
 def _draw_loop(canvas: Canvas) -> Ellipsoid:
@@ -187,11 +189,13 @@ def paint_organs(canvas: Canvas) -> UInt8[np.ndarray, "slice height width"]:
     for sinus in sinuses:
         canvas.paint_shape(sinus, canvas.level["fat"])
         canvas.paint_shape(sinus.shrunk(4.5), canvas.level["pelvis"])
+    liver = canvas.textured("liver", fine=0.025, coarse=0.03)
+    spleen = canvas.textured("spleen", fine=0.06)
     values = {
-        LIVER: canvas.textured("liver", fine=0.025, coarse=0.03),
+        LIVER: liver,
         RIGHT_KIDNEY: kidney_value(canvas, distances[RIGHT_KIDNEY]),
         LEFT_KIDNEY: kidney_value(canvas, distances[LEFT_KIDNEY]),
-        SPLEEN: canvas.textured("spleen", fine=0.06),
+        SPLEEN: spleen,
     }
     labels = np.zeros(canvas.image.shape, np.uint8)
     for organ, distance in distances.items():
