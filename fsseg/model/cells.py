@@ -41,7 +41,11 @@ class UnitFeatures:
         ridge: Added to the covariance's diagonal, as a share of its mean.
     """
 
-    def __init__(self, features: Float[Tensor, "slice channel h w"], ridge: float) -> None:
+    def __init__(
+        self,
+        features: Float[Tensor, "slice channel h w"],
+        ridge: float,
+    ) -> None:
         self._vectors = features.movedim(1, -1).flatten(0, 2).float()
         lengths = self._vectors.norm(dim=1).clamp(min=1e-12)
         self._scales = 1 / lengths

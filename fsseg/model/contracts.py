@@ -31,8 +31,12 @@ def require_parts(parts: Mapping[str, Any], refiners: Any) -> None:
     Raises:
         FssegError: Parts are not of their kind; the message names them all, and says if they look swapped.
     """
-    misplaced = {kind: part for kind, part in parts.items() if not _is_of_kind(kind, part)}
-    if len(misplaced) > 1 and {_kind_of(part) for part in misplaced.values()} == set(misplaced):
+    misplaced = {}
+    for kind, part in parts.items():
+        if not _is_of_kind(kind, part):
+            misplaced[kind] = part
+    kinds = {_kind_of(part) for part in misplaced.values()}
+    if len(misplaced) > 1 and kinds == set(misplaced):
         got = " and ".join(f"{_described(part)} as {kind}" for kind, part in misplaced.items())
         raise FssegError(
             f"Segmenter: got {got}, which look swapped; expected Segmenter(backbone, prototypes, head, threshold)"

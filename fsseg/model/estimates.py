@@ -96,7 +96,11 @@ class AvgEst:
         """Returns no regressors, since the estimate is the same for every slice."""
         return evidence.query_location.new_zeros(len(evidence.query_location), 0)
 
-    def fit(self, described: list[Float[np.ndarray, "0"]], ideal: IdealPriors) -> None:
+    def fit(
+        self,
+        described: list[Float[np.ndarray, "0"]],
+        ideal: IdealPriors,
+    ) -> None:
         """Takes the mean of the ideal priors, of the probabilities and not of their log-odds."""
         log_odds_of_all = np.concatenate(ideal.ways) if self.per_class else ideal.together
         self.prior = float(clip_prior(log_odds_of_all).mean())
@@ -198,9 +202,14 @@ class LinEst:
             location = evidence.query_location[:, None].expand_as(size)
         else:
             location = evidence.support_location.mean(dim=1).expand_as(size)
-        return torch.stack([(location - 0.5) ** 2, size.to(location)], dim=2)
+        from_middle = (location - 0.5) ** 2
+        return torch.stack([from_middle, size.to(location)], dim=2)
 
-    def fit(self, described: list[Float[np.ndarray, "_way regressor"]], ideal: IdealPriors) -> None:
+    def fit(
+        self,
+        described: list[Float[np.ndarray, "_way regressor"]],
+        ideal: IdealPriors,
+    ) -> None:
         """Fits the plane to the ideal priors of episodes, clipped to [0.001, 0.999].
 
         Args:
@@ -210,7 +219,8 @@ class LinEst:
         several = any(len(ways) > 1 for ways in described)
         self.background = None
         if self.per_class or not several:
-            self.coefficients = fit_plane(np.concatenate(described), np.concatenate(ideal.ways))
+            regressors = np.concatenate(described)
+            self.coefficients = fit_plane(regressors, np.concatenate(ideal.ways))
         elif self.several == "repaired":
             self.coefficients = fit_pooled(described, ideal.together)
         else:
@@ -284,7 +294,11 @@ class Profile:
         """Returns the regressors of LinEst."""
         return self.estimate.describe(evidence)
 
-    def fit(self, described: list[Float[np.ndarray, "_way regressor"]], ideal: IdealPriors) -> None:
+    def fit(
+        self,
+        described: list[Float[np.ndarray, "_way regressor"]],
+        ideal: IdealPriors,
+    ) -> None:
         """Fits LinEst to the ideal priors of episodes."""
         self.estimate.fit(described, ideal)
 

@@ -50,7 +50,13 @@ class ScoreThreshold(nn.Module):
     average_distance: Tensor
     average_sigmas: Tensor
 
-    def __init__(self, alpha: float, initial: float, form: str, dimension: int) -> None:
+    def __init__(
+        self,
+        alpha: float,
+        initial: float,
+        form: str,
+        dimension: int,
+    ) -> None:
         super().__init__()
         if form == "softplus" and initial <= -alpha:
             raise FssegError(
@@ -201,7 +207,8 @@ class AdNetPp(_AnomalyHead):
 
 def _log_weights(prototypes: Prototypes) -> Float[Tensor, "1 way proto 1 1"]:
     """Logarithms of the weights; that of 0 is so low that it counts for nothing, but keeps gradients finite."""
-    weights = prototypes.weights.clamp(min=torch.finfo(prototypes.weights.dtype).tiny)
+    least = torch.finfo(prototypes.weights.dtype).tiny
+    weights = prototypes.weights.clamp(min=least)
     return weights.log()[None, :, :, None, None]
 
 

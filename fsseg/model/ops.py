@@ -34,7 +34,7 @@ _BITS = 2**32 - 1
 def resize(
     maps: Float[Tensor, "batch channel h w"], size: Size, align_corners: bool = False
 ) -> Float[Tensor, "batch channel height width"]:
-    """Resizes maps bilinearly.
+    """Resizes maps to another grid, bilinearly.
 
     Args:
         maps: The maps.
@@ -189,7 +189,8 @@ def raise_foreground(
 ) -> Logits:
     """The logits under a prior, which raises every foreground logit by its log-odds."""
     background, foreground = logits[:, :1], logits[:, 1:]
-    raised = foreground + per_way(prior, foreground.shape[1])[:, :, None, None]
+    of_ways = per_way(prior, foreground.shape[1])
+    raised = foreground + of_ways[:, :, None, None]
     return torch.cat([background, raised], dim=1)
 
 

@@ -57,8 +57,9 @@ class Pixels:
         vectors = features.movedim(1, -1).flatten(0, 2)
         cells = vectors[used]
         products = (cells @ cells.T)[places[:, None], places]
-        squares = (products * shares[:, None] * shares).sum(dim=(0, 1))
-        return Pixels(cells, places, shares, squares.clamp(min=0))
+        weighted = products * shares[:, None] * shares
+        squares = weighted.sum(dim=(0, 1)).clamp(min=0)
+        return Pixels(cells, places, shares, squares)
 
     @staticmethod
     def of(vectors: Float[Tensor, "pixel channel"]) -> "Pixels":
@@ -95,7 +96,11 @@ class Pixels:
         return sums[0] / len(self.squares)
 
 
-def neighbours(place: OfPixels, fine: int, coarse: int) -> tuple[Cells, Cells, OfPixels]:
+def neighbours(
+    place: OfPixels,
+    fine: int,
+    coarse: int,
+) -> tuple[Cells, Cells, OfPixels]:
     """Finds the two cells between which each pixel lies in a bilinear resize.
 
     Args:

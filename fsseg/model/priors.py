@@ -32,7 +32,10 @@ def log_odds(prior: float) -> float:
     return float(np.log(prior) - np.log1p(-prior))
 
 
-def for_all_slices(prior: Float[Tensor, ""], evidence: Evidence) -> Float[Tensor, "query"]:
+def for_all_slices(
+    prior: Float[Tensor, ""],
+    evidence: Evidence,
+) -> Float[Tensor, "query"]:
     """One prior for every slice of the query."""
     return prior.to(evidence.query_location).expand_as(evidence.query_location)
 
@@ -58,7 +61,8 @@ def linear(
 
 
 def pool_ways(
-    foreground: Float[Tensor, "*any way"], background: Float[Tensor, "*any way"] | None = None
+    foreground: Float[Tensor, "*any way"],
+    background: Float[Tensor, "*any way"] | None = None,
 ) -> Float[Tensor, "*any"]:
     """Log-odds of the foreground as a whole, from the exponents of each way.
 
@@ -72,7 +76,8 @@ def pool_ways(
 
 
 def fit_plane(
-    described: Float[np.ndarray, "n regressor"], ideal: Float[np.ndarray, "n"]
+    described: Float[np.ndarray, "n regressor"],
+    ideal: Float[np.ndarray, "n"],
 ) -> list[float]:
     """Fits a plane to clipped log-odds by ordinary least squares.
 
@@ -91,7 +96,10 @@ def fit_plane(
     return solution.tolist()
 
 
-def fit_pooled(described: list[Regressors], ideal: Float[np.ndarray, "episode"]) -> list[float]:
+def fit_pooled(
+    described: list[Regressors],
+    ideal: Float[np.ndarray, "episode"],
+) -> list[float]:
     """Fits one plane for all ways, whose pooled log-odds (see `pool_ways`) are compared with the ideal ones.
 
     Best is the smallest Kullback-Leibler divergence between Bernoulli variables of the ideal and the estimated prior.
@@ -170,7 +178,10 @@ def _pad(
     return pad_sequence(doubles, batch_first=True, padding_value=torch.nan)
 
 
-def _divergence(estimate: Float[Tensor, "n"], target: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+def _divergence(
+    estimate: Float[Tensor, "n"],
+    target: Float[Tensor, "n"],
+) -> Float[Tensor, ""]:
     """Mean Kullback-Leibler divergence of Bernoulli variables: ideal probabilities from estimated log-odds."""
     cross = F.binary_cross_entropy_with_logits(estimate, target)
     of_foreground = target * target.log()
@@ -179,7 +190,10 @@ def _divergence(estimate: Float[Tensor, "n"], target: Float[Tensor, "n"]) -> Flo
     return cross - entropy
 
 
-def _minimise(loss: Callable[[Tensor], Tensor], start: list[float]) -> list[float]:
+def _minimise(
+    loss: Callable[[Tensor], Tensor],
+    start: list[float],
+) -> list[float]:
     """The point where a loss is least, searched from a start."""
 
     def value_and_gradient(point: np.ndarray) -> tuple[float, np.ndarray]:

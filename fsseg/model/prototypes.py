@@ -159,7 +159,11 @@ class EmGmm:
             weights.append(mixture[1])
         return Prototypes(torch.stack(means), torch.stack(weights))
 
-    def fit(self, pixels: Pixels, sigma: Float[Tensor, ""]) -> tuple[Means, Weights]:
+    def fit(
+        self,
+        pixels: Pixels,
+        sigma: Float[Tensor, ""],
+    ) -> tuple[Means, Weights]:
         """Fits the mixture to feature vectors.
 
         Args:
@@ -213,7 +217,12 @@ class EmGmm:
         weights = (0.1 * levels.to(mean)).softmax(dim=0)
         return self._project(means), weights
 
-    def _log_densities(self, pixels: Pixels, means: Means, sigma: Float[Tensor, ""]) -> ByComponent:
+    def _log_densities(
+        self,
+        pixels: Pixels,
+        means: Means,
+        sigma: Float[Tensor, ""],
+    ) -> ByComponent:
         """Log densities up to a constant: -||f - mu||^2 / (2 sigma^2)."""
         products = pixels.products(means)
         if self.space == "sphere":

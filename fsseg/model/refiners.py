@@ -107,9 +107,12 @@ class Smooth3d:
 
     def __call__(self, margins: Margins, volume: QueryVolume) -> Margins:
         between, row, column = volume.spacing
-        slices, rows, columns = self.through / between, self.within / row, self.within / column
+        slices = self.through / between
+        rows = self.within / row
+        columns = self.within / column
         values = margins.detach().float().cpu().numpy()
-        smooth = ndimage.gaussian_filter(values, (slices, 0, rows, columns), mode="nearest")
+        sigmas = (slices, 0, rows, columns)
+        smooth = ndimage.gaussian_filter(values, sigmas, mode="nearest")
         return torch.from_numpy(smooth).to(margins)
 
 
@@ -144,7 +147,8 @@ class Amount:
 
     def __call__(self, margins: Margins, volume: QueryVolume) -> Margins:
         suggested = self._suggested(volume)
-        least = (suggested / self.factor).round().long().clamp(min=1)
+        least = (suggested / self.factor).round().long()
+        least = least.clamp(min=1)
         most = (suggested * self.factor).round().long()
         cells = margins[:, 0].numel()
         before = (margins > 0).sum(dim=(0, 2, 3))
@@ -201,19 +205,26 @@ class Position:
     def log_density(self, volume: QueryVolume) -> Margins:
         """The log-density of each way at each cell, up to a constant."""
         height, width = volume.features.shape[-2:]
-        rows, columns = self._places(volume.query.images, (height, width))
-        row, row_variance, column, column_variance = self._spread(volume.support, (height, width))
+        size = (height, width)
+        rows, columns = self._places(volume.query.images, size)
+        row, row_variance, column, column_variance = self._spread(volume.support, size)
         support_location = volume.support.location.mean(dim=1)
         along = (volume.query.location[:, None] - support_location) / self.through
         blur = self.within**2
-        down = (rows - row[:, None]).square() / (row_variance + blur)[:, None]
-        across = (columns - column[:, None]).square() / (column_variance + blur)[:, None]
+        down = rows - row[:, None]
+        down = down.square() / (row_variance + blur)[:, None]
+        across = columns - column[:, None]
+        across = across.square() / (column_variance + blur)[:, None]
         along = along.square()[:, :, None, None]
         down = down[None, :, :, None]
         across = across[None, :, None, :]
         return -0.5 * (along + down + across)
 
-    def _places(self, images: Float[Tensor, "slice height width"], size: tuple[int, int]) -> Cells:
+    def _places(
+        self,
+        images: Float[Tensor, "slice height width"],
+        size: tuple[int, int],
+    ) -> Cells:
         """Places of the rows and columns of cells, as shares of the body (or of the image)."""
         extents = [(0.0, float(cells)) for cells in size]
         if self.frame == "body":
@@ -225,7 +236,11 @@ class Position:
         rows, columns = places
         return rows, columns
 
-    def _spread(self, support: Support, size: tuple[int, int]) -> tuple[Float[Tensor, "way"], ...]:
+    def _spread(
+        self,
+        support: Support,
+        size: tuple[int, int],
+    ) -> tuple[Float[Tensor, "way"], ...]:
         """Mean and variance of each way's labelled pixels along rows, then those along columns."""
         weights = pooling_weights(support.masks, size)
         rows, columns = [], []
@@ -312,11 +327,11 @@ class QueryInformed:
         """The cells to learn from, all that tie included; those of the largest margin where nothing is foreground."""
         organ = heaviest_components(margins)
         cells = organ.sum(dim=(0, 2, 3))
-        counts = (cells * self.share).ceil().long().clamp(min=1)
+        counts = (cells * self.share).ceil().long()
         span = margins.max() - margins.min() + 1
         ranked = torch.where(organ, margins, margins - span)  # others come after
         by_way = ranked.movedim(1, 0).flatten(1)
-        lowest = nth_largest(by_way.float(), counts)
+        lowest = nth_largest(by_way.float(), counts.clamp(min=1))
         return ranked >= lowest[:, None, None]
 
     def _learn(

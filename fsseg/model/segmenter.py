@@ -209,9 +209,9 @@ class Segmenter(nn.Module):
 
     def _decide_refined(self, scored: Scored, prior: Prior) -> Segmentation:
         """The decision where the refined margins are positive."""
-        background, foreground = scored.coarse[:, :1], scored.coarse[:, 1:]
-        margins = foreground - background
-        margins = margins + per_way(prior, margins.shape[1])[:, :, None, None]
+        margins = scored.coarse[:, 1:] - scored.coarse[:, :1]
+        of_ways = per_way(prior, margins.shape[1])
+        margins = margins + of_ways[:, :, None, None]
         for refiner in self.refiners:
             margins = refiner(margins, scored.volume)
         foreground = self._resized(margins, scored.evidence.logits)
@@ -269,7 +269,9 @@ def encode(
 
 
 def encode_in_parts(
-    backbone: Backbone, images: Float[Tensor, "slice height width"], at_once: int | None = None
+    backbone: Backbone,
+    images: Float[Tensor, "slice height width"],
+    at_once: int | None = None,
 ) -> Float[Tensor, "slice channel h w"]:
     """Features of any number of slices, a part of them at a time.
 
@@ -292,7 +294,10 @@ def encode_in_parts(
     return features
 
 
-def room_for(like: Float[Tensor, "channel h w"], slices: int) -> Float[Tensor, "slice channel h w"]:
+def room_for(
+    like: Float[Tensor, "channel h w"],
+    slices: int,
+) -> Float[Tensor, "slice channel h w"]:
     """An empty tensor that takes the features of this number of slices.
 
     The vector of each place is in one piece, as networks leave it: heads read vectors, and do so ten times as fast.

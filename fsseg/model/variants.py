@@ -74,7 +74,11 @@ def assemble(
     return segmenter.eval()
 
 
-def load_head(name: str, head: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_head(
+    name: str,
+    head: nn.Module,
+    state: Mapping[str, Tensor],
+) -> None:
     """Loads the state that a training left in its head into the head of the variant of this name.
 
     Raises:

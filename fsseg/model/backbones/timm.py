@@ -103,12 +103,17 @@ class TimmBackbone(nn.Module):
         stages = [outputs[stage] for stage in self.picked]
         if self.normalise:
             stages = [F.normalize(stage, dim=1) for stage in stages]
-        height, width = max((stage.shape[-2:] for stage in stages), key=lambda size: size[0])
+        finest = max(stages, key=lambda stage: stage.shape[-2])
+        height, width = finest.shape[-2:]
         resized = [resize(stage, (height, width)) for stage in stages]
         return self.projection(torch.cat(resized, dim=1))
 
 
-def _stages(model: str, strides: list[int], output_stride: int | None) -> tuple[Any, list[int]]:
+def _stages(
+    model: str,
+    strides: list[int],
+    output_stride: int | None,
+) -> tuple[Any, list[int]]:
     """The network cut after its last needed stage, and the places of the wanted stages among its outputs."""
     _require_model(model)
     options: dict[str, Any] = {"features_only": True}

@@ -20,7 +20,11 @@ PACKAGES = {
 """Networks whose weights are published as an ordinary Python package: module, file in it, how to install it."""
 
 
-def load_weights(network: nn.Module, model: str, source: str) -> None:
+def load_weights(
+    network: nn.Module,
+    model: str,
+    source: str,
+) -> None:
     """Loads pretrained weights into a timm features-only network, in place and strictly.
 
     Args:
@@ -87,7 +91,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+def _by_order(
+    model: str,
+    given: dict[str, Tensor],
+    source: str,
+) -> dict[str, Tensor]:
     """The tensors under timm's names, matched by position: for files of the same network with other names."""
     expected = timm.create_model(model).state_dict()
     expected_shapes = [tensor.shape for tensor in expected.values()]
@@ -98,7 +106,11 @@ def _by_order(model: str, given: dict[str, Tensor], source: str) -> dict[str, Te
     return dict(zip(expected, given.values()))
 
 
-def _by_name(model: str, given: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+def _by_name(
+    model: str,
+    given: dict[str, Tensor],
+    source: str,
+) -> dict[str, Tensor]:
     """The tensors as they are, if those of the network without its classifier are there."""
     expected = timm.create_model(model).state_dict()
     classifier = ("classifier.", "fc.", "head.")
@@ -112,5 +124,9 @@ def _by_name(model: str, given: dict[str, Tensor], source: str) -> dict[str, Ten
     return given
 
 
-def _has(given: dict[str, Tensor], name: str, shape: torch.Size) -> bool:
+def _has(
+    given: dict[str, Tensor],
+    name: str,
+    shape: torch.Size,
+) -> bool:
     return name in given and given[name].shape == shape
