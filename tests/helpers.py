@@ -127,6 +127,9 @@ name = "light"
 steps = {steps}
 learning_rate = 1e-3
 
+[speed]
+precision = "float32"
+
 [calibration]
 episodes = 6
 
