@@ -12,6 +12,7 @@ if not BENCHMARK:
     # Before torch is loaded. The processors are shared by processes of pytest; threads of each would wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -36,6 +37,13 @@ sys.path.append(INSTALLED)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), INSTALLED]))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+# The same examples each time, however slow the machine. `max_examples` of a test's own and the slow tests' differ.
+hypothesis.settings.register_profile(
+    "tests", derandomize=True, database=None, deadline=None, max_examples=50
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import make_folder, write_light_recipe, write_recipe
+from helpers import make_folder, write_recipe
 from typer.testing import CliRunner
 
 import fsseg
@@ -148,7 +148,7 @@ def test_a_bug_in_a_job_keeps_its_traceback(tmp_path):
 
 @pytest.mark.processes
 def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
-    words = write_light_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=1000)
+    words = [write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=50)]
     words += [
         word for key, value in (MORE | {"seed": 3}).items() for word in ("--set", f"{key}={value}")
     ]
@@ -157,18 +157,20 @@ def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
         more = ["--runs-dir", runs, "--device", "cpu", "--jobs", jobs]
         return [str(word) for word in (sys.executable, "-m", "fsseg", "run", *words, *more)]
 
-    runs = tmp_path / "runs"
+    runs, waiting = tmp_path / "runs", tmp_path / "waiting"
+    waiting.mkdir()
     with subprocess.Popen(
-        command(runs, 2), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command(runs, 2),
+        env=os.environ | {"LIGHT_WAITS": f"9:{waiting}"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     ) as first:
-        said = ""
-        for line in first.stderr:
-            said += line
-            if said.count("running training") == 2:
-                break
-        time.sleep(0.3)
+        while len(list(waiting.iterdir())) < 2:
+            assert first.poll() is None, first.stderr.read()
+            time.sleep(0.02)
         first.send_signal(signal.SIGINT)
-        said += first.stderr.read()
+        said = first.stderr.read()
         assert first.wait() == 130, said
     assert "stopped by SIGINT after its jobs saved themselves; run the same again" in said
     [folder] = (runs / "jobs").iterdir()
@@ -182,7 +184,7 @@ def test_ctrl_c_saves_all_jobs_and_the_same_command_goes_on(tmp_path):
         done = subprocess.run(command(where, at_once), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     logs = [(job.folder / "log.txt").read_text() for job in jobs.jobs]
-    assert all(re.search(r"training: goes on from step \d+ of 1000", log) for log in logs)
+    assert all(re.search(r"training: goes on from step \d+ of 50", log) for log in logs)
     [run], [whole] = runs.glob("tiny-*"), (tmp_path / "single").glob("tiny-*")
     assert contents(run) == contents(whole)
 
@@ -199,6 +201,7 @@ def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     assert job.state().status == "done"
 
 
+@pytest.mark.processes
 def test_a_job_imports_nothing_from_the_working_folder(tmp_path, monkeypatch):
     """What lies there may be anybody's: a module with the name of one that fsseg needs does not run."""
     monkeypatch.chdir(tmp_path)
@@ -421,7 +424,7 @@ def test_a_slurm_job_is_asked_to_save_itself_first(tmp_path):
     [job] = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]}).jobs
     job.tell(State("running", stage="training"))
     entry = SlurmJob(str(job.folder))
-    code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(143))\nprint(1, flush=True)\ntime.sleep(60)"
+    code = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(143))\nprint(1, flush=True)\nsignal.pause()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         entry._process = process
@@ -456,9 +459,9 @@ def test_each_job_sees_its_gpu(tmp_path):
     """Jobs that write down what they see, two places, three jobs: the third takes the place that is free first."""
     jobs = JobSet.make(tmp_path / "set", "a test", {name: ["--version"] for name in "abc"})
     code = (
-        "import os, sys, time; from pathlib import Path\n"
+        "import os, signal, sys; from pathlib import Path\n"
         "(Path(sys.argv[1]) / 'seen').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
-        "time.sleep(60 if sys.argv[1].endswith('a') else 0)"
+        "signal.pause() if sys.argv[1].endswith('a') else None"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

@@ -1,7 +1,6 @@
 """Runs that are stopped, killed and taken up again end with the same bits as those that are not."""
 
 import json
-import math
 import os
 import random
 import re
@@ -21,7 +20,6 @@ from helpers import (
     block_scan,
     make_folder,
     published_rules,
-    write_light_recipe,
     write_recipe,
 )
 from safetensors.torch import load_file, save_file
@@ -309,27 +307,44 @@ def test_a_full_disk_keeps_what_was_saved(tmp_path):
     assert begin(tmp_path).step == 1
 
 
-# Whole runs, in processes that are killed.
+# Whole runs, in processes that are killed and stopped where `fsseg_light` is told to be.
 
 COMPARED = ("checkpoint.safetensors", "train.jsonl", "calibration.json", "scores.jsonl")
-
-
-def fsseg_run(recipe, runs, *more):
-    command = [sys.executable, "-m", "fsseg", "run", *recipe, "--runs-dir", runs, "--device", "cpu"]
-    return [*map(str, command), "--set", "speed.checkpoint_every=2", *more]
+KILLS = {
+    "data": ("/facts/", 20),
+    "supervoxels": ("/supervoxels/", 20),
+    "training": ("/.step-", 24),
+    "calibration": ("/.calibrate-", 6),
+    "evaluation": ("/.evaluate-", 30),
+    "writing": ("/.tiny-", 30),
+}
+"""By the stage: what the paths of the files have in common that it changes, and how often it changes some at least."""
 
 
 @contextmanager
-def running(recipe, runs, *more, cache=None, stderr=subprocess.PIPE):
-    environment = os.environ | ({"FSSEG_CACHE": str(cache)} if cache else {})
-    command = fsseg_run(recipe, runs, *more)
+def running(recipe, runs, *, cache=None, stderr=subprocess.PIPE, **told):
+    command = [sys.executable, "-m", "fsseg", "run", recipe, "--runs-dir", runs, "--device", "cpu"]
+    environment = os.environ | told | ({"FSSEG_CACHE": str(cache)} if cache else {})
     with subprocess.Popen(
-        command, stderr=stderr, stdout=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
+        [*map(str, command), "--set", "speed.checkpoint_every=2"],
+        stderr=stderr, stdout=subprocess.DEVNULL, text=True, env=environment,
+    ) as process:  # fmt: skip
         try:
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def running_until_its_ninth_pass(recipe, folder):
+    """A run that waits for a signal in the middle of its training."""
+    told = folder / "waiting"
+    told.mkdir()
+    with running(recipe, folder / "runs", LIGHT_WAITS=f"9:{told}") as process:
+        while not any(told.iterdir()):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        yield process
 
 
 def contents(run):
@@ -344,143 +359,66 @@ def finished_runs(runs):
     return [path for path in runs.iterdir() if (path / "run.json").exists()]
 
 
-STAGES = ("data", "supervoxels", "training", "calibration", "evaluation", "writing")
-
-
-class Watched:
-    """A run in a process of its own, and the stage that it is at by the files that it writes.
-
-    Not by what it says: it says nothing in the middle of a short stage, and what it says arrives late.
-    """
-
-    def __init__(self, process, runs):
-        self.process, self.runs = process, runs
-        self._before, self._at = self._files(), "data"
-
-    def _files(self):
-        """What tells of a process at work: folders that are not finished yet, snapshots, and finished evaluations."""
-        kinds = ("stages/.*.unfinished", "checkpoints/*/*", "stages/evaluate-*[0-9a-f]")
-        return {path for kind in kinds for path in self.runs.glob(kind)}
-
-    def at(self):
-        kinds = {path.name.partition("-")[0] for path in self._files() - self._before}
-        stages = [".train", "step", ".calibrate", ".evaluate", "evaluate"]
-        found = [stage for kind, stage in zip(stages, STAGES[1:]) if kind in kinds]
-        self._at = max(
-            [self._at, *found], key=STAGES.index
-        )  # between two stages it is at the earlier one
-        return self._at
-
-    def wait_for(self, stage, seconds=math.inf):
-        """Returns once the run is as far as this, or its process has ended, or after so many seconds."""
-        until = time.monotonic() + seconds
-        while STAGES.index(self.at()) < STAGES.index(stage) and self.process.poll() is None:
-            if time.monotonic() > until:
-                return
-            time.sleep(0.001)
-
-
-@contextmanager
-def watched(recipe, folder):
-    runs = folder / "runs"
-    with (
-        open(folder / "said.txt", "ab") as said,
-        running(recipe, runs, cache=folder / "cache", stderr=said) as process,
-    ):
-        yield Watched(process, runs)
-
-
 @pytest.fixture(scope="module")
-def uninterrupted_run(tmp_path_factory):
-    """A recipe in a command's words, what an uninterrupted run of it leaves, and how long it is at each of its stages."""
-    folder = tmp_path_factory.mktemp("whole")
-    recipe = write_light_recipe(folder, make_folder(folder / "scans"), steps=200)
-    begun = [time.monotonic()]
-    with watched(recipe, folder) as run:
-        for stage in STAGES[1:]:
-            run.wait_for(stage)
-            begun.append(time.monotonic())
-        assert run.process.wait() == 0, (folder / "said.txt").read_text()
-    lengths = {stage: after - before for stage, before, after in zip(STAGES, begun, begun[1:])}
-    return recipe, contents(finished_runs(folder / "runs")[0]), lengths
-
-
-@pytest.fixture(scope="module")
-def whole(uninterrupted_run):
+def whole(tmp_path_factory):
     """A recipe, and what an uninterrupted run of it in a process of its own leaves."""
-    return uninterrupted_run[:2]
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = write_recipe(folder, make_folder(folder / "scans"), steps=100)
+    with running(recipe, folder / "runs", cache=folder / "cache") as process:
+        said = process.stderr.read()
+        assert process.wait() == 0, said
+    [run] = finished_runs(folder / "runs")
+    return recipe, contents(run)
 
 
-def kill_in_turn(uninterrupted_run, folder, moments, dice):
-    """Starts the same run until it ends by itself; each earlier one is killed at a random moment of a stage.
+def kill_in_turn(whole, folder, moments, tell):
+    """Starts the same run once for each moment, where it is killed, and then lets it end; nothing may differ.
 
-    Kills change nothing in what is left in the end; one that comes late may find the run finished.
-
-    Returns:
-        The stages that those which were killed were at, and how often a training went on from one of its steps.
+    Args:
+        moments: A stage, and before which of its changes of a file the run is killed.
     """
-    recipe, expected, lengths = uninterrupted_run
-    folder.mkdir()
-    kills = []
-    for stage in moments:
-        with watched(recipe, folder) as run:
-            run.wait_for(stage)
-            # A stage that is taken up again several times is shorter each time.
-            seconds = dice.random() * lengths[stage] / moments.count(stage)
-            run.wait_for(STAGES[STAGES.index(stage) + 1], seconds)
-            at = run.at()
-            run.process.kill()
-            if run.process.wait() == -signal.SIGKILL:
-                kills.append(at)
-    with watched(recipe, folder) as run:
-        assert run.process.wait() == 0, (folder / "said.txt").read_text()
-    runs = finished_runs(folder / "runs")
-    assert runs and all(contents(run) == expected for run in runs)
+    (recipe, expected), cache = whole, folder / "cache"
+    with open(folder / "said.txt", "ab") as said:
+        for stage, number in moments:
+            kill = f"{number}:{KILLS[stage][0]}"
+            with running(
+                recipe, folder / "runs", cache=cache, stderr=said, LIGHT_KILLS=kill
+            ) as run:
+                assert run.wait() == -signal.SIGKILL, (stage, number)
+        with running(recipe, folder / "runs", cache=cache, stderr=said) as run:
+            assert run.wait() == 0, (folder / "said.txt").read_text()
+    [run] = finished_runs(folder / "runs")
+    assert contents(run) == expected
     assert {name.rpartition("/")[2] for name in expected} >= set(COMPARED)
     left = [
         path for path in (folder / "runs").rglob("*") if path.suffix in {".unfinished", ".lock"}
     ]
     assert left == [] and not list((folder / "runs" / "checkpoints").glob("*/*"))
-    return kills, (folder / "said.txt").read_text().count("training: goes on from step")
-
-
-def kill_until(wanted, stages, uninterrupted_run, folder, moments, seed, tell):
-    """Runs that are killed in turn until so many kills were in time, some in each of these stages.
-
-    In one of four a training must have gone on from a step: a run that begins its stage again shows little.
-    """
-    print(f"seed {seed}")  # which a failure shows
-    dice, kills, resumed = random.Random(seed), [], 0
-    for number in range(10):  # on a busy machine a stage may be over before the kill
-        if len(kills) >= wanted and stages <= set(kills) and resumed >= wanted // 4:
-            break
-        more, times = kill_in_turn(uninterrupted_run, folder / str(number), moments, dice)
-        kills, resumed = kills + more, resumed + times
-    told = ", ".join(f"{count} in {stage}" for stage, count in Counter(kills).items())
-    tell(f"{len(kills)} kills ({told}), {resumed} trainings resumed, 0 differences")
-    assert len(kills) >= wanted and stages <= set(kills) and resumed >= wanted // 4
+    resumed = (folder / "said.txt").read_text().count("training: goes on from step")
+    told = ", ".join(f"{count} in {stage}" for stage, count in Counter(dict(moments)).items())
+    tell(f"{len(moments)} kills ({told}), {resumed} trainings resumed, 0 differences")
+    return resumed
 
 
 @pytest.mark.processes
-def test_four_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
-    moments = ["supervoxels", "training", "calibration", "evaluation"]
-    kill_until(4, {"training"}, uninterrupted_run, tmp_path, moments, 1, tell)
+def test_four_kills_change_no_bit(whole, tmp_path, tell):
+    moments = [("supervoxels", 3), ("training", 18), ("calibration", 4), ("evaluation", 15)]
+    assert kill_in_turn(whole, tmp_path, moments, tell) == 1
 
 
 @pytest.mark.processes
 @pytest.mark.slow
-def test_twenty_kills_change_no_bit(uninterrupted_run, tmp_path, tell):
+def test_twenty_kills_change_no_bit(whole, tmp_path, tell):
+    """At random moments of every stage; those of the training begin with its second snapshot."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")  # which a failure shows
+    dice, times = random.Random(seed), dict(zip(KILLS, (2, 3, 8, 3, 3, 1)))
     moments = [
-        "data",
-        "supervoxels",
-        *4 * ["training"],
-        "calibration",
-        "calibration",
-        "evaluation",
-        "evaluation",
+        (stage, dice.randint(8 if stage == "training" else 1, KILLS[stage][1]))
+        for stage, count in times.items()
+        for _ in range(count)
     ]
-    everywhere = set(STAGES) - {"writing"}  # that takes milliseconds
-    kill_until(20, everywhere, uninterrupted_run, tmp_path, moments, random.randrange(10**6), tell)
+    assert kill_in_turn(whole, tmp_path, moments, tell) == times["training"]
 
 
 def write_lock(path, holder):
@@ -505,39 +443,38 @@ def test_a_kill_after_the_last_rename_leaves_nothing_for_long(tmp_path):
 @pytest.mark.processes
 def test_a_signal_ends_the_command_with_a_sentence(whole, tmp_path):
     recipe, expected = whole
-    with running(recipe, tmp_path / "runs") as process:
-        for line in process.stderr:
-            if line.startswith("training"):
-                process.send_signal(signal.SIGTERM)
-                break
+    with running_until_its_ninth_pass(recipe, tmp_path) as process:
+        process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait() == 128 + signal.SIGTERM
     assert re.search(
-        r"stopped by SIGTERM after training step \d+ of 200; run the same again to go on", said
+        r"stopped by SIGTERM after training step \d+ of 100; run the same again to go on", said
     )
     assert "Traceback" not in said and not list((tmp_path / "runs").glob("tiny-*"))
     with running(recipe, tmp_path / "runs") as process:
         said = process.stderr.read()
-        assert process.wait() == 0 and re.search(r"training: goes on from step \d+ of 200", said)
+        assert process.wait() == 0 and re.search(r"training: goes on from step \d+ of 100", said)
     assert contents(finished_runs(tmp_path / "runs")[0]) == expected
 
 
 @pytest.mark.processes
-def test_a_second_signal_stops_at_once(tmp_path):
+def test_a_second_signal_stops_at_once():
     """Even where the first is being answered for long."""
     code = (
-        "import signal, time, os\nfrom fsseg.system.signals import *\n"
-        "with stoppable(), saving_first():\n print('ready', flush=True)\n while True:\n  time.sleep(0.01)"
+        "import signal\nfrom fsseg.system.signals import saving_first, stoppable\n"
+        "with stoppable(), saving_first() as asked:\n"
+        " print('ready', flush=True)\n"
+        " while asked.number is None:\n  signal.pause()\n"
+        " print('saving', flush=True)\n"
+        " while True:\n  signal.pause()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        for line in ("ready\n", "saving\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
 
 
 def test_fresh_makes_everything_again(tmp_path, monkeypatch):
@@ -577,19 +514,19 @@ def test_fresh_keeps_what_is_there_until_it_is_made(tmp_path, monkeypatch):
 def test_a_run_waits_for_another_at_the_same_stage(whole, tmp_path):
     """Both end with the same results, and only one of them trained."""
     recipe, expected = whole
-    with running(recipe, tmp_path / "runs") as first:
-        assert any(line.startswith("training") for line in first.stderr)
-        first.send_signal(signal.SIGSTOP)
-        with running(recipe, tmp_path / "runs") as second:
-            said = ""
-            for line in second.stderr:
-                said += line
-                if "waiting for it" in line:
-                    first.send_signal(signal.SIGCONT)
-            assert first.stderr.read() and (first.wait(), second.wait()) == (0, 0)
+    with (
+        running_until_its_ninth_pass(recipe, tmp_path) as first,
+        running(recipe, tmp_path / "runs") as second,
+    ):
+        said = ""
+        for line in second.stderr:
+            said += line
+            if "waiting for it" in line:
+                first.send_signal(signal.SIGUSR1)
+        assert first.stderr.read() and (first.wait(), second.wait()) == (0, 0)
     assert f"process {first.pid} on " in said and "is at it, waiting for it" in said
     assert "taken from" in said and not re.search(r"^training \d", said, re.MULTILINE)
-    runs = [path for path in (tmp_path / "runs").glob("tiny-*")]
+    runs = finished_runs(tmp_path / "runs")
     assert len(runs) == 2 and all(contents(run) == expected for run in runs)
 
 

@@ -16,6 +16,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.processes
 @parametrize_with_checks("tracker/wandb")
 def test_contract(check):
     check()
@@ -41,6 +42,7 @@ def records(file):
             parts = b""
 
 
+@pytest.mark.processes
 def test_it_stays_here_and_keeps_recipe_losses_and_dice(tmp_path):
     tracker = registry().build("tracker", "wandb", {"project": "made_up"})
     assert tracker.mode == "offline"
