@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 WAIT = os.environ.get("LIGHT_WAITS", "")
-"""`number:file`: in its so manieth pass, tells so in a file (a pipe with a name) and waits until a signal has come."""
+"""`number:folder`: in the pass of that number, leaves a file in the folder and waits until a signal has come."""
 
 
 class Light(nn.Module):
@@ -18,7 +19,7 @@ class Light(nn.Module):
     intensity, channels, stride = "zscore", 16, 8
     passes = 0
 
-    def __init__(self, *, seed: Annotated[int, Field(description="of its weights")] = 0):
+    def __init__(self, *, seed: Annotated[int, Field(description="seed of the weights")] = 0):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -28,18 +29,17 @@ class Light(nn.Module):
 
     def forward(self, images):
         Light.passes += 1
-        number, _, file = WAIT.partition(":")
+        number, _, folder = WAIT.partition(":")
         if number == str(Light.passes):
-            _wait_for_a_signal(file)
+            _wait_for_a_signal(Path(folder))
         return self.layers(images)
 
 
-def _wait_for_a_signal(file):
+def _wait_for_a_signal(folder):
     ours, of_the_signal = os.pipe()
     os.set_blocking(of_the_signal, False)
     signal.set_wakeup_fd(of_the_signal)
     signal.signal(signal.SIGUSR1, lambda *_: None)  # the signal to go on
-    with open(file, "w") as pipe:
-        pipe.write("waiting\n")
+    (folder / str(os.getpid())).touch()
     os.read(ours, 1)
     signal.set_wakeup_fd(-1)
