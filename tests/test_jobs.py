@@ -21,7 +21,7 @@ from fsseg import FssegError
 from fsseg.cli.console import JobTable
 from fsseg.cli.jobs import _without, change_launcher
 from fsseg.cli.main import app
-from fsseg.jobs.job import JobProgress, JobSet, State, command_of, job_progress, start, work
+from fsseg.jobs.job import JobProgress, JobSet, State, job_progress, start, work
 from fsseg.jobs.local import run_here
 from fsseg.jobs.run import make_jobs, run_as_jobs
 from fsseg.jobs.slurm import SlurmJob, _parameters
@@ -201,18 +201,31 @@ def test_a_killed_job_is_lost_and_runs_again(tmp_path):
     assert job.state().status == "done"
 
 
+def test_a_jobs_python_is_told_to_leave_the_working_folder_alone(tmp_path, monkeypatch):
+    """The command and what the processes below it inherit."""
+    [job] = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]}).jobs
+    seen = []
+    monkeypatch.setattr(
+        "fsseg.jobs.job.subprocess.Popen", lambda command, env, **how: seen.append((command, env))
+    )
+    start(job, {"CUDA_VISIBLE_DEVICES": "1"})
+    [(command, environment)] = seen
+    assert command == [sys.executable, "-P", "-m", "fsseg", "job", str(job.folder)]
+    assert environment["PYTHONSAFEPATH"] == "1" and environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert environment["PATH"] == os.environ["PATH"]
+
+
 @pytest.mark.processes
 def test_a_job_imports_nothing_from_the_working_folder(tmp_path, monkeypatch):
     """What lies there may be anybody's: a module with the name of one that fsseg needs does not run."""
     monkeypatch.chdir(tmp_path)
-    for name in ("typer", "numpy", "json"):
+    for name in ("typer", "numpy"):
         Path(f"{name}.py").write_text("open('imported', 'w'); raise SystemExit(3)")
     jobs = JobSet.make(tmp_path / "set", "a test", {"a": ["--version"]})
     run_here(jobs, 1, [{}], 1, lambda states: None)
     jobs.require_done()
     assert not Path("imported").exists()
     [job] = jobs.jobs
-    assert command_of(job)[1:3] == ["-P", "-m"]
     monkeypatch.setattr(
         "fsseg.jobs.job.command_of",
         lambda job: [sys.executable, "-c", "import sys; print('' in sys.path)"],
@@ -405,6 +418,7 @@ def test_a_job_script_has_no_line_that_a_recipe_wrote(path, tmp_path):
     assert all(
         re.match("export (SUBMITIT|PYTHONSAFEPATH=1$)|srun .*the command", line) for line in lines
     ), lines
+    assert "\nexport PYTHONSAFEPATH=1\n" in script
     assert "#SBATCH --exclusive\n" in script and "#SBATCH --partition=gpu,cpu\n" in script
 
 
