@@ -97,6 +97,24 @@ def test_a_file_that_was_imported_by_hand_and_edited_is_loaded_anew(chosen, tmp_
     assert shift() == 1.5 and changed_sources() == []
 
 
+def test_a_changed_source_folder_is_loaded_anew(chosen, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = tmp_path / "project"
+    (folder / "package_that_changes").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(
+        "[project]\nname = 'dist-that-changes'\n"
+        "[project.entry-points.fsseg]\nchanging = 'package_that_changes.idea'\n"
+    )
+    (folder / "package_that_changes" / "__init__.py").write_text("")
+    file = folder / "package_that_changes" / "idea.py"
+    for number in (1, 2, 3):  # as long each time, and within a second
+        file.write_text(IDEA.format(shift=number))
+        chosen(files=[folder])
+        assert shift() == number and changed_sources() == []
+    chosen(files=[folder])
+    assert loaded().plugins[-1].distribution == "dist-that-changes"
+
+
 def package(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `import fsseg` imports this module, and is to stay fast
@@ -144,9 +145,16 @@ def drop_modules(*paths: str | Path) -> None:
     import importlib
 
     for name in imported_modules(*paths).values():
-        del sys.modules[name]
+        module = sys.modules.pop(name)
+        _remove_bytecode(module)
     importlib.invalidate_caches()
     forget(*paths)
+
+
+def _remove_bytecode(module: Any) -> None:
+    """Removes a module's bytecode, which passes for that of a file as long that was written in the same second."""
+    with suppress(OSError):
+        os.unlink(getattr(module, "__cached__", None) or "")
 
 
 def _has_changed(file: str) -> bool:
