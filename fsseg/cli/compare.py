@@ -96,7 +96,11 @@ def compare_command(
     from fsseg.analysis.comparison import compare
 
     with follow() as bars:
-        how = {"across_protocols": across_protocols, "progress": bars, "device": device}
+        how: dict[str, Any] = {
+            "across_protocols": across_protocols,
+            "progress": bars,
+            "device": device,
+        }
         comparison = compare(runs, baseline, metric=metric, **how)
         scores = _every_score(comparison, bars.note) if format == "csv" else ""
     _plot(comparison, plot)

@@ -19,7 +19,8 @@ def document(wrapper: Callable[..., None], constructor: Callable[..., None]) -> 
         parameter.replace(annotation=_plain(parameter.annotation))
         for parameter in signature.parameters.values()
     ]
-    wrapper.__signature__ = signature.replace(parameters=parameters)
+    documented: Any = wrapper
+    documented.__signature__ = signature.replace(parameters=parameters)
     if not constructor.__doc__:
         wrapper.__doc__ = _options(signature)
 

@@ -50,7 +50,7 @@ class Plugin:
     @property
     def hooks(self) -> dict[str, Callable[..., Any]]:
         """Its hooks by name, as it marked them."""
-        hooks = {}
+        hooks: dict[str, Callable[..., Any]] = {}
         for name in dir(self.module):
             function = getattr(self.module, name, None)
             options = getattr(function, "fsseg_impl", None)

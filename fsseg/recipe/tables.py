@@ -166,10 +166,10 @@ class CalibrationTable(Table):
 class ProtocolTable(Table):
     """The evaluation of the trained segmenter: cases, classes, supports, and what is written."""
 
-    name: Literal[tuple(PROTOCOLS)] = Field(  # pyright: ignore[reportInvalidTypeForm]
+    name: Literal[tuple(PROTOCOLS)] = Field(  # type: ignore[valid-type]
         default="ep2", description="the evaluation protocol"
     )
-    folds: Literal[("dataset", *FOLD_SCHEMES)] = Field(  # pyright: ignore[reportInvalidTypeForm]
+    folds: Literal[("dataset", *FOLD_SCHEMES)] = Field(  # type: ignore[valid-type]
         default="dataset",
         description="how cases are divided into folds; dataset: as the dataset says",
     )

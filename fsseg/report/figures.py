@@ -83,7 +83,7 @@ def draw_box(
             medianprops={"color": colour, "linewidth": 2},
             boxprops={"alpha": 0.6},
         )
-    dots = {"color": colour, "alpha": alpha, "markersize": 4, "markeredgewidth": 0}
+    dots: dict[str, Any] = {"color": colour, "alpha": alpha, "markersize": 4, "markeredgewidth": 0}
     axes.plot(values, height + beside, "o", **dots)
 
 

@@ -95,7 +95,7 @@ def training_curves(results: Results) -> "Figure":
     lines: dict[str, Any] = {}
     for number, records in logs:
         of_training = f"training of {names[number]}, " if len(names) > 1 else ""
-        look = {"color": colour_of(number), "alpha": 0.8, "linewidth": 1.2}
+        look: dict[str, Any] = {"color": colour_of(number), "alpha": 0.8, "linewidth": 1.2}
         for style, (key, label) in zip(LINE_STYLES, LOSSES.items()):
             points = [(record["step"], record[key]) for record in records if record.get(key)]
             if points:
@@ -112,8 +112,13 @@ def training_curves(results: Results) -> "Figure":
         axes.set_xlabel("step")
         axes.set_ylabel(label)
     # Below both, where it takes as much room as it needs of the page and none of the curves'.
-    legend = {"loc": "outside lower center", "ncols": 2, "frameon": False, "fontsize": 6}
-    figure.legend(lines.values(), lines.keys(), **legend)
+    legend: dict[str, Any] = {
+        "loc": "outside lower center",
+        "ncols": 2,
+        "frameon": False,
+        "fontsize": 6,
+    }
+    figure.legend(list(lines.values()), list(lines), **legend)
     figure.set_figheight(3.2 + 0.12 * math.ceil(len(lines) / 2))
     return figure
 
@@ -166,7 +171,7 @@ class _Fits:
         self.locations = np.array([sample["location"] for sample in samples])
         limit = log_odds(1 - 1e-3)
         priors = np.clip([sample["prior"] for sample in samples], -limit, limit)
-        look = {"color": GREY, "alpha": 0.7, "markersize": 3, "markeredgewidth": 0}
+        look: dict[str, Any] = {"color": GREY, "alpha": 0.7, "markersize": 3, "markeredgewidth": 0}
         left.plot(100 * self.sizes, priors, "o", **look)
         right.plot(self.locations, priors, "o", **look)
 

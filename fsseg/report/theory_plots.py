@@ -192,7 +192,7 @@ def threshold_curves(
     other.tick_params(labelsize=8)
     lines, labels = axes.get_legend_handles_labels()
     more_lines, more_labels = other.get_legend_handles_labels()
-    legend = {"frameon": False, "fontsize": 7, "loc": "upper left"}
+    legend: dict[str, Any] = {"frameon": False, "fontsize": 7, "loc": "upper left"}
     axes.legend(lines + more_lines, labels + more_labels, **legend)
     return figure
 

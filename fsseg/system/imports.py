@@ -51,7 +51,8 @@ class SecondNames:
         first_name = self._first_names[package] + name.removeprefix(package)
         if importlib.util.find_spec(first_name) is None:
             return None
-        return ModuleSpec(name, self, origin=first_name)  # pyright: ignore[reportArgumentType]
+        loader: Any = self
+        return ModuleSpec(name, loader, origin=first_name)  # pyright: ignore[reportArgumentType]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module itself, which is imported if it is not yet."""

@@ -129,7 +129,8 @@ def converted(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return tuple(converted(part, change) for part in value)
     if is_dataclass(value):
         parts = [converted(part, change) for part in _parts(value)]
-        return type(value)(*parts)
+        made: Any = type(value)
+        return made(*parts)
     return value
 
 

@@ -181,6 +181,7 @@ def check_state_without_pickle(subject: Subject) -> None:
     """What it learned passes through safetensors (a module) or JSON (a fitted policy), and a new instance that takes it
     gives the same."""
     instance = subject.build()
+    restored: Any
     if isinstance(instance, nn.Module):
         restored = _through_safetensors(subject, instance)
     elif isinstance(instance, FittedThreshold):
@@ -261,7 +262,7 @@ def _ambient(seed: int) -> Iterator[None]:
 def _ambient_state() -> dict[str, object]:
     of_numpy: Any = np.random.get_state()
     name, keys, *rest = of_numpy
-    states = {
+    states: dict[str, object] = {
         "numpy.random": (name, keys.tobytes(), *rest),
         "torch": torch.get_rng_state().numpy().tobytes(),
     }

@@ -255,13 +255,14 @@ def _summarise(volume: Volume, image: ScanFile, described: Description) -> Check
     voxels: dict[str, int] = {}
     slices: dict[str, int] = {}
     for name, number in described.numbers.items():
-        mask = volume.labels == number
+        mask = np.asarray(volume.marked == number)
         by_slice = mask.sum(axis=(1, 2))
         voxels[name] = int(by_slice.sum())
         slices[name] = int((by_slice > 0).sum())
+    count, rows, columns = (int(length) for length in volume.image.shape)
     return CheckedCase(
         case=volume.case,
-        shape=tuple(int(length) for length in volume.image.shape),
+        shape=(count, rows, columns),
         spacing=volume.spacing,
         axes="".join(nibabel.aff2axcodes(image.affine)),
         content=hashlib.sha256(content).hexdigest(),
@@ -272,7 +273,7 @@ def _summarise(volume: Volume, image: ScanFile, described: Description) -> Check
 
 
 def _snapshot(volume: Volume) -> Snapshot:
-    is_labelled = volume.labels.any(axis=(1, 2))
+    is_labelled = np.asarray(volume.marked.any(axis=(1, 2)))
     if not is_labelled.any():
         is_labelled[:] = True
     candidates = np.flatnonzero(is_labelled)
@@ -280,7 +281,7 @@ def _snapshot(volume: Volume) -> Snapshot:
     _, height, width = volume.spacing
     return Snapshot(
         image=volume.image[middle].copy(),
-        labels=volume.labels[middle].copy(),
+        labels=volume.marked[middle].copy(),
         pixel=(height, width),
     )
 

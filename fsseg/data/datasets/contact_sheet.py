@@ -78,5 +78,6 @@ def _palette(count: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    colours = colormaps["tab10" if count <= 10 else "tab20"].colors
+    palette: Any = colormaps["tab10" if count <= 10 else "tab20"]
+    colours = palette.colors
     return [to_hex(colours[place % len(colours)]) for place in range(count)]

@@ -1,6 +1,7 @@
 """What the phantom is painted on: bent coordinates, smooth noise, and layers that cover one another."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -49,7 +50,7 @@ def _interpolate(values: np.ndarray, axis: int, positions: np.ndarray) -> np.nda
     first = first.astype(int)
     other_axes = [other + 1 for other in range(3) if other != axis]
     weights = np.expand_dims(_spline_weights(between), other_axes)
-    total = 0
+    total: Any = 0
     for step, weight in enumerate(weights):
         total = total + np.take(values, first + step, axis) * weight
     return total
@@ -141,7 +142,7 @@ class Space:
 
 
 def _bend(rng: Generator, axes: Axes) -> Array:
-    total = 0
+    total: Any = 0
     for size, sd in BENDS:
         noise = smooth_noise(rng, axes, (size, size, size))
         total = total + np.float32(sd) * noise
@@ -188,7 +189,7 @@ class Canvas:
             name: The tissue, as in `LEVELS`.
             amounts: Relative standard deviations of details, by their name in `TEXTURES`, in their order.
         """
-        texture = 0
+        texture: Any = 0
         for size, amount in amounts.items():
             texture = texture + np.float32(amount) * self.noise[size]
         level = np.float32(self.level[name])
@@ -198,8 +199,7 @@ class Canvas:
         """Covers what is inside, where `distance` (of the box) is negative, by a value (of the whole scan)."""
         edge = np.float32(self.space.edge)
         cover = np.clip(0.5 - distance / edge, 0, 1)
-        is_image = isinstance(value, np.ndarray)
-        paint = value[box] if is_image else np.float32(value)
+        paint = value[box] if isinstance(value, np.ndarray) else np.float32(value)
         image = self.image[box]
         image += cover * (paint - image)
 

@@ -34,7 +34,7 @@ class Ellipsoid:
         """Returns a spindle with its tips at two points; vessels are made of these."""
         course = np.subtract(end, start)
         middle = np.add(start, end) / 2
-        length = np.linalg.norm(course)
+        length = float(np.linalg.norm(course))
         x, y, z = course
         return Ellipsoid(
             center=tuple(middle),
@@ -103,7 +103,8 @@ class Ellipsoid:
 
     def shrunk(self, by: float) -> "Ellipsoid":
         """Returns one with radii that are `by` mm smaller."""
-        return replace(self, radii=tuple(radius - by for radius in self.radii))
+        x, y, z = self.radii
+        return replace(self, radii=(x - by, y - by, z - by))
 
     def grown(self, factor: float) -> "Ellipsoid":
         """Returns one with radii that are `factor` times as large."""
