@@ -53,8 +53,11 @@ def pytest_xdist_auto_num_workers(config):
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+NOT_BY_DEFAULT = ("processes", "slow", "browser", "slurm", "real_data")
+"""Marks of tests that the README's command leaves out, and that may start processes."""
+
 UNMARKED = []
-"""The test that runs, where it has no mark `processes`."""
+"""The test that runs, where it has none of these marks."""
 
 
 def _watch(event, arguments):
@@ -68,7 +71,8 @@ sys.addaudithook(_watch)
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """A test that starts Python has the mark for it: each takes seconds to import what it needs."""
-    UNMARKED[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
+    is_marked = any(item.get_closest_marker(mark) for mark in NOT_BY_DEFAULT)
+    UNMARKED[:] = [] if is_marked or BENCHMARK else [item.nodeid]
     try:
         return (yield)
     finally:
