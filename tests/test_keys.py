@@ -56,7 +56,9 @@ def _no_plugins_left(tmp_path, monkeypatch):
 
 def keys_of(copy, recipe, runs):
     """The keys that a copy of fsseg's source makes, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    # Before what else is looked at, which is where the tests' own backbone lies.
+    path = os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-P", "-c", KEYS, str(recipe), str(runs)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return json.loads(done.stdout.splitlines()[-1])
