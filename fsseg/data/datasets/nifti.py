@@ -74,11 +74,11 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
     if stored_as_integers and voxels.dtype.kind == "f":  # scl_slope and scl_inter
         voxels = voxels.astype(np.float32)
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+    alone = one_channel(path, native, channel)  # a header of fewer dimensions has fewer sizes, too
     affine = np.asarray(file.affine, dtype=np.float64)
-    x, y, z = (float(size) for size in file.header.get_zooms()[:3])
-    scan = ScanFile(path, one_channel(path, native, channel), affine, (x, y, z))
     check_affine(path, affine)
-    return scan
+    x, y, z = (float(size) for size in file.header.get_zooms()[:3])
+    return ScanFile(path, alone, affine, (x, y, z))
 
 
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
