@@ -322,7 +322,7 @@ def test_classes_of_several_values():
 
 def test_a_dataset_json_that_says_too_little(tmp_path):
     for table, expected in (
-        ("{", "cannot be read as JSON"),
+        ("{", "dataset.json: not valid JSON"),
         ("[]", "is a list, expected a table"),
         ('{"labels": {"0": "background", "1": "a"}}', "lacks the channels"),
         ('{"modality": {"0": "CT"}}', "lacks the labels"),

@@ -31,7 +31,7 @@ def parse_change(change: str) -> tuple[str, Any]:
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also of numbers with thousands of digits
         value = text
     return key.strip(), value
 

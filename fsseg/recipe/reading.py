@@ -1,13 +1,14 @@
 """Recipes from TOML files and plain tables, changed by dotted keys and checked."""
 
 import copy
-import tomllib
+import os
 from pathlib import Path
 from typing import Any
 
 from fsseg.errors import RecipeError
 from fsseg.recipe.components import Content, PlainTable, by_name
 from fsseg.recipe.tables import Recipe, checked
+from fsseg.system.text import read_toml
 
 
 def load_recipe(path: str | Path, overrides: PlainTable | None = None) -> Recipe:
@@ -50,14 +51,11 @@ def parse_recipe(tables: PlainTable, source: str = "recipe") -> Recipe:
 def read_tables(path: str | Path) -> PlainTable:
     """A recipe's tables as written; raises RecipeError for a file that is no TOML."""
     path = Path(path)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise RecipeError(
             f"{path}: there is no such recipe; expected a TOML file, such as those in recipes/"
         )
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}; correct the file") from None
+    return read_toml(path, RecipeError)
 
 
 def _override(tables: PlainTable, key: str, value: Any) -> None:

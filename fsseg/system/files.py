@@ -212,13 +212,14 @@ def write_lines(path: Path, records: Iterable[Any]) -> None:
 def read_json(path: Path) -> Any:
     """Reads a JSON file; raises FssegError for a damaged one."""
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Reads JSON lines; raises FssegError for a damaged file."""
     with reading(path):
-        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [dict(json.loads(line)) for line in lines]
 
 
 @contextmanager
@@ -226,7 +227,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turns what is wrong with the content of a file that fsseg wrote into one sentence."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FssegError(
             f"{path}: damaged ({str(error) or 'no JSON'}), expected what fsseg wrote; run the recipe again with --fresh"
         ) from None

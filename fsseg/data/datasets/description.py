@@ -1,7 +1,7 @@
 """What a folder of scans says of itself: its `dataset.toml`."""
 
 import json
-import tomllib
+import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -16,6 +16,7 @@ from fsseg.data.folds import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_fo
 from fsseg.data.grids import Axis, Orientation
 from fsseg.errors import DataError
 from fsseg.plugins.options import explain
+from fsseg.system.text import read_toml
 
 FILE_NAME = "dataset.toml"
 
@@ -126,13 +127,11 @@ def read_description(folder: Path) -> Description:
         raise DataError(
             f"{folder}: there is no such folder; expected a dataset's folder, give it with --data DIR"
         )
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise DataError(f"{path}: is missing; write it with the classes, for example\n{EXAMPLE}")
+    tables = read_toml(path, DataError)
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
         described = Description.model_validate_json(json.dumps(tables, default=str), strict=True)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid TOML: {error}; correct the file") from None
     except ValidationError as error:
         problems = [f"{key}: {text}" for key, text in explain(error, _valid_keys)]
     else:

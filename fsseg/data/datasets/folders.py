@@ -1,5 +1,6 @@
 """Datasets in folders of NIfTI files: the field's preprocessed benchmarks, and anybody's own scans."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -266,7 +267,7 @@ def find_dataset(folder: str | Path) -> dict[str, Any]:
     a folder that is neither.
     """
     folder = Path(folder).expanduser()
-    if (folder / FILE_NAME).is_file():
+    if os.path.lexists(folder / FILE_NAME):  # one that cannot be read is told, not passed over
         return {"name": "nifti", "root": str(folder)}
     for name, described in PUBLISHED.items():
         if (folder / described.image).parent.is_dir():

@@ -1,6 +1,6 @@
 """Datasets with a dataset.json: the Medical Segmentation Decathlon's, and those in nnU-Net's two formats."""
 
-import json
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from fsseg.errors import DataError
 from fsseg.prepare.layouts.resaved import IMAGE, LABEL, Classes, described, make
 from fsseg.prepare.plan import CasePlan, Plan, check_source, file_ids, identifier, pair_up
 from fsseg.prepare.read import NIFTI, OTHER, stored_with
+from fsseg.system.text import read_json_text
 
 EXPECTED = "the folder with dataset.json, imagesTr and labelsTr"
 
@@ -272,14 +273,11 @@ def _label_entries(path: Path, labels: dict[str, Any]) -> list[Region]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise DataError(
             f"{path}: there is no such file; expected {EXPECTED}, give that folder with --source"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); correct the file") from None
+        )
+    table = read_json_text(path, DataError)
     if not isinstance(table, dict):
         raise DataError(
             f"{path}: is a {type(table).__name__}, expected a table with labels and channels; correct it"
