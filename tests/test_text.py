@@ -26,7 +26,7 @@ weights = "none"
 name = "Überzug"
 threshold = "ce_t"
 """
-DESCRIPTION = "[classes]\nMüller = 1\n肝臓 = 2\n"
+DESCRIPTION = '[classes]\n"Müller" = 1\n"肝臓" = 2\n'
 MARK = b"\xef\xbb\xbf"
 
 
@@ -55,9 +55,9 @@ def test_files_of_a_run_may_have_been_saved_by_an_editor(tmp_path):
         (DESCRIPTION.encode("utf-16"), "is UTF-16, expected UTF-8; save it anew as UTF-8"),
         (DESCRIPTION.encode("utf-32"), "is UTF-32, expected UTF-8"),
         ("[classes]\nliver = 1\n".encode("utf-16-le"), "has NUL bytes, expected text in UTF-8"),
-        ("[classes]\nMüller = 1\n".encode("latin-1"), r"line 2 has the byte 0xFC.*Latin-1"),
+        ('[classes]\n"Müller" = 1\n'.encode("latin-1"), r"line 2 has the byte 0xFC.*Latin-1"),
         (
-            "[classes]\n肝臓 = 1\n".encode("shift-jis"),
+            '[classes]\n"肝臓" = 1\n'.encode("shift-jis"),
             r"line 2 has the byte 0x8A, which is no UTF-8",
         ),
         (b"\x1f\x8b\x08\0\0", "line 1 has the byte 0x8B"),
