@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 from fsseg.plugins.sources import OURS, Plugin
-from fsseg.system.code_digests import digest_at_import
+from fsseg.system.code_digests import content_digest
 
 REACHING_CALLS = {"exec", "eval", "compile", "globals", "vars", "setattr", "delattr", "patch"}
 """Functions with which code changes what is not its own, whatever it is given."""
@@ -28,22 +28,30 @@ def changes_of(plugins: Iterable[Plugin]) -> list[list[str]]:
     Args:
         plugins: The plugins that are loaded.
     """
+    foreign = _foreign_code()
     changes = []
     for plugin in plugins:
-        if plugin.distribution != OURS and may_change_others(plugin):
+        if plugin.distribution != OURS and _changes_others(plugin, foreign):
             changes.append([plugin.distribution, plugin.name, plugin.digest])
     return sorted(changes)
 
 
 def may_change_others(plugin: Plugin) -> bool:
     """Whether a plugin's code writes to what it imports, or is found in the place of a function of fsseg."""
-    files = _python_files(plugin.sources)
-    if any(_writes_to_imports(file, digest_at_import(file)) for file in files):
+    return _changes_others(plugin, _foreign_code())
+
+
+def _changes_others(plugin: Plugin, foreign: set[str]) -> bool:
+    """As `may_change_others`, with the files of the functions that are found in fsseg and are not its own."""
+    files = _python_files(tuple(plugin.sources))
+    if any(_writes_to_imports(file, content_digest(file)) for file in files):
         return True
-    return bool(_replaced_functions({str(file) for file in files}))
+    return not foreign.isdisjoint(str(file) for file in files)
 
 
-def _python_files(sources: Iterable[Path]) -> list[Path]:
+@cache
+def _python_files(sources: tuple[Path, ...]) -> list[Path]:
+    """The Python files of a plugin; one that is added later is imported by none of them."""
     files: list[Path] = []
     for source in sources:
         files += sorted(source.rglob("*.py")) if source.is_dir() else [source]
@@ -135,23 +143,19 @@ def _name_of(function: ast.AST) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
-def _replaced_functions(files: set[str]) -> list[str]:
-    """Functions and methods of fsseg that are code of these files."""
-    replaced = []
+def _foreign_code() -> set[str]:
+    """The files of functions and methods that are found in fsseg's modules."""
+    files = set()
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == OURS and isinstance(module, ModuleType):
-            for owner, value in _members(module):
-                code = getattr(value, "__code__", None)
-                if code is not None and code.co_filename in files:
-                    replaced.append(owner)
-    return replaced
+            files |= {function.__code__.co_filename for function in _functions(module)}
+    return files
 
 
-def _members(module: ModuleType) -> Iterator[tuple[str, object]]:
-    """The functions of a module and the methods of its classes, with their names."""
-    for name, value in list(vars(module).items()):
+def _functions(module: ModuleType) -> Iterator[FunctionType]:
+    """The functions of a module and the methods of its classes."""
+    for value in list(vars(module).values()):
         if isinstance(value, FunctionType):
-            yield f"{module.__name__}.{name}", value
+            yield value
         elif isinstance(value, type) and value.__module__ == module.__name__:
-            for method, function in list(vars(value).items()):
-                yield f"{module.__name__}.{name}.{method}", function
+            yield from (method for method in vars(value).values() if isinstance(method, FunctionType))

@@ -8,7 +8,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -58,7 +58,7 @@ class Plugin:
                 hooks[options.get("specname") or name] = function
         return hooks
 
-    @property
+    @cached_property
     def sources(self) -> list[Path]:
         """The places of its code: the file that was given, or the folders of its distribution's top-level packages."""
         if self.file:
