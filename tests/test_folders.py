@@ -157,7 +157,7 @@ MISTAKES = {
     "no description": "dataset.toml: is missing; write it with the classes",
     "misspelt description": "dataset.toml: imege: unknown key; did you mean 'image'?",
     "broken description": "dataset.toml: not valid TOML",
-    "pattern without a case": "image is 'image.nii.gz', expected {case} in it",
+    "pattern without a case": "image: 'image.nii.gz' lacks {case}, expected it where the id is",
     "empty folder": "found no image, expected files named image_{case}.nii.gz",
 }
 

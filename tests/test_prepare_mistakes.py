@@ -337,11 +337,11 @@ def test_a_sheared_affine_cannot_be_resampled_but_an_oblique_one_can(tmp_path):
         ),
         (
             lambda root: nifti.plan(root, "a.nii", "{case}.nii"),
-            "--image a.nii: expected a path below --source with {case}",
+            "--image 'a.nii' lacks {case}, expected it where the id is",
         ),
         (
             lambda root: nifti.plan(root, "{case}.nii", "/x/{case}"),
-            "--label /x/{case}: expected a path below --source",
+            "--label '/x/{case}' is an absolute path, expected one below the folder",
         ),
     ],
 )

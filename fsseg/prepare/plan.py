@@ -1,12 +1,12 @@
 """The values between layouts and engine: which cases there are, how to make one, and what the finished dataset is."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsseg.data.datasets.nifti import first_few
+from fsseg.data.datasets.finding import unpaired
 from fsseg.errors import DataError
 from fsseg.prepare.scan import Scan
 
@@ -140,21 +140,7 @@ def pair_up(
         image: Pattern of the images, for messages.
         label: Pattern of the labels.
     """
-    problems = [
-        *_without_partner(where, "image", images, labels, label),
-        *_without_partner(where, "label", labels, images, image),
-    ]
+    problems = unpaired(where, images, labels, image, label)
     if problems:
         raise DataError("\n".join(problems))
     return {case: (path, labels[case]) for case, path in images.items()}
-
-
-def _without_partner(
-    where: Path, kind: str, files: dict[str, Path], partners: dict[str, Path], expected: str
-) -> Iterator[str]:
-    alone = [case for case in files if case not in partners]
-    if alone:
-        yield (
-            f"{where}: {kind} without its partner for {len(alone)} case(s): {first_few(alone, 10)}; expected {expected} "
-            f"for each, add the file or remove the {kind}"
-        )

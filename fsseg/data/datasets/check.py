@@ -10,14 +10,15 @@ import nibabel
 import numpy as np
 
 from fsseg.data.datasets.description import FILE_NAME, Description
-from fsseg.data.datasets.folders import PUBLISHED, NiftiFolder, find_dataset, unpaired
+from fsseg.data.datasets.finding import match_files, match_pairs, unpaired
+from fsseg.data.datasets.folders import PUBLISHED, NiftiFolder, find_dataset
 from fsseg.data.datasets.nifti import (
     ScanFile,
     make_volume,
     read_nifti,
     scan_problems,
 )
-from fsseg.data.datasets.patterns import by_number, match_files
+from fsseg.data.datasets.patterns import by_number
 from fsseg.data.folds import make_fold
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError, FssegError
@@ -150,9 +151,11 @@ class _Checkup:
         self.root = root
         self.described = described
         self.result = Checked(described.name, described.numbers)
-        images = self._files(described.image)
-        labels = self._files(described.label)
-        self._problems(unpaired(root, described, images, labels))
+        pairs = match_pairs(root, described.image, described.label)
+        images = pairs.images
+        labels = pairs.labels
+        self._problems(pairs.problems)
+        self._problems(unpaired(root, images, labels, described.image, described.label))
         if not images:
             self._problems(
                 [
@@ -175,11 +178,6 @@ class _Checkup:
 
     def _warnings(self, texts: Iterable[str]) -> None:
         self.result.findings.extend(Finding("warning", text) for text in texts)
-
-    def _files(self, pattern: str) -> dict[str, Path]:
-        files, problems = match_files(self.root, pattern)
-        self._problems(problems)
-        return files
 
     def _check_case(self, case: str, image_path: Path, label_path: Path) -> None:
         image = self._read(image_path)
@@ -229,7 +227,8 @@ class _Checkup:
 
     def _check_supervoxels(self, folder: Path, cases: list[str]) -> None:
         """Published supervoxels have no geometry of their own: they are paired by id and compared by shape alone."""
-        files, _ = match_files(folder, "superpix-MIDDLE_{case}.nii.gz")
+        files, problems = match_files(folder, "superpix-MIDDLE_{case}.nii.gz")
+        self._warnings(problems)
         missing = [case for case in cases if case not in files]
         if missing:
             some = ", ".join(missing[:5])

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fsseg.data.datasets.patterns import pattern_problem
 from fsseg.data.folds import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_folds
 from fsseg.data.grids import Axis, Orientation
 from fsseg.errors import DataError
@@ -148,9 +149,13 @@ def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
 
 def _problems(described: Description) -> Iterator[str]:
     """What is wrong that the types of the keys do not say."""
-    for key, pattern in (("image", described.image), ("label", described.label)):
-        if "{case}" not in pattern:
-            yield f'{key} is {pattern!r}, expected {{case}} in it, as in "{key}_{{case}}.nii.gz"'
+    patterns = {"image": described.image, "label": described.label}
+    for key, pattern in patterns.items():
+        problem = pattern_problem(pattern)
+        if problem is not None:
+            yield f"{key}: {pattern!r} {problem}"
+    if described.image == described.label:
+        yield f"image and label: are both {described.image!r}, expected a pattern for each"
     counts = Counter(chain.from_iterable(described.class_values.values()))
     for value in sorted(value for value, count in counts.items() if count > 1):
         yield f"classes: value {value} stands for two classes, expected one; give each class values of its own"

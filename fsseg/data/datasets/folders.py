@@ -1,7 +1,6 @@
 """Datasets in folders of NIfTI files: the field's preprocessed benchmarks, and anybody's own scans."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,8 @@ from fsseg.data.datasets.description import (
     Range,
     read_description,
 )
-from fsseg.data.datasets.nifti import first_few, load_volume, read_nifti
-from fsseg.data.datasets.patterns import find_files
+from fsseg.data.datasets.finding import Files, Pairs, match_pairs, unpaired
+from fsseg.data.datasets.nifti import load_volume, read_nifti
 from fsseg.data.folds import FoldScheme
 from fsseg.data.grids import Axis, Orientation
 from fsseg.data.volume import Volume
@@ -98,11 +97,12 @@ class ScanFolder:
     def cases(self) -> list[str]:
         """The ids of all images, by number; raises DataError for an image or label without its partner."""
         images = self.images
+        image = self.described.image
         if not images:
             raise DataError(
-                f"{self.root}: found no image, expected files named {self.described.image}; check the folder"
+                f"{self.root}: found no image, expected files named {image}; check the folder"
             )
-        problems = unpaired(self.root, self.described, self.images, self.labels)
+        problems = unpaired(self.root, images, self.labels, image, self.described.label)
         if problems:
             raise DataError("\n".join(problems))
         return list(images)
@@ -128,15 +128,21 @@ class ScanFolder:
             raise DataError(f"{self.root}: there is no case {case!r}; the cases are {known}")
         return self.images[case], self.labels[case]
 
-    @cached_property
-    def images(self) -> dict[str, Path]:
+    @property
+    def images(self) -> Files:
         """The image files by case."""
-        return find_files(self.root, self.described.image)
+        return self._pairs.images
+
+    @property
+    def labels(self) -> Files:
+        """The label files by case."""
+        return self._pairs.labels
 
     @cached_property
-    def labels(self) -> dict[str, Path]:
-        """The label files by case."""
-        return find_files(self.root, self.described.label)
+    def _pairs(self) -> Pairs:
+        pairs = match_pairs(self.root, self.described.image, self.described.label)
+        pairs.raise_problems()
+        return pairs
 
 
 @component
@@ -237,27 +243,6 @@ class NiftiFolder(ScanFolder):
             intensity=intensity,
         )
         super().__init__(folder, changed)
-
-
-def unpaired(
-    root: Path, described: Description, images: dict[str, Path], labels: dict[str, Path]
-) -> list[str]:
-    """Returns a sentence each for images without labels and labels without images."""
-    return [
-        *_without_partner(root, "image", images, labels, described.label),
-        *_without_partner(root, "label", labels, images, described.image),
-    ]
-
-
-def _without_partner(
-    root: Path, kind: str, files: dict[str, Path], partners: dict[str, Path], expected: str
-) -> Iterator[str]:
-    alone = [case for case in files if case not in partners]
-    if alone:
-        yield (
-            f"{root}: {kind} without its partner for {len(alone)} case(s): {first_few(alone)}; "
-            f"expected {expected} for each, add the file or remove the {kind}"
-        )
 
 
 def find_dataset(folder: str | Path) -> dict[str, Any]:

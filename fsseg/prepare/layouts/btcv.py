@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fsseg.data.datasets.patterns import find_files
+from fsseg.data.datasets.finding import match_pairs
 from fsseg.errors import DataError
 from fsseg.prepare.plan import CasePlan, Plan, Prepared, first_folder, pair_up
 from fsseg.prepare.read import check_values, read_pair
@@ -54,9 +54,11 @@ def plan(source: Path, as_published: bool = False) -> Plan:
     itk()
     places = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
     folder = first_folder(source, places, "img/img*.nii*", EXPECTED)
-    images = find_files(folder, "img/img{case}.nii*")
-    labels = find_files(folder, "label/label{case}.nii*")
-    pairs = pair_up(folder, images, labels, "img/img{case}.nii.gz", "label/label{case}.nii.gz")
+    image_name = "img/img{case}.nii*"
+    label_name = "label/label{case}.nii*"
+    found = match_pairs(folder, image_name, label_name)
+    found.raise_problems()
+    pairs = pair_up(folder, found.images, found.labels, image_name, label_name)
     options = {"as_published": as_published}
     cases: list[CasePlan] = []
     for number, (image, label) in enumerate(pairs.values()):

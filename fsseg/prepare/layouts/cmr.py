@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fsseg.data.datasets.patterns import find_files
+from fsseg.data.datasets.finding import match_pairs
 from fsseg.errors import DataError
 from fsseg.prepare.plan import CasePlan, Plan, Prepared, check_source, file_ids, pair_up
 from fsseg.prepare.read import check_values, read_pair
@@ -34,8 +34,10 @@ def plan(source: Path) -> Plan:
     check_source(source, EXPECTED)
     image_name = "**/patient{case}_C0.nii*"
     label_name = "**/patient{case}_C0_manual.nii*"
-    images = find_files(source, image_name)
-    labels = find_files(source, label_name)
+    found = match_pairs(source, image_name, label_name)
+    found.raise_problems()
+    images = found.images
+    labels = found.labels
     if not labels:
         raise DataError(
             f"{source}: found no patient<k>_C0_manual.nii.gz in it; expected {EXPECTED}, check --source"

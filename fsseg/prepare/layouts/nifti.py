@@ -1,10 +1,11 @@
 """Anybody's own scans: image and label files found by two patterns."""
 
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from fsseg.data.datasets.patterns import find_files
+from fsseg.data.datasets.finding import match_pairs
+from fsseg.data.datasets.patterns import pattern_problem
 from fsseg.errors import DataError
 from fsseg.prepare.layouts.resaved import (
     IMAGE,
@@ -33,7 +34,7 @@ def plan(
         source: The folder to search.
         image: Where images are below it: `{case}` stands for the id, the same wherever it repeats; `*` for anything
             within a name; `**/` for any folders.
-        label: Where labels are, likewise.
+        label: Where labels are, likewise. A file that both find is what the pattern says that says more of its name.
         classes: Label values of each class; without it, every value found becomes a class.
         name: What tables call the dataset; otherwise the folder's name.
         modality: CT or MR, which decides how intensities are clipped when the dataset is read; otherwise not at all.
@@ -43,14 +44,16 @@ def plan(
     """
     check_source(source, "the folder that both patterns start from")
     for option, pattern in (("--image", image), ("--label", label)):
-        _check_pattern(option, pattern)
-    images = find_files(source, image)
-    labels = find_files(source, label)
-    if not images:
+        problem = pattern_problem(pattern)
+        if problem is not None:
+            raise DataError(f"{option} {pattern!r} {problem}")
+    found = match_pairs(source, image, label)
+    found.raise_problems()
+    if not found.images:
         raise DataError(
             f"{source}: found no image, expected files named {image}; check --source and --image"
         )
-    pairs = pair_up(source, images, labels, image, label)
+    pairs = pair_up(source, found.images, found.labels, image, label)
     ids = file_ids(pairs, source)
     cases: list[CasePlan] = []
     for case, (image_path, label_path) in pairs.items():
@@ -114,11 +117,3 @@ def parse_classes(texts: list[str]) -> Classes:
 
 def _is_label_value(text: str) -> bool:
     return text.isdecimal() and 0 < int(text) <= 65535
-
-
-def _check_pattern(option: str, pattern: str) -> None:
-    parts = PurePosixPath(pattern).parts
-    if "{case}" not in pattern or pattern.startswith("/") or ".." in parts:
-        raise DataError(
-            f"{option} {pattern}: expected a path below --source with {{case}} in it, for example images/{{case}}.nii.gz"
-        )
