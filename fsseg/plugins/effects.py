@@ -158,4 +158,6 @@ def _functions(module: ModuleType) -> Iterator[FunctionType]:
         if isinstance(value, FunctionType):
             yield value
         elif isinstance(value, type) and value.__module__ == module.__name__:
-            yield from (method for method in vars(value).values() if isinstance(method, FunctionType))
+            yield from (
+                method for method in vars(value).values() if isinstance(method, FunctionType)
+            )
