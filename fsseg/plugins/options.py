@@ -13,11 +13,12 @@ from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, field_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined
 
 from fsseg.errors import OptionsError, PluginError
 from fsseg.plugins.help import document
+from fsseg.plugins.numbers import within_bounds
 
 Class = TypeVar("Class", bound=type)
 
@@ -35,6 +36,9 @@ EXPLAINED = "explained"
 
 CHECKING = "checks_options"
 """The attribute of constructors that check their options."""
+
+LONGEST_SHOWN = 200
+"""Characters of a value that are repeated in a message at most."""
 
 TYPE_TAGS = ("str", "int", "float", "bool", "list", "dict")
 TYPE_PREFIXES = ("literal[", "tuple[", "list[", "function-", "constrained-")
@@ -68,7 +72,8 @@ def schema(component: type) -> type[BaseModel]:
         is_required = parameter.default is inspect.Parameter.empty
         fields[name] = (hints[name], ... if is_required else parameter.default)
     config = ConfigDict(extra="forbid", protected_namespaces=())
-    return create_model(component.__name__, __config__=config, **fields)
+    validators: dict[str, Any] = {"within_bounds": field_validator("*")(within_bounds)}
+    return create_model(component.__name__, __config__=config, __validators__=validators, **fields)
 
 
 def _no_schema(component: type, argument: str, fault: str) -> PluginError:
@@ -298,7 +303,16 @@ def _sentence(detail: ErrorDetails, valid: list[str]) -> str:
     message = detail["msg"]
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
-    return f"expected {message}, got {detail['input']!r}"
+    return f"expected {message}, got {_shown(detail['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, as far as a reader wants to see it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _is_type_tag(part: str | int) -> bool:

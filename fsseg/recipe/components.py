@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, field_validator
 from pydantic import GetJsonSchemaHandler as Handler
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from fsseg.plugins.manager import registry
+from fsseg.plugins.numbers import within_bounds
 from fsseg.plugins.options import explain, refusal
 
 PlainTable = dict[str, Any]
@@ -25,6 +26,7 @@ class Table(BaseModel):
     """A table of a recipe with fixed keys; assigning to a field checks the value."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    _numbers = field_validator("*")(within_bounds)
 
 
 class ComponentTable(BaseModel):

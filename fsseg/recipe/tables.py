@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fsseg.data.folds import FOLD_SCHEMES, SupportChoice
 from fsseg.errors import RecipeError
@@ -21,9 +21,8 @@ from fsseg.recipe.components import (
 )
 from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.values import MOST_CLASSES, NumberOrAuto, Range, Seeds
 from fsseg.system.files import fingerprint
-
-NumberOrAuto = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class GridTable(Table):
@@ -62,16 +61,16 @@ class EpisodeTable(Table):
         ge=0,
         description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
     )
-    gamma: tuple[float, float] = Field(
+    gamma: Range = Field(
         default=(0.5, 1.5), description="range of the exponent of the intensity change"
     )
-    angle: float = Field(default=5.0, ge=0, description="largest rotation, degrees")
+    angle: float = Field(default=5.0, ge=0, le=180, description="largest rotation, degrees")
     shift: float = Field(default=5.0, ge=0, description="largest translation, pixels")
-    shear: float = Field(default=5.0, ge=0, description="largest shear, degrees")
-    zoom: tuple[float, float] = Field(default=(0.9, 1.2), description="range of the zoom")
+    shear: float = Field(default=5.0, ge=0, lt=90, description="largest shear, degrees")
+    zoom: Range = Field(default=(0.9, 1.2), description="range of the zoom")
     elastic: float = Field(default=10.0, ge=0, description="strength of the elastic deformation")
     elastic_sigma: float = Field(
-        default=5.0, gt=0, description="smoothness of the elastic deformation, pixels"
+        default=5.0, gt=0, le=1000, description="smoothness of the elastic deformation, pixels"
     )
 
 
@@ -87,6 +86,7 @@ class TrainingTable(Table):
     classes: int = Field(
         default=1,
         ge=1,
+        le=MOST_CLASSES,
         description="supervoxels of an episode at most; 5 for multi-foreground training, as in the paper",
     )
     steps: int = Field(default=50_000, ge=0, description="optimiser steps, one episode each")
@@ -159,6 +159,7 @@ class CalibrationTable(Table):
     classes: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_CLASSES,
         description="classes of an episode at most; when omitted 1, or 5 where all classes are segmented together",
     )
 
@@ -233,15 +234,6 @@ class VariantTable(Table):
         return fingerprint(parts)[:16]
 
 
-def _check_seeds(value: Any) -> Any:
-    seeds = value if isinstance(value, list) else [value]
-    are_numbers = all(type(seed) is int and seed >= 0 for seed in seeds)
-    are_different = are_numbers and len(set(seeds)) == len(seeds)
-    if not seeds or not are_different:
-        raise ValueError("a whole number from 0 up, or a list of different ones, such as [0, 1, 2]")
-    return value
-
-
 class Recipe(Table):
     """A whole experiment: the tables of a recipe file as fields that can be changed.
 
@@ -255,7 +247,7 @@ class Recipe(Table):
         >>> results = fsseg.run(recipe)
     """
 
-    seed: Annotated[int | list[int], BeforeValidator(_check_seeds)] = Field(
+    seed: Seeds = Field(
         default=0,
         description="seed of training, calibration and what a protocol draws; several for a run with each",
     )
@@ -325,6 +317,12 @@ def checked(tables: PlainTable, source: str) -> Recipe:
     """
     try:
         text = json.dumps(tables, default=str)
+    except ValueError:
+        raise RecipeError(
+            f"{source}: holds a whole number of thousands of digits or a table within itself, expected what TOML holds; "
+            "correct it"
+        ) from None
+    try:
         return Recipe.model_validate_json(text, strict=True, context={})
     except ValidationError as error:
         contents = Content(table=Recipe)

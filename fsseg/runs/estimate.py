@@ -204,7 +204,7 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     plain = PLAIN_RUNS + 1 if speed.capture else 1
     step = _time(under_way.advance, device, plain)
     bare = _time(bare_step(backbone, images[:2], training.table, speed), device, plain)
-    under_way.finish()
+    under_way.pause()
 
     variants = assemble_variants(plan, backbone, under_way.head.state_dict(), training)
     encoding = _time_encoding(backbone, images)

@@ -75,7 +75,14 @@ def begin_training(
             speed=plan.recipe.speed,
             tell=partial(_tell_of_step, plan, training) if told else None,
             saver=saver,
+            name=f"training of {_who(training)}, fold {plan.fold.index}, seed {plan.seed}",
         )
+
+
+def _who(training: SharedTraining) -> str:
+    """The variants of a training, in words."""
+    first, *others = training.names
+    return f"{first} and {len(others)} more" if others else first
 
 
 def finish_training(

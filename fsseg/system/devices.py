@@ -25,6 +25,12 @@ HOST_MEMORY = 5 * 2**25
 """Bytes that one pass of a network may take on a CPU: four slices of 256 x 256 in the paper's network. Fewer are slower, more
 hardly faster."""
 
+USUAL_THREADS = 128
+"""Threads that any machine may be asked for, so that the digits of a larger one can be had."""
+
+MOST_FOR_EACH = 4
+"""Threads for each processor at most, where that is more."""
+
 SHARE_FOR_DATA = 0.5
 """Of a device's free memory, the share that scans may take."""
 
@@ -46,8 +52,21 @@ def pick_device(name: str) -> torch.device:
 
 
 def threads_for(asked: int | Literal["auto"]) -> int:
-    """Returns the threads that a CPU computes with, where a recipe may leave it open."""
-    return torch.get_num_threads() if asked == "auto" else asked
+    """Returns the threads that a CPU computes with, where a recipe may leave it open.
+
+    Raises:
+        FssegError: They are more than this machine can be asked for, which would end the process.
+    """
+    if asked == "auto":
+        return torch.get_num_threads()
+    processors = os.cpu_count() or 1
+    most = max(USUAL_THREADS, MOST_FOR_EACH * processors)
+    if asked > most:
+        raise FssegError(
+            f"speed.threads: is {asked}, expected at most {most} on this machine of {processors} processors; "
+            'lower it, or leave it at "auto"'
+        )
+    return asked
 
 
 @contextmanager

@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.ops import ideal_prior
 from fsseg.model.segmenter import Segmenter, encode_in_parts
 from fsseg.model.variants import Variant, by_scoring
+from fsseg.plugins.numbers import are_finite
 from fsseg.system.progress import Progress, Silent
 from fsseg.training.episodes import CALIBRATION_STREAM, EpisodeSampler, episode_rng
 from fsseg.types import Episode, Evidence, IdealPriors
@@ -92,6 +94,9 @@ def calibrate(
     Returns:
         The samples of all episodes, and what the thresholds learned.
 
+    Raises:
+        FssegError: Logits are not finite, so that nothing can be learned from them.
+
     Example:
         >>> from fsseg import EpisodeSampler, LinEst, MaskedAverage, Segmenter, TimmBackbone, Tpm
         >>> from fsseg import calibrate, training_scans
@@ -110,25 +115,45 @@ def calibrate(
     place: torch.device = device or next(backbone.parameters()).device
     groups = list(by_scoring(fitted).values())
     observed: list[_Observed] = []
-    progress = progress or Silent()
-    batches = range(0, episodes, BATCH)
     with _evaluation_mode(variant.segmenter for variant in fitted):
-        for start in progress.track(batches, "calibration", len(batches)):
-            drawn = []
-            for number in range(start, min(start + BATCH, episodes)):
-                rng = episode_rng(seed, CALIBRATION_STREAM, number)
-                draw = sampler.draw(rng, classes)
-                drawn.append(sampler.make(draw, place))
-            on_device = _observe_all(backbone, drawn, groups)
-            observed += _on_host(on_device)
-    for variant in fitted:
-        _fit(variant, observed)
-    states = {variant.name: _fitted_threshold(variant).state() for variant in fitted}
-    return Calibration([each.sample for each in observed], states)
+        for numbers in _batches(episodes, progress or Silent()):
+            drawn = [_episode(sampler, seed, number, classes, place) for number in numbers]
+            observed += _on_host(_observe_all(backbone, drawn, groups))
+    samples = [each.sample for each in observed]
+    _require_finite(
+        [asdict(sample) for sample in samples], "an episode's ideal prior or what tells of it"
+    )
+    states = {variant.name: _fit(variant, observed) for variant in fitted}
+    return Calibration(samples, states)
 
 
-def _fit(variant: Variant, observed: Sequence["_Observed"]) -> None:
-    """Fits a variant's threshold to the samples of its scoring."""
+def _batches(episodes: int, progress: Progress) -> Iterator[range]:
+    """The numbers of the episodes that are made together."""
+    starts = range(0, episodes, BATCH)
+    for start in progress.track(starts, "calibration", len(starts)):
+        yield range(start, min(start + BATCH, episodes))
+
+
+def _episode(
+    sampler: EpisodeSampler, seed: int, number: int, classes: int, device: torch.device
+) -> Episode:
+    """The episode of this number."""
+    rng = episode_rng(seed, CALIBRATION_STREAM, number)
+    draw = sampler.draw(rng, classes)
+    return sampler.make(draw, device)
+
+
+def _require_finite(values: Any, what: str) -> None:
+    """Raises FssegError where one of the numbers in plain values is not finite."""
+    if not are_finite(values):
+        raise FssegError(
+            f"calibration: {what} is not finite, expected numbers: network or head give none; look at train.jsonl, and "
+            "train with a lower training.learning_rate or other options of the head"
+        )
+
+
+def _fit(variant: Variant, observed: Sequence["_Observed"]) -> dict[str, Any]:
+    """Fits a variant's threshold to the samples of its scoring; returns what it learned."""
     of_scoring = [each for each in observed if each.sample.scoring == variant.scoring]
     described = [each.regressors[variant.name] for each in of_scoring]
     samples = [each.sample for each in of_scoring]
@@ -136,7 +161,11 @@ def _fit(variant: Variant, observed: Sequence["_Observed"]) -> None:
         together=np.array([sample.prior for sample in samples]),
         ways=[np.array(sample.way_priors) for sample in samples],
     )
-    _fitted_threshold(variant).fit(described, ideal)
+    threshold = _fitted_threshold(variant)
+    threshold.fit(described, ideal)
+    state = threshold.state()
+    _require_finite(state, f"what the threshold of {variant.name} learned")
+    return state
 
 
 def _is_fitted(variant: Variant) -> bool:

@@ -1,5 +1,6 @@
 """The log of a training, read from the device so late that steps do not wait for it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fsseg.errors import FssegError
 from fsseg.types import ScoreScale
 
 LOG_EVERY = 25
@@ -43,12 +45,16 @@ class TrainingLog:
         [12.0, 37.0]
     """
 
-    def __init__(self, listener: Callable[[Record], None] | None = None) -> None:
+    def __init__(
+        self, listener: Callable[[Record], None] | None = None, name: str = "training"
+    ) -> None:
         """Begins an empty log.
 
         Args:
             listener: Hears of each record when `tell` reads it.
+            name: What messages call the training.
         """
+        self._name = name
         self._listener = listener
         self._pending: list[Float[Tensor, "3"]] = []
         self._unread: list[_OnDevice] = []
@@ -87,15 +93,36 @@ class TrainingLog:
         Args:
             behind: The number of latest records that are left for later: to read the very latest,
                 the host would have to wait for the device.
+
+        Raises:
+            FssegError: A value of a record is not finite; nobody hears of that record.
         """
         if self._listener is not None:
             for record in self._read_new(behind):
                 self._listener(record)
 
     def records(self) -> list[Record]:
-        """All records so far; the host waits for the device."""
+        """All records so far; the host waits for the device.
+
+        Raises:
+            FssegError: A value of a record is not finite.
+        """
         self._read_new()
         return list(self._read)
+
+    def require_finite(self, step: int, learning_rate: float) -> None:
+        """Checks the losses since the last record; the host waits for the device.
+
+        Args:
+            step: The number of steps done.
+            learning_rate: The rate of the last of them.
+
+        Raises:
+            FssegError: One is not finite.
+        """
+        if self._pending:
+            values = torch.stack(self._pending).mean(dim=0).tolist()
+            self._require_finite(_record(step, learning_rate, values))
 
     def pending(self) -> dict[str, Tensor]:
         """The losses since the last record, for a snapshot."""
@@ -135,8 +162,34 @@ class TrainingLog:
         on_device = torch.stack([record.values for record in unread])
         new = []
         for record, values in zip(unread, on_device.tolist()):
-            named = dict(zip(NAMES, values))
-            steps = {"step": record.step, "learning_rate": record.learning_rate}
-            new.append(steps | named)
+            named = _record(record.step, record.learning_rate, values)
+            self._require_finite(named)
+            new.append(named)
         self._read += new
         return new
+
+    def _require_finite(self, record: Record) -> None:
+        """Raises FssegError for a record of a training that diverged."""
+        for name in NAMES:
+            value = record.get(name, 0.0)
+            if not math.isfinite(value):
+                raise self.diverged(f"{name} is {value}", record["step"], record["learning_rate"])
+
+    def diverged(self, what: str, step: int, learning_rate: float) -> FssegError:
+        """The error for a training of which nothing can be used any more.
+
+        Args:
+            what: What was seen, as a sentence without its end.
+            step: The number of steps done.
+            learning_rate: The rate of the last of them.
+        """
+        return FssegError(
+            f"{self._name}: {what} by step {step}, at a learning rate of {learning_rate:g}, expected finite numbers: it "
+            f"diverged; lower training.learning_rate (to {learning_rate / 10:g}, say) or training.gradient_clip, or bring "
+            "the options of its head and the weights of its losses nearer to their defaults"
+        )
+
+
+def _record(step: int, learning_rate: float, values: list[float]) -> Record:
+    steps = {"step": step, "learning_rate": learning_rate}
+    return steps | dict(zip(NAMES, values))

@@ -4,8 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,41 +21,10 @@ from fsseg.training.compose import Ingredients
 from fsseg.training.episodes import TRAINING_STREAM, Draw, EpisodeSampler, episode_rng
 from fsseg.training.log import PENDING, Record, TrainingLog
 from fsseg.training.losses import Losses, aligned, log_probabilities, t_loss, weighted_nll
+from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
 from fsseg.training.updates import Optimiser, update_averages
 from fsseg.types import Episode
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a training is at one moment.
-
-    Attributes:
-        step: The number of steps done.
-        tensors: States of backbone, head and optimiser, and the losses since the log's last record.
-        values: The log's records, and the states of the generators that components may draw from.
-    """
-
-    step: int
-    tensors: dict[str, Tensor]
-    values: dict[str, Any]
-
-
-@runtime_checkable
-class Saver(Protocol):
-    """Keeps a training's state where it survives the process."""
-
-    def is_due(self, step: int) -> bool:
-        """True when the training should be saved after so many steps."""
-        ...
-
-    def save(self, training: "Training") -> None:
-        """Saves the training as it is."""
-        ...
-
-    def resume(self, training: "Training") -> None:
-        """Brings the training to where it was saved last, if it was."""
-        ...
 
 
 class Training:
@@ -91,6 +59,7 @@ class Training:
         speed: SpeedTable | None = None,
         tell: Callable[[Record], None] | None = None,
         saver: Saver | None = None,
+        name: str = "training",
     ) -> None:
         """Begins at the first step, or where the saver saved last.
 
@@ -107,6 +76,7 @@ class Training:
             tell: Hears of each record of the log, one record late: to read the latest, the host
                 would have to wait for the device.
             saver: Keeps the training's state.
+            name: What messages call it.
         """
         self.options = options
         self.device = device
@@ -126,7 +96,7 @@ class Training:
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         self._optimiser = Optimiser(trained, options, device, fused=self.speed.fused)
         self._losses = torch.zeros(3, device=device)
-        self.log = TrainingLog(tell)
+        self.log = TrainingLog(tell, name)
         self._stream = new_stream(device)
         self._ingredients: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
@@ -227,11 +197,28 @@ class Training:
         self._update(composed.episode())
 
     def finish(self) -> None:
-        """Leaves backbone and head in evaluation mode."""
+        """Leaves backbone and head in evaluation mode.
+
+        Raises:
+            FssegError: The training diverged: a loss, a weight or a buffer is not finite.
+        """
+        self.pause()
+        self.log.tell()
+        self._require_finite()
+
+    def pause(self) -> None:
+        """Leaves backbone and head in evaluation mode, as they are."""
         join_stream(self._stream)
         self.backbone.eval()
         self.head.eval()
-        self.log.tell()
+
+    def _require_finite(self) -> None:
+        """Raises FssegError where the losses since the last record, or what would be kept, are not finite."""
+        rate = self._optimiser.rate_at(max(self.step - 1, 0))
+        self.log.require_finite(self.step, rate)
+        for name, value in self._model_state().items():
+            if not value.isfinite().all():
+                raise self.log.diverged(f"{name} is not finite", self.step, rate)
 
     @property
     def steps_left(self) -> int:
@@ -244,9 +231,14 @@ class Training:
         return self._recorded.problem
 
     def snapshot(self) -> Snapshot:
-        """All of its state; the host waits for the device."""
+        """All of its state; the host waits for the device.
+
+        Raises:
+            FssegError: The training diverged: from such a state nothing could go on.
+        """
         join_stream(self._stream)
         self.log.tell()  # of records that the snapshot reads, which are not told later
+        self._require_finite()
         tensors = self._model_state()
         tensors |= self._optimiser.state()
         tensors |= self.log.pending()
@@ -313,6 +305,7 @@ def train_together(
         The same trainings, finished.
 
     Raises:
+        FssegError: A training diverged: a record of its log, or what it ends with, is not finite.
         Stopped: A signal asked to stop; the trainings' states are saved then.
     """
     progress = progress or Silent()

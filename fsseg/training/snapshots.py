@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fsseg.model.checkpoint import write_tensors
 from fsseg.system.progress import Progress
-from fsseg.training.loop import Snapshot, Training
+from fsseg.training.loop import Training
+from fsseg.training.saving import Snapshot
 
 KEPT = 2
 """Files of a training that are kept: the newest, and one more should that be damaged."""
