@@ -204,6 +204,7 @@ class Training:
         """
         self.pause()
         self.log.tell()
+        self.log.records()  # of which nobody may have heard
         self._require_finite()
 
     def pause(self) -> None:
