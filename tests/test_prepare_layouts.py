@@ -316,8 +316,9 @@ def test_a_class_has_a_name_and_a_value(text):
 
 def test_classes_of_several_values():
     assert nifti.parse_classes(["Liver=1", "kidneys=2, 3"]) == {"liver": 1, "kidneys": [2, 3]}
-    with pytest.raises(FssegError, match="its name or value has a class already"):
-        nifti.parse_classes(["liver=1", "spleen=1"])
+    for texts in (["liver=1", "spleen=1"], ["liver=1,1"], ["liver=2,1", "spleen=3,1"]):
+        with pytest.raises(FssegError, match="the value 1 has a class already"):
+            nifti.parse_classes(texts)
 
 
 def test_a_dataset_json_that_says_too_little(tmp_path):

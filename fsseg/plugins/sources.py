@@ -5,7 +5,6 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -19,6 +18,7 @@ from fsseg.errors import PluginError
 from fsseg.plugins.options import nearest
 from fsseg.plugins.registry import named, place_of
 from fsseg.system.code_digests import content_digest, digest_at_import, keep_module, sources_of
+from fsseg.system.text import read_toml
 
 OURS = "fsseg"
 """The distribution of the built-in components."""
@@ -182,7 +182,7 @@ def _project(file: Path) -> dict[str, Any]:
     """The table [project] of a pyproject.toml; empty if there is none."""
     if not file.is_file():
         return {}
-    return tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+    return read_toml(file, PluginError).get("project", {})
 
 
 def _look_in(folder: Path) -> None:

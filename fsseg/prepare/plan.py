@@ -1,14 +1,20 @@
 """The values between layouts and engine: which cases there are, how to make one, and what the finished dataset is."""
 
 import re
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fsseg.data.datasets.finding import unpaired
+from fsseg.data.datasets.patterns import composed
 from fsseg.errors import DataError
 from fsseg.prepare.scan import Scan
+
+Classes = dict[str, int | list[int]]
+"""Label values by class."""
 
 
 @dataclass(frozen=True)
@@ -102,30 +108,80 @@ def first_folder(source: Path, places: Iterable[str], holds: str, expected: str)
 
 
 def identifier(name: str) -> str:
-    """Returns a name as lower-case words joined by underscores.
+    """Returns a name as lower-case words joined by underscores, letters of any script; empty where it has none.
 
     Example:
-        >>> identifier("Left Kidney")
-        'left_kidney'
+        >>> identifier("Left Kidney"), identifier("肝臓"), identifier("+")
+        ('left_kidney', '肝臓', '')
     """
-    words = re.sub(r"[^0-9a-z]+", "_", name.strip().lower()).strip("_")
-    return words if words and not words[0].isdigit() else f"class_{words}"
+    lower = composed(composed(name).lower())
+    letters = [letter if _is_letter(letter) else " " for letter in lower]
+    words = "_".join("".join(letters).split())
+    return f"class_{words}" if words[:1].isdigit() else words
+
+
+def class_names(names: Sequence[str]) -> list[str]:
+    """Returns what classes are called: their identifiers, but names as they are where identifiers would be alike.
+
+    Example:
+        >>> class_names(["Left Kidney", "tumor+", "tumor-"])
+        ['left_kidney', 'tumor+', 'tumor-']
+    """
+    identifiers = [identifier(name) for name in names]
+    counts = Counter(identifiers)
+    called: list[str] = []
+    for name, word in zip(names, identifiers):
+        is_its_own = word != "" and counts[word] == 1
+        called.append(word if is_its_own else composed(name).strip())
+    return called
+
+
+def name_classes(where: object, regions: Sequence[tuple[str, list[int]]]) -> Classes:
+    """Returns label values by what their classes are called; raises DataError for two of one name.
+
+    Args:
+        where: What names them, for messages.
+        regions: Names as they are written, and their values.
+    """
+    written: dict[str, str] = {}
+    classes: Classes = {}
+    names = [name for name, _ in regions]
+    for called, (name, values) in zip(class_names(names), regions):
+        if called in classes:
+            raise DataError(
+                f"{where}: the classes {written[called]!a} and {name!a} would both be called {called}, expected a name "
+                "for each; rename one of them"
+            )
+        written[called] = name
+        classes[called] = values[0] if len(values) == 1 else values
+    return classes
 
 
 def file_ids(cases: Iterable[str], where: object) -> dict[str, str]:
-    """Returns ids as parts of file names, by id; raises DataError where two become the same."""
+    """Returns ids as parts of file names, by id; raises DataError where two become the same.
+
+    Letters of any script, digits, dots, dashes and underscores stay; an underscore takes the place of all else.
+    """
     ids: dict[str, str] = {}
     for case in cases:
-        name = re.sub(r"[^0-9A-Za-z._-]+", "_", case)
-        ids[case] = name.strip(".") or "_"
+        kept = [
+            letter if _is_letter(letter) or letter in "._-" else " " for letter in composed(case)
+        ]
+        spaces = re.sub(" +", "_", "".join(kept))
+        ids[case] = spaces.strip(".") or "_"
     taken: dict[str, str] = {}
     for case, name in ids.items():
-        other = taken.setdefault(name.lower(), case)
+        other = taken.setdefault(composed(name.lower()), case)
         if other != case:
             raise DataError(
                 f"{where}: cases {other!r} and {case!r} would both be written as {name}; rename one of their files"
             )
     return ids
+
+
+def _is_letter(letter: str) -> bool:
+    """Whether it is a letter of any script, a mark on one (vowels of Indic scripts are marks), or a digit."""
+    return unicodedata.category(letter)[0] in "LMN"
 
 
 def pair_up(

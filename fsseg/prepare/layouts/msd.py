@@ -6,11 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fsseg.data.datasets.finding import find_files
 from fsseg.data.datasets.nifti import first_few
-from fsseg.data.datasets.patterns import by_number
+from fsseg.data.datasets.patterns import by_number, composed
 from fsseg.errors import DataError
-from fsseg.prepare.layouts.resaved import IMAGE, LABEL, Classes, described, make
-from fsseg.prepare.plan import CasePlan, Plan, check_source, file_ids, identifier, pair_up
+from fsseg.prepare.layouts.resaved import IMAGE, LABEL, UNNAMED, described, make
+from fsseg.prepare.plan import (
+    CasePlan,
+    Classes,
+    Plan,
+    check_source,
+    file_ids,
+    identifier,
+    name_classes,
+    pair_up,
+)
 from fsseg.prepare.read import NIFTI, OTHER, stored_with
 from fsseg.system.text import read_json_text
 
@@ -98,7 +108,7 @@ def plan(source: Path, channel: str | None = None) -> Plan:
         cases.append(planned)
     describing = partial(
         describe,
-        name=identifier(contents.name),
+        name=identifier(contents.name) or UNNAMED,
         modality=modality_of(contents.channels.get(number, "")),
         classes=contents.labels.classes,
     )
@@ -135,7 +145,7 @@ def find_images(source: Path, table: dict[str, Any], channel: int) -> tuple[dict
     """Returns image files by case, and whether a file holds all channels."""
     ending = _ending(source, table)
     listed = _listed(source, table, "image")
-    if listed and all(path.is_file() for path in listed.values()):
+    if listed and all(map(os.path.isfile, listed.values())):
         return listed, True
     # nnU-Net: a file a channel. Its first format lists CASE.nii.gz and has CASE_0000.nii.gz.
     suffix = f"_{channel:04d}{ending}"
@@ -159,7 +169,7 @@ def find_labels(source: Path, table: dict[str, Any]) -> dict[str, Path]:
     """Returns label files by case."""
     listed = _listed(source, table, "label")
     if listed:
-        return {case: path for case, path in listed.items() if path.is_file()}
+        return {case: path for case, path in listed.items() if os.path.isfile(path)}
     ending = _ending(source, table)
     return _files(source / "labelsTr", ending)
 
@@ -187,10 +197,10 @@ def read_labels(path: Path, labels: dict[str, Any]) -> Labels:
     if ignore:
         listed = ", ".join(map(str, ignore))
         notes.append(f"{path}: voxels labelled {listed} (ignore) become background")
-    classes = _classes_of_regions(path, regions)
     values = [value for _, values in regions for value in values]
-    if len(set(values)) != len(values):
-        classes = _classes_of_values(regions)
+    overlap = len(set(values)) != len(values)
+    classes = name_classes(path, _by_value(regions) if overlap else regions)
+    if overlap:
         names = ", ".join(classes)
         notes.append(
             f"{path}: its regions overlap, expected one class a voxel; label values became the classes "
@@ -212,17 +222,7 @@ def read_labels(path: Path, labels: dict[str, Any]) -> Labels:
     )
 
 
-def _classes_of_regions(path: Path, regions: list[Region]) -> Classes:
-    classes: Classes = {}
-    for name, values in regions:
-        key = identifier(name)
-        if key in classes:
-            raise DataError(f"{path}: two labels are called {key}; rename one of them")
-        classes[key] = values[0] if len(values) == 1 else values
-    return classes
-
-
-def _classes_of_values(regions: list[Region]) -> Classes:
+def _by_value(regions: list[Region]) -> list[Region]:
     """Of regions within regions: a voxel has one class, so each value is one, under its own name if it has one."""
     names: dict[int, str] = {}
     listed: set[int] = set()
@@ -230,17 +230,14 @@ def _classes_of_values(regions: list[Region]) -> Classes:
         listed |= set(values)
         if len(values) == 1:
             names.setdefault(values[0], name)
-    classes: Classes = {}
-    for value in sorted(listed):
-        classes[identifier(names.get(value, f"label_{value}"))] = value
-    return classes
+    return [(names.get(value, f"label_{value}"), [value]) for value in sorted(listed)]
 
 
 def _contents(source: Path, table: dict[str, Any]) -> Contents:
     path = source / "dataset.json"
     channels: Any = table.get("channel_names", table.get("modality"))
     is_table = isinstance(channels, dict) and bool(channels)
-    if not is_table or not all(str(number).isdecimal() for number in channels):
+    if not is_table or not all(map(_is_channel, channels)):
         raise DataError(
             f'{path}: lacks the channels, expected "modality": {{"0": "MRI"}} (MSD) or "channel_names" (nnU-Net); add them'
         )
@@ -264,12 +261,28 @@ def _label_entries(path: Path, labels: dict[str, Any]) -> list[Region]:
         for key, entry in labels.items():
             name, values = (entry, key) if is_by_value else (key, entry)
             listed = values if isinstance(values, list) else [values]
-            entries.append((str(name), [int(value) for value in listed]))
-    except (TypeError, ValueError):
+            if not isinstance(name, str) or not listed:
+                raise ValueError(name)
+            entries.append((name, [_label_value(value) for value in listed]))
+    except ValueError:
         raise DataError(
-            f'{path}: its labels cannot be read, expected {{"1": "liver"}} (MSD) or {{"liver": 1}} (nnU-Net); correct them'
+            f'{path}: its labels cannot be read, expected {{"1": "liver"}} (MSD) or {{"liver": 1}} (nnU-Net) '
+            "with whole numbers from 0 to 65535; correct them"
         ) from None
     return entries
+
+
+def _is_channel(number: str) -> bool:
+    return number.isdecimal() and len(number) <= 4
+
+
+def _label_value(value: Any) -> int:
+    """The number that a value is; raises ValueError for what is no label value."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    is_text = isinstance(value, str) and value.isdecimal() and len(value) <= 5
+    if not (is_number or is_text) or not 0 <= int(value) <= 65535:
+        raise ValueError(value)
+    return int(value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -290,17 +303,28 @@ def _listed(source: Path, table: dict[str, Any], what: str) -> dict[str, Path]:
     entries = table.get("training")
     if not isinstance(entries, list) or not entries:
         return {}
-    try:
-        return {_case_of(entry["label"]): source / entry[what] for entry in entries}
-    except (TypeError, KeyError):
-        raise DataError(
-            f'{source / "dataset.json"}: its training list cannot be read, expected entries like {{"image": '
-            '"./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}; correct it'
-        ) from None
+    path = source / "dataset.json"
+    files: dict[str, Path] = {}
+    for entry in entries:
+        names = entry if isinstance(entry, dict) else {}
+        file, label = names.get(what), names.get("label")
+        if not isinstance(file, str) or not isinstance(label, str):
+            raise DataError(
+                f'{path}: its training list cannot be read, expected entries like {{"image": "./imagesTr/a.nii.gz", '
+                '"label": "./labelsTr/a.nii.gz"}; correct it'
+            )
+        case = _case_of(label)
+        if case in files:
+            raise DataError(
+                f"{path}: its training list has two entries whose label is called {case!r}, expected one a case; "
+                "correct it"
+            )
+        files[case] = source / file
+    return files
 
 
 def _case_of(label: str) -> str:
-    name = Path(label).name
+    name = composed(Path(label).name)
     for ending in (".nii.gz", *NIFTI, *OTHER):
         if name.endswith(ending):
             return name.removesuffix(ending)
@@ -320,9 +344,5 @@ def _ending(source: Path, table: dict[str, Any]) -> str:
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
     """The files of a folder whose names end so, by what is before that."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        is_hidden = path.name.startswith(".")
-        if path.name.endswith(suffix) and not is_hidden:
-            files[path.name.removesuffix(suffix)] = path
-    return files
+    files = find_files(folder, f"{{case}}{suffix}")
+    return {case: path for case, path in files.items() if not case.startswith(".")}

@@ -10,13 +10,22 @@ from fsseg.errors import DataError
 from fsseg.prepare.layouts.resaved import (
     IMAGE,
     LABEL,
-    Classes,
+    UNNAMED,
     described,
     make,
     name_values,
     values_of,
 )
-from fsseg.prepare.plan import CasePlan, Plan, check_source, file_ids, identifier, pair_up
+from fsseg.prepare.plan import (
+    CasePlan,
+    Classes,
+    Plan,
+    check_source,
+    file_ids,
+    identifier,
+    name_classes,
+    pair_up,
+)
 from fsseg.prepare.read import stored_with
 
 
@@ -63,7 +72,7 @@ def plan(
         notes.append(
             "no --modality: intensities will not be clipped; CT or MR sets that in dataset.toml"
         )
-    called = identifier(name or source.resolve().name)
+    called = identifier(name or source.resolve().name) or UNNAMED
     describing = partial(describe, name=called, modality=modality, classes=classes)
     return Plan("nifti", source, IMAGE, LABEL, tuple(cases), make, describing, tuple(notes))
 
@@ -95,25 +104,27 @@ def describe(
 def parse_classes(texts: list[str]) -> Classes:
     """Returns the classes of texts such as `liver=1` or `kidneys=2,3`.
 
-    Raises DataError for anything else, and for a value of two classes.
+    Raises DataError for anything else, and for a name or a value of two classes.
     """
-    classes: Classes = {}
+    regions: list[tuple[str, list[int]]] = []
+    taken: dict[int, str] = {}
     for text in texts:
-        name, _, listed = text.partition("=")
+        name, _, listed = text.rpartition("=")
         numbers = [part.strip() for part in listed.split(",")]
         if not name.strip() or not all(map(_is_label_value, numbers)):
             raise DataError(
                 f"--class {text}: expected NAME=VALUE with a value from 1 to 65535, for example liver=1"
             )
         values = [int(number) for number in numbers]
-        key = identifier(name)
-        if key in classes or not values_of(classes).isdisjoint(values):
-            raise DataError(
-                f"--class {text}: its name or value has a class already; give each once"
-            )
-        classes[key] = values[0] if len(values) == 1 else values
-    return classes
+        for value in values:
+            other = taken.setdefault(value, text)
+            if other != text or values.count(value) > 1:
+                raise DataError(
+                    f"--class {text}: the value {value} has a class already ({other}); give each value once"
+                )
+        regions.append((name, values))
+    return name_classes("--class", regions)
 
 
 def _is_label_value(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) <= 65535
+    return text.isdecimal() and len(text) <= 5 and 0 < int(text) <= 65535

@@ -5,19 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from fsseg.prepare.plan import CasePlan, Prepared
+from fsseg.prepare.plan import CasePlan, Classes, Prepared
 from fsseg.prepare.read import as_small, check_values, read_pair
 
 IMAGE = "image_{case}.nii.gz"
 LABEL = "label_{case}.nii.gz"
+
+UNNAMED = "scans"
+"""What a dataset is called whose folder's name has no letter."""
 
 INTENSITY = {
     "CT": {"window": [-125, 275]},
     "MR": {"percentiles": [0, 99.5]},
 }
 """The `[intensity]` of dataset.toml by modality."""
-
-Classes = dict[str, int | list[int]]
 
 
 def make(case: CasePlan) -> Prepared:
