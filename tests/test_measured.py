@@ -71,7 +71,7 @@ def test_what_was_measured_once_needs_neither_labels_nor_scans(finished, tmp_pat
 def test_a_label_map_that_was_changed_is_not_measured(finished, tmp_path, own_cache):
     results = finished("ep2")
     copy = shutil.copytree(results.path, tmp_path / "run")
-    file = sorted((copy / "fold0" / "labels" / "CE_T").glob("*.nii.gz"))[0]
+    file = sorted((copy / "fold0" / "labels" / "CE-T").glob("*.nii.gz"))[0]
     image = nibabel.load(file)
     voxels = np.asanyarray(image.dataobj).copy()
     voxels[0, 0, 0] ^= 1

@@ -12,6 +12,7 @@ import fsseg
 from fsseg import FssegError, load_predictor, load_recipe
 from fsseg.data.volume import on_working_grid
 from fsseg.prediction.files import predict_files, read_volume
+from fsseg.system.names import file_name
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_a_runs_own_queries_are_segmented_as_the_run_did(work, tmp_path):
             value = {"bright": 1, "dark": 2}[name]
             fitted = predictor.fit(shown, slices=score.support_slices, classes={value: name})
             found = fitted.predict(read_volume(root / f"image_{case}.nii.gz"))
-            slug = "".join(c if c.isalnum() else "_" for c in row.name).strip("_")
+            slug = file_name(row.name)
             kept = voxels(results.path / "fold0" / "labels" / slug / f"{case}_{name}.nii.gz")
             grid = read_volume(root / f"image_{case}.nii.gz").grid
             assert np.array_equal(grid.to_file((found.labels == value).astype(np.uint8)), kept)

@@ -94,7 +94,7 @@ def test_every_number_of_the_table_can_be_traced(finished):
     """Dice from the written label maps, computed here, equals the table."""
     results, _, _ = finished
     table = results.table()
-    for variant, folder in [("CE-T", "CE_T"), ("OCP", "OCP")]:
+    for variant, folder in [("CE-T", "CE-T"), ("OCP", "OCP")]:
         for name, value in [("bright", 1), ("dark", 2)]:
             dice = []
             for line in results.scores:

@@ -16,6 +16,7 @@ import fsseg
 from fsseg import FssegError
 from fsseg.analysis.wrong_voxels import KINDS, WrongVoxels, count_wrong, end_slices
 from fsseg.evaluation.scores import CaseScore
+from fsseg.system.names import file_name
 
 CHANGES = {
     "ep2": {"grid.spacing": 2.5},  # scores are counted on the scan's own grid
@@ -227,7 +228,7 @@ def test_what_is_counted_is_in_the_files(finished, root):
         for one in fsseg.error_table(results).wrong
         if one.score.class_name == "dark" and one.score.actual
     )
-    folder = results.path / "fold0" / "labels" / one.score.variant.replace("-", "_")
+    folder = results.path / "fold0" / "labels" / file_name(one.score.variant)
     predicted = np.asanyarray(nibabel.load(folder / f"{one.score.case}_dark.nii.gz").dataobj).T == 1
     actual = np.asanyarray(nibabel.load(root / f"label_{one.score.case}.nii.gz").dataobj).T == 2
     outside = predicted[[0, 4]].sum(), (predicted & ~actual)[1:4].sum()
@@ -312,7 +313,7 @@ def test_a_run_without_label_maps(copy):
 
 
 def test_label_maps_that_are_gone_or_changed(copy):
-    file = sorted((copy / "fold0" / "labels" / "CE_T").glob("*_bright.nii.gz"))[0]
+    file = sorted((copy / "fold0" / "labels" / "CE-T").glob("*_bright.nii.gz"))[0]
     image, labels = nibabel.load(file), np.asanyarray(nibabel.load(file).dataobj)
     file.unlink()  # which may share its content with the stage's
     refused(copy, f"{file.name}: there is no label map.*put it back")

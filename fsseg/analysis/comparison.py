@@ -129,8 +129,9 @@ class Comparison:
         for run, names in zip(self.runs, distinct_names(self.runs)):
             tables.append(run.table(self.metric).rename(index=names))
         means = pandas.concat(tables)
-        tests = self.tests().xs("mean", level="class")
-        tested = tests[["pairs", "difference", "low", "high", "p", "verdict"]]
+        tests = self.tests()
+        of_means = tests[tests.index.get_level_values("class") == "mean"].droplevel("class")
+        tested = of_means[["pairs", "difference", "low", "high", "p", "verdict"]]
         return means.join(tested).reindex(self.variants)
 
     def tests(self) -> "pandas.DataFrame":
@@ -157,7 +158,9 @@ class Comparison:
                 of_both = differences[name].dropna()
                 tests[variant, name] = paired_test(of_both.to_numpy())
         columns = list(paired_test(np.zeros(0)))
-        index = pandas.MultiIndex.from_tuples(list(tests), names=["variant", "class"])
+        variants = [variant for variant, _ in tests]
+        classes = [name for _, name in tests]
+        index = pandas.MultiIndex.from_arrays([variants, classes], names=["variant", "class"])
         table = pandas.DataFrame(list(tests.values()), index, columns)
         table["p"] = holm(table["p_raw"].to_numpy(dtype=float))
         verdicts = []

@@ -14,7 +14,12 @@ from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.volume import Volume
 from fsseg.errors import FssegError
 from fsseg.evaluation.choices import Choice
-from fsseg.evaluation.files import label_file
+from fsseg.evaluation.files import (
+    earlier_label_file,
+    earlier_row_folder,
+    label_file,
+    stem,
+)
 from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results
@@ -123,12 +128,27 @@ def _label_maps(results: Results, data: RunData) -> Iterator[_LabelMap]:
                     counted = {}
                     for value, name in classes:
                         counted[value] = scores[variant, fold.index, seed, case, name, support]
-                    file = label_file(
-                        folder,
-                        list(counted.values()),
-                        in_turn=of_fold.in_turn,
-                    )
+                    file = _file_of(folder, list(counted.values()), results, of_fold.in_turn)
                     yield _LabelMap(file, case, counted, slices)
+
+
+def _file_of(folder: Path, scores: list[CaseScore], results: Results, in_turn: bool) -> Path:
+    """The label map of these scores, also where an earlier version named it."""
+    variant = scores[0].variant
+    file = label_file(folder, variant, stem(scores, in_turn=in_turn))
+    if file.is_file():
+        return file
+    earlier = earlier_label_file(folder, scores, in_turn=in_turn)
+    if not earlier.is_file():
+        return file
+    row = earlier_row_folder(variant)
+    sharing = [other for other in results.variants if earlier_row_folder(other) == row]
+    if len(sharing) > 1:
+        raise FssegError(
+            f"{earlier.parent}: holds the label maps of one of {', '.join(map(repr, sharing))}, which an earlier "
+            "version wrote over each other, expected a folder for each; run the recipe again with --fresh"
+        )
+    return earlier
 
 
 def _key(score: CaseScore) -> Key:

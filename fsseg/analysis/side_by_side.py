@@ -1,12 +1,14 @@
 """Runs side by side: whether they were evaluated alike, and one frame of all their scores."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fsseg.errors import FssegError
 from fsseg.runs.folder import RunFolder
 from fsseg.runs.results import Results
+from fsseg.system.names import told
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
@@ -89,29 +91,43 @@ def joined(runs: list[Results]) -> "pandas.DataFrame":
 
 def distinct_names(runs: list[Results]) -> list[dict[str, str]]:
     """The names of each run's variants beside those of the others: with the run's name where several have them."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for name in run.variants:
-            counts[name] = counts.get(name, 0) + 1
+    counts = Counter(name for run in runs for name in run.variants)
     told_apart = []
-    for run in runs:
+    for run, run_name in zip(runs, _names_of_runs(runs)):
         names = {}
         for name in run.variants:
-            names[name] = name if counts[name] == 1 else f"{name} ({run.path.name})"
+            names[name] = name if counts[name] == 1 else f"{name} ({run_name})"
         told_apart.append(names)
+    taken = [name for names in told_apart for name in names.values()]
+    twice = [name for name in taken if taken.count(name) > 1]
+    if twice:
+        raise FssegError(
+            f"compare: two rows would be called {told(twice[0])}, expected every run once and names that tell rows "
+            "apart; leave a run out, or rename its directory"
+        )
     return told_apart
+
+
+def _names_of_runs(runs: list[Results]) -> list[str]:
+    """What tells runs apart: the names of their directories, or their paths where several have one name."""
+    counts = Counter(run.path.name for run in runs)
+    names = []
+    for run in runs:
+        is_alone = counts[run.path.name] == 1
+        names.append(run.path.name if is_alone else str(run.path.absolute()))
+    return names
 
 
 def dataset_names(runs: list[Results]) -> list[str]:
     """The name of each run's dataset: another one where an earlier run has other scans under the same names."""
     names: list[str] = []
     seen: dict[str, dict[str, str]] = {}
-    for run in runs:
+    for run, run_name in zip(runs, _names_of_runs(runs)):
         name = run.about.get("dataset", "")
         keys = _keys_of_scans(run)
         earlier = seen.get(name, {})
         if any(earlier.get(case, key) != key for case, key in keys.items()):
-            name = f"{name} ({run.path.name})"
+            name = f"{name} ({run_name})"
         seen[name] = keys | seen.get(name, {})
         names.append(name)
     return names

@@ -11,6 +11,7 @@ import typer
 from fsseg.cli.console import follow, table_of_frame, wide_console
 from fsseg.cli.options import Device
 from fsseg.errors import FssegError
+from fsseg.system.pictures import require_picture, save_picture
 
 if TYPE_CHECKING:
     from fsseg.analysis.comparison import Comparison
@@ -80,6 +81,8 @@ def compare_command(
     The unit is the scan, averaged over folds, seeds and supports. Intervals are of the paired bootstrap; p-values are of
     Wilcoxon's signed-rank test, corrected by Holm over all tests. Nothing is called better without a test.
     """
+    if plot is not None:
+        require_picture(plot)
     if errors:
         if supports != "as-run":
             raise FssegError("compare: got --errors and --supports all, expected one of them")
@@ -166,7 +169,7 @@ def _show_errors(runs: list[Path], format: Format, plot: Path | None) -> None:
 
 def _plot(drawable: Any, file: Path | None) -> None:
     if file is not None:
-        drawable.plot().savefig(file, dpi=150)
+        save_picture(drawable.plot(), file, dpi=150)
 
 
 def _print_tables(of_runs: "Sequence[Sensitivity | ErrorTable]", format: Format) -> None:

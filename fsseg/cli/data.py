@@ -9,6 +9,8 @@ import typer
 from fsseg.cli.console import follow, new_table, plain, wide_console
 from fsseg.cli.jobs import launch_this
 from fsseg.cli.options import DatasetFolder, Launch, Launcher, parse_changes
+from fsseg.system.names import file_name
+from fsseg.system.pictures import require_picture
 
 if TYPE_CHECKING:
     from fsseg.data.datasets.check import Checked
@@ -56,11 +58,13 @@ def check_command(
     from fsseg.data.datasets.check import check_folder
     from fsseg.data.datasets.contact_sheet import write_contact_sheet
 
+    if sheet is not None:
+        require_picture(sheet)
     with follow() as bars:
         checked = check_folder(folder, bars)
     drawn = None
     if checked.cases and not no_sheet:
-        drawn = sheet or Path(f"check-{checked.name}.png")
+        drawn = sheet or Path(f"check-{file_name(checked.name)}.png")
         write_contact_sheet(checked, drawn)
     if as_json:
         findings = [vars(finding) for finding in checked.findings]

@@ -4,7 +4,6 @@ What decided is margins under an even prior and the priors that thresholds chose
 can be decided again under any prior, without the network and without the scans.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from fsseg.data.grids import FileGrid
 from fsseg.evaluation.evaluate import CaseResult
 from fsseg.evaluation.scores import SCORES, CaseScore
-from fsseg.system.files import read_lines, write_lines
+from fsseg.system.files import read_lines, reading, write_lines
+from fsseg.system.names import file_name, within
 
 LABELS = "labels"
 """The folder of label maps, one folder in it for each variant."""
@@ -77,7 +77,8 @@ def write_evaluation(
 
 def write_labels(folder: Path, result: CaseResult, grid: FileGrid, *, in_turn: bool) -> None:
     """Writes a label map in the variant's folder, as `<stem>.nii.gz`."""
-    file = label_file(folder, result.scores, in_turn=in_turn)
+    first = result.scores[0]
+    file = label_file(folder, first.variant, stem(result.scores, in_turn=in_turn))
     file.parent.mkdir(parents=True, exist_ok=True)
     voxels = grid.to_file(result.labels)
     image = nibabel.Nifti1Image(voxels, grid.affine)
@@ -85,26 +86,51 @@ def write_labels(folder: Path, result: CaseResult, grid: FileGrid, *, in_turn: b
     nibabel.save(image, file)
 
 
-def label_file(folder: Path, scores: Sequence[CaseScore], *, in_turn: bool) -> Path:
-    """The path of the label map of which these are all the scores, one for each class that was segmented together."""
-    variant = _words(scores[0].variant).strip("_")
-    return folder / variant / f"{stem(scores, in_turn=in_turn)}.nii.gz"
+def label_file(folder: Path, variant: str, stem_of_map: str) -> Path:
+    """The path of a variant's label map, whose name begins with this stem."""
+    return within(folder, file_name(variant), f"{stem_of_map}.nii.gz")
 
 
 def stem(scores: Sequence[CaseScore], *, in_turn: bool) -> str:
-    """The beginning of the names of a result's files.
+    """The beginning of the names of a result's files, from its scores: one for each class that was segmented together."""
+    first = scores[0]
+    names = [score.class_name for score in scores]
+    return stem_of(first.case, names, first.support_case, in_turn=in_turn)
+
+
+def stem_of(case: str, classes: Sequence[str], support_case: str, *, in_turn: bool) -> str:
+    """The beginning of the names of the files of a segmentation.
 
     It tells the class where there is one, and the support where there are several classes or cases
     take turns: `<case>_<class>`, `<case>_from_<support>` or `<case>_<class>_from_<support>`.
     """
+    return file_name(*_parts(case, classes, support_case, in_turn=in_turn))
+
+
+def _parts(case: str, classes: Sequence[str], support_case: str, *, in_turn: bool) -> list[str]:
+    parts = [case]
+    if len(classes) == 1:
+        parts += classes
+    if in_turn or len(classes) > 1:
+        parts += ["from", support_case]
+    return parts
+
+
+def earlier_label_file(folder: Path, scores: Sequence[CaseScore], *, in_turn: bool) -> Path:
+    """The path that earlier versions gave a label map; rows that differ in signs alone shared it.
+
+    Raises FssegError where it leads out of the folder.
+    """
     first = scores[0]
-    single = len(scores) == 1
-    parts = [first.case]
-    if single:
-        parts.append(first.class_name)
-    if in_turn or not single:
-        parts.append(f"from_{first.support_case}")
-    return "_".join(parts)
+    row = earlier_row_folder(first.variant)
+    names = [score.class_name for score in scores]
+    parts = _parts(first.case, names, first.support_case, in_turn=in_turn)
+    return within(folder, row, f"{'_'.join(parts)}.nii.gz")
+
+
+def earlier_row_folder(variant: str) -> str:
+    """The name that earlier versions gave the folder of a variant's label maps."""
+    return "".join(letter if letter.isalnum() else "_" for letter in variant).strip("_")
 
 
 def write_margins(folder: Path, result: CaseResult, *, in_turn: bool) -> dict[str, Any]:
@@ -116,8 +142,8 @@ def write_margins(folder: Path, result: CaseResult, *, in_turn: bool) -> dict[st
     decisions = result.decisions
     first = result.scores[0]
     name = f"{stem(result.scores, in_turn=in_turn)}.safetensors"
-    below = Path(MARGINS) / _plain_words(decisions.scoring) / name
-    file = folder / below
+    below = Path(MARGINS) / file_name(decisions.scoring) / name
+    file = within(folder, below)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         margins = np.ascontiguousarray(decisions.margins)
@@ -168,7 +194,8 @@ def read_decisions(folder: Path) -> list[Decided]:
     file = folder / PRIORS
     if not file.is_file():
         return []
-    return [_read_decision(folder, line) for line in read_lines(file)]
+    with reading(file):
+        return [_read_decision(folder, line) for line in read_lines(file)]
 
 
 def _read_decision(folder: Path, line: dict[str, Any]) -> Decided:
@@ -178,17 +205,7 @@ def _read_decision(folder: Path, line: dict[str, Any]) -> Decided:
         classes=line["classes"],
         support_case=line["support_case"],
         support_slices=tuple(line["support_slices"]),
-        margins_file=folder / line["margins"],
+        margins_file=within(folder, line["margins"]),
         slices=np.array(line["slices"]),
         priors=np.array(line["priors"]),
     )
-
-
-def _words(name: str) -> str:
-    """The name with an underscore for everything but letters and digits."""
-    return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def _plain_words(name: str) -> str:
-    """The name with an underscore for everything but ASCII letters and digits."""
-    return re.sub(r"[^A-Za-z0-9]", "_", name)

@@ -8,6 +8,7 @@ import torch
 from fsseg.errors import FssegError
 from fsseg.prediction.trained import read_run
 from fsseg.system.files import replacing
+from fsseg.system.targets import require_file
 
 SIZE = 256
 """Height and width of the images of an ONNX file whose recipe does not say."""
@@ -40,6 +41,7 @@ def export_predictor(
         fsseg.export_predictor("runs/table1-20261123-120000", "tpm.safetensors", variant="TPM 5, LinEst")
     """
     target = Path(path)
+    require_file(target)
     read_run(run, variant, fold, seed).save(target)
     return target
 
@@ -68,6 +70,8 @@ def export_onnx(
     Raises:
         FssegError: As of `fsseg.load_predictor`, or onnx and onnxscript are not installed.
     """
+    target = Path(path)
+    require_file(target)
     trained = read_run(run, None, fold, seed)
     backbone = trained.segmenter().backbone
     size = trained.recipe.grid.size or SIZE
@@ -84,7 +88,6 @@ def export_onnx(
         )
     except ImportError:
         raise FssegError("export: ONNX needs onnx and onnxscript; install fsseg[onnx]") from None
-    target = Path(path)
     with replacing(target) as unfinished:
         unfinished.write_bytes(program.model_proto.SerializeToString())
     return target

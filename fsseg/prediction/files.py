@@ -1,5 +1,6 @@
 """Predictions from files to files, each on its scan's own grid."""
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.prediction.predictor import Predictor
 from fsseg.system.files import replacing
+from fsseg.system.names import file_name, first_alike, within
 from fsseg.system.progress import Progress, Silent
 
 PLACE = (
@@ -90,12 +92,8 @@ def predict_files(
     """
     progress = progress or Silent()
     files = [Path(path) for path in scans]
-    names = [_stem(file) for file in files]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"predict: two scans are called {twice[0]}, expected names of their own; rename one"
-        )
+    folder = Path(out)
+    _require_own_files(files, folder, [Path(support), Path(support_labels)])
     shown = read_volume(support, support_labels)
     fitted = predictor.fit(shown, slices=slices)
     for file in files:
@@ -104,16 +102,46 @@ def predict_files(
     for file in progress.track(files, "scans", len(files)):
         volume = read_volume(file)
         prediction = fitted.predict(volume)
-        target = Path(out) / f"{volume.case}_labels.nii.gz"
+        target = _labels_file(folder, file)
         _save(target, file, volume.grid.to_file(prediction.labels))
         counts = {}
         for value, name in fitted.classes.items():
             counts[name] = int((prediction.labels == value).sum())
             if probabilities:
-                beside = Path(out) / f"{volume.case}_probability_{name}.nii.gz"
+                beside = within(folder, f"{volume.case}_probability_{file_name(name)}.nii.gz")
                 _save(beside, file, volume.grid.to_file(prediction.probability(value)))
         written.append((target, counts))
     return written
+
+
+def _require_own_files(scans: Sequence[Path], folder: Path, shown: Sequence[Path]) -> None:
+    """Checks that every scan has a label map of its own, and that none takes the place of what is read.
+
+    Raises DataError otherwise, or where the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(
+            f"{folder}: is a file, expected a folder to write to; choose another with --out"
+        )
+    pair = first_alike(_stem(scan) for scan in scans)
+    if pair is not None:
+        first, second = pair
+        called = first if first == second else f"{first} and {second}"
+        raise DataError(
+            f"predict: two scans are called {called}, expected names of their own; rename one"
+        )
+    read = {path.resolve() for path in (*scans, *shown)}
+    for scan in scans:
+        target = _labels_file(folder, scan)
+        if target.resolve() in read:
+            raise DataError(
+                f"{target}: is read, and would be the label map of {scan}; expected another place for it, choose a "
+                "folder with --out"
+            )
+
+
+def _labels_file(folder: Path, scan: Path) -> Path:
+    return folder / f"{_stem(scan)}_labels.nii.gz"
 
 
 def _save(
@@ -128,11 +156,13 @@ def _save(
         dtype=voxels.dtype,
     )
     image.header.set_xyzt_units("mm")
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(b"")
-        whole = unfinished.with_name(f"{unfinished.name}.nii.gz")
-        nibabel.save(image, whole)
-        whole.replace(unfinished)
+    with (
+        replacing(path) as unfinished,
+        unfinished.open("wb") as file,
+        # Without the name of the unfinished file and the time, so that equal maps are equal files.
+        gzip.GzipFile("", "wb", 1, file, mtime=0) as packed,
+    ):
+        image.to_stream(packed)
 
 
 def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | None]:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from fsseg.data.class_names import problems_of_names
 from fsseg.data.folds import Fold, FoldScheme, SupportChoice, find_scheme, make_fold
+from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
 from fsseg.recipe.protocols import Classes, Protocol, choose_classes, find_protocol
 from fsseg.recipe.tables import ProtocolTable
@@ -48,8 +50,11 @@ def set_up(table: ProtocolTable, dataset: Dataset) -> Setup:
         dataset: Its dataset.
 
     Raises:
-        FssegError: The dataset lacks a class, or its cases cannot be divided so.
+        FssegError: The dataset lacks a class, a class has a name that cannot be used, or its cases cannot be divided so.
     """
+    problems = list(problems_of_names(dataset.classes.values()))
+    if problems:
+        raise DataError("\n".join(f"dataset {dataset.name}: {problem}" for problem in problems))
     protocol = replace(find_protocol(table.name), shots=table.shots)
     if table.support:
         protocol = replace(protocol, support=table.support)

@@ -8,18 +8,18 @@ from pydantic import Field, ValidationError
 
 from fsseg.data.folds import FOLD_SCHEMES, SupportChoice
 from fsseg.errors import RecipeError
-from fsseg.plugins.options import explain, explained
+from fsseg.plugins.options import explain
 from fsseg.recipe.components import (
     ComponentTable,
     Content,
     Kind,
-    Mark,
     OneOrMany,
     Part,
     PlainTable,
     Table,
 )
 from fsseg.recipe.launcher import LauncherTable
+from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.values import MOST_CLASSES, NumberOrAuto, Range, Seeds
 from fsseg.system.files import fingerprint
@@ -195,17 +195,6 @@ class ProtocolTable(Table):
     )
 
 
-class NewName(Mark):
-    """Marks the name of a row, which no row before it has."""
-
-    def check(self, value: str, context: PlainTable) -> None:
-        """Raises an error for the name of a row that was read before."""
-        names = context.setdefault("names of rows", set())
-        if value in names:
-            raise explained(f"{value!r} is used twice; give each row a name of its own")
-        names.add(value)
-
-
 class VariantTable(Table):
     """A row of the table of results: the components to evaluate the trained backbone with."""
 
@@ -269,7 +258,7 @@ class Recipe(Table):
     calibration: CalibrationTable = CalibrationTable()
     protocol: ProtocolTable = ProtocolTable()
     variants: list[VariantTable] = Field(min_length=1, description="the rows of the table")
-    metrics: list[Annotated[ComponentTable, Kind("metric")]] = Field(
+    metrics: list[Annotated[ComponentTable, Kind("metric"), NewMetric()]] = Field(
         default=[], description="what is measured besides Dice"
     )
     sweep: dict[str, list[Any]] = Field(

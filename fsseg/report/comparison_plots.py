@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsseg.analysis.tables import number, starred
-from fsseg.report.figures import COLOURS, colour_of, draw_box, panels, with_unit
+from fsseg.report.figures import COLOURS, colour_of, draw_box, label_of_axis, panels
+from fsseg.system.pictures import drawn
 
 if TYPE_CHECKING:
     import pandas
@@ -45,14 +46,14 @@ def comparison(compared: "Comparison") -> "Figure":
         if len(values):
             ends = (number_of_variant - 0.3, number_of_variant + 0.3)
             axes.hlines(values.mean(), *ends, color="black")
-    names = starred(variants, compared.oracles)
+    names = [drawn(name) for name in starred(variants, compared.oracles)]
     axes.set_xticks(
         range(len(variants)),
         names,
         rotation=30,
         ha="right",
     )
-    axes.set_ylabel(f"{with_unit(compared.metric, compared.unit)}, mean over classes")
+    axes.set_ylabel(f"{label_of_axis(compared.metric, compared.unit)}, mean over classes")
     return figure
 
 
@@ -66,11 +67,11 @@ def sweep(swept: "Sweep") -> "Figure":
             list(grid.index),
             grid[name].to_numpy(),
             "o-",
-            label=label,
+            label=drawn(label),
         )
     compared = swept.comparison
-    axes.set_xlabel(grid.index.name)
-    axes.set_ylabel(f"{with_unit(compared.metric, compared.unit)}, mean over classes")
+    axes.set_xlabel(drawn(grid.index.name))
+    axes.set_ylabel(f"{label_of_axis(compared.metric, compared.unit)}, mean over classes")
     if len(grid.columns) > 1:
         axes.legend(frameon=False)
     return figure
@@ -96,9 +97,9 @@ def supports(sensitivity: "Sensitivity") -> "Figure":
                 height + 0.4,
                 color="black",
             )
-        axes.set_title(name)
+        axes.set_title(drawn(name))
         axes.set_xlabel("Dice of a support, %; bar: as run")
-        axes.set_yticks(range(len(variants)), variants)
+        axes.set_yticks(range(len(variants)), [drawn(variant) for variant in variants])
     np.atleast_1d(axes_of)[0].invert_yaxis()
     return figure
 
@@ -110,7 +111,8 @@ def lost_dice(errors: "ErrorTable") -> "Figure":
     lost = table["lost"].unstack("kind", sort=False)
     dice = table["dice"].unstack("kind", sort=False).iloc[:, 0]
     classes = lost.index.unique("class")
-    names = starred(errors.results.variants, errors.results.oracles)
+    starred_names = starred(errors.results.variants, errors.results.oracles)
+    names = [drawn(name) for name in starred_names]
     longest = lost.sum(axis=1).max()
     wide = len(classes) > 2  # enough for a legend in one line
     above = 1.25 if wide else 1.75
@@ -118,7 +120,7 @@ def lost_dice(errors: "ErrorTable") -> "Figure":
     figure, axes_of = panels(*size, len(classes), sharey=True)
     for axes, name in zip(np.atleast_1d(axes_of), classes):
         _draw_bars(axes, lost.xs(name, level="class"), dice.xs(name, level="class"))
-        axes.set_title(name.replace("_", " "), fontsize=9)
+        axes.set_title(drawn(name.replace("_", " ")), fontsize=9)
         axes.tick_params(labelsize=8)
         axes.set_yticks(range(len(names)), names)
         axes.set_xlim(0, max(1.3 * longest, 1))

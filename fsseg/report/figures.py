@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsseg.errors import FssegError
+from fsseg.system.pictures import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,5 +89,10 @@ def draw_box(
 
 
 def with_unit(name: str, unit: str) -> str:
-    """The label of an axis: the name with its unit, if it has one."""
+    """The name of a metric with its unit, if it has one."""
     return f"{name}, {unit}" if unit else name
+
+
+def label_of_axis(name: str, unit: str) -> str:
+    """The label of an axis along which a metric is drawn."""
+    return drawn(with_unit(name, unit))

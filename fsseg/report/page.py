@@ -19,6 +19,7 @@ from fsseg.report.viewer import as_json, choose_exhibits, keeps_margins, viewer_
 from fsseg.runs.results import Results, load_results
 from fsseg.system.files import write_text
 from fsseg.system.progress import Progress
+from fsseg.system.targets import end_of_links, require_file
 
 if TYPE_CHECKING:
     import pandas
@@ -59,6 +60,7 @@ def write_report(
         fsseg.write_report("runs/table1-20261123-120000", "report.html", scans=False)
     """
     results = run if isinstance(run, Results) else load_results(run)
+    target = _target(results, path)
     if cases < 1:
         raise FssegError(
             f"report: got {cases} cases, expected at least one; leave pictures out with --no-scans"
@@ -68,8 +70,21 @@ def write_report(
     if scans and keeps_margins(results):
         viewer = viewer_data(results, choose_exhibits(results, cases), progress)
     notes = list(_notes(results, without_slices=scans and viewer is None))
-    target = Path(path) if path is not None else results.path / "report.html"
     write_text(target, _page(results, compared, viewer, notes))
+    return target
+
+
+def _target(results: Results, path: str | Path | None) -> Path:
+    """The file of the page; a link that leads out of a run directory is followed only where it is given by name."""
+    if path is not None:
+        require_file(Path(path))
+        return Path(path)
+    target = results.path / "report.html"
+    require_file(target)
+    if not end_of_links(target).is_relative_to(results.path.resolve()) and target.is_symlink():
+        raise FssegError(
+            f"{target}: is a link out of the run directory, expected a file or nothing; say where to write with --out"
+        )
     return target
 
 

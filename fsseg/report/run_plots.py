@@ -12,10 +12,11 @@ from fsseg.errors import FssegError
 from fsseg.model.priors import log_odds
 from fsseg.plugins.options import nearest
 from fsseg.recipe.trainings import trainings_of
-from fsseg.report.figures import GREY, colour_of, draw_box, panels, with_unit
+from fsseg.report.figures import GREY, colour_of, draw_box, label_of_axis, panels
 from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.results import Results
 from fsseg.system.files import read_lines
+from fsseg.system.pictures import drawn
 from fsseg.training.log import LOG_EVERY
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def scores(
     for height, name in enumerate(variants):
         values = by_scan.loc[name].dropna().to_numpy()
         draw_box(axes, values, height, colour_of(height), random)
-    axes.set_yticks(range(len(variants)), starred(variants, results.oracles))
+    names = [drawn(name) for name in starred(variants, results.oracles)]
+    axes.set_yticks(range(len(variants)), names)
     axes.set_ylim(len(variants) - 0.4, -0.6)
-    axes.set_xlabel(with_unit("Dice" if metric == "dice" else metric, unit))
-    axes.set_title((class_name or "mean over classes").replace("_", " "))
+    axes.set_xlabel(label_of_axis("Dice" if metric == "dice" else metric, unit))
+    axes.set_title(drawn((class_name or "mean over classes").replace("_", " ")))
     return figure
 
 
@@ -118,7 +120,7 @@ def training_curves(results: Results) -> "Figure":
         "frameon": False,
         "fontsize": 6,
     }
-    figure.legend(list(lines.values()), list(lines), **legend)
+    figure.legend(list(lines.values()), [drawn(label) for label in lines], **legend)
     figure.set_figheight(3.2 + 0.12 * math.ceil(len(lines) / 2))
     return figure
 
@@ -187,7 +189,7 @@ class _Fits:
                 axes.axhline(
                     log_odds(state["prior"]),
                     color=colour,
-                    label=variant.name,
+                    label=drawn(variant.name),
                 )
         elif variant.threshold.name == "lin_est":
             *location_slope, size_slope, constant = state["coefficients"]
@@ -200,7 +202,7 @@ class _Fits:
                 100 * sizes,
                 by_size,
                 color=colour,
-                label=variant.name,
+                label=drawn(variant.name),
             )
             at_mean_size = size_slope * self.sizes.mean() + constant
             by_location = of_location * (locations - 0.5) ** 2 + at_mean_size
@@ -208,7 +210,7 @@ class _Fits:
                 locations,
                 by_location,
                 color=colour,
-                label=variant.name,
+                label=drawn(variant.name),
             )
 
     def label(self) -> None:

@@ -16,6 +16,7 @@ from fsseg.data.on_demand import OnDemand
 from fsseg.errors import FssegError
 from fsseg.evaluation.assignments import Assignment, assign, with_supports
 from fsseg.evaluation.choices import Choice, Shown, choose, choose_every_support
+from fsseg.evaluation.files import stem_of
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Dataset
 from fsseg.recipe.protocols import Protocol
@@ -23,6 +24,7 @@ from fsseg.recipe.setup import set_up
 from fsseg.recipe.tables import Recipe
 from fsseg.runs.scans import RunScans, SupervoxelSource, hidden_key
 from fsseg.system.files import fingerprint
+from fsseg.system.names import require_distinct
 from fsseg.system.parallel import at_once
 from fsseg.system.progress import Progress
 from fsseg.training.episodes import EpisodeSampler
@@ -206,9 +208,10 @@ class FoldData:
 
         Raises:
             DataError: A support does not show what it should.
-            FssegError: No training scan has two slices left that training may see.
+            FssegError: No training scan has two slices left that training may see, or two segmentations would be written
+                to one file.
         """
-        self.choices(seed)
+        self._require_own_files(self.choices(seed))
         hidden = self.run.hidden
         if hidden and all((~hidden[case]).sum() < 2 for case in self.fold.training):
             raise FssegError(
@@ -217,6 +220,18 @@ class FoldData:
                 f"{' or '.join(self.run.classes.values())}, expected one at least; evaluate fewer "
                 "classes with protocol.classes, or set it to 1"
             )
+
+    def _require_own_files(self, choices: list[Choice]) -> None:
+        """Checks that no two segmentations would be written to one file; parts of one have one together."""
+        files = {}
+        for choice in choices:
+            names = [name for _, name in choice.classes]
+            case = choice.query_case
+            support = choice.support_case
+            stem = stem_of(case, names, support, in_turn=self.in_turn)
+            files[f"{' and '.join(names)} of case {case} from case {support}"] = stem
+        remedy = "rename a case or a class"
+        require_distinct(files, f"fold {self.fold.index}:", remedy)
 
     @property
     def _shown(self) -> dict[str, Shown]:

@@ -36,6 +36,7 @@ from fsseg.system.devices import (
     trainings_at_once,
 )
 from fsseg.system.files import fill_new_folder, read_json, write_json, write_lines, write_text
+from fsseg.system.names import within
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.signals import stoppable
 
@@ -82,6 +83,7 @@ def run(
         >>> fsseg.run(recipe).table()  # doctest: +SKIP
     """
     runs = Path(runs_dir)
+    within(runs, name)
     progress = progress or Silent()
     with _prepared(recipe, runs, device, progress, fresh=fresh) as plans:
         if estimated and steps_left(plans) >= WORTH_AN_ESTIMATE:
@@ -246,7 +248,8 @@ def _write_run(
         for fold in finished:
             link_stages(folder.fold(fold.seed, fold.fold.index), fold.stages)
 
-    folder = fill_new_folder(runs / f"{name}-{datetime.now():%Y%m%d-%H%M%S}", fill)
+    place = within(runs, f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = fill_new_folder(place, fill)
     return _results(folder, data, finished)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fsseg.errors import FssegError
+from fsseg.system.names import shortened
+from fsseg.system.targets import end_of_links, is_special, pour, require_file
 
 UNFINISHED = ".unfinished"
 """What the names of files and folders end with until they are finished."""
@@ -20,10 +22,11 @@ UNFINISHED = ".unfinished"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 MISPLACED = {errno.ENOTDIR, errno.EEXIST}
+UNNAMEABLE = {errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 NOTHING_TO_WAIT_FOR = {errno.EINVAL, errno.ENOTSUP}
 """What the system says of a disk that is full, a place that cannot be written, a file where a folder is expected, a name
-that a folder has already, and of file systems without a disk behind them."""
+that no file can have, a name that a folder has already, and of file systems without a disk behind them."""
 
 
 @contextmanager
@@ -46,6 +49,8 @@ def _explain(error: OSError, path: Path) -> str | None:
         return (
             f"{path.parent}: a file is where a folder is expected ({reason}); choose another folder"
         )
+    if error.errno in UNNAMEABLE:
+        return f"{path}: cannot be the name of a file here ({reason}); choose another"
     if error.errno in REFUSED:
         return f"{path}: cannot be written ({reason}); expected a writable folder, choose another"
     return None
@@ -55,33 +60,55 @@ def _explain(error: OSError, path: Path) -> str | None:
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary file beside `path` that takes its place at the end, or is removed on any exception.
 
+    A link stays, and the file that it leads to is replaced; the content is written to a device or a pipe.
+
     Args:
         path: The file.
         durable: Whether it is on the disk before it has its name, so that not even a power failure leaves half of it.
 
     Raises:
-        FssegError: The folder cannot be written, or the disk is full.
+        FssegError: The path is a folder, cannot be written, or the disk is full.
     """
+    require_file(path)
+    special = is_special(path)
+    target = path if special else end_of_links(path)
+    home = Path(tempfile.gettempdir()) if special else target.parent
     temporary = None
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent
-            )
-            os.close(handle)
-            temporary = Path(name)
+            temporary = _temporary(home, target.name, path)
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
-            if durable:
-                force_to_disk(temporary)
-            os.replace(temporary, path)
-            if durable:
-                force_to_disk(path.parent)
+            if special:
+                pour(temporary, path)
+            else:
+                _put(temporary, target, durable)
         finally:
             if temporary is not None:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
+
+
+def _temporary(home: Path, name: str, path: Path) -> Path:
+    """An empty file with a name of its own in a folder; raises FssegError, naming `path`, where there is no such folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        handle, file = tempfile.mkstemp(prefix=f".{shortened(name)}.", suffix=UNFINISHED, dir=home)
+    except FileNotFoundError as error:
+        raise FssegError(
+            f"{path}: cannot be made ({error.strerror}), expected a folder that takes files; choose another"
+        ) from None
+    os.close(handle)
+    return Path(file)
+
+
+def _put(temporary: Path, target: Path, durable: bool) -> None:
+    """Gives a finished file its name."""
+    temporary.chmod(0o666 & ~_umask())
+    if durable:
+        force_to_disk(temporary)
+    os.replace(temporary, target)
+    if durable:
+        force_to_disk(target.parent)
 
 
 def _umask() -> int:

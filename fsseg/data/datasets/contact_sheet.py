@@ -8,17 +8,18 @@ import numpy as np
 
 from fsseg.data.datasets.check import Checked, CheckedCase
 from fsseg.errors import FssegError
-from fsseg.system.files import replacing
+from fsseg.system.pictures import drawn, require_picture, save_picture
 
 MOST_SCANS = 100
 """A larger sheet would be too large to look at."""
 
 
 def write_contact_sheet(checked: Checked, path: Path) -> None:
-    """Draws the middle labelled slice of every scan with its classes' outlines into a PNG file, all or nothing.
+    """Draws the middle labelled slice of every scan with its classes' outlines into a file, all or nothing.
 
-    Raises FssegError where matplotlib is not installed or the file cannot be written.
+    Raises FssegError where matplotlib is not installed or the file cannot be written, or is of no format of pictures.
     """
+    require_picture(path)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -43,16 +44,15 @@ def write_contact_sheet(checked: Checked, path: Path) -> None:
         _draw(ax, case, colours)
     handles = []
     for name, colour in zip(checked.classes, palette):
-        handles.append(Line2D([], [], color=colour, label=name))
+        handles.append(Line2D([], [], color=colour, label=drawn(name)))
     columns_of_legend = min(6, len(handles))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=columns_of_legend, frameon=False
     )
     figure.suptitle(
-        f"{checked.name}: middle labelled slices of {len(shown)} of {len(checked.cases)} scans"
+        f"{drawn(checked.name)}: middle labelled slices of {len(shown)} of {len(checked.cases)} scans"
     )
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, format="png")
+    save_picture(figure, path)
 
 
 def _draw(ax: Any, checked: CheckedCase, colours: dict[int, str]) -> None:
@@ -71,7 +71,7 @@ def _draw(ax: Any, checked: CheckedCase, colours: dict[int, str]) -> None:
         mask = snapshot.labels == number
         if mask.any():
             ax.contour(mask, levels=[0.5], colors=[colour], linewidths=1)
-    ax.set_title(checked.case, fontsize=8)
+    ax.set_title(drawn(checked.case), fontsize=8)
 
 
 def _palette(count: int) -> list[str]:

@@ -12,11 +12,13 @@ import numpy as np
 from jaxtyping import Float, Num
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fsseg.data.class_names import problems_of_names
 from fsseg.data.datasets.patterns import pattern_problem
 from fsseg.data.folds import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_folds
 from fsseg.data.grids import Axis, Orientation
 from fsseg.errors import DataError
 from fsseg.plugins.options import explain
+from fsseg.system.names import problem_of, told
 from fsseg.system.text import read_toml
 
 FILE_NAME = "dataset.toml"
@@ -156,6 +158,11 @@ def _problems(described: Description) -> Iterator[str]:
             yield f"{key}: {pattern!r} {problem}"
     if described.image == described.label:
         yield f"image and label: are both {described.image!r}, expected a pattern for each"
+    problem = problem_of(described.name)
+    if problem is not None:
+        yield f"name: {told(described.name)} {problem}; rename the dataset"
+    for problem in problems_of_names(described.classes):
+        yield f"classes: {problem}"
     counts = Counter(chain.from_iterable(described.class_values.values()))
     for value in sorted(value for value, count in counts.items() if count > 1):
         yield f"classes: value {value} stands for two classes, expected one; give each class values of its own"
