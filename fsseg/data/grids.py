@@ -12,6 +12,8 @@ import nibabel
 import numpy as np
 from jaxtyping import Float, Integer
 
+from fsseg.errors import DataError
+
 Axis = Literal["auto", 0, 1, 2]
 Orientation = Literal["canonical", "file"]
 
@@ -32,6 +34,9 @@ LabelSlices = Integer[np.ndarray, "slice height width"]
 
 ALIKE = 0.1
 """Voxel sizes that differ by no more than this share are taken as equal."""
+
+MOST_PIXELS = 4096
+"""A working grid has no more pixels along a side; more come of a mistake, and take all memory."""
 
 
 @dataclass(frozen=True)
@@ -240,20 +245,31 @@ def working_grid(
         spacing: Pixel size to resize to, mm; without it, slices are only made smaller (see max_size).
         size: Height and width to crop or pad to.
         max_size: Without `spacing` and `size`, larger slices are resized to fit this, keeping their proportions.
+
+    Raises:
+        DataError: It would have more than `MOST_PIXELS` along a side.
     """
-    resized = own
+    height, width = own
     if spacing is not None:
-        height, width = own
         pixel_height, pixel_width = pixel
-        resized = _whole(height * pixel_height / spacing, width * pixel_width / spacing)
+        reason = f"slices of {height * pixel_height:.4g} x {width * pixel_width:.4g} mm at grid.spacing = {spacing:g} mm"
+        resized = _whole(height * pixel_height / spacing, width * pixel_width / spacing, reason)
     elif size is None and max(own) > max_size:
         longest = max(own)
-        height, width = own
-        resized = _whole(height * max_size / longest, width * max_size / longest)
-    final = resized if size is None else (size, size)
-    return WorkingGrid(own, resized, final)
+        reason = f"slices of {height} x {width} pixels at grid.max_size = {max_size}"
+        resized = _whole(height * max_size / longest, width * max_size / longest, reason)
+    else:
+        resized = _whole(height, width, f"slices of {height} x {width} pixels")
+    if size is None:
+        return WorkingGrid(own, resized, resized)
+    return WorkingGrid(own, resized, _whole(size, size, f"grid.size = {size}"))
 
 
-def _whole(height: float, width: float) -> PixelCounts:
-    """The nearest numbers of pixels, one at least."""
+def _whole(height: float, width: float, reason: str) -> PixelCounts:
+    """The nearest numbers of pixels, one at least; raises DataError for more than a working grid may have."""
+    if not max(height, width) <= MOST_PIXELS:
+        raise DataError(
+            f"the working grid would have {height:.4g} x {width:.4g} pixels ({reason}), expected at most {MOST_PIXELS} a "
+            "side; set grid.spacing, grid.max_size or grid.size so that it has less, or correct the voxel sizes of the file"
+        )
     return max(1, round(height)), max(1, round(width))

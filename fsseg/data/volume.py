@@ -58,10 +58,16 @@ def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
     Args:
         volume: A scan on its own grid.
         options: Those of `fsseg.data.grids.working_grid`.
+
+    Raises:
+        DataError: The working grid would be too large.
     """
     _, height, width = volume.image.shape
     _, row, column = volume.spacing
-    working = working_grid((height, width), (row, column), **options)
+    try:
+        working = working_grid((height, width), (row, column), **options)
+    except DataError as error:
+        raise DataError(f"case {volume.case}: {error}") from None
     if working.is_own:
         return volume
     labels = None if volume.labels is None else working.labels(volume.labels)

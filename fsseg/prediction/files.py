@@ -1,13 +1,15 @@
 """Predictions from files to files, each on its scan's own grid."""
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
-from fsseg.data.datasets.nifti import ScanFile, image_problems, pair_problems, read_nifti
+from fsseg.data.datasets.labels import as_whole_numbers, value_problems
+from fsseg.data.datasets.nifti import read_header_of, read_nifti
+from fsseg.data.datasets.scans import header_warnings, image_problems, pair_problems
 from fsseg.data.grids import find_grid
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
@@ -26,6 +28,9 @@ PLACE = (
 )
 """The fields of a NIfTI header that say where its voxels are."""
 
+LENGTHS_ONLY = 7
+"""The bits of a header's units that say how long its lengths are; the others are those of time."""
+
 
 def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     """Reads a scan from NIfTI files, slices first along its most anisotropic axis.
@@ -40,25 +45,8 @@ def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     Example:
         support = fsseg.read_volume("a.nii.gz", "a_labels.nii.gz")
     """
-    image = Path(image)
-    scan = read_nifti(image)
-    problems = list(image_problems(scan))
-    marked = None
-    if labels:
-        marked = read_nifti(Path(labels))
-        problems += pair_problems(scan, marked)
-        if (marked.voxels != marked.voxels.round()).any():
-            problems.append(
-                f"{labels}: has values between whole numbers, expected label values; round or resample it"
-            )
-    if problems:
-        raise DataError("\n".join(problems))
-    grid = find_grid(scan.affine, scan.voxel_sizes)
-    slices, height, width = (scan.voxel_sizes[axis] for axis in grid.axes)
-    spacing = (slices, height, width)
-    voxels = grid.from_file(scan.voxels.astype(np.float32))
-    values = None if marked is None else grid.from_file(_whole(marked))
-    return Volume(_stem(image), voxels, values, spacing, grid)
+    volume, _ = _read(Path(image), Path(labels) if labels else None)
+    return volume
 
 
 def predict_files(
@@ -94,10 +82,13 @@ def predict_files(
     files = [Path(path) for path in scans]
     folder = Path(out)
     _require_own_files(files, folder, [Path(support), Path(support_labels)])
-    shown = read_volume(support, support_labels)
+    shown, warnings = _read(Path(support), Path(support_labels))
     fitted = predictor.fit(shown, slices=slices)
     for file in files:
-        _warn_of_range(read_volume(file), shown, file, progress)
+        volume, of_file = _read(file)
+        warnings += [*of_file, *_range_warnings(volume, shown, file)]
+    for sentence in warnings:
+        progress.note(f"warning: {sentence}")
     written = []
     for file in progress.track(files, "scans", len(files)):
         volume = read_volume(file)
@@ -144,6 +135,25 @@ def _labels_file(folder: Path, scan: Path) -> Path:
     return folder / f"{_stem(scan)}_labels.nii.gz"
 
 
+def _read(image: Path, labels: Path | None = None) -> tuple[Volume, list[str]]:
+    """A scan, and a sentence for what is strange in its files but can be used."""
+    scan = read_nifti(image)
+    problems = list(image_problems(scan))
+    warnings = [f"{image}: {sentence}" for sentence in header_warnings(scan)]
+    marked = None
+    if labels is not None:
+        marked = read_nifti(labels)
+        problems += [*pair_problems(scan, marked), *value_problems(marked)]
+    if problems:
+        raise DataError("\n".join(problems))
+    grid = find_grid(scan.affine, scan.voxel_sizes)
+    slices, height, width = (scan.voxel_sizes[axis] for axis in grid.axes)
+    spacing = (slices, height, width)
+    voxels = grid.from_file(scan.voxels.astype(np.float32))
+    values = None if marked is None else grid.from_file(as_whole_numbers(marked))
+    return Volume(_stem(image), voxels, values, spacing, grid), warnings
+
+
 def _save(
     path: Path,
     scan: Path,
@@ -155,7 +165,8 @@ def _save(
         *_place_of(scan),
         dtype=voxels.dtype,
     )
-    image.header.set_xyzt_units("mm")
+    if not image.header["xyzt_units"]:
+        image.header.set_xyzt_units("mm")
     with (
         replacing(path) as unfinished,
         unfinished.open("wb") as file,
@@ -167,21 +178,17 @@ def _save(
 
 def _place_of(scan: Path) -> tuple[np.ndarray | None, nibabel.Nifti1Header | None]:
     """Affine or header that say where a scan's voxels lie as its own file does: programs differ in what they read of it."""
-    file = nibabel.load(scan)
-    if not isinstance(file.header, nibabel.Nifti1Header):
+    stored = read_header_of(scan)
+    if stored is None:
         return read_nifti(scan).affine, None
     header = nibabel.Nifti1Header()
     for name in PLACE:
-        header[name] = file.header[name]
+        header[name] = stored[name]
+    header["xyzt_units"] = stored["xyzt_units"] & LENGTHS_ONLY
     return None, header
 
 
-def _warn_of_range(
-    query: Volume,
-    support: Volume,
-    path: Path,
-    progress: Progress,
-) -> None:
+def _range_warnings(query: Volume, support: Volume, path: Path) -> Iterator[str]:
     """Says so where intensities have little in common, which suggests another modality, or other units."""
     low, high = np.percentile(query.image, [1, 99])
     first, last = np.percentile(support.image, [1, 99])
@@ -189,17 +196,10 @@ def _warn_of_range(
     apart = shared < 0.1 * min(high - low, last - first)
     ratio = (high - low) / max(last - first, 1e-12)
     if apart or not 0.1 < ratio < 10:
-        progress.note(
-            f"warning: {path}: its intensities go from {low:g} to {high:g}, those of the support "
+        yield (
+            f"{path}: its intensities go from {low:g} to {high:g}, those of the support "
             f"from {first:g} to {last:g}; is it the same modality?"
         )
-
-
-def _whole(file: ScanFile) -> np.ndarray:
-    """Label values as whole numbers of the smallest type that holds them, if the file has others."""
-    if np.issubdtype(file.voxels.dtype, np.integer):
-        return file.voxels
-    return file.voxels.astype(np.min_scalar_type(int(file.voxels.max(initial=0))))
 
 
 def _stem(path: Path) -> str:

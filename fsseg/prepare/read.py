@@ -1,20 +1,14 @@
 """Reading one scan file, and everything that can be wrong with it. No torch: worker processes start fast."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, Num
 
-from fsseg.data.datasets.nifti import (
-    ScanFile,
-    check_affine,
-    first_few,
-    image_problems,
-    one_channel,
-    pair_problems,
-    read_nifti,
-)
+from fsseg.data.datasets.labels import value_problems
+from fsseg.data.datasets.nifti import ScanFile, first_few, one_channel, read_nifti
+from fsseg.data.datasets.scans import image_problems, pair_problems
+from fsseg.data.geometry import check_affine
 from fsseg.errors import DataError
 from fsseg.prepare.resample import LPS, itk
 from fsseg.prepare.scan import Scan
@@ -48,7 +42,7 @@ def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Sca
     labels = read_scan(label)
     problems = [
         *image_problems(scan),
-        *_value_problems(labels),
+        *value_problems(labels),
         *pair_problems(scan, labels),
     ]
     if problems:
@@ -88,19 +82,6 @@ def stored_with(path: Path) -> tuple[Path, ...]:
             _, _, name = line.partition("=")
             voxels.append(path.parent / name.strip())
     return (path, *(file for file in voxels if file.is_file()))
-
-
-def _value_problems(labels: ScanFile) -> Iterator[str]:
-    """A sentence for values that are none of a label, whatever the classes."""
-    values = np.unique(labels.voxels).tolist()
-    strange = [value for value in values if not _is_label(value)]
-    if strange:
-        listed = ", ".join(f"{value:g}" for value in strange[:5])
-        yield f"{labels.path}: has label values {listed}, expected whole numbers from 0 to 65535; correct the file"
-
-
-def _is_label(value: float) -> bool:
-    return 0 <= value <= 65535 and float(value).is_integer()
 
 
 def _read_other(path: Path, channel: int | None) -> ScanFile:

@@ -9,10 +9,8 @@ import nibabel
 import numpy as np
 from jaxtyping import Float, Num
 
+from fsseg.data.geometry import axis_codes, directions, is_sheared, voxel_sizes
 from fsseg.errors import DataError
-
-SHEAR = 1e-3
-"""Axes whose cosines differ from those of right angles by no more are at right angles."""
 
 TOP = 99.5
 """The percentile at which MR intensities are clipped."""
@@ -36,22 +34,18 @@ class Scan:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel sizes along the axes of the file, mm."""
-        steps = self.affine[:3, :3]
-        x, y, z = np.linalg.norm(steps, axis=0)
+        x, y, z = voxel_sizes(self.affine)
         return float(x), float(y), float(z)
 
     @property
     def directions(self) -> Float[np.ndarray, "3 3"]:
         """Unit vectors of the axes, one a column."""
-        steps = self.affine[:3, :3]
-        return steps / np.linalg.norm(steps, axis=0)
+        return directions(self.affine)
 
     @property
     def is_sheared(self) -> bool:
         """True where the axes are not at right angles."""
-        cosines = self.directions.T @ self.directions
-        shear = np.abs(cosines - np.eye(3))
-        return bool(shear.max() > SHEAR)
+        return is_sheared(self.affine)
 
     def with_voxels(self, voxels: Voxels) -> "Scan":
         """Returns other voxels at the same place."""
@@ -66,11 +60,10 @@ class Scan:
 
     def geometry(self) -> dict[str, Any]:
         """Returns shape, spacing (mm) and axis codes, for a manifest."""
-        codes = nibabel.aff2axcodes(self.affine)
         return {
             "shape": list(self.voxels.shape),
             "spacing": [round(mm, 5) for mm in self.spacing],
-            "axes": "".join(code or "?" for code in codes),
+            "axes": axis_codes(self.affine),
         }
 
 

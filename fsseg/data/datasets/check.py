@@ -6,20 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 
 from fsseg.data.datasets.description import FILE_NAME, Description
 from fsseg.data.datasets.finding import match_files, match_pairs, unpaired
 from fsseg.data.datasets.folders import PUBLISHED, NiftiFolder, find_dataset
-from fsseg.data.datasets.nifti import (
-    ScanFile,
-    make_volume,
-    read_nifti,
-    scan_problems,
-)
+from fsseg.data.datasets.nifti import ScanFile, read_nifti
 from fsseg.data.datasets.patterns import by_number
+from fsseg.data.datasets.scans import header_warnings, make_volume, scan_problems
 from fsseg.data.folds import make_fold
+from fsseg.data.geometry import axis_codes
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError, FssegError
 from fsseg.system.progress import Progress, Silent
@@ -186,10 +182,14 @@ class _Checkup:
             return
         problems = scan_problems(image, labels, self.described)
         self._problems(problems)
-        self._warnings(_header_warnings(image))
+        self._warnings(_strange_headers(image, labels))
         if problems:
             return
-        volume = make_volume(case, image, labels, self.described)
+        try:
+            volume = make_volume(case, image, labels, self.described)
+        except DataError as error:
+            self._problems(_lines(error))
+            return
         checked = _summarise(volume, image, self.described)
         self.result.cases.append(checked)
         absent = _absent(checked)
@@ -263,7 +263,7 @@ def _summarise(volume: Volume, image: ScanFile, described: Description) -> Check
         case=volume.case,
         shape=(count, rows, columns),
         spacing=volume.spacing,
-        axes="".join(nibabel.aff2axcodes(image.affine)),
+        axes=axis_codes(image.affine),
         content=hashlib.sha256(content).hexdigest(),
         voxels=voxels,
         slices=slices,
@@ -285,17 +285,14 @@ def _snapshot(volume: Volume) -> Snapshot:
     )
 
 
-def _header_warnings(image: ScanFile) -> Iterator[str]:
-    by_affine = nibabel.affines.voxel_sizes(image.affine)
-    if not np.allclose(by_affine, image.voxel_sizes, rtol=0.01):
-        yield (
-            f"{image.path}: its header says voxels of {_millimetres(image.voxel_sizes)} mm and its affine "
-            f"{_millimetres(by_affine)} mm; the header's are used"
-        )
-
-
-def _millimetres(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:.3g}" for size in sizes)
+def _strange_headers(image: ScanFile, labels: ScanFile) -> Iterator[str]:
+    """What is strange in the headers of a pair; labels that were made of an image share its strangeness."""
+    of_image = list(header_warnings(image))
+    for sentence in of_image:
+        yield f"{image.path}: {sentence}"
+    for sentence in header_warnings(labels):
+        if sentence not in of_image:
+            yield f"{labels.path}: {sentence}"
 
 
 def _ids_that_look_alike(root: Path, cases: list[str]) -> Iterator[str]:

@@ -19,7 +19,8 @@ from fsseg.data.datasets.description import (
     read_description,
 )
 from fsseg.data.datasets.finding import Files, Pairs, match_pairs, unpaired
-from fsseg.data.datasets.nifti import load_volume, read_nifti
+from fsseg.data.datasets.nifti import read_nifti
+from fsseg.data.datasets.scans import load_volume
 from fsseg.data.folds import FoldScheme
 from fsseg.data.grids import Axis, Orientation
 from fsseg.data.volume import Volume

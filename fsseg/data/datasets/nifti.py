@@ -1,22 +1,43 @@
-"""Reading a scan: image and labels from NIfTI files, and everything that can be wrong with them."""
+"""Reading one file of a scan: its voxels and where they lie, and a sentence for everything that keeps it from being read."""
 
+import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nibabel
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Num
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.openers import ImageOpener
 
-from fsseg.data.datasets.description import Description
-from fsseg.data.grids import find_grid
-from fsseg.data.volume import Volume
+from fsseg.data.datasets.header import (
+    check_room,
+    check_sizes,
+    geometry_of,
+    is_header,
+    read_header,
+    shape_in_words,
+)
+from fsseg.data.geometry import Affine, check_affine
 from fsseg.errors import DataError
 
-SAME_PLACE = 1e-2
-"""Elements of two affines that differ by no more (mm) are those of one grid."""
+SINGLE_FILES = (".nii", ".nii.gz", ".nii.bz2", ".nii.zst")
+"""How the names of NIfTI files end whose header and voxels are one file."""
+
+GZIP = b"\x1f\x8b"
+"""How gzip files begin."""
+
+LFS_POINTER = b"version https://git-lfs"
+"""How the files begin that Git LFS puts in place of what it has not fetched."""
+
+FIRST_BYTES = 64
+
+REST = 2**24
+"""Bytes after the voxels that are looked at, at most, for the checksum at the end of the file."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +49,16 @@ class ScanFile:
         voxels: In the file's own order of axes.
         affine: Voxel indices to mm.
         voxel_sizes: Along the file's axes, mm.
+        other_affine: Where the header says a second time that the voxels lie; None where it does not.
+        remarks: What was strange in the header and was mended on reading.
     """
 
     path: Path
     voxels: np.ndarray
     affine: np.ndarray
     voxel_sizes: tuple[float, float, float]
+    other_affine: Affine | None = None
+    remarks: tuple[str, ...] = ()
 
 
 UNREADABLE = (
@@ -41,160 +66,73 @@ UNREADABLE = (
     nibabel.spatialimages.HeaderDataError,
     EOFError,
     OSError,
-    zlib.error,
+    OverflowError,
     ValueError,
+    zlib.error,
 )
 """What reading a damaged file raises."""
 
 
 def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
-    """Reads a file; scaled integers come as float32.
+    """Reads a file; scaled integers come as float32, and lengths in mm whatever the header's unit.
 
     Args:
         path: The file.
         channel: Of a file with several channels (a fourth axis); None refuses such files.
 
     Raises:
-        DataError: It is missing, cut off, not NIfTI, in colours, not three-dimensional or nowhere in space.
+        DataError: It is missing, cut off, not NIfTI, too large for the machine, in colours, not three-dimensional or
+            nowhere in space.
     """
     try:
-        file: Any = nibabel.load(path)
-        voxels = np.asanyarray(file.dataobj)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; expected a NIfTI image") from None
+        _refuse_what_is_no_scan(path)
+        if path.name.lower().endswith(SINGLE_FILES):
+            return _read_single_file(path, channel)
+        return _read_other_format(path, channel)
     except UNREADABLE as error:
+        _refuse(path, " ".join(str(error).split()))
+    except MemoryError:
         raise DataError(
-            f"{path}: cannot be read as NIfTI ({error}); it is damaged or cut off, copy it again"
+            f"{path}: does not fit in the memory that is free; close other programs, or read it on a larger machine"
         ) from None
-    if voxels.dtype.fields is not None or np.iscomplexobj(voxels):
-        raise DataError(
-            f"{path}: has colours (RGB) or complex numbers, expected one number per voxel; convert it to grey values or labels"
-        )
-    stored_as_integers = file.get_data_dtype().kind in "iu"
-    if stored_as_integers and voxels.dtype.kind == "f":  # scl_slope and scl_inter
-        voxels = voxels.astype(np.float32)
-    native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    alone = one_channel(path, native, channel)  # a header of fewer dimensions has fewer sizes, too
-    affine = np.asarray(file.affine, dtype=np.float64)
-    check_affine(path, affine)
-    x, y, z = (float(size) for size in file.header.get_zooms()[:3])
-    return ScanFile(path, alone, affine, (x, y, z))
+
+
+def read_header_of(path: Path) -> nibabel.Nifti1Header | None:
+    """Returns the header of a file that `read_nifti` reads; None where it is of another format than NIfTI."""
+    if not path.name.lower().endswith(SINGLE_FILES):
+        return None
+    with _unpacked(path) as stream:
+        header, _ = read_header(stream)
+    return header
 
 
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
     """Returns three-dimensional voxels; raises DataError where a fourth axis leaves a choice that `channel` does not make."""
-    channels = voxels.shape[3] if voxels.ndim == 4 else 0
-    if channels == 1:
-        channel = 0
-    if channels and channel is not None:
+    shape = voxels.shape
+    of_several = tuple(count for count in shape[3:] if count != 1)
+    voxels = voxels.reshape(shape[:3] + of_several, order="F")
+    if voxels.ndim == 4 and channel is not None:
+        *_, channels = voxels.shape
         if channel >= channels:
             raise DataError(
                 f"{path}: has {channels} channels, expected one with number {channel}; check --channel"
             )
         voxels = voxels[..., channel]
-    if voxels.ndim != 3:
+    if voxels.ndim < 3:
         raise DataError(
-            f"{path}: has {voxels.ndim} dimensions ({_sizes(voxels)}), expected 3; split it into one file per channel or time"
+            f"{path}: has {voxels.ndim} dimensions ({shape_in_words(shape)}), expected 3; a picture of one slice is no "
+            "scan, stack a scan's slices in one file"
+        )
+    if voxels.ndim > 3:
+        raise DataError(
+            f"{path}: has {voxels.ndim} dimensions ({shape_in_words(shape)}), expected 3; split it into one file per "
+            "channel or time"
+        )
+    if voxels.size == 0:
+        raise DataError(
+            f"{path}: has {shape_in_words(shape)} voxels, expected some along each axis; copy it again"
         )
     return voxels
-
-
-def check_affine(path: Path, affine: Float[np.ndarray, "4 4"]) -> None:
-    """Raises DataError for an affine that has no inverse."""
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(
-            f"{path}: its affine maps voxels to no place in space, expected an invertible one; repair the header"
-        )
-
-
-def image_problems(image: ScanFile) -> Iterator[str]:
-    """Yields a sentence for what makes an image unusable."""
-    voxels = image.voxels
-    count = int((~np.isfinite(voxels)).sum())
-    if count:
-        yield f"{image.path}: {count} voxels are NaN or infinite, expected finite intensities; repair the image"
-    elif voxels.min() == voxels.max():
-        yield f"{image.path}: every voxel is {voxels.flat[0]:g}, expected an image; repair or remove the case"
-
-
-def label_problems(labels: ScanFile, described: Description) -> Iterator[str]:
-    """Yields a sentence for what makes a label map unusable."""
-    is_integer = np.issubdtype(labels.voxels.dtype, np.integer)
-    others_are_background = described.other_labels == "background"
-    if others_are_background and is_integer:
-        return
-    known = {0: "background"}
-    for name, values in described.class_values.items():
-        known |= dict.fromkeys(values, name)
-    strange = [value for value in np.unique(labels.voxels).tolist() if value not in known]
-    if others_are_background:
-        strange = [value for value in strange if not float(value).is_integer()]
-    if strange:
-        shown = first_few([f"{value:g}" for value in strange])
-        expected = ", ".join(f"{value} {name}" for value, name in known.items() if value)
-        yield (
-            f"{labels.path}: has labels {shown}, expected 0 and {expected}; name the classes in the dataset's description "
-            '(or set other_labels = "background" there), or correct the file'
-        )
-
-
-def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
-    """Yields a sentence for what keeps a label map from lying on its image."""
-    if labels.voxels.shape != image.voxels.shape:
-        yield (
-            f"{labels.path}: has shape {_sizes(labels.voxels)}, expected {_sizes(image.voxels)} as {image.path.name}; "
-            "resample the labels to the image's grid"
-        )
-        return
-    if np.allclose(labels.affine, image.affine, atol=SAME_PLACE):
-        return
-    codes = _axis_codes(labels.affine)
-    expected = _axis_codes(image.affine)
-    if codes != expected:
-        yield (
-            f"{labels.path}: its axes run towards {codes}, expected {expected} as those of {image.path.name}; "
-            "turn the labels as the image, or copy the image's header if only the header is wrong"
-        )
-    else:
-        yield (
-            f"{labels.path}: its affine differs from that of {image.path.name}, expected the same grid; "
-            "resample the labels to the image or copy the image's header"
-        )
-
-
-def scan_problems(image: ScanFile, labels: ScanFile, described: Description) -> list[str]:
-    """Returns a sentence for everything that makes a scan unusable."""
-    return [
-        *image_problems(image),
-        *label_problems(labels, described),
-        *pair_problems(image, labels),
-    ]
-
-
-def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
-    """Returns the scan, slices first, clipped and with the classes' numbers for labels."""
-    grid = find_grid(
-        image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation
-    )
-    across, row, column = (image.voxel_sizes[axis] for axis in grid.axes)
-    numbered = _number_classes(labels.voxels, described)
-    return Volume(
-        case,
-        image=described.intensity.clip(grid.from_file(image.voxels)),
-        labels=grid.from_file(numbered),
-        spacing=(across, row, column),
-        grid=grid,
-    )
-
-
-def load_volume(case: str, image_path: Path, label_path: Path, described: Description) -> Volume:
-    """Returns the scan of a case; raises DataError listing everything that is wrong with its files."""
-    image = read_nifti(image_path)
-    labels = read_nifti(label_path)
-    problems = scan_problems(image, labels, described)
-    if problems:
-        raise DataError("\n".join(problems))
-    return make_volume(case, image, labels, described)
 
 
 def first_few(texts: Sequence[str], most: int = 5) -> str:
@@ -205,17 +143,89 @@ def first_few(texts: Sequence[str], most: int = 5) -> str:
     return ", ".join(listed)
 
 
-def _number_classes(labels: np.ndarray, described: Description) -> np.ndarray:
-    numbers = described.numbers
-    numbered = np.zeros(labels.shape, dtype=np.uint8)
-    for name, values in described.class_values.items():
-        numbered[np.isin(labels, values)] = numbers[name]
-    return numbered
+def _read_single_file(path: Path, channel: int | None) -> ScanFile:
+    """Reads header and voxels in one go; extensions of the header are passed over, whatever length they claim."""
+    with _unpacked(path) as stream:
+        header, remarks = read_header(stream)
+        check_sizes(path, header)
+        voxels = np.asanyarray(ArrayProxy(stream, header))
+        _require_the_end(stream)
+    voxels = _as_numbers(path, voxels, header.get_data_dtype())
+    alone = one_channel(path, voxels, channel)  # a header of fewer dimensions has fewer sizes, too
+    geometry = geometry_of(path, header)
+    return ScanFile(
+        path, alone, geometry.affine, geometry.voxel_sizes, geometry.other, tuple(remarks)
+    )
 
 
-def _axis_codes(affine: np.ndarray) -> str:
-    return "".join(code or "?" for code in nibabel.aff2axcodes(affine))
+def _read_other_format(path: Path, channel: int | None) -> ScanFile:
+    """Reads what else nibabel knows: pairs of .hdr and .img, MGH and others, which are in mm."""
+    file: Any = nibabel.load(path)
+    check_room(path, file.shape)
+    voxels = _as_numbers(path, np.asanyarray(file.dataobj), file.get_data_dtype())
+    alone = one_channel(path, voxels, channel)
+    affine = np.asarray(file.affine, dtype=np.float64)
+    check_affine(path, affine)
+    x, y, z = (float(size) for size in file.header.get_zooms()[:3])
+    return ScanFile(path, alone, affine, (x, y, z))
 
 
-def _sizes(array: np.ndarray) -> str:
-    return " x ".join(str(size) for size in array.shape)
+def _unpacked(path: Path) -> AbstractContextManager[Any]:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path)
+    if path.suffix.lower() == ".nii":
+        return path.open("rb")
+    return ImageOpener(str(path))
+
+
+def _require_the_end(stream: Any) -> None:
+    """Reads on where a file was unpacked, so that the checksum at its end is looked at; raises OSError where it is wrong."""
+    if not isinstance(stream, gzip.GzipFile):
+        return
+    try:
+        stream.read(REST)
+    except gzip.BadGzipFile as error:
+        if str(error).startswith("Not a gzipped file"):  # what other programs leave after the end
+            return
+        raise
+
+
+def _as_numbers(path: Path, voxels: np.ndarray, stored: np.dtype) -> np.ndarray:
+    """Voxels in the machine's byte order, integers that were scaled (scl_slope, scl_inter) as float32."""
+    if voxels.dtype.fields is not None or np.iscomplexobj(voxels):
+        raise DataError(
+            f"{path}: has colours (RGB) or complex numbers, expected one number per voxel; convert it to grey values or labels"
+        )
+    if stored.kind in "iu" and voxels.dtype.kind == "f":
+        voxels = voxels.astype(np.float32)
+    return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def _refuse_what_is_no_scan(path: Path) -> None:
+    """Raises DataError for what is no file, or begins as no scan does, with what to do about it."""
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; expected a NIfTI image")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise DataError(f"{path}: is {kind}, expected a NIfTI image; give the file")
+    with path.open("rb") as file:
+        start = file.read(FIRST_BYTES)
+    name = path.name
+    if not start:
+        _refuse(path, "it is empty")
+    if start.startswith(LFS_POINTER):
+        _refuse(path, "it is a pointer of Git LFS", "fetch the file itself with git lfs pull")
+    is_packed = start.startswith(GZIP)
+    if name.lower().endswith(".nii.gz") and is_header(start):
+        _refuse(path, "it is not compressed", f"rename it to {name[:-3]}")
+    if name.lower().endswith(".nii") and is_packed:
+        _refuse(path, "it is compressed", f"rename it to {name}.gz")
+    if name.lower().endswith(".nii.gz") and not is_packed:
+        text = start[:20].decode("latin-1")
+        _refuse(path, f"it is no gzip file but begins with {text!r}", "get the right file")
+
+
+def _refuse(
+    path: Path, reason: str, advice: str = "it is damaged or cut off, copy it again"
+) -> NoReturn:
+    raise DataError(f"{path}: cannot be read as NIfTI ({reason}); {advice}") from None
