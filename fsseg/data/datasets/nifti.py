@@ -109,10 +109,10 @@ def read_header_of(path: Path) -> nibabel.Nifti1Header | None:
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
     """Returns three-dimensional voxels; raises DataError where a fourth axis leaves a choice that `channel` does not make."""
     shape = voxels.shape
-    of_several = tuple(count for count in shape[3:] if count != 1)
-    voxels = voxels.reshape(shape[:3] + of_several, order="F")
-    if voxels.ndim == 4 and channel is not None:
-        *_, channels = voxels.shape
+    of_several = [count for count in shape[3:] if count != 1]
+    voxels = voxels.reshape([*shape[:3], *of_several], order="F")
+    if len(of_several) == 1 and channel is not None:
+        [channels] = of_several
         if channel >= channels:
             raise DataError(
                 f"{path}: has {channels} channels, expected one with number {channel}; check --channel"

@@ -70,8 +70,9 @@ def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
         )
     else:
         yield (
-            f"{labels.path}: its affine differs from that of {image.path.name}, by {distance:.3g} voxels at the corners, "
-            f"expected the same grid (within {SAME_PLACE:g}); resample the labels to the image or copy the image's header"
+            f"{labels.path}: its affine differs from that of {image.path.name}, expected the same grid within "
+            f"{SAME_PLACE:g} voxels, got {distance:.3g} at the corners; resample the labels to the image or copy the image's "
+            "header"
         )
 
 
