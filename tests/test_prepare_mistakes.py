@@ -138,7 +138,7 @@ def write_like(path, root, *, number=2, **options):
         ),
         ("one slice", "has one slice, expected a volume of several"),
         ("no dicom", "IMG-0002-00002.dcm: cannot be read as DICOM"),
-        ("cut off", "IMG-0002-00002.dcm: its pixels cannot be read|cannot be read as DICOM"),
+        ("cut off", "IMG-0002-00002.dcm: has 7.* bytes of pixels, expected 8192 of 64 columns"),
         ("colours", "IMG-0002-00002.png: has 3 colour channels, expected one of grey values"),
         ("no png", "IMG-0002-00002.png: cannot be read as PNG"),
         (

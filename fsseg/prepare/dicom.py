@@ -1,14 +1,14 @@
-"""A DICOM series and the PNG masks that lie on its slices, through SimpleITK; the checks are ours."""
+"""A DICOM series and the PNG masks that lie on its slices; the checks are ours."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Integer
 
 from fsseg.errors import DataError
+from fsseg.prepare.dicom_slice import Slice, read_header, read_pixels
 from fsseg.prepare.resample import LPS, itk
 from fsseg.prepare.scan import Scan
 
@@ -16,49 +16,46 @@ UNEVEN = 0.1
 """Steps between slices that differ by no more than this share are equal."""
 
 
-@dataclass(frozen=True)
-class Slice:
-    """A file of a series, without its voxels. Positions and directions are ITK's (left, back, top).
+class Series(NamedTuple):
+    """A series as read.
 
     Attributes:
-        path: The file.
-        series: The series' id.
-        corner: Where the centre of its first pixel is, mm.
-        across: Direction of its rows.
-        down: Direction of its columns.
-        pixel: Distance of columns and of rows, mm.
-        size: Columns and rows.
+        scan: Its voxels and where they are.
+        files: Its files in the order of its slices.
+        notes: What the user should know, a sentence each.
     """
 
-    path: Path
-    series: str
-    corner: np.ndarray
-    across: np.ndarray
-    down: np.ndarray
-    pixel: tuple[float, float]
-    size: tuple[int, int]
-
-    @property
-    def height(self) -> float:
-        """Where the slice is along its normal, mm."""
-        normal = np.cross(self.across, self.down)
-        return float(normal @ self.corner)
+    scan: Scan
+    files: list[Path]
+    notes: list[str]
 
 
-def read_series(files: Sequence[Path]) -> tuple[Scan, list[Path]]:
-    """Returns a series, and its files in the order of its slices: by their position, not by their names.
+def read_series(files: Sequence[Path]) -> Series:
+    """Returns a series, its slices in the order of their positions, not of their names.
 
     Rows and columns are as DICOM stores them. Raises DataError for files that are not DICOM, for several series in
-    one folder, for slices of several sizes or directions, for a missing slice and for two at one place.
+    one folder, for slices of several sizes or directions, for a missing slice and for two at one place; and for a file
+    without its geometry or with other pixels than its header says.
     """
-    slices = [_read_header(path) for path in files]
+    slices = [read_header(path) for path in files]
     slices.sort(key=lambda header: header.height)
     folder = files[0].parent
     _check_series(folder, slices)
     _check_steps(folder, slices)
+    voxels = np.stack([read_pixels(header) for header in slices], axis=2)
     order = [header.path for header in slices]
-    voxels = np.stack([_read_slice(path) for path in order], axis=2)
-    return Scan(voxels, _affine(slices)), order
+    return Series(Scan(voxels, _affine(slices)), order, list(_notes(slices)))
+
+
+def _notes(slices: list[Slice]) -> Iterator[str]:
+    """What pydicom warned of, once for each text."""
+    files: dict[str, list[Path]] = {}
+    for header in slices:
+        for text in header.warnings:
+            files.setdefault(text, []).append(header.path)
+    for text, paths in files.items():
+        others = f" (and {len(paths) - 1} more slices)" if len(paths) > 1 else ""
+        yield f"{paths[0]}{others}: pydicom warns: {text}"
 
 
 def _affine(slices: list[Slice]) -> np.ndarray:
@@ -98,63 +95,6 @@ def read_mask(path: Path, size: tuple[int, int], beside: str) -> Integer[np.ndar
             "it belongs to another scan"
         )
     return sitk.GetArrayFromImage(image).T
-
-
-def _read_header(path: Path) -> Slice:
-    reader = itk().ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise DataError(
-            f"{path}: cannot be read as DICOM; it is damaged or of another format, copy it again"
-        ) from None
-    size = reader.GetSize()
-    if reader.GetNumberOfComponents() != 1 or (len(size) > 2 and size[2] != 1):
-        raise DataError(
-            f"{path}: has colours or several frames, expected one grey slice per file; split the file"
-        )
-    direction = _numbers(reader, "0020|0037", "ImageOrientationPatient", 6)
-    width, height, *_ = reader.GetSpacing()
-    columns, rows, *_ = size
-    return Slice(
-        path=path,
-        series=_tag(reader, "0020|000e"),
-        corner=_numbers(reader, "0020|0032", "ImagePositionPatient", 3),
-        across=direction[:3],
-        down=direction[3:],
-        pixel=(float(width), float(height)),
-        size=(int(columns), int(rows)),
-    )
-
-
-def _tag(reader: Any, tag: str) -> str:
-    return reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
-
-
-def _numbers(reader: Any, tag: str, name: str, count: int) -> np.ndarray:
-    try:
-        numbers = np.array([float(text) for text in _tag(reader, tag).split("\\")])
-    except ValueError:
-        numbers = np.empty(0)
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise DataError(
-            f"{reader.GetFileName()}: lacks {name}, expected {count} numbers that say where the slice is; "
-            "export the series with its geometry"
-        )
-    return numbers
-
-
-def _read_slice(path: Path) -> Num[np.ndarray, "x y"]:
-    sitk = itk()
-    try:
-        voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO")).T
-    except RuntimeError:
-        raise DataError(
-            f"{path}: its pixels cannot be read; it is damaged or cut off, copy it again"
-        ) from None
-    return voxels[..., 0] if voxels.ndim == 3 else voxels
 
 
 def _check_series(folder: Path, slices: list[Slice]) -> None:

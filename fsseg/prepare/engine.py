@@ -60,12 +60,14 @@ class Done:
         record: What it was made of and how; None for one that could not be made.
         skipped: Whether it was there already.
         problem: A sentence for what was wrong with it.
+        notes: What the user should know of it, a sentence each.
     """
 
     case: str
     record: Record | None = None
     skipped: bool = False
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -131,6 +133,8 @@ def prepare(
         with _cleaning_up(out), closing(results):
             for _, done in results:
                 _record(done, outcome)
+                for note in done.notes:
+                    progress.note(note)
         _describe(plan, outcome, progress)
         outcome.manifest.save()
     return outcome
@@ -163,7 +167,7 @@ def prepare_case(task: Task) -> Done:
                 path.unlink(missing_ok=True)
         prepared = task.make(task.plan)
         outputs = _write(prepared, task.out, image, label)
-        return Done(case, source | result_of(prepared, outputs))
+        return Done(case, source | result_of(prepared, outputs), notes=prepared.notes)
     except FssegError as error:
         return Done(case, problem=str(error))
     except OSError as error:

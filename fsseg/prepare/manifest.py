@@ -99,6 +99,7 @@ def result_of(prepared: Prepared, outputs: dict[str, str]) -> Record:
     return {
         "outputs": outputs,
         "steps": prepared.steps,
+        **({"notes": list(prepared.notes)} if prepared.notes else {}),
         "before": prepared.before,
         "after": prepared.image.geometry(),
         "intensity_percentiles": {

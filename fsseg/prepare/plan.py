@@ -43,12 +43,14 @@ class Prepared:
         label: Its label map, on the same grid.
         before: The source's shape, spacing and axis codes.
         steps: What was done, in words with their numbers.
+        notes: What the user should know of it, a sentence each.
     """
 
     image: Scan
     label: Scan
     before: dict[str, Any]
     steps: list[str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from fsseg.data.datasets.nifti import first_few
+from fsseg.data.datasets.nifti import ScanFile, first_few, image_problems
 from fsseg.data.datasets.patterns import by_number
 from fsseg.errors import DataError
 from fsseg.prepare.dicom import read_mask, read_series
+from fsseg.prepare.dicom_slice import dicom
 from fsseg.prepare.plan import CasePlan, Plan, Prepared, first_folder
 from fsseg.prepare.resample import itk, resample, resample_labels
 from fsseg.prepare.scan import TOP, as_integers, clip_top, crop_or_pad, refuse_shear
@@ -51,9 +52,10 @@ def plan(source: Path, as_published: bool = False) -> Plan:
         as_published: Keep the published files' truncation, sizes, float64 voxels and uncropped origin.
 
     Raises:
-        DataError: There is no patient, or SimpleITK is missing.
+        DataError: There is no patient, or SimpleITK or pydicom is missing.
     """
     itk()
+    dicom()
     places = (".", "MR", "Train_Sets/MR", "CHAOS_Train_Sets/Train_Sets/MR")
     folder = first_folder(source, places, "*/T2SPIR/DICOM_anon", EXPECTED)
     patients = [path.parents[1] for path in folder.glob("*/T2SPIR/DICOM_anon")]
@@ -94,8 +96,12 @@ def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
 def make(case: CasePlan) -> Prepared:
     """Makes one patient's scan: clipped, resampled and cropped."""
     as_published = case.options["as_published"]
-    raw, order = read_series(case.image)
-    refuse_shear(raw, case.image[0].parent)
+    raw, order, notes = read_series(case.image)
+    folder = case.image[0].parent
+    refuse_shear(raw, folder)
+    problems = list(image_problems(ScanFile(folder, raw.voxels, raw.affine, raw.spacing)))
+    if problems:
+        raise DataError("\n".join(problems))
     columns, rows, slices = raw.voxels.shape
     labels = raw.with_voxels(_read_masks(case, order, (columns, rows)))
     # dcm2nii, which made the published files, turns the rows; image and labels are turned together.
@@ -120,7 +126,7 @@ def make(case: CasePlan) -> Prepared:
         if as_published
         else "rounded to integers, origin moved with the crop",
     ]
-    return Prepared(image, labels, raw.geometry(), steps)
+    return Prepared(image, labels, raw.geometry(), steps, tuple(notes))
 
 
 def number_greys(path: Path, greys: Integer[np.ndarray, "x y"]) -> UInt8[np.ndarray, "x y"]:
