@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from fsseg.data.datasets.nifti import ScanFile, first_few, image_problems
+from fsseg.data.datasets.nifti import ScanFile, first_few
 from fsseg.data.datasets.patterns import by_number
+from fsseg.data.datasets.scans import image_problems
 from fsseg.errors import DataError
 from fsseg.prepare.dicom import read_mask, read_series
 from fsseg.prepare.dicom_slice import dicom
