@@ -1,5 +1,7 @@
 """The page of a run: what is in it, what is shown first, and in a real browser that it decides as the run did."""
 
+import base64
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -91,6 +93,28 @@ def test_the_page_holds_everything_and_loads_nothing(finished, tmp_path):
     assert not re.findall(r"<(?:link|script|img)[^>]+(?:src|href)=\"(?!data:)", page)
     labels = set(re.findall(r'<label for="([^"]+)"', page))
     assert labels == {"case", "view", "slice", "scoring", "prior"}  # every control has one
+
+
+def test_the_policy_names_the_one_script_of_the_page(finished, tmp_path):
+    """By its digest: a script that a name or a reader's program put into the page would not run."""
+    page = fsseg.write_report(finished("default"), tmp_path / "r.html").read_text(encoding="utf-8")
+    [policy] = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
+    [script] = re.findall(r"<script>(.*?)</script>", page, flags=re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy and "default-src 'none'" in policy
+    bare = fsseg.write_report(finished("default"), tmp_path / "bare.html", scans=False)
+    assert "script-src 'none'" in bare.read_text(encoding="utf-8")
+
+
+def test_a_report_follows_no_link_out_of_the_run(finished, tmp_path):
+    """A stranger's run directory says where its page lies only as long as that is within it."""
+    copy = shutil.copytree(finished("default").path, tmp_path / "run")
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    (copy / "report.html").symlink_to(mine)
+    with pytest.raises(FssegError, match="is a link out of the run directory"):
+        fsseg.write_report(copy, scans=False)
+    assert mine.read_text() == "mine"
 
 
 def test_without_scans_there_are_none_in_the_page(finished, tmp_path):
@@ -313,3 +337,25 @@ def test_dark_light_and_narrow(finished, chromium, tmp_path):
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.browser
+def test_no_script_runs_but_the_pages_own(finished, chromium, tmp_path):
+    """Scripts, attributes and links that were put into the page afterwards; its own viewer still works."""
+    file = fsseg.write_report(finished("default"), tmp_path / "r.html")
+    page = file.read_text(encoding="utf-8")
+    foreign = (
+        "<script>document.title = 'script'</script>"
+        "<img src='data:,' onerror=\"document.title = 'attribute'\">"
+        "<a id='foreign' href=\"javascript:document.title = 'link'\">x</a>"
+        "<iframe srcdoc=\"<script>parent.document.title = 'frame'</script>\"></iframe>"
+    )
+    file.write_text(page.replace("<main>", f"<main>{foreign}"), encoding="utf-8")
+    chromium.get(file.as_uri())
+    chromium.find_element("id", "foreign").click()
+    assert chromium.title == finished("default").path.name
+    assert len(chromium.find_elements("css selector", "#marks button")) > 1
+    refused = [
+        entry for entry in chromium.get_log("browser") if "Security Policy" in entry["message"]
+    ]
+    assert len(refused) >= 3

@@ -75,6 +75,25 @@ def test_a_run_is_not_repeated_into_itself(finished):
         fsseg.reproduce(finished.path, runs_dir=finished.path.parent)
 
 
+def test_trackers_of_a_strangers_recipe_do_not_listen(finished, tmp_path, monkeypatch):
+    """Unless they are asked for: one of them might send the scans' names to a service."""
+    ran = []
+
+    def run(recipe, **how):
+        ran.append([tracker.name for tracker in recipe.trackers])
+        return finished
+
+    monkeypatch.setattr("fsseg.analysis.reproduction.run", run)
+    copy = shutil.copytree(finished.path, tmp_path / "runs" / "theirs [1]")
+    recipe = copy / "recipe.toml"
+    online = 'trackers = [{ name = "wandb", mode = "online" }]'
+    recipe.write_text(recipe.read_text().replace("trackers = []", online))
+    done = CliRunner().invoke(app, ["reproduce", str(copy)])
+    assert "without the recipe's trackers (wandb)" in done.output and done.exit_code == 0
+    CliRunner().invoke(app, ["reproduce", str(copy), "--trackers"])
+    assert ran == [[], ["wandb"]]
+
+
 def test_the_environment_is_on_record(finished):
     about = json.loads((finished.path / "environment.json").read_text())
     assert (

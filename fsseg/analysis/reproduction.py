@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from glob import escape
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def reproduce(
     runs_dir: str | Path | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    trackers: bool = False,
 ) -> Reproduction:
     """Runs the recipe that a run directory holds again, from the start, and compares the scores.
 
@@ -77,12 +79,22 @@ def reproduce(
         runs_dir: Where to run; "reproduced" beside the run when omitted. Nothing of the first run is touched or used.
         device: "auto", "cpu" or "cuda".
         progress: Follows the stages.
+        trackers: Whether the trackers of the recipe listen. Some send what they hear to a service, and the run may be a
+            stranger's.
 
     Raises:
         FssegError: It is no run directory, or its recipe cannot be run here.
     """
     first = load_results(path)
     recipe = load_recipe(first.folder.recipe)
+    left_out = [] if trackers else [tracker.name for tracker in recipe.trackers]
+    if left_out:
+        recipe.trackers = []
+        if progress is not None:
+            progress.note(
+                f"without the recipe's trackers ({', '.join(left_out)}), which may send what they hear elsewhere; "
+                "--trackers has them listen"
+            )
     before = _environment(first.folder)
     if recipe.speed.threads == "auto" and "threads" in before:
         # What another number of cores would change is no difference.
@@ -92,7 +104,7 @@ def reproduce(
         raise FssegError(
             f"{runs}: is where the run itself lies, expected another folder for its repetition"
         )
-    finished = any(RunFolder(folder).is_run for folder in runs.glob(f"{first.path.name}-*"))
+    finished = any(RunFolder(folder).is_run for folder in runs.glob(f"{escape(first.path.name)}-*"))
     # What was finished is made again; what was stopped goes on.
     second = run(
         recipe,

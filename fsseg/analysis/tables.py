@@ -50,9 +50,14 @@ def starred(names: Iterable[str], oracles: Collection[str]) -> list[str]:
 
 
 def as_markdown(shown: "pandas.DataFrame") -> str:
-    """A table of text in Markdown: names to the left, the rest to the right."""
+    """A table of text in Markdown: names to the left, the rest to the right; bars in names are no borders."""
     alignment = ["left", *["right"] * len(shown.columns)]
-    return shown.to_markdown(disable_numparse=True, colalign=alignment)
+    escaped = shown.map(_in_cell).rename(index=_in_cell, columns=_in_cell)
+    return escaped.to_markdown(disable_numparse=True, colalign=alignment)
+
+
+def _in_cell(text: object) -> str:
+    return str(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def as_latex(shown: "pandas.DataFrame") -> str:

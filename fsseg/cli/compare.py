@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fsseg.cli.console import follow, table_of_frame, wide_console
+from fsseg.cli.console import follow, print_text, table_of_frame, wide_console
 from fsseg.cli.options import Device
 from fsseg.errors import FssegError
 from fsseg.system.pictures import require_picture, save_picture
@@ -108,7 +108,7 @@ def compare_command(
         scores = _every_score(comparison, bars.note) if format == "csv" else ""
     _plot(comparison, plot)
     if format == "csv":
-        print(scores, end="")
+        print_text(scores)
     elif format == "json":
         print(json.dumps(comparison.dumps(), indent=2))
     elif format == "text":
@@ -178,7 +178,7 @@ def _print_tables(of_runs: "Sequence[Sensitivity | ErrorTable]", format: Format)
         import pandas
 
         frames = [each.frame.assign(run=each.results.path.name) for each in of_runs]
-        print(pandas.concat(frames).to_csv(index=False), end="")
+        print_text(pandas.concat(frames).to_csv(index=False))
     elif format == "json":
         print(json.dumps([each.dumps() for each in of_runs], indent=2))
     else:
@@ -189,9 +189,9 @@ def _print_tables(of_runs: "Sequence[Sensitivity | ErrorTable]", format: Format)
 def _print_formatted(table: "Comparison | Sensitivity | ErrorTable", format: Format) -> None:
     """Prints a table in Markdown or LaTeX."""
     if format == "md":
-        print(table.to_markdown())
+        print_text(table.to_markdown())
     else:
-        print(table.to_latex(), end="")
+        print_text(table.to_latex())
 
 
 def _print_comparison(comparison: "Comparison", by_class: bool) -> None:

@@ -1,15 +1,23 @@
-"""Output of the commands: tables that survive a pipe, progress and jobs on standard error."""
+"""Output of the commands: tables that survive a pipe, progress and jobs on standard error.
+
+Names reach it from recipes, plugins and other people's runs. No text is markup here, and what would steer a terminal is
+written by its number; whatever has a colour is a `Text`.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fsseg.jobs.job import JobProgress, JobSet, State, job_progress
+from fsseg.system.names import visible
 from fsseg.system.progress import Silent, told_time
+from fsseg.system.targets import is_special
 
 if TYPE_CHECKING:
     import pandas
@@ -26,20 +34,42 @@ COLOURS = {
 """The colours of the states of jobs."""
 
 
-def plain(text: object) -> str:
-    """Text in which square brackets are just that."""
-    return str(text).replace("[", "\\[")
+class PlainConsole(Console):
+    """A console on which text is text: brackets are no markup, colons no pictures, and nothing steers the terminal."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **how)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Turns text into what is printed; rich calls this for every string, also for those in tables."""
+        return super().render_str(visible(text), **how)
+
+
+def styled(text: object, style: str) -> Text:
+    """Text in a colour, or bold or dim."""
+    return Text(visible(str(text)), style)
 
 
 def wide_console() -> Console:
     """A console that does not squeeze a table into 80 columns when it is piped into a file."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=140)
 
 
-def print_line(text: str) -> None:
-    """Prints a line for people to read, however long, square brackets as they are."""
-    wide_console().print(plain(text), soft_wrap=True)
+def errors_console() -> Console:
+    """A console on standard error."""
+    return PlainConsole(stderr=True)
+
+
+def print_text(text: str) -> None:
+    """Prints text for other programs as it is, but for what would steer a terminal."""
+    print(visible(text), end="" if text.endswith("\n") else "\n", flush=True)
+
+
+def print_size(file: Path) -> None:
+    """Prints what was written and how large it is; nothing of a device or a pipe, which may be standard output itself."""
+    if file.is_file() and not is_special(file):
+        wide_console().print(f"{file}: {file.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
 
 
 def new_table(*columns: str, numbers: Iterable[str] = ()) -> Table:
@@ -57,10 +87,10 @@ def new_table(*columns: str, numbers: Iterable[str] = ()) -> Table:
 
 def table_of_frame(frame: "pandas.DataFrame") -> Table:
     """A data frame of text as a table, names to the left."""
-    columns = [plain(column) for column in frame.columns]
+    columns = [str(column) for column in frame.columns]
     table = new_table(str(frame.index.name or ""), numbers=columns)
     for name, cells in frame.iterrows():
-        table.add_row(plain(name), *[plain(cell) for cell in cells])
+        table.add_row(str(name), *[str(cell) for cell in cells])
     return table
 
 
@@ -82,9 +112,9 @@ class Bars:
             TimeRemainingColumn,
         )
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = errors_console()
         self._progress = Progress(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -102,6 +132,7 @@ class Bars:
 
     def track(self, items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
         """Yields the items and shows how many have been."""
+        description = visible(description)
         if self._console.is_terminal:
             yield from self._progress.track(items, total=total, description=description)
             return
@@ -112,25 +143,25 @@ class Bars:
 
     def note(self, text: str) -> None:
         """Says something in passing."""
-        self._console.print(plain(text), soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 class Said(Silent):
     """Draws nothing, since a table of jobs is drawn, but says what is said in passing."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = errors_console()
 
     def note(self, text: str) -> None:
         """Says something in passing."""
-        self._console.print(plain(text), soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 class JobTable:
     """The jobs on standard error: one live table on a terminal, a line for every change in a file."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = errors_console()
         self._live: Live | None = None
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
@@ -155,7 +186,7 @@ class JobTable:
         before = self._seen or ["queued"] * len(now)
         for name, line, earlier in zip(names, now, before):
             if line != earlier:
-                self._console.print(plain(f"{name}: {line}"), soft_wrap=True)
+                self._console.print(f"{name}: {line}", soft_wrap=True)
         self._seen = now
 
 
@@ -164,11 +195,11 @@ def table_of_jobs(states: list[State], names: list[str]) -> Table:
     table = new_table("job", "status", "stage", numbers=["step", "per second", "left"])
     table.add_column("where")
     for name, state in zip(names, states):
-        table.add_row(plain(name), *_cells(state))
+        table.add_row(name, *_cells(state))
     return table
 
 
-def _cells(state: State) -> list[str]:
+def _cells(state: State) -> list[str | Text]:
     """The cells of a job's line behind its name."""
     colour = COLOURS.get(state.status, "dim")
     step = speed = left = ""
@@ -180,8 +211,8 @@ def _cells(state: State) -> list[str]:
     where = state.where
     if state.error and state.status != "running":
         where = state.error
-    first_line = plain(where.partition("\n")[0])
-    return [f"[{colour}]{state.status}[/]", state.stage, step, speed, left, first_line]
+    first_line = where.partition("\n")[0]
+    return [styled(state.status, colour), state.stage, step, speed, left, first_line]
 
 
 def count_jobs(states: list[State]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsseg.cli.console import follow, new_table, plain, wide_console
+from fsseg.cli.console import follow, new_table, styled, wide_console
 from fsseg.cli.jobs import launch_this
 from fsseg.cli.options import DatasetFolder, Launch, Launcher, parse_changes
 from fsseg.system.names import file_name
@@ -80,7 +80,7 @@ def _print_checked(checked: "Checked", sheet: Path | None) -> None:
     console = wide_console()
     for finding in checked.findings:
         colour = "red" if finding.severity == "problem" else "yellow"
-        console.print(f"[{colour}]{finding.severity:<8}[/] {plain(finding.text)}", soft_wrap=True)
+        console.print(styled(f"{finding.severity:<8}", colour), finding.text, soft_wrap=True)
     if checked.cases:
         table = new_table("class", numbers=["cases", "slices", "ml", "smallest", "largest"])
         for row in checked.table():
@@ -88,7 +88,7 @@ def _print_checked(checked: "Checked", sheet: Path | None) -> None:
             for key in ("slices", "ml", "ml_min", "ml_max"):
                 number = row.get(key)
                 cells.append("–" if number is None else f"{number:.4g}")
-            table.add_row(plain(row["class"]), *cells)
+            table.add_row(row["class"], *cells)
         console.print()
         console.print(table)
         console.print("\nslices and ml: medians over the cases that show the class")
@@ -97,7 +97,7 @@ def _print_checked(checked: "Checked", sheet: Path | None) -> None:
     for severity in ("problem", "warning"):
         count = sum(finding.severity == severity for finding in checked.findings)
         counts.append(f"{count} {severity}{'s' * (count != 1)}")
-    usable = f"{plain(checked.name)}: {len(checked.cases)} usable cases"
+    usable = f"{checked.name}: {len(checked.cases)} usable cases"
     console.print(f"\n{usable}, {', '.join(counts)}; {verdict}", soft_wrap=True)
     if sheet is not None:
         console.print(f"Contact sheet: {sheet}", soft_wrap=True)
@@ -148,5 +148,5 @@ def _print_computed(computed: "list[Computed]") -> None:
     for of_case in computed:
         seconds = "kept" if of_case.seconds is None else f"{of_case.seconds:.1f}"
         sizes = (f"{of_case.regions}", f"{of_case.median_size:.0f}")
-        table.add_row(plain(of_case.case), *sizes, seconds)
+        table.add_row(of_case.case, *sizes, seconds)
     wide_console().print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import ValidationError
 
-from fsseg.cli.console import JobTable, Said, count_jobs, plain, table_of_jobs, wide_console
+from fsseg.cli.console import JobTable, Said, count_jobs, print_text, table_of_jobs, wide_console
 from fsseg.cli.options import parse_changes
 from fsseg.errors import FssegError
 from fsseg.jobs.job import SET, JobSet, work
@@ -66,7 +66,7 @@ def launch_this(name: str, launcher: str, launch: list[str] | None, parts: int =
     with JobTable() as shown:
         launch_jobs(jobs, table, lambda states: shown.show(jobs, states), Said().note)
     for job in jobs.jobs:
-        print(*job.last_lines(), sep="\n")
+        print_text("\n".join(job.last_lines()))
 
 
 def _without(words: list[str], options: tuple[str, ...]) -> list[str]:
@@ -97,7 +97,7 @@ def status_command(
     """
     console = wide_console()
     if (folder / "run.json").is_file():
-        console.print(f"{plain(folder)}: finished", soft_wrap=True)
+        console.print(f"{folder}: finished", soft_wrap=True)
         return
     folders = [folder]
     if not (folder / SET).is_file():
@@ -109,7 +109,7 @@ def status_command(
     for of_set in folders:
         jobs = JobSet.read(of_set)
         states = jobs.states()
-        title = f"{plain(jobs.title)} ({plain(of_set)})"
+        title = f"{jobs.title} ({of_set})"
         console.print(f"{title}: {count_jobs(states)}\n", soft_wrap=True)
         console.print(table_of_jobs(states, [job.name for job in jobs.jobs]))
         console.print()
@@ -123,7 +123,7 @@ def job_command(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
         app(arguments, standalone_mode=False)
 
     def say(text: str) -> None:
-        print(text, flush=True)
+        print_text(text)
 
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -5,10 +5,9 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fsseg.cli.compare import compare_command
-from fsseg.cli.console import plain
+from fsseg.cli.console import errors_console, styled
 from fsseg.cli.data import check_command, supervoxels_command
 from fsseg.cli.jobs import job_command, status_command
 from fsseg.cli.plugins import list_command, plugin_app
@@ -33,14 +32,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Runs the command line; a user's mistake is one message and exit code 2, a bug keeps its traceback."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = errors_console()
     try:
         app()
     except FssegError as error:
-        errors.print(f"[bold red]Error:[/] {plain(error)}")
+        errors.print(styled("Error:", "bold red"), str(error), soft_wrap=True)
         sys.exit(2)
     except Stopped as stop:
-        errors.print(plain(stop))
+        errors.print(str(stop), soft_wrap=True)
         sys.exit(128 + stop.number)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fsseg.cli.console import new_table, plain, wide_console
+from fsseg.cli.console import new_table, print_text, styled, wide_console
 from fsseg.cli.options import AsJson, LeftOut, PluginFiles, parse_change
 from fsseg.errors import FssegError
 
@@ -64,7 +64,7 @@ def list_command(
         from fsseg.cli.pages import components_page
         from fsseg.plugins.manager import registry
 
-        print(components_page(registry()))
+        print_text(components_page(registry()))
     elif name:
         _list_options(kind, name, as_json)
     else:
@@ -102,15 +102,15 @@ def _list_options(kind: str, name: str, as_json: bool) -> None:
         return
     console = wide_console()
     origin = f"{component.distribution} {component.version}, {component.target}"
-    console.print(f"[bold]{kind}/{name}[/]  {origin}\n")
-    console.print(plain(inspect.getdoc(loaded) or ""), "\n")
+    console.print(styled(f"{kind}/{name}", "bold"), f" {origin}\n")
+    console.print(inspect.getdoc(loaded) or "", "\n")
     if not options:
         console.print("It has no options.")
         return
     table = new_table("option", "type", "default", "meaning")
     for option in options:
         cells = (option.type, option.default, option.meaning)
-        table.add_row(option.name, *[plain(cell) for cell in cells])
+        table.add_row(option.name, *cells)
     console.print(table)
 
 
@@ -151,9 +151,9 @@ def list_plugins_command(
     else:
         table = new_table("plugin", "from", "brings", "listens to")
         for line in lines:
-            brings = ", ".join(line.components)
+            brings = styled(", ".join(line.components), "")
             if line.problem is not None:
-                brings = f"[red]{plain(line.problem)}[/]"
+                brings = styled(line.problem, "red")
             origin = f"{line.distribution} {line.version}"
             table.add_row(line.name, origin, brings, ", ".join(line.listens))
         wide_console().print(table)
@@ -199,8 +199,8 @@ def _print_checks(lines: list[dict[str, str]]) -> None:
     table = new_table("component", "check", "")
     for line in lines:
         status = line["status"]
-        sentence = "" if status == "passed" else f": {plain(line['sentence'])}"
-        outcome = f"[{COLOURS[status]}]{status}[/]{sentence}"
+        sentence = "" if status == "passed" else f": {line['sentence']}"
+        outcome = styled(status, COLOURS[status]) + styled(sentence, "")
         table.add_row(line["component"], line["name"], outcome)
     console.print(table)
     statuses = [line["status"] for line in lines]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fsseg.cli.console import follow, wide_console
+from fsseg.cli.console import follow, print_size, wide_console
 from fsseg.cli.options import (
     Device,
     LeftOut,
@@ -118,4 +118,4 @@ def export_command(
         )
     else:
         export_onnx(run, out, fold=fold, seed=seed)
-    wide_console().print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    print_size(out)

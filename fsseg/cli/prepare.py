@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fsseg.cli.console import follow, new_table, plain, wide_console
+from fsseg.cli.console import follow, new_table, wide_console
 from fsseg.cli.jobs import launch_this
 from fsseg.cli.options import Launch, Launcher
 
@@ -203,7 +203,7 @@ def _print_outcome(outcome: "Outcome") -> None:
         for record in records:
             voxels.append(sum(record["voxels"].get(value, 0) for value in wanted))
         cases = sum(count > 0 for count in voxels)
-        table.add_row(plain(name), f"{cases}", f"{sum(voxels)}")
+        table.add_row(name, f"{cases}", f"{sum(voxels)}")
     console.print()
     console.print(table)
     console.print(f"\nDataset: {outcome.out}", soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from fsseg.cli.console import new_table, plain, wide_console
+from fsseg.cli.console import new_table, styled, wide_console
 from fsseg.cli.options import AsJson, Changes, LeftOut, PluginFiles, RecipeFile, parse_changes
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def explain_command(
         return
     console = wide_console()
     for name, of_table in groupby(of_recipe, key=lambda setting: setting.table):
-        console.print(f"[bold]{plain(f'[{name}]') if name else 'top level'}[/]")
+        console.print(styled(f"[{name}]" if name else "top level", "bold"))
         console.print(_table_of_settings(of_table))
         console.print()
 
@@ -50,14 +50,14 @@ def _table_of_settings(of_table: "Iterable[Setting]") -> Table:
     table.add_column()
     for setting in of_table:
         style = "bold"
-        default = f" \\[default: {plain(_as_json(setting.default))}]"
+        default = f" [default: {_as_json(setting.default)}]"
         if setting.source == "default":
             style = "dim"
             default = ""
         if setting.key == "name":
             default = ""
-        value = f"[{style}]{plain(_as_json(setting.value))}[/]"
-        meaning = f"{plain(setting.meaning)}[dim]{default}[/]"
+        value = styled(_as_json(setting.value), style)
+        meaning = styled(setting.meaning, "") + styled(default, "dim")
         table.add_row(setting.key, value, setting.source, meaning)
     return table
 

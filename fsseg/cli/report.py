@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fsseg.cli.console import follow, wide_console
+from fsseg.cli.console import follow, print_size
 from fsseg.cli.options import LeftOut, PluginFiles, RunDirectory
 
 PageFile = Annotated[
@@ -48,4 +48,4 @@ def report_command(
             "progress": bars,
         }
         path = write_report(run, out, **how)
-    wide_console().print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    print_size(path)

@@ -1,12 +1,12 @@
 """The command that repeats a run: `fsseg reproduce`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from fsseg.cli.console import follow, new_table, plain, wide_console
+from fsseg.cli.console import follow, new_table, wide_console
 from fsseg.cli.options import Device, LeftOut, PluginFiles, RunDirectory
 
 if TYPE_CHECKING:
@@ -25,12 +25,21 @@ WhereToRun = Annotated[
     ),
 ]
 
+Trackers = Annotated[
+    bool,
+    typer.Option(
+        "--trackers",
+        help="Have the recipe's trackers listen, which may send what they hear elsewhere.",
+    ),
+]
+
 
 def reproduce_command(
     run: RunDirectory,
     tolerance: Tolerance = 0.0,
     runs_dir: WhereToRun = None,
     device: Device = "auto",
+    trackers: Trackers = False,
     plugin: PluginFiles = None,
     no_plugin: LeftOut = None,
 ) -> None:
@@ -38,18 +47,20 @@ def reproduce_command(
 
     Exits with 1 if they differ by more than the tolerance. On a CPU they should not differ at all; on a GPU they do
     unless the recipe says speed.determinism = "deterministic". What differs in versions, device or data is listed.
+    The recipe's trackers are left out unless --trackers is given.
     """
     from fsseg.analysis.reproduction import reproduce
 
     with follow() as bars:
-        reproduction = reproduce(run, runs_dir=runs_dir, device=device, progress=bars)
+        how: dict[str, Any] = {"runs_dir": runs_dir, "device": device, "trackers": trackers}
+        reproduction = reproduce(run, **how, progress=bars)
     console = wide_console()
     console.print("\n3-D Dice in percent, mean of classes\n")
     console.print(_table_of_means(reproduction))
     if reproduction.differences:
         console.print("\nWhat differs around it:")
     for name, (then, now) in reproduction.differences.items():
-        console.print(f"  {plain(name)}: {plain(then)} then, {plain(now)} now", soft_wrap=True)
+        console.print(f"  {name}: {then} then, {now} now", soft_wrap=True)
     same = reproduction.largest <= tolerance
     console.print(
         f"\n{'reproduced' if same else 'not reproduced'}: {reproduction.equal} of "
@@ -68,5 +79,5 @@ def _table_of_means(reproduction: "Reproduction") -> Table:
     table = new_table("variant", numbers=["then", "now", "difference"])
     for name, mean in before.items():
         again = now.get(name, float("nan"))
-        table.add_row(plain(name), f"{mean:.2f}", f"{again:.2f}", f"{again - mean:+.2f}")
+        table.add_row(name, f"{mean:.2f}", f"{again:.2f}", f"{again - mean:+.2f}")
     return table

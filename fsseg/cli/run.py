@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fsseg.analysis.tables import number, starred
-from fsseg.cli.console import JobTable, Said, follow, new_table, plain, wide_console
+from fsseg.cli.console import JobTable, Said, follow, new_table, wide_console
 from fsseg.cli.jobs import change_launcher
 from fsseg.cli.options import (
     Changes,
@@ -237,5 +237,5 @@ def _table_of_means(results: "Results", metric: str) -> Table:
     table = new_table("variant", numbers=columns)
     names = starred(means.index, results.oracles)
     for name, values in zip(names, means.itertuples(index=False)):
-        table.add_row(plain(name), *[number(value) for value in values])
+        table.add_row(name, *[number(value) for value in values])
     return table

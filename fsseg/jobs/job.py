@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from fsseg.errors import FssegError
 from fsseg.system.files import write_json
 from fsseg.system.locks import holding, is_held
+from fsseg.system.names import file_name
 from fsseg.system.signals import Stopped
 
 Item = TypeVar("Item")
@@ -155,7 +156,7 @@ class JobSet:
     def make(folder: Path, title: str, commands: dict[str, list[str]]) -> "JobSet":
         """The set of these commands by name; the states of jobs that are there already stay."""
         jobs = [
-            Job(folder / name.replace(" ", "-"), name, arguments)
+            Job(folder / file_name(name.replace(" ", "-")), name, arguments)
             for name, arguments in commands.items()
         ]
         for job in jobs:

@@ -18,6 +18,7 @@ from fsseg.errors import FssegError
 from fsseg.jobs.job import ENDED, SAFE_PATH, Job, JobSet, Show, start
 from fsseg.recipe.tables import LauncherTable
 from fsseg.system.files import write_json
+from fsseg.system.names import visible
 from fsseg.system.signals import Stopped, stoppable
 
 LOOK_EVERY = 0.5
@@ -47,9 +48,11 @@ def run_on_slurm(
         note: Called with the numbers of submitted jobs.
 
     Raises:
-        FssegError: Slurm or submitit are not here, or Slurm refuses.
+        FssegError: Slurm or submitit are not here, Slurm refuses, or the folder cannot stand in its script.
         Stopped: A signal ended the watching; the jobs go on.
     """
+    _require_for_script(jobs.folder.absolute())
+    _require_for_script(Path(sys.executable))
     numbers = _read_numbers(jobs)
     queued = _in_queue(numbers.values())
     missing = []
@@ -74,6 +77,24 @@ def run_on_slurm(
                 "the same command attaches again"
             )
             raise Stopped(stop.number, text=text) from None
+
+
+def _require_for_script(path: Path) -> None:
+    """Checks that a path can stand in the script that sbatch reads, whose lines are orders to Slurm.
+
+    Raises:
+        FssegError: It would break a line, or Slurm would put something else in its place.
+    """
+    for sign, why in (("%", "which Slurm replaces"), ("\\", "with which Slurm replaces nothing")):
+        if sign in str(path):
+            raise FssegError(
+                f"launcher slurm: {path} holds {sign}, {why} in names of logs, expected a folder without; move the runs"
+            )
+    if visible(str(path)) != str(path) or "\n" in str(path):
+        raise FssegError(
+            f"launcher slurm: {str(path)!r} holds a line break or another control character, which would add lines to "
+            "Slurm's script, expected a folder without; rename it"
+        )
 
 
 def _watch(jobs: JobSet, numbers: dict[str, str], show: Show) -> None:

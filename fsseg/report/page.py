@@ -1,5 +1,7 @@
 """The report of a run: one HTML file with tables, figures, and slices whose prior can be dragged."""
 
+import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import escape
+from markupsafe import Markup, escape
 
 from fsseg.analysis.comparison import Comparison, compare
 from fsseg.analysis.tables import number, starred
@@ -100,11 +102,13 @@ def _page(
         autoescape=True,
         trim_blocks=True,
     )
+    script = (TEMPLATES / "viewer.js").read_text(encoding="utf-8")
     return templates.get_template("page.html").render(
         title=results.path.name,
         about=_about(results),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        script=(TEMPLATES / "viewer.js").read_text(encoding="utf-8"),
+        script=script,
+        script_source=_source_of(script) if viewer else Markup("'none'"),
         **_tables(results, compared),
         notes=notes,
         viewer=as_json(viewer) if viewer else None,
@@ -115,6 +119,12 @@ def _page(
         environment=_environment(results),
         version=version("fsseg"),
     )
+
+
+def _source_of(script: str) -> Markup:
+    """The words of a content security policy that let this script run and no other."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Markup(f"'sha256-{digest}'")
 
 
 def _notes(results: Results, *, without_slices: bool) -> Iterator[str]:

@@ -25,23 +25,22 @@ def require_file(path: Path) -> None:
     """Checks that a file can stand under a name, before the work that is to be written there.
 
     Raises:
-        FssegError: It is a folder, a disk, a link that leads nowhere, or no name at all.
+        FssegError: It is a folder, a disk, a link to itself, or no name at all.
     """
     if "\0" in str(path):
         raise FssegError(f"{str(path)!r}: holds the character \\x00, expected the name of a file")
     try:
-        if path.is_dir():
-            raise FssegError(
-                f"{path}: is a folder, expected the name of a file; give one within it"
-            )
-        if path.is_block_device():
-            raise FssegError(f"{path}: is a disk, expected the name of a file; choose another")
+        mode = path.stat().st_mode
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENAMETOOLONG}:
-            raise
-        raise FssegError(
-            f"{path}: cannot be the name of a file ({error.strerror}); choose another"
-        ) from None
+        if error.errno in {errno.ELOOP, errno.ENAMETOOLONG}:
+            raise FssegError(
+                f"{path}: cannot be the name of a file ({error.strerror}); choose another"
+            ) from None
+        return  # it is not there yet, or writing will say why not
+    if stat.S_ISDIR(mode):
+        raise FssegError(f"{path}: is a folder, expected the name of a file; give one within it")
+    if stat.S_ISBLK(mode):
+        raise FssegError(f"{path}: is a disk, expected the name of a file; choose another")
 
 
 def end_of_links(path: Path) -> Path:

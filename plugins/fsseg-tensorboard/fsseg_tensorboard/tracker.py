@@ -1,14 +1,24 @@
 """Losses as curves, Dice as a table of hyper-parameters, in TensorBoard's files."""
 
 from datetime import datetime
+from pathlib import PurePath, PureWindowsPath
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from fsseg import component, hookimpl
+
+
+def _below_the_runs(folder: str) -> str:
+    """A recipe may be a stranger's: what it has written stays where runs are kept."""
+    path = PurePath(folder)
+    leads_out = path.is_absolute() or PureWindowsPath(folder).anchor or ".." in path.parts
+    if leads_out or "\0" in folder:
+        raise ValueError("a folder below that of the runs, without .. or / at its beginning")
+    return folder
 
 
 @component
@@ -23,11 +33,14 @@ class Tracker:
         self,
         *,
         folder: Annotated[
-            str, Field(description="where to write, seen from the runs' folder")
+            str,
+            AfterValidator(_below_the_runs),
+            Field(description="where to write, seen from the runs' folder and below it"),
         ] = "tensorboard",
     ) -> None:
         self.folder = folder
         self._writers: dict[str, EventFileWriter] = {}
+        self._rows: dict[str, str] = {}
         self._root = None
 
     @hookimpl
@@ -40,7 +53,7 @@ class Tracker:
     def step_logged(self, variants, fold, seed, values):
         """Adds a point to each curve."""
         scalars = {f"training/{key}": value for key, value in values.items() if key != "step"}
-        self._write(f"fold{fold}-seed{seed}-{_short(variants)}", scalars, int(values["step"]))
+        self._write(f"fold{fold}-seed{seed}-{self._short(variants)}", scalars, int(values["step"]))
 
     @hookimpl
     def variant_evaluated(self, variant, fold, seed, scores):
@@ -52,7 +65,7 @@ class Tracker:
         means = {name: sum(values) / len(values) for name, values in found.items()}
         scalars = {f"dice/{name}": value for name, value in means.items()}
         scalars |= {"dice/mean": sum(means.values()) / len(means)} if means else {}
-        self._write(f"fold{fold}-seed{seed}-{_short([variant])}", scalars, 0)
+        self._write(f"fold{fold}-seed{seed}-{self._short([variant])}", scalars, 0)
 
     @hookimpl
     def run_finished(self):
@@ -60,6 +73,7 @@ class Tracker:
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
+        self._rows.clear()
 
     def _write(self, part: str, scalars: dict[str, float], step: int) -> None:
         if part not in self._writers:
@@ -70,8 +84,13 @@ class Tracker:
         )
         self._writers[part].add_event(event)
 
-
-def _short(variants: list[str]) -> str:
-    """The rows' names as part of a folder's name."""
-    text = "+".join(variants)
-    return "".join(letter if letter.isalnum() or letter in "+-_." else "_" for letter in text)[:80]
+    def _short(self, variants: list[str]) -> str:
+        """The rows' names as part of a folder's name, with a number where other rows have it already."""
+        text = "+".join(variants)
+        plain = "".join(c if c.isalnum() or c in "+-_." else "_" for c in text)[:60]
+        number = 1
+        name = plain
+        while self._rows.setdefault(name.casefold(), text) != text:
+            number += 1
+            name = f"{plain}-{number}"
+        return name
