@@ -249,7 +249,7 @@ def test_mistakes_in_other_formats(tmp_path, ending):
     assert "has 3 numbers per voxel (colours), expected one" in refuse(plan, tmp_path / "out")
     flat = SimpleITK.GetImageFromArray(np.zeros((18, 20), dtype=np.uint8))
     SimpleITK.WriteImage(flat, str(path))
-    assert "has 2 dimensions, expected 3" in refuse(plan, tmp_path / "out")
+    assert "has 2 dimensions (20 x 18), expected 3; a picture" in refuse(plan, tmp_path / "out")
 
 
 def test_label_values_that_nobody_named(tmp_path):

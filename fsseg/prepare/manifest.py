@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fsseg.data.datasets.finding import file_problem
 from fsseg.errors import DataError
+from fsseg.prepare.foreign import require_near
 from fsseg.prepare.plan import CasePlan, Plan, Prepared
 from fsseg.system.files import write_text
 
@@ -78,9 +80,17 @@ class Manifest:
 
 
 def source_of(plan: CasePlan, source: Path) -> Record:
-    """Returns the part of a record that decides whether a finished case is still good."""
+    """Returns the part of a record that decides whether a finished case is still good.
+
+    Raises:
+        DataError: A file is none, or a header names one outside the folder.
+    """
     files: dict[str, str] = {}
     for path in (*plan.image, *plan.label):
+        problem = file_problem(path)
+        if problem is not None:
+            raise DataError(f"{path}: {problem}")
+        require_near(path, source)
         # Not Path.relative_to: a dataset.json may list files elsewhere.
         place = Path(os.path.relpath(path, source))
         files[place.as_posix()] = checksum(path)

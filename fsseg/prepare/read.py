@@ -1,20 +1,20 @@
 """Reading one scan file, and everything that can be wrong with it. No torch: worker processes start fast."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, Num
 
 from fsseg.data.datasets.labels import value_problems
-from fsseg.data.datasets.nifti import ScanFile, first_few, one_channel, read_nifti
-from fsseg.data.datasets.scans import image_problems, pair_problems
-from fsseg.data.geometry import check_affine
+from fsseg.data.datasets.nifti import ScanFile, first_few, read_nifti
+from fsseg.data.datasets.scans import image_problems, pair_problems, pair_warnings
 from fsseg.errors import DataError
-from fsseg.prepare.resample import LPS, itk
+from fsseg.prepare.foreign import ENDINGS, read_foreign, read_header
 from fsseg.prepare.scan import Scan
 
 NIFTI = (".nii", ".nii.gz")
-OTHER = (".nrrd", ".mha", ".mhd")
+OTHER = ENDINGS
 
 
 def read_scan(path: Path, channel: int | None = None) -> ScanFile:
@@ -22,22 +22,36 @@ def read_scan(path: Path, channel: int | None = None) -> ScanFile:
 
     Args:
         path: The file.
-        channel: Of a file with several channels (a fourth axis); None refuses such files.
+        channel: Of a NIfTI file with several channels (a fourth axis); None refuses such files.
 
     Raises:
         DataError: It is missing, cut off, of another format, in colours or not three-dimensional.
     """
     name = path.name.lower()
     if name.endswith(OTHER):
-        return _read_other(path, channel)
+        return read_foreign(path)
     if name.endswith(NIFTI):
         return read_nifti(path, channel)
     known = ", ".join(NIFTI + OTHER)
     raise DataError(f"{path}: is of an unknown format, expected {known}; convert it to NIfTI")
 
 
-def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Scan, Scan]:
-    """Reads an image and its labels (as uint8 or uint16); raises DataError listing all that is wrong with them."""
+class Pair(NamedTuple):
+    """An image and its labels as read.
+
+    Attributes:
+        image: The image.
+        labels: Its labels, as uint8 or uint16.
+        notes: What is strange in their headers, a sentence each.
+    """
+
+    image: Scan
+    labels: Scan
+    notes: tuple[str, ...]
+
+
+def read_pair(image: Path, label: Path, channel: int | None = None) -> Pair:
+    """Reads an image and its labels; raises DataError listing all that is wrong with them."""
     scan = read_scan(image, channel)
     labels = read_scan(label)
     problems = [
@@ -48,7 +62,11 @@ def read_pair(image: Path, label: Path, channel: int | None = None) -> tuple[Sca
     if problems:
         raise DataError("\n".join(problems))
     values = as_small(labels.voxels)
-    return Scan(scan.voxels, scan.affine), Scan(values, labels.affine)
+    return Pair(
+        image=Scan(scan.voxels, scan.affine),
+        labels=Scan(values, labels.affine),
+        notes=tuple(pair_warnings(scan, labels)),
+    )
 
 
 def as_small(labels: Num[np.ndarray, "x y z"]) -> Integer[np.ndarray, "x y z"]:
@@ -72,40 +90,11 @@ def check_values(path: Path, labels: Scan, expected: dict[int, str]) -> None:
 
 
 def stored_with(path: Path) -> tuple[Path, ...]:
-    """Returns the files that a scan file consists of: itself, and the voxels of a .mhd header."""
-    if path.suffix.lower() != ".mhd":
+    """Returns the files that a scan file consists of: itself, and the one that its header names for the voxels."""
+    if not path.name.lower().endswith(OTHER):
         return (path,)
-    text = path.read_bytes()[:10_000].decode("latin-1")
-    voxels: list[Path] = []
-    for line in text.splitlines():
-        if line.startswith("ElementDataFile"):
-            _, _, name = line.partition("=")
-            voxels.append(path.parent / name.strip())
-    return (path, *(file for file in voxels if file.is_file()))
-
-
-def _read_other(path: Path, channel: int | None) -> ScanFile:
-    sitk = itk()
     try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DataError(
-            f"{path}: cannot be read as an image ({reason}); it is damaged, copy it again"
-        ) from None
-    if image.GetDimension() != 3:
-        raise DataError(
-            f"{path}: has {image.GetDimension()} dimensions, expected 3; split it into one file per channel"
-        )
-    count = image.GetNumberOfComponentsPerPixel()
-    if count > 1:
-        raise DataError(
-            f"{path}: has {count} numbers per voxel (colours), expected one; convert it to grey values"
-        )
-    directions = np.reshape(image.GetDirection(), (3, 3))
-    affine = np.eye(4)
-    affine[:3, :3] = LPS @ directions * image.GetSpacing()
-    affine[:3, 3] = LPS @ image.GetOrigin()
-    check_affine(path, affine)
-    voxels = one_channel(path, sitk.GetArrayFromImage(image).T, channel)
-    return ScanFile(path, voxels, affine, tuple(image.GetSpacing()))
+        data = read_header(path).data
+    except DataError:  # which is told when its case is made
+        return (path,)
+    return (path,) if data == path else (path, data)

@@ -13,7 +13,7 @@ from fsseg.data.datasets.finding import match_files, match_pairs, unpaired
 from fsseg.data.datasets.folders import PUBLISHED, NiftiFolder, find_dataset
 from fsseg.data.datasets.nifti import ScanFile, read_nifti
 from fsseg.data.datasets.patterns import by_number
-from fsseg.data.datasets.scans import header_warnings, make_volume, scan_problems
+from fsseg.data.datasets.scans import make_volume, pair_warnings, scan_problems
 from fsseg.data.folds import make_fold
 from fsseg.data.geometry import axis_codes
 from fsseg.data.volume import Volume
@@ -182,7 +182,7 @@ class _Checkup:
             return
         problems = scan_problems(image, labels, self.described)
         self._problems(problems)
-        self._warnings(_strange_headers(image, labels))
+        self._warnings(pair_warnings(image, labels))
         if problems:
             return
         try:
@@ -283,16 +283,6 @@ def _snapshot(volume: Volume) -> Snapshot:
         labels=volume.marked[middle].copy(),
         pixel=(height, width),
     )
-
-
-def _strange_headers(image: ScanFile, labels: ScanFile) -> Iterator[str]:
-    """What is strange in the headers of a pair; labels that were made of an image share its strangeness."""
-    of_image = list(header_warnings(image))
-    for sentence in of_image:
-        yield f"{image.path}: {sentence}"
-    for sentence in header_warnings(labels):
-        if sentence not in of_image:
-            yield f"{labels.path}: {sentence}"
 
 
 def _ids_that_look_alike(root: Path, cases: list[str]) -> Iterator[str]:

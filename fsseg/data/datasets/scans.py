@@ -111,6 +111,16 @@ def header_warnings(file: ScanFile) -> Iterator[str]:
             )
 
 
+def pair_warnings(image: ScanFile, labels: ScanFile) -> Iterator[str]:
+    """Yields a sentence for what is strange in the headers of a pair; labels made of an image share its strangeness."""
+    of_image = list(header_warnings(image))
+    for sentence in of_image:
+        yield f"{image.path}: {sentence}"
+    for sentence in header_warnings(labels):
+        if sentence not in of_image:
+            yield f"{labels.path}: {sentence}"
+
+
 def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
     """Returns the scan, slices first, clipped and with the classes' numbers for labels.
 

@@ -85,7 +85,7 @@ def make(case: CasePlan) -> Prepared:
     """Makes one scan: windowed, cut and resampled in plane."""
     as_published = case.options["as_published"]
     path = case.image[0]
-    raw, labels = read_pair(path, case.label[0])
+    raw, labels, notes = read_pair(path, case.label[0])
     check_values(case.label[0], labels, VALUES)
     width, height, _ = raw.voxels.shape
     if (width, height) != (RAW_SIZE, RAW_SIZE):
@@ -116,6 +116,7 @@ def make(case: CasePlan) -> Prepared:
         label=labels.with_voxels(labels.voxels.astype(label_type)),
         before=raw.geometry(),
         steps=steps,
+        notes=notes,
     )
 
 

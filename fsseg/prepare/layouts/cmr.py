@@ -74,7 +74,7 @@ def describe(cases: int, values: list[int]) -> tuple[dict[str, Any], list[str]]:
 def make(case: CasePlan) -> Prepared:
     """Makes one scan: clipped, resampled in plane and cropped."""
     path = case.label[0]
-    raw, labels = read_pair(case.image[0], path)
+    raw, labels, notes = read_pair(case.image[0], path)
     check_values(path, labels, {value: name for name, value in CLASSES.items()})
     refuse_shear(raw, case.image[0])
     clipped, limit = clip_top(raw)
@@ -96,4 +96,5 @@ def make(case: CasePlan) -> Prepared:
         label=labels.with_voxels(labels.voxels.astype(np.uint16)),
         before=raw.geometry(),
         steps=steps,
+        notes=notes,
     )

@@ -31,7 +31,7 @@ def make(case: CasePlan) -> Prepared:
     ignored = case.options.get("ignore")
     known = case.options.get("known")
     label_path = case.label[0]
-    image, labels = read_pair(case.image[0], label_path, channel)
+    image, labels, notes = read_pair(case.image[0], label_path, channel)
     if known:
         names = {int(value): name for value, name in known.items()}
         check_values(label_path, labels, names)
@@ -49,6 +49,7 @@ def make(case: CasePlan) -> Prepared:
         label=image.with_voxels(as_small(values)),
         before=image.geometry(),
         steps=steps,
+        notes=notes,
     )
 
 
