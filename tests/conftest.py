@@ -14,6 +14,7 @@ if not BENCHMARK:
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
+import typecheck  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -71,6 +72,7 @@ sys.addaudithook(_watch)
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """A test that starts Python has the mark for it: each takes seconds to import what it needs."""
+    typecheck.begin_test()
     is_marked = any(item.get_closest_marker(mark) for mark in NOT_BY_DEFAULT)
     UNMARKED[:] = [] if is_marked or BENCHMARK else [item.nodeid]
     try:
