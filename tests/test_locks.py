@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fsseg import FssegError
-from fsseg.system import locks
+from fsseg.system import locks, processes
 from fsseg.system.locks import Holder, holding, is_held, is_left_behind, read_holder
 
 HOLD = """
@@ -140,7 +140,8 @@ def test_a_process_number_that_is_used_again(tmp_path):
 
 @pytest.mark.processes
 def test_without_proc_or_for_a_process_that_is_hidden_its_number_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "_birth", lambda pid: None)
+    monkeypatch.setattr(processes, "birth", lambda pid: None)
+    monkeypatch.setattr(locks, "birth", lambda pid: None)
     assert Holder.me().lives() is True
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()

@@ -418,10 +418,10 @@ def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path, source):
 def test_a_folder_that_cannot_be_written(tmp_path, source, monkeypatch, error, expected):
     """Simulated, since nothing is read-only for an administrator: the system refuses to make a temporary file."""
 
-    def refuse(**options):
+    def refuse(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
     with pytest.raises(FssegError) as caught:
         prepare(plan_of(source), tmp_path / "out", jobs=1)
     assert expected in str(caught.value) and "manifest.json" in str(caught.value)

@@ -4,12 +4,15 @@ import errno
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from fsseg import FssegError
 from fsseg.evaluation.scores import read_scores
+from fsseg.system import unfinished
 from fsseg.system.files import fill_folder, replacing, write_text
+from fsseg.system.unfinished import sweep_abandoned, unfinished_name
 
 FULL_DISK = """
 import resource, signal, sys
@@ -93,3 +96,47 @@ def test_what_is_no_fault_of_the_disk_stays_what_it_is(tmp_path):
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a"):
         1 / 0  # noqa: B018
     assert list(tmp_path.iterdir()) == []
+
+
+def left_by(folder, name, monkeypatch, *, pid=None, machine=None, hours=0):
+    """What a process leaves that was killed so many hours ago."""
+    with monkeypatch.context() as patched:
+        if pid is not None:
+            patched.setattr(os, "getpid", lambda: pid)
+        if machine is not None:
+            patched.setattr(unfinished, "this_machine", lambda: machine)
+        left = folder / unfinished_name(name)
+    left.mkdir()
+    (left / "made").mkdir()
+    when = time.time() - hours * 3600
+    os.utime(left, (when, when))
+    return left
+
+
+def test_what_dead_processes_left_is_swept_and_what_others_are_at_stays(tmp_path, monkeypatch):
+    gone = 2**22 + 1  # no process has a number as high
+    dead = [
+        left_by(tmp_path, "run-1", monkeypatch, pid=gone),
+        left_by(tmp_path, "run-1", monkeypatch, pid=gone, machine="another", hours=25),
+        left_by(tmp_path, "of an older version", monkeypatch, hours=25),
+    ]
+    dead[2] = dead[2].rename(tmp_path / ".run.0a1b2c.unfinished")
+    file = tmp_path / dead[0].name.replace("run-1", "checkpoint.safetensors")
+    file.write_bytes(b"half")
+    alive = [
+        left_by(tmp_path, "run-2", monkeypatch, hours=100),  # of this process
+        left_by(tmp_path, "run-2", monkeypatch, pid=gone, machine="another", hours=23),
+        tmp_path / "results.unfinished",  # a user's, not hidden
+    ]
+    alive[2].mkdir()
+    sweep_abandoned(tmp_path)
+    assert not any(path.exists() for path in [*dead, file])
+    assert all(path.exists() for path in alive)
+
+
+def test_a_folder_is_swept_by_its_own_name_alone(tmp_path, monkeypatch):
+    """Brackets and stars in a name are no patterns."""
+    own = left_by(tmp_path, "run[1]", monkeypatch)
+    other = left_by(tmp_path, "run1", monkeypatch)
+    unfinished.sweep(tmp_path / "run[1]")
+    assert not own.exists() and other.exists()

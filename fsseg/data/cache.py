@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save
 
 from fsseg.system.files import replacing
 from fsseg.system.locks import holding
+from fsseg.system.unfinished import sweep_abandoned
 
 SUFFIX = ".safetensors"
 
@@ -83,8 +85,15 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str
     """Writes arrays, and words about them, all or nothing."""
     # The library writes memory as it lies, whatever its order.
     in_rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    _sweep_once(path.parent)
     with replacing(path) as unfinished:
         unfinished.write_bytes(save(in_rows, about))
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    """Removes what killed processes left in a folder of the cache, once for each process."""
+    sweep_abandoned(folder)
 
 
 def _read_array(path: Path) -> np.ndarray:

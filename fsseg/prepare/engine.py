@@ -20,10 +20,11 @@ from fsseg.prepare.manifest import (
 )
 from fsseg.prepare.plan import CasePlan, Plan, Prepared
 from fsseg.prepare.scan import write_nifti
-from fsseg.system.files import UNFINISHED, replacing, write_text, writing
+from fsseg.system.files import replacing, write_text, writing
 from fsseg.system.locks import holding, is_held, read_holder
 from fsseg.system.parallel import in_processes, processors
 from fsseg.system.progress import Progress, Silent
+from fsseg.system.unfinished import UNFINISHED
 
 DESCRIPTION = "dataset.toml"
 

@@ -39,6 +39,7 @@ from fsseg.system.files import fill_new_folder, read_json, write_json, write_lin
 from fsseg.system.names import within
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.signals import stoppable
+from fsseg.system.unfinished import sweep_abandoned
 
 WORTH_AN_ESTIMATE = 200
 """Steps below which a run takes hardly longer than finding out how long it takes."""
@@ -202,6 +203,8 @@ def _prepared(
     place = pick_device(device)
     threads = threads_for(recipe.speed.threads)
     deterministic = recipe.speed.determinism == "deterministic"
+    for folder in (runs, runs / "stages"):
+        sweep_abandoned(folder)
     with stoppable(), computing(place, threads, deterministic):
         plans = plan_folds(recipe, runs, place, progress, fresh=fresh)
         trackers = [tracker.build("tracker") for tracker in recipe.trackers]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fsseg.runs.identity import require_as_imported
-from fsseg.system.files import fill_folder, fingerprint, sweep
+from fsseg.system.files import fill_folder, fingerprint
 from fsseg.system.locks import Lock, holding, is_left_behind
 from fsseg.system.progress import Progress
+from fsseg.system.unfinished import sweep
 
 
 @dataclass(frozen=True)

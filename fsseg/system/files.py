@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -13,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fsseg.errors import FssegError
-from fsseg.system.names import shortened
 from fsseg.system.targets import end_of_links, is_special, pour, require_file
-
-UNFINISHED = ".unfinished"
-"""What the names of files and folders end with until they are finished."""
+from fsseg.system.unfinished import unfinished_name
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -91,14 +87,14 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 def _temporary(home: Path, name: str, path: Path) -> Path:
     """An empty file with a name of its own in a folder; raises FssegError, naming `path`, where there is no such folder."""
     home.mkdir(parents=True, exist_ok=True)
+    file = home / unfinished_name(name)
     try:
-        handle, file = tempfile.mkstemp(prefix=f".{shortened(name)}.", suffix=UNFINISHED, dir=home)
+        file.touch(0o600, exist_ok=False)
     except FileNotFoundError as error:
         raise FssegError(
             f"{path}: cannot be made ({error.strerror}), expected a folder that takes files; choose another"
         ) from None
-    os.close(handle)
-    return Path(file)
+    return file
 
 
 def _put(temporary: Path, target: Path, durable: bool) -> None:
@@ -112,7 +108,7 @@ def _put(temporary: Path, target: Path, durable: bool) -> None:
 
 
 def _umask() -> int:
-    """What new files are denied; mkstemp denies more, and the finished file should be an ordinary one."""
+    """What new files are denied; the unfinished one denies more, and the finished file should be an ordinary one."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -173,11 +169,9 @@ def _filled(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     with writing(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            name = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=UNFINISHED, dir=folder.parent)
-            unfinished = Path(name)
-            unfinished.chmod(0o755)
+            unfinished = folder.with_name(unfinished_name(folder.name))
             content = unfinished / "made"
-            content.mkdir()
+            content.mkdir(parents=True)
             make(content)
             for path in (*content.rglob("*"), content):
                 force_to_disk(path)
@@ -199,12 +193,6 @@ def _rename_to_new(content: Path, folder: Path) -> bool:
             return False
         raise
     return True
-
-
-def sweep(folder: Path) -> None:
-    """Removes what processes that were killed left of this folder."""
-    for left in folder.parent.glob(f".{folder.name}.*{UNFINISHED}"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -12,8 +12,6 @@ another machine when its file was not touched for two minutes by this machine's 
 
 import json
 import os
-import platform
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,9 @@ from pathlib import Path
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from fsseg.errors import FssegError
-from fsseg.system.files import UNFINISHED, writing
+from fsseg.system.files import writing
+from fsseg.system.processes import birth, is_alive, this_machine
+from fsseg.system.unfinished import unfinished_name
 
 BEAT, PATIENCE, POLL = 10.0, 120.0, 0.5
 """Seconds between two touches of a lock, without one after which a foreign process is dead, and between two looks."""
@@ -55,14 +55,13 @@ class Holder:
         """Returns this process as a holder from now on."""
         pid = os.getpid()
         since = datetime.now().isoformat(" ", "seconds")
-        return Holder(_this_machine(), pid, _birth(pid) or "", since)
+        return Holder(this_machine(), pid, birth(pid) or "", since)
 
     def lives(self) -> bool | None:
         """Returns whether the process lives; None where that cannot be seen from here."""
-        if self.machine != _this_machine():
+        if self.machine != this_machine():
             return None
-        born = _birth(self.pid)
-        return _answers(self.pid) if born is None else born == self.born
+        return is_alive(self.pid, self.born)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.machine.partition(' ')[0]} (since {self.since})"
@@ -199,40 +198,10 @@ def _state(path: Path) -> tuple[int, int]:
 
 def _bury(path: Path, dead: tuple[int, int] | None) -> None:
     """Removes the lock of a dead process, but not one that somebody took in the meantime."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+    aside = path.with_name(unfinished_name(path.name))
     with suppress(FileNotFoundError):
         os.rename(path, aside)
         if _state(aside) != dead:
             with suppress(OSError):
                 os.link(aside, path)
         aside.unlink()
-
-
-def _birth(pid: int) -> str | None:
-    """When a process began, in ticks since the machine did; empty for a zombie, None where that cannot be seen."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    fields = status.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _answers(pid: int) -> bool | None:
-    """Whether there is such a process; None where asking is not possible."""
-    if os.name == "nt":  # where this signal is Ctrl-C
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is another user's
-    return True
-
-
-def _this_machine() -> str:
-    space = ""
-    with suppress(OSError):
-        space = os.readlink("/proc/self/ns/pid")
-    return f"{platform.node()} {space}"

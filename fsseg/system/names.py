@@ -86,9 +86,9 @@ def _cut(text: str, size: int) -> str:
     return text.encode(errors="replace")[:size].decode(errors="ignore").rstrip("_-")
 
 
-def shortened(file: str) -> str:
-    """Returns the beginning of a file's name, so short that a longer name can be made of it."""
-    return _cut(file, LONGEST_FILE) if len(file.encode(errors="replace")) > LONGEST_FILE else file
+def shortened(file: str, most: int) -> str:
+    """Returns the beginning of a file's name, so short (bytes) that a longer name can be made of it."""
+    return _cut(file, most) if len(file.encode(errors="replace")) > most else file
 
 
 def alike(name: str) -> str:
