@@ -1,5 +1,6 @@
 """Makes the cases of a plan: in parallel, restartable, and so that a reader never sees half of anything."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -123,6 +124,7 @@ def prepare(
     for note in plan.notes:
         progress.note(note)
     _refuse_sources_in(plan, out)
+    _require_replaceable(out / DESCRIPTION)
     with writing(out / FILE_NAME):
         out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
@@ -158,12 +160,13 @@ def prepare_case(task: Task) -> Done:
     case = task.plan.case
     try:
         source = source_of(task.plan, task.source)
-        if is_current(task.record, source, task.out):
-            return Done(case, task.record, skipped=True)
         image = task.image.format(case=case)
         label = task.label.format(case=case)
+        if is_current(task.record, source, task.out, {image, label}):
+            return Done(case, task.record, skipped=True)
         # Neither a bad case nor half a pair may be taken for the new one.
         for path in (task.out / image, task.out / label):
+            _require_replaceable(path)
             with writing(path):
                 path.unlink(missing_ok=True)
         prepared = task.make(task.plan)
@@ -261,11 +264,21 @@ def _write_description(text: str, outcome: Outcome, progress: Progress) -> None:
     manifest.description = checksum(path)
 
 
+def _require_replaceable(path: Path) -> None:
+    """Raises DataError for what is neither a file nor a link, and would be lost."""
+    if path.is_file() or path.is_symlink() or not path.exists():
+        return
+    kind = "a folder" if path.is_dir() else "a pipe or a device"
+    raise DataError(
+        f"{path}: is {kind}, expected a file that fsseg prepare may replace; remove it, or choose another --out"
+    )
+
+
 def _refuse_sources_in(plan: Plan, out: Path) -> None:
-    folder = out.resolve()
+    folder = Path(os.path.realpath(out))
     for case in plan.cases:
         for path in case.image + case.label:
-            if folder in path.resolve().parents:
+            if folder in Path(os.path.realpath(path)).parents:
                 raise DataError(
                     f"{out}: holds the source file {path}, expected a folder of its own; choose another --out"
                 )

@@ -5,6 +5,7 @@ header claims.
 """
 
 import math
+import os
 import re
 import zlib
 from dataclasses import dataclass
@@ -91,8 +92,9 @@ def require_near(path: Path, source: Path) -> None:
     data = read_header(path).data
     if data == path:
         return
-    folders = [source.resolve(), path.resolve().parent]
-    if not any(folder in data.resolve().parents for folder in folders):
+    real = Path(os.path.realpath(data))
+    folders = [Path(os.path.realpath(source)), Path(os.path.realpath(path)).parent]
+    if not any(folder in real.parents for folder in folders):
         raise DataError(
             f"{path}: says that its voxels are in {data}, expected a file in {source}; copy that file beside the header "
             "and name it there"

@@ -6,15 +6,17 @@ import os
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fsseg.data.datasets.finding import file_problem
 from fsseg.errors import DataError
 from fsseg.prepare.foreign import require_near
 from fsseg.prepare.plan import CasePlan, Plan, Prepared
 from fsseg.system.files import write_text
+from fsseg.system.text import read_json_text
 
 FILE_NAME = "manifest.json"
 
@@ -24,8 +26,35 @@ PREPARE_VERSION = 1
 PERCENTILES = (0, 1, 50, 99, 99.5, 100)
 """Those of an image's intensities that a record tells."""
 
+LabelText = Annotated[str, Field(pattern=r"^\d{1,5}$")]
+"""A label value as a key of JSON."""
+
 Record = dict[str, Any]
 """Of a case, what it was made of and how; plain JSON values."""
+
+
+class StoredRecord(BaseModel):
+    """What a file says of a case: see `source_of` and `result_of`."""
+
+    model_config = ConfigDict(extra="allow")
+    prepare_version: int
+    options: dict[str, Any]
+    sources: dict[str, str]
+    outputs: dict[str, str]
+    steps: list[str]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    intensity_percentiles: dict[str, float]
+    voxels: dict[LabelText, Annotated[int, Field(ge=0)]]
+
+
+class Stored(BaseModel):
+    """The contents of a manifest's file, besides the versions that it was written with."""
+
+    layout: str
+    description: str
+    classes: dict[str, int | list[int]]
+    cases: dict[str, StoredRecord]
 
 
 @dataclass
@@ -49,21 +78,19 @@ class Manifest:
     @classmethod
     def load(cls, path: Path) -> "Manifest | None":
         """Returns the manifest in the file, or None where there is no file; raises DataError for one of another kind."""
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
+        table = read_json_text(path, DataError)
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                path,
-                stored["layout"],
-                stored["description"],
-                stored["classes"],
-                dict(stored["cases"]),
-            )
-        except (ValueError, KeyError, TypeError):
+            stored = Stored.model_validate(table, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "it"
             raise DataError(
-                f"{path}: is no manifest of fsseg prepare; expected the one it wrote, restore it or choose another --out"
+                f"{path}: is no manifest of fsseg prepare ({place}: {first['msg']}); expected the one it wrote, restore it or "
+                "choose another --out"
             ) from None
+        return cls(path, stored.layout, stored.description, stored.classes, table["cases"])
 
     def save(self) -> None:
         """Writes the file, all or nothing."""
@@ -119,12 +146,19 @@ def result_of(prepared: Prepared, outputs: dict[str, str]) -> Record:
     }
 
 
-def is_current(record: Record | None, source: Record, out: Path) -> bool:
-    """Returns whether a case was made of these sources and its files are as they were written."""
+def is_current(record: Record | None, source: Record, out: Path, names: set[str]) -> bool:
+    """Returns whether a case was made of these sources and its files are as they were written.
+
+    Args:
+        record: What an earlier run has recorded, if one did.
+        source: What `source_of` says now.
+        out: The output folder.
+        names: The files that a case consists of, by their place below that folder.
+    """
     if record is None or any(record.get(key) != value for key, value in source.items()):
         return False
-    outputs = record.get("outputs")
-    if not outputs:
+    outputs = record["outputs"]
+    if set(outputs) != names:
         return False
     return all(_is_as_written(out / name, written) for name, written in outputs.items())
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fsseg.data.class_names import problems_of_names
 from fsseg.data.datasets.finding import unpaired
 from fsseg.data.datasets.patterns import composed
 from fsseg.errors import DataError
 from fsseg.prepare.scan import Scan
+from fsseg.system.names import file_name
+
+LONGEST_ID = 200
+"""Bytes of an id in the name of a file, which has a beginning and an ending and may have 255."""
 
 Classes = dict[str, int | list[int]]
 """Label values by class."""
@@ -156,13 +161,17 @@ def name_classes(where: object, regions: Sequence[tuple[str, list[int]]]) -> Cla
             )
         written[called] = name
         classes[called] = values[0] if len(values) == 1 else values
+    problems = [f"{where}: {problem}" for problem in problems_of_names(classes)]
+    if problems:
+        raise DataError("\n".join(problems))
     return classes
 
 
 def file_ids(cases: Iterable[str], where: object) -> dict[str, str]:
     """Returns ids as parts of file names, by id; raises DataError where two become the same.
 
-    Letters of any script, digits, dots, dashes and underscores stay; an underscore takes the place of all else.
+    Letters of any script, digits, dots, dashes and underscores stay; an underscore takes the place of all else. Of a name
+    that is too long for a file, its beginning stays, and a digest tells it from others.
     """
     ids: dict[str, str] = {}
     for case in cases:
@@ -170,7 +179,8 @@ def file_ids(cases: Iterable[str], where: object) -> dict[str, str]:
             letter if _is_letter(letter) or letter in "._-" else " " for letter in composed(case)
         ]
         spaces = re.sub(" +", "_", "".join(kept))
-        ids[case] = spaces.strip(".") or "_"
+        name = spaces.strip(".") or "_"
+        ids[case] = name if len(name.encode()) <= LONGEST_ID else file_name(name)
     taken: dict[str, str] = {}
     for case, name in ids.items():
         other = taken.setdefault(composed(name.lower()), case)
