@@ -323,3 +323,33 @@ def test_several_classes_change_nothing_for_one():
     for number in range(20):
         one, five = (sampler.draw(np.random.default_rng(number), classes) for classes in (1, 5))
         assert replace(five, regions=five.regions[:1]) == one and len(one.regions) == 1
+
+
+@pytest.mark.parametrize("size", [(8, 64), (64, 3), (2, 2), (1, 5), (1, 1), (10, 11)])
+def test_slices_narrower_than_the_field_is_smooth_are_mirrored_as_often_as_needed(size):
+    """Against numpy, whose mirroring has no such limit; the kernel of sigma 5 reaches 10 pixels to each side."""
+    noise = draw_noise(3, size)
+    taps = np.exp(-0.5 * (np.arange(-10, 11) / 5) ** 2)
+    taps /= taps.sum()
+    padded = np.pad(noise.numpy().astype(np.float64), [(0, 0), (10, 10), (10, 10)], mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (21, 21), axis=(1, 2))
+    expected = 2 * np.einsum("pyxab,a,b->pyx", windows, taps, taps)
+    field = elastic_field(noise, strength=2.0, sigma=5.0)
+    assert np.allclose(field.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size, sigma", [(8, 5.0), (32, 40.0), (16, 1000.0)])
+def test_episodes_of_slices_smaller_than_the_elastic_field(size, sigma):
+    regions = np.ones((4, size, size), dtype=np.int32)
+    scan = replace(
+        block_scan(slices=4, size=32),
+        images=torch.randn(4, size, size),
+        supervoxels=torch.from_numpy(regions),
+        table=count_regions(regions),
+    )
+    sampler = EpisodeSampler(
+        [scan], published_rules(min_pixels=1, min_slice_pixels=0, elastic_sigma=sigma)
+    )
+    episode = sampler.make(sampler.draw(np.random.default_rng(0)))
+    assert episode.query.images.shape[-2:] == (size, size)
+    assert episode.query.images.isfinite().all() and episode.support.images.isfinite().all()

@@ -113,6 +113,8 @@ def test_what_a_stage_imports_is_followed_down_and_never_up():
         packages = {name.partition("/")[0] for name in of_stage}
         assert not packages & {"report", "cli", "analysis", "prediction", "plugins", "recipe"}
     assert not any(name.startswith("evaluation") for name in names["train"])
+    own_method = "data/supervoxels/felzenszwalb.py"
+    assert own_method not in names["train"] | names["calibrate"], "it is in a key by its component"
 
 
 POLICY = """

@@ -23,6 +23,22 @@ def one_row(file, **more):
     return recipe
 
 
+@pytest.mark.parametrize(
+    "grid, rows",
+    [
+        ({"prototypes.count": list(range(1, 1002))}, "1001 rows .1 x 1001."),
+        (
+            {f"head.{key}": list(range(1, 121)) for key in "abc"},
+            "1728000 rows .1 x 120 x 120 x 120.",
+        ),
+        ({"head.alpha": [1.0] * 10**6}, "1000000 rows"),
+    ],
+)
+def test_a_sweep_of_more_rows_than_a_table_is_read_with_is_refused(file, grid, rows):
+    with pytest.raises(FssegError, match=rf"\[sweep\]: makes {rows}.*expected at most 1000"):
+        expand(one_row(file, sweep=grid))
+
+
 def test_every_combination_is_a_row(file):
     grid = {
         "prototypes.name": ["em_gmm"],

@@ -1,5 +1,6 @@
 """Class heads: from query features and prototypes to class logits, background first, at an even prior."""
 
+import abc
 import math
 from typing import Annotated, ClassVar, Literal
 
@@ -107,7 +108,7 @@ class _ScoreHead(nn.Module):
         return self.score.sigmas[0]
 
 
-class _AnomalyHead(_ScoreHead):
+class _AnomalyHead(_ScoreHead, abc.ABC):
     """The log-odds of each way by itself from the anomaly score of its one prototype."""
 
     def __init__(
@@ -121,9 +122,9 @@ class _AnomalyHead(_ScoreHead):
         super().__init__()
         self.score_threshold = ScoreThreshold(alpha, initial_threshold, form, dimension)
 
+    @abc.abstractmethod
     def _refuse(self, ways: int, count: int) -> None:
         """Raises FssegError for numbers of ways, and of prototypes in each, that the head does not take."""
-        raise NotImplementedError
 
     def forward(
         self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes

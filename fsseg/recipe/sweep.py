@@ -1,6 +1,7 @@
 """Sweeps: every combination of some settings as a variant of one run, so that they share all they have in common."""
 
 import itertools
+import math
 from typing import Any
 
 from fsseg.errors import RecipeError
@@ -10,6 +11,9 @@ from fsseg.recipe.tables import Recipe, VariantTable
 
 Grid = dict[str, list[Any]]
 """Values by dotted key of a variant."""
+
+MOST_ROWS = 1000
+"""Rows that a sweep makes at most."""
 
 TABLES_OF_A_VARIANT = [key for key in VariantTable.model_fields if key != "name"]
 """Keys of a variant under which its settings lie."""
@@ -27,6 +31,7 @@ def expand(recipe: Recipe) -> Recipe:
     if not recipe.sweep:
         return recipe
     _check(recipe.sweep)
+    _require_few(recipe)
     tables = recipe.dumps()
     del tables["sweep"]
     swept = []
@@ -92,6 +97,18 @@ def _check(grid: Grid) -> None:
             )
         if not isinstance(values, list) or not values:
             raise RecipeError(f"[sweep]: {key}: expected a list of values, got {values!r}")
+
+
+def _require_few(recipe: Recipe) -> None:
+    """Raises RecipeError for a sweep of more rows than a table is read with, before the first is made."""
+    counts = [len(values) for values in recipe.sweep.values()]
+    rows = math.prod(counts) * len(recipe.variants)
+    if rows > MOST_ROWS:
+        product = " x ".join(str(count) for count in [len(recipe.variants), *counts])
+        raise RecipeError(
+            f"[sweep]: makes {rows} rows ({product}), expected at most {MOST_ROWS}; sweep over fewer values, or over one "
+            "setting after the other"
+        )
 
 
 def _is_of_a_variant(key: str) -> bool:

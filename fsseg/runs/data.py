@@ -19,6 +19,7 @@ from fsseg.evaluation.choices import Choice, Shown, choose, choose_every_support
 from fsseg.evaluation.files import stem_of
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Dataset
+from fsseg.model.backbones.sizes import try_sizes
 from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.setup import set_up
 from fsseg.recipe.tables import Recipe
@@ -93,8 +94,14 @@ class RunData:
 
     @cached_property
     def backbone(self) -> "BackboneFacts":
-        """What the data and the checks of a run need to know of the recipe's backbone."""
+        """What the data and the checks of a run need to know of the recipe's backbone.
+
+        Raises:
+            FssegError: It does not take the scans' slices: one pass tells so before anything is trained.
+        """
         backbone = self.recipe.backbone.build("backbone")
+        sizes = {(facts.size[1], facts.size[2]) for facts in self.scans.facts.values()}
+        try_sizes(self.recipe.backbone.name, backbone, sizes)
         return BackboneFacts(backbone.channels, backbone.intensity)
 
     def require_evaluated(self, kept: Mapping[str, str], run: Path) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Matrix = Float[np.ndarray, "3 3"]
@@ -119,11 +119,29 @@ def elastic_field(
     height, width = noise.shape[-2:]
     taps = _gaussian(sigma)
     border = len(taps) // 2
-    borders = [border] * 4
-    [padded] = F.pad(noise[None], borders, mode="reflect")
+    padded = _reflected(noise, border)
     along_width = _smooth(padded, taps, axis=2, size=width)
     along_both = _smooth(along_width, taps, axis=1, size=height)
     return strength * along_both
+
+
+def _reflected(planes: Tensor, border: int) -> Tensor:
+    """Planes with a border of their mirror images, as often as a narrow plane needs."""
+    height, width = planes.shape[-2:]
+    if border < min(height, width):
+        [padded] = F.pad(planes[None], [border] * 4, mode="reflect")
+        return padded
+    rows = _mirrored(height, border, planes.device)
+    columns = _mirrored(width, border, planes.device)
+    return planes[:, rows][:, :, columns]
+
+
+def _mirrored(size: int, border: int, device: torch.device) -> Int[Tensor, "padded"]:
+    """The places of a line and of a border on both sides, counted back and forth along the line."""
+    places = torch.arange(-border, size + border, device=device)
+    turns = max(1, 2 * (size - 1))
+    along = places.remainder(turns)
+    return torch.minimum(along, turns - along)
 
 
 def _smooth(

@@ -9,11 +9,14 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
-from fsseg.data.supervoxels.felzenszwalb import Felzenszwalb
 from fsseg.data.supervoxels.regions import RegionTable, count_regions
 from fsseg.data.volume import Volume, on_working_grid
 from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.plugins.manager import registry
 from fsseg.recipe.tables import GridTable
+
+USUAL_SUPERVOXELS = "felzenszwalb"
+"""The method where none is given, by its name: what only names it need not be made again when it changes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def training_scans(
         >>> [scan.case for scan in scans], scans[0].slice_size
         (['phantom_01', 'phantom_02'], (64, 64))
     """
-    cut = supervoxels or Felzenszwalb()
+    cut = supervoxels or registry().build("supervoxels", USUAL_SUPERVOXELS, {})
     options = (grid or GridTable()).model_dump()
     volumes = [on_working_grid(dataset.load(case), options) for case in cases or dataset.cases]
     together = [volume.image for volume in volumes] if dataset.statistics == "training" else None

@@ -61,16 +61,7 @@ def number_regions(parent, labels):
 
 
 @compiled
-def collect(
-    image,
-    weights,
-    directions,
-    root,
-    small,
-    low,
-    high,
-    room,
-):
+def collect(image, weights, directions, root, small, low, high, room):
     """Collects the edges with low <= squared cost < high that join two regions of which one is small.
 
     Args:

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Literal
 
-import timm
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -51,6 +50,8 @@ class DeepLabResNet101(nn.Module):
             int, Field(ge=0, description="seed of the weights that are not loaded")
         ] = 0,
     ) -> None:
+        import timm  # here, since listing components or loading ours needs it not
+
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # timm initialises from the global generator; ours is put back

@@ -1,27 +1,30 @@
 """Any timm network as a backbone: one or several stages, normalised, on one grid, projected to a common width."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
-from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
-from fsseg.errors import FssegError
+from fsseg.model.backbones.networks import make_network, stages_of
 from fsseg.model.backbones.weights import load_weights
 from fsseg.model.ops import resize
 from fsseg.plugins.options import component
 
+ImageEdge = Annotated[int, Field(ge=1, le=4096)]
+
 
 @component
 class TimmBackbone(nn.Module):
-    """A timm `features_only` network.
+    """A timm `features_only` network: convolutional, or a transformer that gives maps of features.
 
     The chosen stages are L2-normalised per position, resized to the finest of their grids, concatenated and projected
     by a 1x1 convolution. Middle stages of a small ImageNet network go far without dilation; the deepest alone do not.
+
+    Transformers (ViT, EVA, Swin) are made for slices of any size where timm can; others (BEiT, CaiT, MaxViT, Hiera) are made for one,
+    which `image_size` changes, and refuse slices of another size with a sentence before anything is trained.
 
     Attributes:
         channels: Channels of the features.
@@ -32,7 +35,8 @@ class TimmBackbone(nn.Module):
         images `slice 3 height width` -> features `slice channels h w`.
 
     Raises:
-        FssegError: timm has no such network, the network has no such stages, or the weights cannot be had.
+        FssegError: timm has no such network or cannot make it so, it has no such stages, or the weights cannot be had; when
+            called, with slices of a size that the network does not take.
 
     Example:
         >>> import torch
@@ -70,6 +74,12 @@ class TimmBackbone(nn.Module):
             Literal[8, 16, 32] | None,
             Field(description="dilate instead of striding beyond this, where timm can"),
         ] = None,
+        image_size: Annotated[
+            tuple[ImageEdge, ImageEdge] | None,
+            Field(
+                description="height and width of all slices, for networks that timm makes for one size alone"
+            ),
+        ] = None,
         intensity: Annotated[
             Literal["percentile", "zscore"],
             Field(
@@ -83,7 +93,9 @@ class TimmBackbone(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # timm initialises from the global generator; ours is put back
-            network, self.picked = _stages(model, strides, output_stride)
+            network, self.picked, self.multiple = make_network(
+                model, strides, output_stride, image_size
+            )
             load_weights(network, model, weights)
             of_stages = network.feature_info
             width = sum(of_stages.channels()[stage] for stage in self.picked)
@@ -91,6 +103,7 @@ class TimmBackbone(nn.Module):
             self.projection = _projection(width, channels)
         # About 1.4 times faster on a CPU, and what tensor cores want.
         self.to(memory_format=torch.channels_last)
+        self._known_sizes: set[tuple[int, int]] = set()
         self.normalise = normalise
         self.intensity = intensity
         self.channels = channels or width
@@ -99,7 +112,7 @@ class TimmBackbone(nn.Module):
     def forward(
         self, images: Float[Tensor, "slice 3 height width"]
     ) -> Float[Tensor, "slice channel h w"]:
-        outputs = self.network(images)
+        outputs = stages_of(self.network, images, self.multiple, self._known_sizes)
         stages = [outputs[stage] for stage in self.picked]
         if self.normalise:
             stages = [F.normalize(stage, dim=1) for stage in stages]
@@ -107,50 +120,6 @@ class TimmBackbone(nn.Module):
         height, width = finest.shape[-2:]
         resized = [resize(stage, (height, width)) for stage in stages]
         return self.projection(torch.cat(resized, dim=1))
-
-
-def _stages(
-    model: str,
-    strides: list[int],
-    output_stride: int | None,
-) -> tuple[Any, list[int]]:
-    """The network cut after its last needed stage, and the places of the wanted stages among its outputs."""
-    _require_model(model)
-    options: dict[str, Any] = {"features_only": True}
-    if output_stride is not None:
-        options["output_stride"] = output_stride
-    whole: Any = timm.create_model(model, **options)
-    offered = whole.feature_info.reduction()
-    missing = [stride for stride in strides if stride not in offered]
-    if missing:
-        raise FssegError(
-            f"backbone timm: {model} has stages of stride {offered}, expected {missing} among them; change strides"
-        )
-    wanted = sorted(_deepest(stride, offered) for stride in strides)
-    outputs = tuple(range(wanted[-1] + 1))
-    network: Any = timm.create_model(model, out_indices=outputs, **options)
-    of_stages = network.feature_info
-    if isinstance(network, EfficientNetFeatures):
-        # It would run every block, also those after the last wanted stage.
-        last = max(info["stage"] for info in of_stages.get_dicts())
-        network.blocks = network.blocks[:last]
-    return network, wanted
-
-
-def _require_model(model: str) -> None:
-    """Raises FssegError for a network that timm does not have."""
-    if timm.is_model(model):
-        return
-    close = timm.list_models(f"*{model.split('_')[0]}*")[:3]
-    remedy = f"; did you mean one of {', '.join(close)}?" if close else "; see timm.list_models()"
-    raise FssegError(
-        f"backbone timm: there is no model {model!r} in timm {timm.__version__}{remedy}"
-    )
-
-
-def _deepest(stride: int, offered: list[int]) -> int:
-    """The last stage of this stride: a dilated network has several."""
-    return max(stage for stage, reduction in enumerate(offered) if reduction == stride)
 
 
 def _projection(width: int, channels: int | None) -> nn.Module:

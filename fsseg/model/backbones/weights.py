@@ -2,10 +2,10 @@
 
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -78,7 +78,24 @@ def load_weights(
         state = _from_hub(model)
     else:
         state = _by_name(model, _read(Path(source)), source)
-    network.load_state_dict({name: state[name] for name in network.state_dict()})
+    network.load_state_dict(_under_names_of(network, state, source))
+
+
+def _under_names_of(network: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors that a features-only network has, under its names: timm wraps transformers, and flattens the first level."""
+    renamed = {}
+    for name, own in network.state_dict().items():
+        unwrapped = name.removeprefix("model.")
+        unflattened = re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", name)
+        given = next((each for each in (name, unwrapped, unflattened) if each in state), None)
+        if given is None or state[given].shape != own.shape:
+            has = "nothing" if given is None else f"shape {list(state[given].shape)}"
+            raise FssegError(
+                f"backbone: {source} has {has} for the network's {name} of shape {list(own.shape)}, expected weights of this "
+                "network for slices of its size; use others, or leave image_size out"
+            )
+        renamed[name] = state[given]
+    return renamed
 
 
 def _from_package(model: str) -> dict[str, Tensor]:
@@ -99,6 +116,8 @@ def _from_package(model: str) -> dict[str, Tensor]:
 
 
 def _from_hub(model: str) -> dict[str, Tensor]:
+    import timm
+
     try:
         return timm.create_model(model, pretrained=True).state_dict()
     except Exception as error:  # the hub's client has its own zoo of network errors
@@ -136,6 +155,8 @@ def _by_order(
     source: str,
 ) -> dict[str, Tensor]:
     """The tensors under timm's names, matched by position: for files of the same network with other names."""
+    import timm
+
     expected = timm.create_model(model).state_dict()
     expected_shapes = [tensor.shape for tensor in expected.values()]
     if expected_shapes != [tensor.shape for tensor in given.values()]:
@@ -151,6 +172,8 @@ def _by_name(
     source: str,
 ) -> dict[str, Tensor]:
     """The tensors as they are, if those of the network without its classifier are there."""
+    import timm
+
     expected = timm.create_model(model).state_dict()
     classifier = ("classifier.", "fc.", "head.")
     needed = {name: tensor for name, tensor in expected.items() if not name.startswith(classifier)}
