@@ -144,7 +144,7 @@ def test_published_supervoxels_are_paired_by_id(tmp_path):
     """Their files have no geometry of their own; shape and id are all there is to compare."""
     rng = np.random.default_rng(0)
     for case in range(20):
-        labels = np.repeat(np.arange(5, dtype=np.uint8)[None, :, None], 3, 0).repeat(5, 2)
+        labels = np.repeat(np.arange(10, dtype=np.uint8)[None, :, None] // 2, 3, 0).repeat(10, 2)
         write_nifti(
             tmp_path / f"chaos_MR_T2_normalized/image_{case}.nii.gz",
             rng.integers(0, 900, labels.shape).astype(np.int16),
@@ -159,7 +159,7 @@ def test_published_supervoxels_are_paired_by_id(tmp_path):
     assert checked.name == "chaos_t2" and len(checked.cases) == 20
     [problem], [warning] = texts(checked, "problem"), texts(checked, "warning")
     assert (
-        "superpix-MIDDLE_7.nii.gz: has 2 x 5 x 5 voxels (slices, height, width), expected 3 x 5 x 5"
+        "superpix-MIDDLE_7.nii.gz: has 2 x 10 x 10 voxels (slices, height, width), expected 3 x 10 x 10"
         in problem
     )
     assert "has no superpix-MIDDLE_<id>.nii.gz for 4;" in warning

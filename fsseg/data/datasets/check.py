@@ -1,6 +1,5 @@
 """A doctor for a folder of scans: everything that is wrong with it at once, and what is in it."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +10,16 @@ import numpy as np
 from fsseg.data.datasets.description import FILE_NAME, Description
 from fsseg.data.datasets.finding import match_files, match_pairs, unpaired
 from fsseg.data.datasets.folders import PUBLISHED, NiftiFolder, find_dataset
-from fsseg.data.datasets.nifti import ScanFile, read_nifti
+from fsseg.data.datasets.nifti import ScanFile, first_few, read_nifti
 from fsseg.data.datasets.patterns import by_number
 from fsseg.data.datasets.scans import make_volume, pair_warnings, scan_problems
+from fsseg.data.datasets.summary import CheckedCase, summarise
 from fsseg.data.folds import make_fold
-from fsseg.data.geometry import axis_codes
-from fsseg.data.volume import Volume
 from fsseg.errors import DataError, FssegError
 from fsseg.system.progress import Progress, Silent
+
+SMALL = 8
+"""Networks halve slices three times at least; smaller ones come of a wrong axis."""
 
 
 @dataclass(frozen=True)
@@ -32,51 +33,6 @@ class Finding:
 
     severity: Literal["problem", "warning"]
     text: str
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The middle one of a scan's labelled slices, for the contact sheet.
-
-    Attributes:
-        image: Its intensities.
-        labels: Its class numbers.
-        pixel: Height and width of a pixel, mm.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
-    pixel: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class CheckedCase:
-    """A scan that can be read, in numbers.
-
-    Attributes:
-        case: Its id.
-        shape: Slices, height and width.
-        spacing: Along the same, mm.
-        axes: Where the file's axes run, as in "LPS".
-        content: A hash of the image's voxels.
-        voxels: Voxels of each class.
-        slices: Slices that show each class.
-        snapshot: A slice to look at.
-    """
-
-    case: str
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    axes: str
-    content: str
-    voxels: dict[str, int]
-    slices: dict[str, int]
-    snapshot: Snapshot
-
-    def volume(self, class_name: str) -> float:
-        """Returns the volume of a class, ml."""
-        cubic_millimetres = float(np.prod(self.spacing))
-        return self.voxels[class_name] * cubic_millimetres / 1000
 
 
 @dataclass(frozen=True)
@@ -163,6 +119,7 @@ class _Checkup:
             self._check_case(case, images[case], labels[case])
         self._warnings(_ids_that_look_alike(root, list(images)))
         self._warnings(_repeated(root, self.result.cases))
+        self._warnings(_thin(root, self.result.cases))
         if described.orientation == "file":
             self._warnings(_turned(root, self.result.cases))
         self._problems(self._fold_problems(list(images)))
@@ -190,7 +147,7 @@ class _Checkup:
         except DataError as error:
             self._problems(_lines(error))
             return
-        checked = _summarise(volume, image, self.described)
+        checked = summarise(volume, image, self.described)
         self.result.cases.append(checked)
         absent = _absent(checked)
         if absent:
@@ -214,6 +171,14 @@ class _Checkup:
                 fold = make_fold(scheme, cases, index)
             except FssegError as error:
                 yield f"{self.root}: {error}"
+                return
+            training = [by_case[case] for case in fold.training if case in by_case]
+            if training and max(checked.shape[0] for checked in training) == 1:
+                yield (
+                    f"{self.root}: the scans that fold {index} of {scheme.name} trains on have one slice each, expected "
+                    f"neighbouring slices, of which episodes are made; correct axis in {FILE_NAME}, or stack a scan's "
+                    "slices in one file"
+                )
                 return
             if fold.support not in by_case:
                 continue
@@ -249,40 +214,20 @@ def _absent(checked: CheckedCase) -> str:
     return ", no ".join(absent)
 
 
-def _summarise(volume: Volume, image: ScanFile, described: Description) -> CheckedCase:
-    content = np.ascontiguousarray(volume.image).data
-    voxels: dict[str, int] = {}
-    slices: dict[str, int] = {}
-    for name, number in described.numbers.items():
-        mask = np.asarray(volume.marked == number)
-        by_slice = mask.sum(axis=(1, 2))
-        voxels[name] = int(by_slice.sum())
-        slices[name] = int((by_slice > 0).sum())
-    count, rows, columns = (int(length) for length in volume.image.shape)
-    return CheckedCase(
-        case=volume.case,
-        shape=(count, rows, columns),
-        spacing=volume.spacing,
-        axes=axis_codes(image.affine),
-        content=hashlib.sha256(content).hexdigest(),
-        voxels=voxels,
-        slices=slices,
-        snapshot=_snapshot(volume),
-    )
-
-
-def _snapshot(volume: Volume) -> Snapshot:
-    is_labelled = np.asarray(volume.marked.any(axis=(1, 2)))
-    if not is_labelled.any():
-        is_labelled[:] = True
-    candidates = np.flatnonzero(is_labelled)
-    middle = candidates[len(candidates) // 2]
-    _, height, width = volume.spacing
-    return Snapshot(
-        image=volume.image[middle].copy(),
-        labels=volume.marked[middle].copy(),
-        pixel=(height, width),
-    )
+def _thin(root: Path, cases: list[CheckedCase]) -> Iterator[str]:
+    """Scans that cannot be trained on, beside others that can, and slices too small to be pictures."""
+    of_one_slice = [checked.case for checked in cases if checked.shape[0] == 1]
+    if of_one_slice and len(of_one_slice) < len(cases):
+        yield (
+            f"{root}: {len(of_one_slice)} scan(s) of one slice: {first_few(of_one_slice)}; they are not trained on, which "
+            "takes neighbouring slices"
+        )
+    small = [checked.case for checked in cases if min(checked.shape[1:]) < SMALL]
+    if small:
+        yield (
+            f"{root}: slices of less than {SMALL} pixels in {len(small)} scan(s): {first_few(small)}; too few for most "
+            f"networks, is axis right in {FILE_NAME}?"
+        )
 
 
 def _ids_that_look_alike(root: Path, cases: list[str]) -> Iterator[str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fsseg.data.datasets.check import Checked, CheckedCase
+from fsseg.data.datasets.check import Checked
+from fsseg.data.datasets.summary import CheckedCase
 from fsseg.errors import FssegError
 from fsseg.system.pictures import drawn, require_picture, save_picture
 

@@ -10,13 +10,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float, Num
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fsseg.data.class_names import problems_of_names
 from fsseg.data.datasets.patterns import pattern_problem
 from fsseg.data.folds import FOLD_SCHEMES, FoldScheme, disjoint_folds, listed_folds
 from fsseg.data.grids import Axis, Orientation
 from fsseg.errors import DataError
+from fsseg.plugins.numbers import within_bounds
 from fsseg.plugins.options import explain
 from fsseg.system.names import problem_of, told
 from fsseg.system.text import read_toml
@@ -24,9 +25,13 @@ from fsseg.system.text import read_toml
 FILE_NAME = "dataset.toml"
 
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
-Range = tuple[float, float]
+Range = Annotated[tuple[float, float], AfterValidator(within_bounds)]
 
 MOST_IN_A_BYTE = 255
+"""The largest number of a class in fsseg, and how many classes there may be."""
+
+MOST_VOXELS = 2**31 - 1
+"""The least size of a supervoxel is no larger."""
 
 EXAMPLE = """\
 name = "my_scans"
@@ -87,6 +92,7 @@ class Description(BaseModel):
     supervoxel_min_size: int | None = Field(
         None,
         gt=0,
+        le=MOST_VOXELS,
         description="voxels of a supervoxel at least; otherwise it follows from the size of the scan",
     )
     other_labels: Literal["error", "background"] = Field(
@@ -163,6 +169,11 @@ def _problems(described: Description) -> Iterator[str]:
         yield f"name: {told(described.name)} {problem}; rename the dataset"
     for problem in problems_of_names(described.classes):
         yield f"classes: {problem}"
+    if len(described.classes) > MOST_IN_A_BYTE:
+        yield (
+            f"classes: names {len(described.classes)} classes, expected at most {MOST_IN_A_BYTE}; join some, as in "
+            "name = [1, 2]"
+        )
     counts = Counter(chain.from_iterable(described.class_values.values()))
     for value in sorted(value for value, count in counts.items() if count > 1):
         yield f"classes: value {value} stands for two classes, expected one; give each class values of its own"
