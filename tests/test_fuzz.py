@@ -243,15 +243,8 @@ SCAN = nifti_bytes()
 HEADER = 352
 
 
-@fuzzed(
-    3000,
-    st.sampled_from(["image_1.nii.gz", "label_1.nii.gz"]),
-    st.lists(st.tuples(st.integers(0, HEADER - 1), st.integers(0, 255)), min_size=1, max_size=12),
-    st.one_of(st.just(len(SCAN)), st.integers(0, len(SCAN))),
-    st.booleans(),
-)
-def test_scans_with_other_headers(scans, name, changes, length, zipped):
-    """Dimensions, types, offsets, scaling and matrices that say anything; files cut short; files that are not zipped."""
+def read_changed(scans, name, changes, length, zipped):
+    """Reads a folder in which one file has other bytes in its header, is cut short, or is not packed."""
     content = bytearray(SCAN)
     for at, value in changes:
         content[at] = value
@@ -264,6 +257,49 @@ def test_scans_with_other_headers(scans, name, changes, length, zipped):
         assert sorted(scans.iterdir()) == before
     finally:
         (scans / name).write_bytes(kept)
+
+
+@fuzzed(
+    3000,
+    st.sampled_from(["image_1.nii.gz", "label_1.nii.gz"]),
+    st.lists(st.tuples(st.integers(0, HEADER - 1), st.integers(0, 255)), min_size=1, max_size=12),
+    st.one_of(st.just(len(SCAN)), st.integers(0, len(SCAN))),
+    st.booleans(),
+)
+def test_scans_with_other_headers(scans, name, changes, length, zipped):
+    """Dimensions, types, offsets, scaling and matrices that say anything; files cut short; files that are not zipped."""
+    read_changed(scans, name, changes, length, zipped)
+
+
+INFINITE = ((108, 0), (109, 0), (110, 128), (111, 127))
+"""The offset of the voxels."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "length", "zipped"),
+    [
+        ([(40, 0)], len(SCAN), True),  # no dimensions at all
+        ([(40, 0)], HEADER, True),
+        ([(40, 0)], len(SCAN), False),
+        ([(40, 1)], len(SCAN), True),
+        ([(40, 2)], len(SCAN), True),
+        ([(40, 7)], len(SCAN), True),
+        ([(40, 8)], len(SCAN), True),
+        ([(41, 3)], len(SCAN), True),  # as many, in the other order of bytes
+        ([(42, 0)], len(SCAN), True),  # no columns
+        ([(43, 255)], len(SCAN), True),  # fewer than none
+        ([(43, 117), (45, 117), (47, 117)], len(SCAN), True),  # 30000 of each
+        ([(1, 1)], 2, True),
+        ([(1, 1)], 347, True),
+        (INFINITE, len(SCAN), True),
+        (INFINITE, len(SCAN), False),
+        ([(111, 255), *INFINITE[:3]], len(SCAN), True),
+        ([(123, 66)], len(SCAN), True),  # in metres
+        ([(123, 3)], len(SCAN), True),  # in micrometres
+    ],
+)
+def test_headers_that_were_tracebacks(scans, changes, length, zipped):
+    read_changed(scans, "image_1.nii.gz", changes, length, zipped)
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.slow)])

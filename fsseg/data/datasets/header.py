@@ -67,9 +67,12 @@ def read_header(stream: BinaryIO) -> tuple[nibabel.Nifti1Header, list[str]]:
     kind = _kind_of_header(start)
     if kind is None:
         raise nibabel.spatialimages.HeaderDataError("it does not begin as NIfTI files do")
-    rest = stream.read(kind.template_dtype.itemsize - len(start))
-    header = kind(start + rest, check=False)
-    _require_voxel_sizes(header)
+    length = kind.template_dtype.itemsize
+    content = start + stream.read(length - len(start))
+    if len(content) < length:
+        raise nibabel.spatialimages.HeaderDataError("it ends within its header")
+    header = kind(content, check=False)
+    _require_numbers(header)
     return header, _mend(header)
 
 
@@ -81,13 +84,8 @@ def is_header(start: bytes) -> bool:
 def check_sizes(path: Path, header: nibabel.Nifti1Header) -> None:
     """Raises DataError for a header that asks for more voxels than the file can hold, or than a scan may have."""
     shape = tuple(int(count) for count in header.get_data_shape())
-    offset = float(header["vox_offset"])
-    if min(shape, default=0) < 0 or not 0 <= offset < math.inf:
-        raise nibabel.spatialimages.HeaderDataError(
-            f"its header says {shape_in_words(shape)} voxels from byte {offset:g} on"
-        )
-    stored = math.prod(shape) * header.get_data_dtype().itemsize
-    needed = int(offset) + stored
+    check_dimensions(path, shape)
+    needed = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
     available = path.stat().st_size
     if path.name.lower().endswith(".gz"):
         available *= GZIP_AT_MOST
@@ -97,6 +95,19 @@ def check_sizes(path: Path, header: nibabel.Nifti1Header) -> None:
             f"{size_in_words(path.stat().st_size)} holds {size_in_words(available)} at most"
         )
     check_room(path, shape, needed)
+
+
+def check_dimensions(path: Path, shape: tuple[int, ...]) -> None:
+    """Raises DataError for what has less than three dimensions, or no voxel along one of them."""
+    if len(shape) < 3:
+        raise DataError(
+            f"{path}: has {len(shape)} dimensions ({shape_in_words(shape) or 'no size'}), expected 3; a single picture is "
+            "no scan, stack the slices of a scan in one file"
+        )
+    if min(shape) < 1:
+        raise DataError(
+            f"{path}: its header says {shape_in_words(shape)} voxels, expected some along each axis; copy it again"
+        )
 
 
 def check_room(path: Path, shape: tuple[int, ...], stored: int = 0) -> None:
@@ -164,8 +175,11 @@ def _kind_of_header(start: bytes) -> type[nibabel.Nifti1Header] | None:
     return None
 
 
-def _require_voxel_sizes(header: nibabel.Nifti1Header) -> None:
-    """Refuses sizes that nibabel would take as 1 mm without a word; those of axes with one voxel matter to nothing."""
+def _require_numbers(header: nibabel.Nifti1Header) -> None:
+    """Refuses what nibabel fails on, and sizes that it would take as 1 mm; those of axes with one voxel matter to nothing."""
+    offset = float(header["vox_offset"])
+    if not math.isfinite(offset):
+        raise nibabel.spatialimages.HeaderDataError(f"its voxels begin at byte {offset:g}")
     counts = header["dim"][1:4]
     sizes = header["pixdim"][1:4]
     is_strange = ~np.isfinite(sizes) | (sizes == 0)
@@ -185,7 +199,7 @@ def _qform(header: nibabel.Nifti1Header) -> Affine:
     """The affine of the qform; NaN where its quaternion is none."""
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
-    except nibabel.spatialimages.HeaderDataError:
+    except (nibabel.spatialimages.HeaderDataError, ValueError):
         return np.full((4, 4), np.nan)
 
 

@@ -15,6 +15,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 
 from fsseg.data.datasets.header import (
+    check_dimensions,
     check_room,
     check_sizes,
     geometry_of,
@@ -109,6 +110,7 @@ def read_header_of(path: Path) -> nibabel.Nifti1Header | None:
 def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.ndarray, "x y z"]:
     """Returns three-dimensional voxels; raises DataError where a fourth axis leaves a choice that `channel` does not make."""
     shape = voxels.shape
+    check_dimensions(path, shape)
     of_several = [count for count in shape[3:] if count != 1]
     voxels = voxels.reshape([*shape[:3], *of_several], order="F")
     if len(of_several) == 1 and channel is not None:
@@ -118,19 +120,10 @@ def one_channel(path: Path, voxels: np.ndarray, channel: int | None) -> Num[np.n
                 f"{path}: has {channels} channels, expected one with number {channel}; check --channel"
             )
         voxels = voxels[..., channel]
-    if voxels.ndim < 3:
-        raise DataError(
-            f"{path}: has {voxels.ndim} dimensions ({shape_in_words(shape)}), expected 3; a picture of one slice is no "
-            "scan, stack a scan's slices in one file"
-        )
     if voxels.ndim > 3:
         raise DataError(
             f"{path}: has {voxels.ndim} dimensions ({shape_in_words(shape)}), expected 3; split it into one file per "
             "channel or time"
-        )
-    if voxels.size == 0:
-        raise DataError(
-            f"{path}: has {shape_in_words(shape)} voxels, expected some along each axis; copy it again"
         )
     return voxels
 
