@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from helpers import make_folder
+from pydantic_core import PydanticCustomError
 
 import fsseg
 from fsseg import DataError, FssegError
@@ -13,6 +14,8 @@ from fsseg.data.datasets.description import read_description
 from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.errors import RecipeError
 from fsseg.evaluation.files import PRIORS, label_file, read_decisions, stem_of
+from fsseg.recipe.components import ComponentTable
+from fsseg.recipe.names import NewMetric
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.setup import set_up
 from fsseg.recipe.tables import ProtocolTable
@@ -155,7 +158,7 @@ def test_a_class_is_refused_where_it_is_described(tmp_path, name):
     with pytest.raises(DataError, match=expected):
         read_description(write_description(tmp_path, [name, "spleen"]))
     dataset = PluginsDataset([name, "spleen"])
-    with pytest.raises(DataError, match=f"dataset theirs: the class .*{REFUSED[name]}"):
+    with pytest.raises(DataError, match=f"dataset 'theirs': the class .*{REFUSED[name]}"):
         set_up(ProtocolTable(), dataset)
 
 
@@ -284,3 +287,22 @@ def test_label_maps_of_earlier_versions_are_read(tmp_path, finished_run):
 def test_what_steers_a_terminal_is_shown_by_its_number(text, seen):
     assert visible(text) == seen
     assert visible("two\nlines, é, 肝, यकृत") == "two\nlines, é, 肝, यकृत"
+
+
+@pytest.mark.parametrize("name", ["mean", "sd_cases", "p"])
+def test_a_run_of_an_earlier_version_whose_table_would_be_wrong_is_refused(
+    tmp_path, finished_run, name
+):
+    """Its table had two columns of one name, of which one was lost."""
+    copy = shutil.copytree(finished_run().path, tmp_path / "run")
+    for file in ("run.json", "scores.jsonl"):
+        path = copy / file
+        path.write_text(path.read_text().replace('"dark"', f'"{name}"'))
+    with pytest.raises(FssegError, match=f"run.json: the class '{name}' has the name of a column"):
+        fsseg.load_results(copy)
+
+
+@pytest.mark.parametrize("name", ["case", "dice", "fold", "variant", "actual"])
+def test_a_metric_takes_no_column_of_the_table_of_scores(name):
+    with pytest.raises(PydanticCustomError, match="is the name of another column"):
+        NewMetric().check(ComponentTable(name=name), {})

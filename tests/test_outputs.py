@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -180,6 +182,17 @@ def test_a_folder_as_output_is_refused_before_anything_is_read(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     called = shell(*words)
     assert called.returncode == 2 and "is a folder, expected the name of a file" in called.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("schema",)])
+def test_an_output_that_is_full_is_a_sentence(words):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "fsseg", *words]
+        called = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert called.returncode == 2
+    assert called.stderr.startswith("Error: the output cannot be written (No space left on device)")
+    assert called.stderr.count("\n") == 1
 
 
 # ---- a comparison of one row ----

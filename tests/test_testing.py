@@ -384,6 +384,7 @@ BROKEN = {
     "check_facts": [
         ("dataset", broken("dataset", name=""), "expected a name for tables"),
         ("dataset", broken("dataset", classes={0: "air", 1: "liver"}), "without the background 0"),
+        ("dataset", broken("dataset", classes={1: "liver/left"}), "'liver/left' holds a /"),
         ("dataset", broken("dataset", folds="disjoint5"), "expected folds to be a FoldScheme"),
         ("dataset", broken("dataset", statistics="scan"), "'volume' or 'training'"),
         ("dataset", broken("dataset", supervoxel_min_size=-1), "None or a positive number"),

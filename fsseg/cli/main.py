@@ -1,5 +1,6 @@
 """The shell `fsseg`: where its commands are, and how it ends."""
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -18,6 +19,7 @@ from fsseg.cli.report import report_command
 from fsseg.cli.reproduce import reproduce_command
 from fsseg.cli.run import bench_command, run_command
 from fsseg.errors import FssegError
+from fsseg.system.files import FULL
 from fsseg.system.signals import Stopped
 
 app = typer.Typer(
@@ -34,13 +36,39 @@ def main() -> None:
     """Runs the command line; a user's mistake is one message and exit code 2, a bug keeps its traceback."""
     errors = errors_console()
     try:
-        app()
+        _call()
     except FssegError as error:
         errors.print(styled("Error:", "bold red"), str(error), soft_wrap=True)
         sys.exit(2)
     except Stopped as stop:
         errors.print(str(stop), soft_wrap=True)
         sys.exit(128 + stop.number)
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        errors.print(
+            styled("Error:", "bold red"),
+            f"the output cannot be written ({error.strerror}), expected room for it; make room or write elsewhere",
+            soft_wrap=True,
+        )
+        _forget_output()
+        sys.exit(2)
+
+
+def _call() -> None:
+    """Runs a command, and says what it printed: what cannot be written should not come up when Python has ended."""
+    try:
+        app()
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Lets what was not written go, which Python would try to write once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _show_version(wanted: bool) -> None:

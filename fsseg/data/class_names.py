@@ -13,6 +13,9 @@ COLUMNS = (
 )
 """What tables call their own columns."""
 
+COLUMN = "has the name of a column of the tables of results, expected another"
+"""What is wrong with a class that is called so, as the end of a sentence."""
+
 SPREAD = "sd_"
 """Begins the names of columns of standard deviations."""
 
@@ -44,6 +47,11 @@ def _problem_of(name: str) -> str | None:
             return f"holds a {separator}, expected a name that can stand in the name of a file"
     if not name.strip("."):
         return "has nothing but dots, expected a name that can stand in the name of a file"
-    if name in COLUMNS or name.startswith(SPREAD):
-        return "has the name of a column of the tables of results, expected another"
+    if is_column(name):
+        return COLUMN
     return None
+
+
+def is_column(name: str) -> bool:
+    """Returns whether tables call a column of their own so."""
+    return name in COLUMNS or name.startswith(SPREAD)

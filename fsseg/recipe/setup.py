@@ -8,6 +8,7 @@ from fsseg.errors import DataError
 from fsseg.interfaces import Dataset
 from fsseg.recipe.protocols import Classes, Protocol, choose_classes, find_protocol
 from fsseg.recipe.tables import ProtocolTable
+from fsseg.system.names import problem_of, told
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ def set_up(table: ProtocolTable, dataset: Dataset) -> Setup:
         FssegError: The dataset lacks a class, a class has a name that cannot be used, or its cases cannot be divided so.
     """
     problems = list(problems_of_names(dataset.classes.values()))
+    of_dataset = problem_of(dataset.name)
+    if of_dataset is not None:
+        problems.append(f"its name {of_dataset}; rename it")
     if problems:
-        raise DataError("\n".join(f"dataset {dataset.name}: {problem}" for problem in problems))
+        raise DataError(
+            "\n".join(f"dataset {told(dataset.name)}: {problem}" for problem in problems)
+        )
     protocol = replace(find_protocol(table.name), shots=table.shots)
     if table.support:
         protocol = replace(protocol, support=table.support)

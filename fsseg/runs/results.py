@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fsseg.data.class_names import COLUMN, is_column
 from fsseg.errors import FssegError
 from fsseg.evaluation.scores import CaseScore, read_scores
 from fsseg.plugins.options import nearest
@@ -211,6 +212,12 @@ def load_results(path: str | Path) -> Results:
     if found != FORMAT:
         raise FssegError(
             f"{folder.about}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
+        )
+    columns = [name for name in classes if is_column(name)]
+    if columns:
+        raise FssegError(
+            f"{folder.about}: the class {columns[0]!r} {COLUMN}, under which one of both would be lost; rename it in the "
+            "dataset, and run the recipe again"
         )
     return Results(folder.path, read_scores(folder.scores), classes, about)
 

@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from fsseg.errors import FssegError
@@ -62,6 +63,7 @@ def file_name(*parts: str) -> str:
     return f"{readable or '_'}~{digest}"
 
 
+@lru_cache(maxsize=100_000)
 def _is_plain(name: str) -> bool:
     is_word = name != "" and all(_is_letter(letter) or letter in "_.-" for letter in name)
     starts_and_ends_well = is_word and name[0] not in ".-" and name[-1] != "."
@@ -98,6 +100,8 @@ def alike(name: str) -> str:
         >>> alike("ADNet") == alike("adnet"), alike("é") == alike("e\\u0301")
         (True, True)
     """
+    if name.isascii():
+        return " ".join(name.casefold().split())
     folded = unicodedata.normalize("NFC", name).casefold()
     return " ".join(unicodedata.normalize("NFC", folded).split())
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fsseg.data.class_names import problems_of_names
 from fsseg.data.folds import FoldScheme
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
@@ -41,6 +42,8 @@ def check_facts(subject: Subject) -> None:
         subject.fail(
             f"expected a name for each label value without the background 0, got {classes!r}"
         )
+    for problem in problems_of_names(classes.values()):
+        subject.fail(problem)
     if not isinstance(dataset.folds, FoldScheme):
         subject.fail(f"expected folds to be a FoldScheme, got {dataset.folds!r}")
     if dataset.statistics not in ("volume", "training"):
