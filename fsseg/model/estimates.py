@@ -19,6 +19,7 @@ from fsseg.model.priors import (
     for_all_slices,
     linear,
     log_odds,
+    number,
     pool_ways,
     score_scale,
 )
@@ -110,8 +111,11 @@ class AvgEst:
         return {"prior": self.prior}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes the prior that `fit` found elsewhere."""
-        self.prior = state["prior"]
+        """Takes the prior that `fit` found elsewhere; raises ValueError for what is no probability."""
+        prior = number(state["prior"])
+        if not 0 < prior < 1:
+            raise ValueError(f"prior is {prior:g}, expected a probability between 0 and 1")
+        self.prior = prior
 
 
 @component
@@ -233,9 +237,17 @@ class LinEst:
         return {"coefficients": self.coefficients}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes the coefficients that `fit` found elsewhere."""
-        self.coefficients = list(state["coefficients"])
-        self.background = state.get("background")
+        """Takes the coefficients that `fit` found elsewhere; raises ValueError for others."""
+        background = state.get("background")
+        self.coefficients = self._of_plane(state["coefficients"])
+        self.background = None if background is None else self._of_plane(background)
+
+    def _of_plane(self, values: Any) -> list[float]:
+        """The slopes and the intercept; raises ValueError for another number of them."""
+        count = 2 if self.location == "none" else 3
+        if not isinstance(values, list | tuple) or len(values) != count:
+            raise ValueError(f"coefficients are {values}, expected {count} numbers")
+        return [number(value) for value in values]
 
 
 @component

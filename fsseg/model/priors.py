@@ -1,6 +1,7 @@
 """Class priors as numbers: probabilities and log-odds, and linear models of ideal priors."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -25,6 +26,13 @@ def clip_prior(log_odds: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]
     with np.errstate(over="ignore"):
         probabilities = 1 / (1 + np.exp(-log_odds))
     return np.clip(probabilities, LOWEST_PRIOR, 1 - LOWEST_PRIOR)
+
+
+def number(value: Any) -> float:
+    """A number of a state that was read; raises ValueError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"got {value!r}, expected a finite number")
+    return float(value)
 
 
 def log_odds(prior: float) -> float:

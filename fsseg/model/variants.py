@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone, PrototypeExtractor, Refiner
 from fsseg.model.segmenter import Mode, Segmenter
+from fsseg.plugins.numbers import are_finite
+
+SHOWN = 100
+"""Characters of a state that are repeated in a message at most."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ def assemble(
         mode: The mode of the segmenter.
 
     Raises:
-        FssegError: The head cannot take the state.
+        FssegError: The head cannot take the state, or the threshold its own.
     """
     load_head(name, head, head_state)
     if threshold_state is not None:
-        threshold.load_state(threshold_state)
+        load_threshold(name, threshold, threshold_state)
     segmenter = Segmenter(backbone, prototypes, head, threshold, refiners=refiners, mode=mode)
     return segmenter.eval()
 
@@ -84,6 +88,13 @@ def load_head(
     Raises:
         FssegError: The head has other parameters, or parameters of other shapes.
     """
+    own = head.state_dict()
+    for key, value in state.items():
+        if key in own and value.is_floating_point() != own[key].is_floating_point():
+            raise FssegError(
+                f"variant {name!r}: the state of its head has {key} of {value.dtype}, expected {own[key].dtype}; "
+                "run the recipe again"
+            )
     try:
         head.load_state_dict(state)
     except RuntimeError:
@@ -92,6 +103,23 @@ def load_head(
             f"{_shapes(head.state_dict())}, got {_shapes(state)}; give the variant a training of its own, or a head that "
             "takes this state"
         ) from None
+
+
+def load_threshold(name: str, threshold: Any, state: Any) -> None:
+    """Loads what calibration left into the threshold of the variant of this name.
+
+    Raises:
+        FssegError: It is no state of this threshold, or holds a number that is not finite.
+    """
+    what = f"variant {name!r}: its threshold {type(threshold).__name__} cannot take the state {str(state)[:SHOWN]}"
+    if not isinstance(state, dict) or not are_finite(state):
+        raise FssegError(f"{what}, expected a table of finite numbers; run the recipe again")
+    try:
+        threshold.load_state(state)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FssegError(
+            f"{what} ({type(error).__name__}: {error}), expected what calibration leaves in it; run the recipe again"
+        ) from error
 
 
 def _shapes(state: Mapping[str, Tensor]) -> str:

@@ -1,7 +1,6 @@
 """A trained and calibrated variant, read from a run directory or from an export."""
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from fsseg.errors import FssegError
-from fsseg.interfaces import Backbone
-from fsseg.model.checkpoint import load_states, load_trained, save_states
+from fsseg.interfaces import Backbone, FittedThreshold
+from fsseg.model.checkpoint import load_into, load_states, load_trained, save_states
 from fsseg.model.segmenter import Segmenter
 from fsseg.model.variants import assemble
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
+from fsseg.prediction.metadata import checked_scaling, read_metadata
 from fsseg.recipe.parts import build_parts
-from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.results import FORMAT, Results, load_results
@@ -33,6 +32,7 @@ class Trained:
         states: The state dictionaries of "backbone" and "head".
         threshold: What calibration left in the variant's threshold; None for one that is not fitted.
         scaling: What was measured of the training scans' intensities; None where each scan is scaled by itself.
+        source: The file that it was read from, for messages.
     """
 
     recipe: Recipe
@@ -40,15 +40,28 @@ class Trained:
     states: dict[str, dict[str, Tensor]]
     threshold: dict[str, Any] | None
     scaling: dict[str, Any] | None
+    source: Path
 
     def segmenter(self, backbone: Backbone | None = None) -> Segmenter:
-        """Puts the segmenter together, with a backbone of its own or one that has this state already."""
+        """Puts the segmenter together, with a backbone of its own or one that has this state already.
+
+        Raises:
+            FssegError: A state is not one of its component.
+        """
         if backbone is None:
-            backbone = _backbone(self.recipe, self.states["backbone"])
+            backbone = _backbone(self.recipe, self.states["backbone"], self.source)
+        parts = build_parts(self.variant, self.recipe.training_of(self.variant))
+        threshold = parts["threshold"]
+        if isinstance(threshold, FittedThreshold) != (self.threshold is not None):
+            expected = "none" if self.threshold else "what calibration left"
+            raise FssegError(
+                f"{self.source}: threshold: its state is {self.threshold}, expected {expected} for the threshold "
+                f"{self.variant.threshold.name} of the row {self.variant.name!r}; run the recipe again"
+            )
         return assemble(
             self.variant.name,
             backbone,
-            **build_parts(self.variant, self.recipe.training_of(self.variant)),
+            **parts,
             head_state=self.states["head"],
             threshold_state=self.threshold,
             mode=self.recipe.mode,
@@ -102,9 +115,12 @@ def of_results(
             )
     with reading(folder.calibration):
         thresholds = dict(read_json(folder.calibration)["states"])
-    scaling = results.about.get("scaling", {}).get(str(fold))
+    threshold = thresholds.get(chosen.name)
+    with reading(results.folder.about):
+        kept = dict(results.about.get("scaling", {})).get(str(fold))
+    scaling = checked_scaling(results.folder.about, kept)
     states = load_trained(folder.checkpoint)
-    return Trained(recipe, chosen, states, thresholds.get(chosen.name), scaling)
+    return Trained(recipe, chosen, states, threshold, scaling, folder.path)
 
 
 def read_export(
@@ -125,7 +141,9 @@ def read_export(
             f"{path}: has format {version or 'unknown'}, expected {FORMAT}, as fsseg export writes it; "
             "a checkpoint alone is not enough"
         )
-    name = metadata["variant"]
+    words = {name: text for name, text in metadata.items() if name != "fsseg_format"}
+    recipe, table, about = read_metadata(path, words)
+    name = table.name
     chosen = {"variant": None if variant == name else variant, "fold": fold, "seed": seed}
     for key, value in chosen.items():
         if value is not None:
@@ -133,11 +151,9 @@ def read_export(
                 f"predict: got {key} {value!r}, but {path} holds one training of the row {name!r} "
                 f"alone, expected no choice of {key}; export another file, or give the run directory"
             )
-    recipe = parse_recipe(tomllib.loads(metadata["recipe"]), str(path))
-    [table] = [table for table in recipe.variants if table.name == name]
-    threshold = json.loads(metadata["threshold"])
-    scaling = json.loads(metadata["scaling"])
-    return Trained(recipe, table, states, threshold, scaling)
+    _choose_variant(recipe, name)
+    scaling = about.scaling.model_dump() if about.scaling else None
+    return Trained(recipe, table, states, about.threshold, scaling, path)
 
 
 def without_oracles(recipe: Recipe) -> list[VariantTable]:
@@ -184,7 +200,7 @@ def _choose(
     return wanted
 
 
-def _backbone(recipe: Recipe, state: dict[str, Tensor]) -> Backbone:
+def _backbone(recipe: Recipe, state: dict[str, Tensor], source: Path) -> Backbone:
     """The backbone with its trained state; the weights that it began with are not read."""
     name = recipe.backbone.name
     options = recipe.backbone.model_dump(exclude={"name"})
@@ -192,5 +208,5 @@ def _backbone(recipe: Recipe, state: dict[str, Tensor]) -> Backbone:
     if "weights" in schema(component).model_fields:
         options["weights"] = "none"
     backbone = registry().build("backbone", name, options)
-    backbone.load_state_dict(state)
+    load_into(backbone, state, f"{source}: backbone {name}")
     return backbone

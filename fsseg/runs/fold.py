@@ -13,8 +13,8 @@ from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.files import Kept, write_evaluation
 from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.interfaces import Backbone, FittedThreshold
-from fsseg.model.checkpoint import load_trained
-from fsseg.model.variants import Variant, assemble
+from fsseg.model.checkpoint import load_into, load_trained
+from fsseg.model.variants import Variant, assemble, load_threshold
 from fsseg.plugins.manager import hooks
 from fsseg.recipe.parts import build_parts
 from fsseg.recipe.tables import Recipe
@@ -155,9 +155,10 @@ def _load_variants(
     plan: FoldPlan, training: SharedTraining, trained: FinishedStage
 ) -> tuple[Backbone, list[Variant]]:
     """The trained backbone and the variants' segmenters, in evaluation mode."""
-    state = load_trained(TrainingFolder(trained.folder).checkpoint)
+    checkpoint = TrainingFolder(trained.folder).checkpoint
+    state = load_trained(checkpoint)
     backbone = plan.backbone.build("backbone").to(plan.device)
-    backbone.load_state_dict(state["backbone"])
+    load_into(backbone, state["backbone"], f"{checkpoint}: backbone {plan.backbone.name}")
     backbone.eval()
     return backbone, assemble_variants(plan, backbone, state["head"], training)
 
@@ -190,7 +191,7 @@ def _load_thresholds(calibrated: FinishedStage, variants: list[Variant]) -> None
     for variant in variants:
         threshold = variant.segmenter.threshold
         if variant.name in states and isinstance(threshold, FittedThreshold):
-            threshold.load_state(states[variant.name])
+            load_threshold(variant.name, threshold, states[variant.name])
 
 
 def _tell_of_scores(plan: FoldPlan, training: SharedTraining, scores: list[CaseScore]) -> None:
