@@ -14,7 +14,7 @@ from fsseg.data.datasets.folders import NiftiFolder
 from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.geometry import check_affine, distance_in_voxels
 from fsseg.data.grids import working_grid
-from fsseg.prediction.files import read_volume
+from fsseg.prediction.files import _save, read_volume
 from fsseg.prepare.read import read_pair
 from fsseg.system import memory
 
@@ -74,12 +74,12 @@ HUGE = [3, 30000, 30000, 30000, 1, 1, 1, 1]
         ({"srow_x": [1, 1, 1, 0], "srow_y": [1, 1, 1, 0]}, "expected axes of three directions"),
         ({"srow_x": [1e30, 0, 0, 0]}, "its voxels are 1e+30 x 1.5 x 6 mm by the affine"),
         ({"srow_x": [1e-9, 0, 0, 0]}, "expected sizes from 1e-06 to 10000 mm"),
-        ({"scl_slope": np.inf}, "Valid slope but invalid intercept"),
+        ({"scl_slope": 2, "scl_inter": np.nan}, "Valid slope but invalid intercept"),
+        ({"scl_slope": np.inf}, "its voxels are scaled by inf"),
+        ({"scl_slope": -np.inf}, "its voxels are scaled by -inf"),
     ],
 )
 def test_headers_that_cannot_be_true(tmp_path, name, fields, expected):
-    if "scl_slope" in fields:
-        fields = {"scl_slope": 2, "scl_inter": np.nan}
     assert expected in refusal(write(tmp_path / name, content_of(**fields)))
 
 
@@ -236,6 +236,57 @@ def test_lengths_are_millimetres_whatever_the_unit(tmp_path, unit, factor):
     assert scan.voxel_sizes == pytest.approx((1.5, 1.5, 6), rel=1e-5)
     assert np.allclose(scan.affine, affine, rtol=1e-5)
     assert read_volume(tmp_path / "a.nii.gz").spacing == pytest.approx((6, 1.5, 1.5), rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["micron", "meter", "unknown"])
+def test_predictions_keep_the_unit_of_their_scan(tmp_path, unit):
+    """Fields of the header are copied as they are, so what they count in must be, too."""
+    voxels = np.arange(1920).reshape(SHAPE).astype(np.int16)
+    image = nibabel.Nifti1Image(voxels, AFFINE)
+    image.header.set_xyzt_units(unit, "sec")
+    image.to_filename(tmp_path / "scan.nii.gz")
+    _save(tmp_path / "out.nii.gz", tmp_path / "scan.nii.gz", voxels.astype(np.uint8))
+    scan, written = (read_nifti(tmp_path / f"{name}.nii.gz") for name in ("scan", "out"))
+    assert np.allclose(scan.affine, written.affine) and scan.voxel_sizes == written.voxel_sizes
+    lengths, times = nibabel.load(tmp_path / "out.nii.gz").header.get_xyzt_units()
+    assert (lengths, times) == ("mm" if unit == "unknown" else unit, "unknown")
+
+
+OTHER_FORMATS = {
+    "a.mgh": nibabel.MGHImage,
+    "a.mgz": nibabel.MGHImage,
+    "a.img": nibabel.Nifti1Pair,
+    "a.hdr": nibabel.Nifti1Pair,
+    "a.nii": nibabel.Nifti2Image,
+    "a.nii.bz2": nibabel.Nifti1Image,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_other_formats_are_read_or_refused(tmp_path, name):
+    voxels = np.random.default_rng(0).integers(0, 400, SHAPE).astype(np.int16)
+    OTHER_FORMATS[name](voxels, AFFINE).to_filename(tmp_path / name)
+    scan = read_nifti(tmp_path / name)
+    assert (scan.voxels == voxels).all() and np.allclose(scan.affine, AFFINE)
+    assert scan.voxel_sizes == (1.5, 1.5, 6)
+    if name == "a.mgh":  # nibabel leaves the damaged file open, which pytest takes for ours
+        return
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2] if name != "a.hdr" else content[:40])
+    refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.par", "a.mnc", "a.gii", "a.HEAD", "a.nii.zst", "a.txt"])
+def test_files_of_no_format_at_all(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\1\2\3hello" * 60)
+    assert "a format that is not read, convert it to NIfTI" in refusal(tmp_path / name)
+
+
+def test_the_unit_of_a_pair_counts(tmp_path):
+    image = nibabel.Nifti1Pair(np.arange(1920).reshape(SHAPE).astype(np.int16), AFFINE)
+    image.header.set_xyzt_units("micron")
+    image.to_filename(tmp_path / "a.img")
+    assert read_nifti(tmp_path / "a.hdr").voxel_sizes == pytest.approx((0.0015, 0.0015, 0.006))
 
 
 def test_volumes_are_those_of_the_unit(tmp_path):

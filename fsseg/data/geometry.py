@@ -50,7 +50,8 @@ def distance_in_voxels(first: Affine, second: Affine, shape: tuple[int, ...]) ->
 
 def voxel_sizes(affine: Affine) -> Float[np.ndarray, "3"]:
     """Returns the distance of neighbouring voxels along each axis."""
-    return np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore"):  # a header may hold any number
+        return np.linalg.norm(affine[:3, :3], axis=0)
 
 
 def directions(affine: Affine) -> Float[np.ndarray, "3 3"]:

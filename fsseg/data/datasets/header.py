@@ -26,6 +26,15 @@ IN_MEMORY = 4
 GZIP_AT_MOST = 1032
 """No gzip file unpacks to more times its size: a limit of the format."""
 
+UNPACKED_AT_MOST = {
+    ".gz": GZIP_AT_MOST,
+    ".mgz": GZIP_AT_MOST,
+    ".nii": 1,
+    ".img": 1,
+    ".mgh": 1,
+}
+"""The times its size that a file may hold, by the end of its name; other kinds tell only when they are unpacked."""
+
 HEADERS = {
     348: nibabel.Nifti1Header,
     540: nibabel.Nifti2Header,
@@ -81,18 +90,28 @@ def is_header(start: bytes) -> bool:
     return _kind_of_header(start[:4]) is not None
 
 
-def check_sizes(path: Path, header: nibabel.Nifti1Header) -> None:
-    """Raises DataError for a header that asks for more voxels than the file can hold, or than a scan may have."""
-    shape = tuple(int(count) for count in header.get_data_shape())
+def check_sizes(path: Path, shape: tuple[int, ...], stored: np.dtype, offset: int = 0) -> None:
+    """Refuses more voxels than a file can hold, or than a scan may have.
+
+    Args:
+        path: The file with the voxels.
+        shape: Their number along each axis.
+        stored: Their type.
+        offset: Bytes in front of them.
+
+    Raises:
+        nibabel.spatialimages.HeaderDataError: The file cannot hold so many.
+        DataError: They are none along an axis, or more than the machine's memory can take.
+    """
+    shape = tuple(int(count) for count in shape)
     check_dimensions(path, shape)
-    needed = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
-    available = path.stat().st_size
-    if path.name.lower().endswith(".gz"):
-        available *= GZIP_AT_MOST
-    if path.suffix.lower() in (".gz", ".nii") and needed > available:
+    needed = offset + math.prod(shape) * stored.itemsize
+    times = UNPACKED_AT_MOST.get(path.suffix.lower(), math.inf)
+    size = path.stat().st_size
+    if needed > size * times:
         raise nibabel.spatialimages.HeaderDataError(
-            f"its header says {shape_in_words(shape)} voxels, {size_in_words(needed)}, and a file of "
-            f"{size_in_words(path.stat().st_size)} holds {size_in_words(available)} at most"
+            f"its header says {shape_in_words(shape)} voxels, {size_in_words(needed)}, and a file of {size_in_words(size)} "
+            f"holds {size_in_words(int(size * times))} at most"
         )
     check_room(path, shape, needed)
 
@@ -135,6 +154,10 @@ def geometry_of(path: Path, header: nibabel.Nifti1Header) -> Geometry:
     affine = in_millimetres @ np.asarray(header.get_best_affine(), dtype=np.float64)
     check_affine(path, affine)
     x, y, z = (float(size) * unit for size in header.get_zooms()[:3])
+    if not 0 < min(x, y, z) <= max(x, y, z) < math.inf:
+        raise DataError(
+            f"{path}: its header says voxels of {millimetres((x, y, z))} mm, expected positive numbers; repair the header"
+        )
     other = None
     if header["sform_code"] > 0 and header["qform_code"] > 0:
         other = in_millimetres @ _qform(header)
@@ -180,6 +203,9 @@ def _require_numbers(header: nibabel.Nifti1Header) -> None:
     offset = float(header["vox_offset"])
     if not math.isfinite(offset):
         raise nibabel.spatialimages.HeaderDataError(f"its voxels begin at byte {offset:g}")
+    slope = float(header["scl_slope"])
+    if math.isinf(slope):  # NaN and 0 say that nothing is scaled
+        raise nibabel.spatialimages.HeaderDataError(f"its voxels are scaled by {slope:g}")
     counts = header["dim"][1:4]
     sizes = header["pixdim"][1:4]
     is_strange = ~np.isfinite(sizes) | (sizes == 0)

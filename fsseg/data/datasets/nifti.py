@@ -15,8 +15,8 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import ImageOpener
 
 from fsseg.data.datasets.header import (
+    Geometry,
     check_dimensions,
-    check_room,
     check_sizes,
     geometry_of,
     is_header,
@@ -26,7 +26,7 @@ from fsseg.data.datasets.header import (
 from fsseg.data.geometry import Affine, check_affine
 from fsseg.errors import DataError
 
-SINGLE_FILES = (".nii", ".nii.gz", ".nii.bz2", ".nii.zst")
+SINGLE_FILES = (".nii", ".nii.gz", ".nii.bz2")
 """How the names of NIfTI files end whose header and voxels are one file."""
 
 GZIP = b"\x1f\x8b"
@@ -91,7 +91,7 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
             return _read_single_file(path, channel)
         return _read_other_format(path, channel)
     except UNREADABLE as error:
-        _refuse(path, " ".join(str(error).split()))
+        _refuse(path, in_one_line(error))
     except MemoryError:
         raise DataError(
             f"{path}: does not fit in the memory that is free; close other programs, or read it on a larger machine"
@@ -140,7 +140,8 @@ def _read_single_file(path: Path, channel: int | None) -> ScanFile:
     """Reads header and voxels in one go; extensions of the header are passed over, whatever length they claim."""
     with _unpacked(path) as stream:
         header, remarks = read_header(stream)
-        check_sizes(path, header)
+        offset = int(header["vox_offset"])
+        check_sizes(path, header.get_data_shape(), header.get_data_dtype(), offset)
         voxels = np.asanyarray(ArrayProxy(stream, header))
         _require_the_end(stream)
     voxels = _as_numbers(path, voxels, header.get_data_dtype())
@@ -152,15 +153,35 @@ def _read_single_file(path: Path, channel: int | None) -> ScanFile:
 
 
 def _read_other_format(path: Path, channel: int | None) -> ScanFile:
-    """Reads what else nibabel knows: pairs of .hdr and .img, MGH and others, which are in mm."""
-    file: Any = nibabel.load(path)
-    check_room(path, file.shape)
-    voxels = _as_numbers(path, np.asanyarray(file.dataobj), file.get_data_dtype())
-    alone = one_channel(path, voxels, channel)
+    """Reads what else nibabel knows: pairs of .hdr and .img, MGH and others."""
+    try:
+        file: Any = nibabel.load(path)
+        with_voxels = file.file_map.get("image", file.file_map.get("header"))
+        check_sizes(Path(with_voxels.filename), file.shape, file.get_data_dtype())
+        stored = np.asanyarray(file.dataobj)
+        geometry = _geometry_of_other(path, file)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # each format's reader fails in ways of its own
+        reason = in_one_line(error) or type(error).__name__
+        _refuse(path, reason, "it is damaged or of a format that is not read, convert it to NIfTI")
+    voxels = one_channel(path, _as_numbers(path, stored, file.get_data_dtype()), channel)
+    return ScanFile(path, voxels, geometry.affine, geometry.voxel_sizes, geometry.other)
+
+
+def _geometry_of_other(path: Path, file: Any) -> Geometry:
+    """Where another format than a single NIfTI file puts its voxels; only the headers of NIfTI pairs have a unit."""
+    if isinstance(file.header, nibabel.Nifti1Header):
+        return geometry_of(path, file.header)
     affine = np.asarray(file.affine, dtype=np.float64)
     check_affine(path, affine)
     x, y, z = (float(size) for size in file.header.get_zooms()[:3])
-    return ScanFile(path, alone, affine, (x, y, z))
+    return Geometry(affine, (x, y, z), None)
+
+
+def in_one_line(error: Exception) -> str:
+    """Returns what a library says, without its line breaks: a problem is one line."""
+    return " ".join(str(error).split())
 
 
 def _unpacked(path: Path) -> AbstractContextManager[Any]:
@@ -190,7 +211,8 @@ def _as_numbers(path: Path, voxels: np.ndarray, stored: np.dtype) -> np.ndarray:
             f"{path}: has colours (RGB) or complex numbers, expected one number per voxel; convert it to grey values or labels"
         )
     if stored.kind in "iu" and voxels.dtype.kind == "f":
-        voxels = voxels.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is infinite then is told with the image's problems
+            voxels = voxels.astype(np.float32)
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
 
 
