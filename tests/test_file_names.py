@@ -234,8 +234,8 @@ def test_a_metric_is_measured_once(metrics):
         rows("A", metrics=metrics)
 
 
-def test_a_run_directory_lies_where_runs_are_kept(tmp_path, finished_run):
-    recipe = finished_run().recipe
+def test_a_run_directory_lies_where_runs_are_kept(tmp_path):
+    recipe = rows("A")
     with pytest.raises(FssegError, match="leads out of the folder"):
         fsseg.run(recipe, name="../elsewhere", runs_dir=tmp_path / "runs", device="cpu")
     assert not list(tmp_path.iterdir())

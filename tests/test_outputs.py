@@ -179,7 +179,7 @@ def test_a_folder_as_output_is_refused_before_anything_is_read(tmp_path, monkeyp
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("words", [("list",), ("list", "--json"), ("schema",)])
+@pytest.mark.parametrize("words", [("list",), ("list", "--json")])
 def test_an_output_that_is_full_is_a_sentence(words):
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "fsseg", *words]
