@@ -53,6 +53,11 @@ def main() -> None:
         )
         _forget_output()
         sys.exit(2)
+    except Exception as error:
+        from fsseg.plugins.blame import name_plugin  # for the traceback, which Python prints
+
+        name_plugin(error)
+        raise
 
 
 def _call() -> None:

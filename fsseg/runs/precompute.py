@@ -8,10 +8,11 @@ import numpy as np
 
 from fsseg.data.datasets.folders import find_dataset
 from fsseg.data.facts import Facts, kept_facts
-from fsseg.data.supervoxels.kept import cached_supervoxels
+from fsseg.data.supervoxels.kept import cached_supervoxels, cut
 from fsseg.data.volume import Volume, on_working_grid
 from fsseg.errors import FssegError
 from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.plugins.blame import naming_plugins
 from fsseg.recipe.tables import ComponentTable, GridTable
 from fsseg.runs.identity import reading_identity, supervoxel_identity
 from fsseg.system.parallel import in_processes, processors
@@ -99,7 +100,8 @@ def _part_of(cases: list[str], part: str | None) -> list[str]:
 
 def _attempt(job: _Job) -> Computed | FssegError:
     try:
-        return _compute(job)
+        with naming_plugins():
+            return _compute(job)
     except FssegError as error:
         return error
 
@@ -119,8 +121,7 @@ def _compute(job: _Job) -> Computed:
     regions = cached_supervoxels(
         volume, timed, dataset, identity, job.supervoxels.options.get("min_size")
     )
-    sizes = np.bincount(regions[regions > 0])
-    sizes = sizes[sizes > 0]
+    _, sizes = np.unique(regions[regions > 0], return_counts=True)
     median = float(np.median(sizes)) if len(sizes) else 0.0
     return Computed(job.case, len(sizes), median, timed.seconds)
 
@@ -134,6 +135,6 @@ class _Timed:
 
     def __call__(self, volume: Volume, dataset: Dataset) -> np.ndarray:
         started = time.perf_counter()
-        regions = self.method(volume, dataset)
+        regions = cut(volume, self.method, dataset)
         self.seconds = time.perf_counter() - started
         return regions

@@ -13,6 +13,7 @@ from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
 from fsseg.model.variants import load_head
+from fsseg.plugins.blame import naming_plugins
 from fsseg.plugins.manager import hooks, listening
 from fsseg.recipe.parts import build_parts
 from fsseg.recipe.protocols import protocol_hash
@@ -205,7 +206,7 @@ def _prepared(
     deterministic = recipe.speed.determinism == "deterministic"
     for folder in (runs, runs / "stages"):
         sweep_abandoned(folder)
-    with stoppable(), computing(place, threads, deterministic):
+    with naming_plugins(), stoppable(), computing(place, threads, deterministic):
         plans = plan_folds(recipe, runs, place, progress, fresh=fresh)
         trackers = [tracker.build("tracker") for tracker in recipe.trackers]
         with listening(trackers):

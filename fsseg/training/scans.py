@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
+from fsseg.data.supervoxels.kept import cut
 from fsseg.data.supervoxels.regions import RegionTable, count_regions
 from fsseg.data.volume import Volume, on_working_grid
 from fsseg.interfaces import Dataset, Supervoxels
@@ -111,12 +112,12 @@ def training_scans(
         >>> [scan.case for scan in scans], scans[0].slice_size
         (['phantom_01', 'phantom_02'], (64, 64))
     """
-    cut = supervoxels or registry().build("supervoxels", USUAL_SUPERVOXELS, {})
+    method = supervoxels or registry().build("supervoxels", USUAL_SUPERVOXELS, {})
     options = (grid or GridTable()).model_dump()
     volumes = [on_working_grid(dataset.load(case), options) for case in cases or dataset.cases]
     together = [volume.image for volume in volumes] if dataset.statistics == "training" else None
     scans = []
     for volume in volumes:
         scaling = measure(intensity, together or [volume.image])
-        scans.append(training_scan(volume, cut(volume, dataset), scaling))
+        scans.append(training_scan(volume, cut(volume, method, dataset), scaling))
     return scans

@@ -1,9 +1,10 @@
 """Where a scan's supervoxels are: pixel counts per region and slice, so that sampling never scans the volume."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int32, Integer
 
 from fsseg.data.volume import Volume
 from fsseg.interfaces import Dataset
@@ -77,8 +78,51 @@ class RegionTable:
         return bool((enough & followed & large).any())
 
 
+DENSE = 4
+"""Region ids are counted one by one up to so many for each pixel of a slice."""
+
+LARGEST_ID = np.iinfo(np.int32).max
+
+
+def problem_of_regions(regions: Any, shape: tuple[int, ...]) -> str | None:
+    """Returns what is wrong with what a method gave for a scan of this shape, as a sentence without its beginning."""
+    if not isinstance(regions, np.ndarray) or regions.dtype.kind not in "iu":
+        got = getattr(regions, "dtype", type(regions).__name__)
+        return f"{got}, expected an array of whole numbers"
+    if regions.shape != shape:
+        sizes = [" x ".join(str(length) for length in each) for each in (regions.shape, shape)]
+        return f"regions of {sizes[0]} voxels, expected {sizes[1]} as the image"
+    if regions.min() < 0:
+        return (
+            f"the region id {regions.min()}, expected ids from 1 up, and 0 for what is in no region"
+        )
+    return None
+
+
+def small_numbers(
+    regions: Integer[np.ndarray, "slice height width"],
+) -> Int32[np.ndarray, "slice height width"]:
+    """Returns region ids that 32 bits hold: those that they do not hold are counted from 1, in their order."""
+    if regions.max() <= LARGEST_ID:
+        return regions.astype(np.int32, copy=False)
+    ids = np.unique(regions[regions > 0])
+    ranks = np.searchsorted(ids, regions) + 1
+    return np.where(regions > 0, ranks, 0).astype(np.int32)
+
+
 def count_regions(supervoxels: Int[np.ndarray, "slice height width"]) -> RegionTable:
-    """Returns the table of a supervoxel map."""
+    """Returns the table of a supervoxel map, whose ids may be far apart."""
+    if supervoxels.max() < DENSE * supervoxels[0].size:
+        return _count(supervoxels)
+    # A table by id would have a row for every number in between.
+    ids, ranks = np.unique(supervoxels, return_inverse=True)
+    by_rank = _count(1 + ranks.reshape(supervoxels.shape))
+    is_region = ids != 0
+    return RegionTable(ids[is_region].astype(np.int64), by_rank.counts[is_region])
+
+
+def _count(supervoxels: Int[np.ndarray, "slice height width"]) -> RegionTable:
+    """The table of a supervoxel map whose ids are not far above the number of its regions."""
     slices = len(supervoxels)
     end = int(supervoxels.max()) + 1
     # Numbers that no other slice has, so that all slices are counted at once.
