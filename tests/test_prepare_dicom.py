@@ -162,7 +162,7 @@ def test_a_file_that_is_cut_off_is_never_read(tmp_path, kind, share):
 
 
 @pytest.mark.parametrize("kind", ["RLE", "JPEG", "JPEG2000"])
-@pytest.mark.parametrize("change_frame", ["short", "rows", "syntax"])
+@pytest.mark.parametrize("change_frame", ["short", "rows", "syntax", "start"])
 def test_compressed_pixels_that_are_not_those_of_the_header(tmp_path, kind, change_frame):
     files = write_series(tmp_path)
     compress(files[1], kind)
@@ -170,6 +170,9 @@ def test_compressed_pixels_that_are_not_those_of_the_header(tmp_path, kind, chan
     if change_frame == "short":
         frame = next(generate_frames(file.PixelData, number_of_frames=1))
         file.PixelData = encapsulate([frame[: len(frame) // 2]])
+    elif change_frame == "start":  # GDCM ends the process where an RLE frame has no parts
+        frame = next(generate_frames(file.PixelData, number_of_frames=1))
+        file.PixelData = encapsulate([b"\0" * 4 + frame[4:]])
     elif change_frame == "rows":
         for path in (files[0], files[2]):
             change(path, Rows=48, PixelData=PIXELS.tobytes() * 2)

@@ -90,6 +90,23 @@ def test_a_header_may_not_ask_for_more_than_the_file_holds(
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "line", ["CompressedData = Tru", "CompressedDataX = 1", "CompressedData = 1"]
+)
+def test_packed_voxels_that_are_not_said_to_be_packed_are_refused(tmp_path, line):
+    path = write(tmp_path / "a.mha", packed=True)
+    replace_line(path, "CompressedData ", line)
+    with pytest.raises(FssegError, match="; .*copy it again"):
+        read_scan(path)
+
+
+def test_packed_voxels_of_unknown_length_are_refused(tmp_path):
+    path = write(tmp_path / "a.mha", packed=True)
+    replace_line(path, "CompressedDataSize", "")
+    with pytest.raises(FssegError, match="lacks CompressedDataSize"):
+        read_scan(path)
+
+
 def test_a_scan_that_is_too_large_for_the_machine_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(LIMIT, "0.000001")
     with pytest.raises(FssegError, match=f"expected at most 1.05 KiB .*{LIMIT}"):
@@ -213,3 +230,44 @@ def test_damage_to_packed_voxels_is_found(tmp_path, name):
     with pytest.raises(FssegError, match="cannot be read as an image") as caught:
         read_scan(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("sizes", ["20 18 5", "20 17 6", "18 20 7"])
+def test_a_header_of_other_sizes_than_the_voxels_have(tmp_path, name, packed, sizes):
+    path = write(tmp_path / name, packed)
+    start, line = SIZES[name]
+    replace_line(path, start, f"{line} {sizes}")
+    with pytest.raises(FssegError, match="; .*copy it again"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    "start, line",
+    [
+        ("NDims", "NDims = 39999"),
+        ("NDims", "NDims = 0"),
+        ("NDims", ""),
+        ("DimSize", ""),
+        ("DimSize", "DimSize = 20 18"),
+        ("DimSize", "DimSize = 20 18 6 1"),
+        ("DimSize", "DimSize = 0 18 6"),
+        ("DimSize", "DimSize = 20 18 6\nDimSize = 20 18 6"),
+        ("DimSize", "DimSize = " + "9" * 5000 + " 18 6"),
+        ("ElementType", ""),
+        ("ElementType", "ElementType = MET_OTHER"),
+        ("ElementSpacing", "ElementSpacing = 1 nan 6"),
+        ("ElementSpacing", "ElementSpacing = 1 1"),
+        ("Offset", "Offset = 0 0 inf"),
+        ("TransformMatrix", "TransformMatrix = 1 0 0"),
+        ("BinaryData ", "ElementNumberOfChannels = 0"),
+    ],
+)
+def test_a_meta_image_header_that_would_end_the_process(tmp_path, capfd, start, line):
+    path = write(tmp_path / "a.mhd")
+    replace_line(path, start, line)
+    with pytest.raises(FssegError, match="cannot be read as an image .its header") as caught:
+        read_scan(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    assert capfd.readouterr().err == ""

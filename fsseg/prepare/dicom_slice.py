@@ -6,6 +6,7 @@ is missing with whatever lies in memory.
 
 import logging
 import math
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ FARTHEST = 1e5
 
 JPEG = "1.2.840.10008.1.2.4."
 """Begins the transfer syntaxes of all kinds of JPEG, whose images end with a mark."""
+
+RUN_LENGTH_HEADER = struct.Struct("<16L")
+"""Begins pixels of the transfer syntax RLE: how many parts there are, and where each begins."""
 
 END_OF_IMAGE = b"\xff\xd9"
 
@@ -182,7 +186,7 @@ def _check_pixels(path: Path, dataset: Any) -> None:
             "export the series anew"
         )
     if syntax.is_encapsulated:
-        _check_compressed(path, dataset.PixelData, syntax)
+        _check_compressed(path, dataset.PixelData, syntax, sizes[2])
     else:
         _check_length(path, len(dataset.PixelData), *sizes)
 
@@ -197,16 +201,33 @@ def _check_length(path: Path, length: int, rows: int, columns: int, bits: int) -
         )
 
 
-def _check_compressed(path: Path, content: bytes, syntax: Any) -> None:
+def _check_compressed(path: Path, content: bytes, syntax: Any, bits: int) -> None:
     pydicom = dicom()
     frames = list(pydicom.encaps.generate_frames(content, number_of_frames=1))
     is_whole = len(frames) == 1 and len(frames[0]) > 0
     if is_whole and syntax.startswith(JPEG):
         is_whole = frames[0].rstrip(b"\0").endswith(END_OF_IMAGE)
+    if is_whole and syntax == pydicom.uid.RLELossless:
+        is_whole = _is_run_length(frames[0], bits)
     if not is_whole:
         raise DataError(
-            f"{path}: its pixels ({syntax.name}) end before the image does; it is cut off, copy it again"
+            f"{path}: its pixels ({syntax.name}) end before the image does; it is damaged or cut off, copy it again"
         )
+
+
+def _is_run_length(frame: bytes, bits: int) -> bool:
+    """Whether a frame begins with where its parts begin, one for each byte of a pixel: GDCM ends the process for others."""
+    if len(frame) < RUN_LENGTH_HEADER.size:
+        return False
+    count, *starts = RUN_LENGTH_HEADER.unpack_from(frame)
+    begin = starts[:count]
+    in_order = begin == sorted(set(begin))
+    return (
+        count == bits // 8
+        and in_order
+        and begin[0] == RUN_LENGTH_HEADER.size
+        and begin[-1] < len(frame)
+    )
 
 
 def _directions(path: Path, dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from fsseg.data.datasets.header import GZIP_AT_MOST, check_room, shape_in_words
 from fsseg.data.datasets.nifti import ScanFile, one_channel
 from fsseg.data.geometry import check_affine
 from fsseg.errors import DataError
+from fsseg.prepare.meta_image import meta_image_fields
 from fsseg.prepare.resample import LPS, itk
 
 ENDINGS = (".nrrd", ".mha", ".mhd")
@@ -157,19 +158,25 @@ def _read_meta_image(path: Path, text: str) -> Header:
         raise DataError(
             f"{path}: cannot be read as an image (its header names no ElementDataFile); copy it again"
         )
-    fields: dict[str, str] = {}
-    for line in text[: last.start()].splitlines():
-        name, *value = re.split("[=:]", line, maxsplit=1)
-        fields[name.strip()] = "".join(value).strip()
+    fields = meta_image_fields(path, text[: last.start()])
     is_local = last[1].strip().upper() == "LOCAL"
-    size = fields.get("CompressedDataSize", "")
+    is_packed = fields.get("CompressedData", "false").lower() == "true"
+    if (
+        is_local and is_packed and "CompressedDataSize" not in fields
+    ):  # SimpleITK would go on with zeros
+        raise DataError(
+            f"{path}: cannot be read as an image (its header lacks CompressedDataSize); it is damaged, copy it again"
+        )
+    skipped = int(fields.get("HeaderSize", "0"))  # -1: the voxels are the end of the file
     return Header(
         path=path,
         data=_data_file(path, None if is_local else last[1].strip()),
-        start=last.end() if is_local else 0,
+        start=(last.end() if is_local else 0) + max(0, skipped),
         says_spacing="ElementSpacing" in fields or "ElementSize" in fields,
-        unpacks=COMPRESSIONS.get(fields.get("CompressedData", "false").lower()),
-        packed=int(size) if size.isdecimal() and len(size) < 20 else None,
+        unpacks=COMPRESSIONS.get(fields.get("CompressedData", "false").lower())
+        if skipped >= 0
+        else None,
+        packed=int(fields["CompressedDataSize"]) if "CompressedDataSize" in fields else None,
     )
 
 
@@ -239,7 +246,7 @@ def _unpack(file: BinaryIO, size: int) -> None:
     """Unpacks what follows in a file, to the end of the part with the last of so many bytes.
 
     Raises:
-        EOFError: There are fewer.
+        EOFError: There are fewer, or more.
         zlib.error: They are damaged.
     """
     unpacked = 0
@@ -251,11 +258,12 @@ def _unpack(file: BinaryIO, size: int) -> None:
             raise EOFError("the voxels end too early")
         unpacked += len(unpacker.decompress(packed, CHUNK))
         packed = unpacker.unconsumed_tail
-        if unpacker.eof and unpacked >= size:
+        if unpacker.eof and unpacked == size:
             return
         if unpacker.eof:  # gzip files may have several parts
             packed = unpacker.unused_data
             unpacker = zlib.decompressobj(ZLIB_OR_GZIP)
+    raise EOFError("there are more voxels than its header says")
 
 
 def _check_length(header: Header, shape: tuple[int, ...], stored: int) -> None:
@@ -269,9 +277,12 @@ def _check_length(header: Header, shape: tuple[int, ...], stored: int) -> None:
     needed = math.ceil(stored / header.unpacks)
     if header.unpacks > 1 and header.packed is not None:
         needed = max(needed, header.packed)
-    if available < needed:
+    row = stored // math.prod(shape[1:])
+    has_more = header.unpacks == 1 and available >= needed + row
+    if available < needed or has_more:
+        least = "" if header.unpacks == 1 else "at least "
         raise DataError(
-            f"{header.path}: its header says {shape_in_words(shape)} voxels, at least {needed} bytes, and {header.data.name} "
+            f"{header.path}: its header says {shape_in_words(shape)} voxels, {least}{needed} bytes, and {header.data.name} "
             f"has {available}; it is cut off or its header is wrong, copy it again"
         )
 
