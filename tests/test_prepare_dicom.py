@@ -200,6 +200,28 @@ def warning_pydicom(monkeypatch):
     monkeypatch.setattr(pydicom, "dcmread", warn)
 
 
+@pytest.mark.parametrize(
+    "kind, at, value",
+    [
+        ("JPEG", 6, b"\x11"),  # 17 bits, for which GDCM ends the process
+        ("JPEG", 7, b"\0\x19"),
+        ("JPEG", 11, b"\x03"),
+        ("JPEG", 3, b"\xd8"),
+        ("JPEG2000", 8, b"\0\0\0\x19"),
+        ("JPEG2000", 40, b"\0\x03"),
+    ],
+)
+def test_compressed_pixels_whose_own_header_is_damaged(tmp_path, kind, at, value):
+    files = write_series(tmp_path)
+    compress(files[1], kind)
+    file = pydicom.dcmread(files[1])
+    frame = next(generate_frames(file.PixelData, number_of_frames=1))
+    file.PixelData = encapsulate([frame[:at] + value + frame[at + len(value) :]])
+    file.save_as(files[1])
+    with pytest.raises(FssegError, match="are no grey image of 20 columns and 24 rows"):
+        read_series(files)
+
+
 def test_what_pydicom_warns_of_is_told_on_one_line(tmp_path, capfd, warning_pydicom):
     files = write_series(tmp_path)
     notes = read_series(files).notes

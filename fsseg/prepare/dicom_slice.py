@@ -6,19 +6,18 @@ is missing with whatever lies in memory.
 
 import logging
 import math
-import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Num
 
 from fsseg.errors import DataError
+from fsseg.prepare.dicom_pixels import check_compressed, check_length, dicom
 from fsseg.prepare.resample import itk
 
 TURNED = 1e-2
@@ -26,14 +25,6 @@ TURNED = 1e-2
 
 FARTHEST = 1e5
 """mm; nothing that is scanned is farther from the scanner."""
-
-JPEG = "1.2.840.10008.1.2.4."
-"""Begins the transfer syntaxes of all kinds of JPEG, whose images end with a mark."""
-
-RUN_LENGTH_HEADER = struct.Struct("<16L")
-"""Begins pixels of the transfer syntax RLE: how many parts there are, and where each begins."""
-
-END_OF_IMAGE = b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -67,17 +58,6 @@ class Slice:
         """Where the slice is along its normal, mm."""
         normal = np.cross(self.across, self.down)
         return float(normal @ self.corner)
-
-
-def dicom() -> ModuleType:
-    """Returns pydicom; raises DataError where it is not installed."""
-    try:
-        import pydicom
-    except ImportError:
-        raise DataError(
-            "fsseg prepare: needs pydicom, which is not installed; install fsseg[prepare]"
-        ) from None
-    return pydicom
 
 
 def read_header(path: Path) -> Slice:
@@ -186,48 +166,9 @@ def _check_pixels(path: Path, dataset: Any) -> None:
             "export the series anew"
         )
     if syntax.is_encapsulated:
-        _check_compressed(path, dataset.PixelData, syntax, sizes[2])
+        check_compressed(path, dataset.PixelData, syntax, *sizes)
     else:
-        _check_length(path, len(dataset.PixelData), *sizes)
-
-
-def _check_length(path: Path, length: int, rows: int, columns: int, bits: int) -> None:
-    expected = math.ceil(rows * columns * bits / 8)
-    padded = expected + math.ceil(columns * bits / 8)
-    if not expected <= length < padded:
-        raise DataError(
-            f"{path}: has {length} bytes of pixels, expected {expected} of {columns} columns and {rows} rows with {bits} "
-            "bits each; it is cut off or its header is wrong, copy it again"
-        )
-
-
-def _check_compressed(path: Path, content: bytes, syntax: Any, bits: int) -> None:
-    pydicom = dicom()
-    frames = list(pydicom.encaps.generate_frames(content, number_of_frames=1))
-    is_whole = len(frames) == 1 and len(frames[0]) > 0
-    if is_whole and syntax.startswith(JPEG):
-        is_whole = frames[0].rstrip(b"\0").endswith(END_OF_IMAGE)
-    if is_whole and syntax == pydicom.uid.RLELossless:
-        is_whole = _is_run_length(frames[0], bits)
-    if not is_whole:
-        raise DataError(
-            f"{path}: its pixels ({syntax.name}) end before the image does; it is damaged or cut off, copy it again"
-        )
-
-
-def _is_run_length(frame: bytes, bits: int) -> bool:
-    """Whether a frame begins with where its parts begin, one for each byte of a pixel: GDCM ends the process for others."""
-    if len(frame) < RUN_LENGTH_HEADER.size:
-        return False
-    count, *starts = RUN_LENGTH_HEADER.unpack_from(frame)
-    begin = starts[:count]
-    in_order = begin == sorted(set(begin))
-    return (
-        count == bits // 8
-        and in_order
-        and begin[0] == RUN_LENGTH_HEADER.size
-        and begin[-1] < len(frame)
-    )
+        check_length(path, len(dataset.PixelData), *sizes)
 
 
 def _directions(path: Path, dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from fsseg.data.datasets.patterns import by_number
 from fsseg.data.datasets.scans import image_problems
 from fsseg.errors import DataError
 from fsseg.prepare.dicom import read_mask, read_series
-from fsseg.prepare.dicom_slice import dicom
+from fsseg.prepare.dicom_pixels import dicom
 from fsseg.prepare.plan import CasePlan, Plan, Prepared, first_folder
 from fsseg.prepare.resample import itk, resample, resample_labels
 from fsseg.prepare.scan import TOP, as_integers, clip_top, crop_or_pad, refuse_shear
