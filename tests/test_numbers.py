@@ -4,9 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import TinyBackbone, block_scan, make_folder, published_rules, write_recipe
+from helpers import TinyBackbone, block_scan, make_folder, published_rules, scans_of, write_recipe
 from pydantic import ValidationError
 
 import fsseg
@@ -20,7 +21,8 @@ from fsseg import (
     Segmenter,
     Tpm,
 )
-from fsseg.errors import RecipeError
+from fsseg.data.intensity import Scaling
+from fsseg.errors import DataError, RecipeError
 from fsseg.plugins.manager import registry
 from fsseg.plugins.numbers import are_finite
 from fsseg.plugins.options import schema
@@ -253,3 +255,39 @@ def test_finite_means_all_the_way_down():
     assert are_finite({"a": [1, 2.0, ("x", None)], "b": True})
     for value in (math.nan, [INF], {"a": {"b": [1.0, -INF]}}, (0.0, (math.nan,))):
         assert not are_finite(value)
+
+
+@pytest.mark.parametrize(
+    "scaling, value",
+    [
+        (Scaling(0.0, 1.0), math.nan),
+        (Scaling(0.0, 1.0), INF),
+        (Scaling(0.0, 1e-30), 1e10),
+        (Scaling(math.nan, 1.0), 1.0),
+        (Scaling(0.0, 0.0), 1.0),
+        (Scaling(0.0, 1.0, bounded=True), math.nan),
+    ],
+)
+def test_what_a_network_would_see_is_looked_at_and_not_what_was_read(scaling, value):
+    image = np.zeros((2, 3, 3), dtype=np.float32)
+    image[1, 1, 1] = value
+    with pytest.raises(DataError, match="case liver_7: its scaled intensities are not finite"):
+        scaling.apply(image, "liver_7")
+
+
+def test_scaled_intensities_are_what_they_were():
+    image = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+    assert Scaling(1.0, 2.0).apply(image).ravel().tolist() == [(v - 1) / 2 for v in range(8)]
+    assert Scaling(1.0, 2.0, bounded=True).apply(image).max() == 1.0
+
+
+def test_a_prediction_of_no_numbers_is_no_empty_mask(finished_run, monkeypatch):
+    results = finished_run()
+    predictor = fsseg.load_predictor(results.path, variant="CE-T", device="cpu")
+    root = scans_of(results)
+    fitted = predictor.fit(fsseg.read_volume(root / "image_10.nii.gz", root / "label_10.nii.gz"))
+    backbone = predictor.segmenter.backbone
+    forward = backbone.forward
+    monkeypatch.setattr(backbone, "forward", lambda images: forward(images) * math.nan)
+    with pytest.raises(FssegError, match="margins of scan image_2 are not finite"):
+        fitted.predict(fsseg.read_volume(root / "image_2.nii.gz"))

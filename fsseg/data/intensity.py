@@ -27,14 +27,29 @@ class Scaling:
     bounded: bool = False
 
     def apply(
-        self, image: Float[np.ndarray, "slice height width"]
+        self, image: Float[np.ndarray, "slice height width"], case: str = ""
     ) -> Float[np.ndarray, "slice height width"]:
-        """Returns the scaled image, in single precision."""
+        """Returns the scaled image, in single precision.
+
+        Args:
+            image: The image.
+            case: Its case, for messages.
+
+        Raises:
+            DataError: What a network would see is not finite: the image is not, or its intensities are too far apart.
+        """
         divide = max(self.divide, np.finfo(np.float64).tiny)
         scaled = (image.astype(np.float64) - self.subtract) / divide
         if self.bounded:
             scaled = 2 * np.clip(scaled, 0, 1) - 1
-        return scaled.astype(np.float32)
+        with np.errstate(over="ignore"):
+            single = scaled.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise DataError(
+                f"case {case}: its scaled intensities are not finite (subtract {self.subtract:g}, divide by {self.divide:g}), "
+                "expected numbers of single precision; repair the image, or clip it with [intensity] window in dataset.toml"
+            )
+        return single
 
 
 Images = Sequence  # of arrays of three axes and any size; a checker of types would read a scan to see that

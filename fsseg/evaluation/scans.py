@@ -58,7 +58,7 @@ def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> Evaluation
     size = own.image.shape[1:]
     return EvaluationScan(
         case=own.case,
-        images=torch.from_numpy(scaling.apply(volume.image)),
+        images=torch.from_numpy(scaling.apply(volume.image, volume.case)),
         location=torch.linspace(0, 1, len(volume.image)),
         labels=torch.from_numpy(volume.labels),
         truth=torch.from_numpy(own.labels),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
-from fsseg.errors import DataError
+from fsseg.errors import DataError, FssegError
 from fsseg.model.ops import restore
 from fsseg.model.segmenter import Segmenter, encode_in_parts, encode_support
 from fsseg.model.variants import Variant
@@ -139,7 +139,7 @@ class Predictor:
     def scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
         """The intensities of a scan as the backbone takes them."""
         scaling = self.scaling or measure(self.segmenter.backbone.intensity, [volume.image])
-        return scaling.apply(volume.image)
+        return scaling.apply(volume.image, volume.case)
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,11 @@ class Fitted:
             segmented = segmenter.segment(part.support, part.prototypes, query, features)
             log_probabilities = segmented.log_probabilities
             of_part = _on_own_grid(log_probabilities[:, 1:] - log_probabilities[:, :1], working)
+            if not np.isfinite(of_part).all():
+                raise FssegError(
+                    f"predict: the margins of scan {volume.case} are not finite, expected numbers; see that the weights of the run "
+                    "are whole, and that the scan is of the same modality as the support"
+                )
             for way, value in enumerate(part.values):
                 margins[value] = of_part[:, way]
         stacked = np.stack(list(margins.values()))

@@ -72,7 +72,7 @@ def training_scan(
         hidden: Slices that training must not see; no region has a pixel there, so none is drawn
             from them.
     """
-    images = torch.from_numpy(scaling.apply(volume.image))
+    images = torch.from_numpy(scaling.apply(volume.image, volume.case))
     if hidden is not None:
         regions = np.where(hidden[:, None, None], np.int32(0), regions)
     return TrainingScan(
