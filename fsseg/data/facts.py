@@ -18,7 +18,7 @@ from fsseg.data.supervoxels.regions import default_min_size
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.interfaces import Dataset, Fingerprinted
-from fsseg.system.files import write_text
+from fsseg.system.files import write_json
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def kept_facts(
     facts = read_kept(path, _read, note)
     if facts is None:
         facts = make()
-        write_text(path, json.dumps(asdict(facts)))
+        values = asdict(facts)
+        write_json(path, {"content": _checksum(values), "facts": values})
     return facts
 
 
@@ -133,7 +134,14 @@ def _path(dataset: Any, case: str, identity: str) -> Path:
 
 
 def _read(path: Path) -> Facts:
-    return Facts(**json.loads(path.read_text(encoding="utf-8")))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept["content"] != _checksum(kept["facts"]):
+        raise ValueError("its checksum is another")
+    return Facts(**kept["facts"])
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return content_key(json.dumps(values, sort_keys=True))
 
 
 def _labels_by_slice(volume: Volume) -> list[list[int]] | None:

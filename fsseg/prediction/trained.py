@@ -113,6 +113,7 @@ def of_results(
             raise FssegError(
                 f"{file}: it is not there any more, expected what training left; run the recipe again"
             )
+    results.folder.require_undamaged(folder.checkpoint, folder.calibration)
     with reading(folder.calibration):
         thresholds = dict(read_json(folder.calibration)["states"])
     threshold = thresholds.get(chosen.name)

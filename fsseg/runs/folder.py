@@ -6,6 +6,7 @@
     scores.jsonl         counts by fold, case, class and variant
     fold0/training0/     train.jsonl, checkpoint.safetensors, calibration.json, margins/, priors.jsonl
     fold0/labels/        label maps
+    manifest.json        sizes and checksums of all these
 
 With several seeds, each has its folds in a folder of its own: seed0/fold0/. The folders of finished
 stages have the same names in them.
@@ -19,6 +20,7 @@ from pathlib import Path
 from fsseg.evaluation.files import LABELS, MARGINS, PRIORS
 from fsseg.evaluation.scores import SCORES
 from fsseg.system.files import link_or_copy
+from fsseg.system.manifests import MANIFEST, require_undamaged
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,10 @@ class RunFolder:
         """Whether a finished run is there."""
         return self.about.is_file() and self.scores.is_file()
 
+    def require_undamaged(self, *files: Path) -> None:
+        """Raises FssegError if one of these files of the run is missing, or not what was written."""
+        require_undamaged(self.path, *files)
+
     def fold(self, seed: int, index: int) -> FoldFolder:
         """The folder of one fold with one of the seeds."""
         home = self.path if len(self.seeds) == 1 else self.path / f"seed{seed}"
@@ -152,7 +158,7 @@ def link_stages(target: FoldFolder, stages: Sequence[dict[str, Path]]) -> None:
 
 def _link_all(source: Path, target: Path) -> None:
     for file in source.rglob("*"):
-        if file.is_file():
+        if file.is_file() and file != source / MANIFEST:
             link_or_copy(file, target / file.relative_to(source))
 
 

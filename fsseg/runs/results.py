@@ -156,7 +156,8 @@ class Results:
         """The recipe as it was run, read from the run directory."""
         from fsseg.recipe.reading import parse_recipe, read_tables
 
-        path = RunFolder(self.path).recipe
+        path = self.folder.recipe
+        self.folder.require_undamaged(path)
         return parse_recipe(read_tables(path), str(path))
 
     @property
@@ -205,6 +206,7 @@ def load_results(path: str | Path) -> Results:
         raise FssegError(
             f"{path}: there is no run, expected a run directory such as those below runs/"
         )
+    folder.require_undamaged(folder.about, folder.scores)
     about = read_json(folder.about)
     with reading(folder.about):
         found = about.get("format", FORMAT)

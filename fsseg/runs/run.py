@@ -37,6 +37,7 @@ from fsseg.system.devices import (
     trainings_at_once,
 )
 from fsseg.system.files import fill_new_folder, read_json, write_json, write_lines, write_text
+from fsseg.system.manifests import write_manifest
 from fsseg.system.names import within
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.signals import stoppable
@@ -251,6 +252,7 @@ def _write_run(
         write_lines(folder.scores, _scores(finished))
         for fold in finished:
             link_stages(folder.fold(fold.seed, fold.fold.index), fold.stages)
+        write_manifest(unfinished)
 
     place = within(runs, f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
     folder = fill_new_folder(place, fill)

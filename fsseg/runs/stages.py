@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from fsseg.runs.identity import require_as_imported
 from fsseg.system.files import fill_folder, fingerprint
 from fsseg.system.locks import Lock, holding, is_left_behind
+from fsseg.system.manifests import find_damage, write_manifest
 from fsseg.system.progress import Progress
 from fsseg.system.unfinished import sweep
 
@@ -63,15 +64,26 @@ class Stages:
         self._snapshots = runs / "checkpoints"
         self._progress = progress
         self._remade: set[Path] = set()
+        self._sound: dict[Path, bool] = {}
 
     def path(self, stage: Stage) -> Path:
         """The folder that a stage has once it is finished."""
         return self._folder / stage.key
 
     def is_finished(self, stage: Stage) -> bool:
-        """Whether the stage need not be made."""
+        """Whether the stage need not be made; what is damaged, which is noted, must be."""
         folder = self.path(stage)
-        return folder.is_dir() and (not self.fresh or folder in self._remade)
+        if not folder.is_dir() or (self.fresh and folder not in self._remade):
+            return False
+        if folder not in self._sound:
+            self._sound[folder] = self._is_sound(folder)
+        return self._sound[folder]
+
+    def _is_sound(self, folder: Path) -> bool:
+        damage = find_damage(folder)
+        if damage is not None:
+            self._progress.note(f"{folder}: damaged ({damage}), made again")
+        return damage is None
 
     def snapshots(self, stage: Stage) -> Path:
         """The folder in which an unfinished training keeps its state."""
@@ -88,11 +100,14 @@ class Stages:
             self._clean_up(stage)
             return FinishedStage(stage.identity, folder, reused=True)
         with self.holding(stage) as lock:
+            # Another process may have made it anew while this one waited.
+            self._sound[folder] = folder.is_dir() and find_damage(folder) is None
             if self.is_finished(stage):
                 return FinishedStage(stage.identity, folder, reused=True)
             sweep(folder)
-            fill_folder(folder, stage.make, lambda: _require_kept(lock))
+            fill_folder(folder, partial(_make_with_manifest, stage), partial(_require_kept, lock))
             self._remade.add(folder)
+            self._sound[folder] = True
         return FinishedStage(stage.identity, folder, reused=False)
 
     def _clean_up(self, stage: Stage) -> None:
@@ -104,6 +119,11 @@ class Stages:
     def _lock(self, stage: Stage) -> Path:
         folder = self.path(stage)
         return folder.with_name(f"{folder.name}.lock")
+
+
+def _make_with_manifest(stage: Stage, folder: Path) -> None:
+    stage.make(folder)
+    write_manifest(folder)
 
 
 def _require_kept(lock: Lock) -> None:
