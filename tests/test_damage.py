@@ -4,12 +4,16 @@ import json
 import shutil
 
 import pytest
+from helpers import block_scan, make_folder, published_rules, write_recipe
 
 import fsseg
-from fsseg import FssegError
+from fsseg import DataError, FssegError
+from fsseg.runs.data import RunData
 from fsseg.runs.stages import Stage, Stages
 from fsseg.system.manifests import MANIFEST, find_damage, write_manifest
 from fsseg.system.progress import Silent
+from fsseg.training.episodes import TRAINING_STREAM, EpisodeSampler, episode_rng
+from fsseg.training.mapped import kept_training_scan
 
 
 class Notes(Silent):
@@ -152,3 +156,46 @@ def test_a_manifest_lists_every_file_of_a_run(run):
     listed = json.loads((run / MANIFEST).read_text())["files"]
     there = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert set(listed) == there - {MANIFEST} and find_damage(run) is None
+
+
+def voxels_of(path):
+    """Where the images lie in a file of safetensors: from its header's end on."""
+    content = path.read_bytes()
+    header = int.from_bytes(content[:8], "little")
+    begin, end = json.loads(content[8 : 8 + header])["images"]["data_offsets"]
+    return 8 + header + begin, 8 + header + end
+
+
+def test_a_flipped_bit_in_a_kept_training_scan_is_found_when_it_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSSEG_CACHE", str(tmp_path))
+    scan = block_scan()
+    kept = kept_training_scan("a", "key", lambda: scan)
+    kept.require_undamaged()
+    [path] = tmp_path.rglob("*.safetensors")
+    begin, end = voxels_of(path)
+    content = bytearray(path.read_bytes())
+    content[(begin + end) // 2] ^= 1
+    path.write_bytes(content)
+    damaged = kept_training_scan("a", "key", lambda: scan)
+    sampler = EpisodeSampler([damaged], published_rules())
+    with pytest.raises(DataError, match="its voxels have another checksum.*run again"):
+        sampler.make(sampler.draw(episode_rng(0, TRAINING_STREAM, 0), 1))
+    assert not path.exists()
+    kept_training_scan("a", "key", lambda: scan).require_undamaged()
+
+
+def test_a_changed_digit_in_kept_facts_makes_them_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSSEG_CACHE", str(tmp_path / "cache"))
+    root = make_folder(tmp_path / "scans", cases=4, size=32, slices=3)
+    recipe = fsseg.load_recipe(write_recipe(tmp_path, root), {"protocol.folds": "disjoint2"})
+    facts = RunData(recipe, Silent()).scans.facts
+    changed = 0
+    for path in (tmp_path / "cache" / "facts").glob("*.json"):
+        text = path.read_text()
+        at = text.index('"shown"')
+        path.write_text(text[:at] + text[at:].replace("1", "2", 1))
+        changed += path.read_text() != text
+    assert changed == 4
+    progress = Notes()
+    assert RunData(recipe, progress).scans.facts == facts
+    assert len(progress.notes) == 4 and all("its checksum is another" in n for n in progress.notes)

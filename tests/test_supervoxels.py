@@ -22,6 +22,7 @@ from fsseg.data.supervoxels.kernels import sort
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
 from fsseg.plugins.options import options_of
+from fsseg.testing import run_checks
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 CASES = ["tiny_f", "tiny_i", "iso_f", "aniso_i", "chaos_i"]
@@ -423,3 +424,10 @@ def test_every_option_has_a_meaning():
 def test_examples_are_true(module):
     ran = doctest.testmod(module)
     assert ran.attempted and not ran.failed
+
+
+@pytest.mark.parametrize("name", ["felzenszwalb", "slic"])
+def test_the_built_in_supervoxels_keep_their_contract(name):
+    """Except `stored`, which needs files."""
+    results = run_checks(f"supervoxels/{name}")
+    assert results and not [result for result in results if result.status == "failed"]

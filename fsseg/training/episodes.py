@@ -179,6 +179,7 @@ class EpisodeSampler:
             candidates: Warps to work out.
         """
         scan = self.scans[draw.scan]
+        scan.require_undamaged()
         slices = [draw.support_slice, draw.query_slice]
         last_slice = max(1, len(scan.images) - 1)
         noise_seed, inverses = self._draw_warps(draw, scan.slice_size, candidates)

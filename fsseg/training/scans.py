@@ -50,8 +50,12 @@ class TrainingScan:
         """Bytes of images and supervoxels."""
         return self.images.nbytes + self.supervoxels.nbytes
 
+    def require_undamaged(self) -> None:
+        """Checks voxels that are kept on disk when they are used first; raises DataError for damaged ones."""
+
     def to(self, device: torch.device) -> "TrainingScan":
         """The same scan with its images and supervoxels on another device."""
+        self.require_undamaged()
         images = self.images.to(device)
         supervoxels = self.supervoxels.to(device)
         return replace(self, images=images, supervoxels=supervoxels)
