@@ -137,7 +137,7 @@ def test_a_damaged_run_is_a_sentence(run, name):
         fsseg.load_results(run)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.safetensors", "calibration.json", "recipe.toml"])
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "calibration.json"])
 def test_a_damaged_training_predicts_nothing(run, name):
     [path] = run.rglob(name)
     content = bytearray(path.read_bytes())
@@ -150,6 +150,12 @@ def test_a_damaged_training_predicts_nothing(run, name):
 def test_a_run_of_an_earlier_version_has_no_manifest_and_is_read(run):
     (run / MANIFEST).unlink()
     assert fsseg.load_results(run).table().notna().any(axis=None)
+
+
+def test_the_recipe_of_a_run_may_say_where_its_scans_lie_now(run):
+    path = run / "recipe.toml"
+    path.write_text(path.read_text().replace("scans", "moved"))
+    assert "moved" in fsseg.load_results(run).recipe.dataset.options["root"]
 
 
 def test_a_manifest_lists_every_file_of_a_run(run):

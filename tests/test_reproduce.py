@@ -14,6 +14,7 @@ from fsseg import FssegError
 from fsseg.cli.main import app
 from fsseg.recipe.tables import ComponentTable
 from fsseg.system.devices import computing, describe_device
+from fsseg.system.manifests import write_manifest
 
 CPU = torch.device("cpu")
 
@@ -54,6 +55,7 @@ def test_a_run_that_was_tampered_with_is_not_reproduced(finished, tmp_path):
     about = json.loads(run.joinpath("environment.json").read_text())
     about["torch"], about["data"]["1"] = "0.0.1", "other"
     run.joinpath("environment.json").write_text(json.dumps(about))
+    write_manifest(run)
     done = CliRunner().invoke(app, ["reproduce", str(run), "--device", "cpu"])
     assert done.exit_code == 1
     dice = 100 * 2 * 10 / (first["predicted"] + first["actual"])
