@@ -7,7 +7,9 @@ time; the slow suite thousands, others each time.
 
 import copy
 import gzip
+import json
 import random
+import shutil
 import signal
 import string
 import tomllib
@@ -26,7 +28,9 @@ import fsseg
 from fsseg import FssegError
 from fsseg.plugins.manager import registry
 from fsseg.recipe.reading import load_recipe, parse_recipe
+from fsseg.report import run_plots
 from fsseg.runs.data import RunData
+from fsseg.system.manifests import MANIFEST
 from fsseg.system.progress import Silent
 
 ROOT = Path(__file__).parents[1]
@@ -440,3 +444,59 @@ def test_a_registered_name_with_a_path_in_it_is_no_door(tmp_path):
             with pytest.raises(FssegError):
                 registry().build("head", name, {})
     assert not (tmp_path / "evil").exists()
+
+
+# Run directories that were changed, by somebody who took the checksums away as well.
+
+
+@pytest.fixture(scope="module")
+def run_to_change(finished_run, tmp_path_factory):
+    folder = shutil.copytree(finished_run().path, tmp_path_factory.mktemp("changed") / "run")
+    (folder / MANIFEST).unlink()
+    return folder
+
+
+CHANGED = [
+    "run.json",
+    "scores.jsonl",
+    "calibration.json",
+    "train.jsonl",
+    "recipe.toml",
+    "environment.json",
+]
+
+
+def read_run(folder):
+    """What commands do with a finished run: its tables, its comparison, its figures and its predictor."""
+    results = fsseg.load_results(folder)
+    results.table()
+    results.dumps()
+    fsseg.compare(results, baseline=results.variants[0]).tests()
+    for figure in [run_plots.training_curves(results), *run_plots.calibrations(results).values()]:
+        figure.clear()
+    fsseg.load_predictor(folder, variant=results.variants[0])
+
+
+@st.composite
+def mutated_json(draw, content):
+    """A line of JSON, or all of it, with a few values changed."""
+    lines = content.splitlines() if "\n{" in content else [content]
+    number = draw(st.integers(0, len(lines) - 1))
+    lines[number] = json.dumps(draw(mutated_tables(json.loads(lines[number]))), default=str)
+    return "\n".join(lines)
+
+
+@fuzzed(2000, st.sampled_from(CHANGED), st.data())
+def test_run_directories_with_other_values(run_to_change, name, data):
+    [path] = run_to_change.rglob(name)
+    kept = path.read_text()
+    changed = (
+        mutated_text(kept)
+        if name.endswith("toml") or data.draw(st.booleans())
+        else mutated_json(kept)
+    )
+    try:
+        path.write_text(data.draw(changed), encoding="utf-8", errors="surrogatepass")
+        quickly(lambda: read_run(run_to_change))
+    finally:
+        path.write_text(kept)

@@ -3,10 +3,17 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from fsseg.system.files import read_lines, reading
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from fsseg.errors import FssegError
+from fsseg.system.files import reading
+
+Count = Annotated[int, Field(ge=0)]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class CaseScore:
     """Voxel counts of one case, class and variant; ratios come last.
@@ -34,9 +41,9 @@ class CaseScore:
     class_name: str
     support_case: str
     support_slices: tuple[int, ...]
-    intersection: int
-    predicted: int
-    actual: int
+    intersection: Count
+    predicted: Count
+    actual: Count
     measures: dict[str, float | None] = field(default_factory=dict)
 
     @property
@@ -52,8 +59,17 @@ SCORES = "scores.jsonl"
 
 def read_scores(path: Path) -> list[CaseScore]:
     """Reads scores that `write_lines` wrote; raises FssegError for a damaged file."""
+    line_of_scores = TypeAdapter(CaseScore)
+    scores = []
     with reading(path):
-        return [
-            CaseScore(**{**line, "support_slices": tuple(line["support_slices"])})
-            for line in read_lines(path)
-        ]
+        lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            scores.append(line_of_scores.validate_json(line, strict=True))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise FssegError(
+                f"{path}: line {number}: {place}: {first['msg']}; expected what fsseg wrote, run the recipe again"
+            ) from None
+    return scores

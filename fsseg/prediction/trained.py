@@ -18,7 +18,8 @@ from fsseg.prediction.metadata import checked_scaling, read_metadata
 from fsseg.recipe.parts import build_parts
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
-from fsseg.runs.results import FORMAT, Results, load_results
+from fsseg.runs.records import FORMAT
+from fsseg.runs.results import Results, load_results
 from fsseg.system.files import read_json, reading, replacing
 
 

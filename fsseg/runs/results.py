@@ -10,15 +10,12 @@ from fsseg.errors import FssegError
 from fsseg.evaluation.scores import CaseScore, read_scores
 from fsseg.plugins.options import nearest
 from fsseg.runs.folder import RunFolder
-from fsseg.system.files import read_json, reading
+from fsseg.runs.records import read_record, require_of_run
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas
 
     from fsseg.recipe.tables import Recipe
-
-FORMAT = 1
-"""Of a run directory; another number means that its files are laid out otherwise."""
 
 FACTS_OF_DICE = {"unit": "%", "best": 1.0, "better": "higher"}
 
@@ -206,21 +203,17 @@ def load_results(path: str | Path) -> Results:
             f"{path}: there is no run, expected a run directory such as those below runs/"
         )
     folder.require_undamaged(folder.about, folder.scores)
-    about = read_json(folder.about)
-    with reading(folder.about):
-        found = about.get("format", FORMAT)
-        classes = about["classes"]
-    if found != FORMAT:
-        raise FssegError(
-            f"{folder.about}: has format {found}, expected {FORMAT}; read it with the fsseg that wrote it"
-        )
+    about = read_record(folder.about)
+    classes = about["classes"]
     columns = [name for name in classes if is_column(name)]
     if columns:
         raise FssegError(
             f"{folder.about}: the class {columns[0]!r} {COLUMN}, under which one of both would be lost; rename it in the "
             "dataset, and run the recipe again"
         )
-    return Results(folder.path, read_scores(folder.scores), classes, about)
+    scores = read_scores(folder.scores)
+    require_of_run(folder.scores, scores, about)
+    return Results(folder.path, scores, classes, about)
 
 
 def _plain(value: float) -> float | None:

@@ -26,7 +26,8 @@ from fsseg.runs.fold import FinishedFold, load_finished, run_fold
 from fsseg.runs.folder import RunFolder, link_stages
 from fsseg.runs.identity import environment, git_state, require_as_imported
 from fsseg.runs.plan import FoldPlan
-from fsseg.runs.results import FORMAT, Results
+from fsseg.runs.records import FORMAT
+from fsseg.runs.results import Results
 from fsseg.runs.stages import Stages
 from fsseg.runs.train import train_ahead
 from fsseg.system.devices import (
