@@ -210,7 +210,7 @@ DESCRIPTION = {
 
 def read_all(root):
     """What a run reads of a dataset before it trains."""
-    text = f'[dataset]\nname = "nifti"\nroot = {str(root)!r}\n[backbone]\nname = "timm"\n[[variants]]\nname = "a"\nthreshold = "ce_t"\n'
+    text = f'[dataset]\nname = "nifti"\nroot = {str(root)!r}\n[backbone]\nname = "light"\n[[variants]]\nname = "a"\nthreshold = "ce_t"\n'
     data = RunData(parse_recipe(tomllib.loads(text)), Silent())
     for fold in data.folds:
         data.of(fold).choices(0)

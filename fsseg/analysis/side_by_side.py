@@ -1,12 +1,12 @@
 """Runs side by side: whether they were evaluated alike, and one frame of all their scores."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fsseg.errors import FssegError
 from fsseg.runs.folder import RunFolder
+from fsseg.runs.records import read_environment
 from fsseg.runs.results import Results
 from fsseg.system.names import told
 
@@ -138,5 +138,4 @@ def _keys_of_scans(run: Results) -> dict[str, str]:
     file = RunFolder(run.path).environment
     if not file.is_file():
         return {}
-    environment = json.loads(file.read_text(encoding="utf-8"))
-    return environment.get("data", {})
+    return read_environment(file).get("data", {})

@@ -18,9 +18,9 @@ from fsseg.prediction.metadata import checked_scaling, read_metadata
 from fsseg.recipe.parts import build_parts
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
-from fsseg.runs.records import FORMAT
+from fsseg.runs.records import FORMAT, read_calibration
 from fsseg.runs.results import Results, load_results
-from fsseg.system.files import read_json, reading, replacing
+from fsseg.system.files import replacing
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,9 @@ def of_results(
                 f"{file}: it is not there any more, expected what training left; run the recipe again"
             )
     results.folder.require_undamaged(folder.checkpoint, folder.calibration)
-    with reading(folder.calibration):
-        thresholds = dict(read_json(folder.calibration)["states"])
+    thresholds = read_calibration(folder.calibration)["states"]
     threshold = thresholds.get(chosen.name)
-    with reading(results.folder.about):
-        kept = dict(results.about.get("scaling", {})).get(str(fold))
-    scaling = checked_scaling(results.folder.about, kept)
+    scaling = checked_scaling(results.folder.about, results.about["scaling"].get(str(fold)))
     states = load_trained(folder.checkpoint)
     return Trained(recipe, chosen, states, threshold, scaling, folder.path)
 

@@ -1,6 +1,5 @@
 """Figures of one run: the scores of its scans, its training, and what calibration made of it."""
 
-import json
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,14 @@ import numpy as np
 from fsseg.analysis.tables import starred
 from fsseg.errors import FssegError
 from fsseg.model.priors import log_odds
+from fsseg.model.variants import load_threshold
 from fsseg.plugins.options import nearest
 from fsseg.recipe.trainings import trainings_of
 from fsseg.report.figures import GREY, colour_of, draw_box, label_of_axis, panels
 from fsseg.runs.folder import TrainingFolder
+from fsseg.runs.records import read_calibration, read_log
 from fsseg.runs.results import Results
-from fsseg.system.files import read_lines
+from fsseg.system.names import told
 from fsseg.system.pictures import drawn
 from fsseg.training.log import LOG_EVERY
 
@@ -136,7 +137,7 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
     """
     figures = {}
     for name, folder in _trainings(results):
-        calibration = json.loads(folder.calibration.read_text(encoding="utf-8"))
+        calibration = read_calibration(folder.calibration)
         states = calibration["states"]
         by_scoring: dict[str, list[dict[str, Any]]] = {}
         for sample in calibration["samples"]:
@@ -147,6 +148,15 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
                 for number, variant in enumerate(results.recipe.variants)
                 if variant.name in states and variant.scoring == scoring
             ]
+            if not fitted:
+                raise FssegError(
+                    f"{folder.calibration}: has samples of {told(scoring)}, expected those of a row's prototypes and "
+                    "head; run the recipe again"
+                )
+            for variant, _ in fitted:
+                load_threshold(
+                    variant.name, variant.threshold.build("threshold"), states[variant.name]
+                )
             first, _ = fitted[0]
             title = f"{first.prototypes.label}, {first.head.label}"
             figure, (left, right) = panels(6.8, 3.0, 2, sharey=True)
@@ -226,7 +236,7 @@ def _logs(results: Results) -> list[tuple[int, list[dict[str, Any]]]]:
     """The logs of a run's trainings that have lines, with the number of the kind of training."""
     logs = []
     for _, folder in _trainings(results):
-        records = read_lines(folder.log)
+        records = read_log(folder.log)
         if records:
             logs.append((folder.index, records))
     return logs

@@ -21,9 +21,10 @@ from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import SharedTraining, trainings_of
 from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.plan import FoldPlan, calibration_identity, evaluation_identity
+from fsseg.runs.records import read_calibration
 from fsseg.runs.stages import FinishedStage, Stage
 from fsseg.runs.train import finish_training
-from fsseg.system.files import read_json, reading, write_json
+from fsseg.system.files import write_json
 from fsseg.system.random import seeded
 from fsseg.training.calibration import calibrate
 from fsseg.training.episodes import CALIBRATION_STREAM
@@ -186,8 +187,7 @@ def assemble_variants(
 def _load_thresholds(calibrated: FinishedStage, variants: list[Variant]) -> None:
     """Gives the variants' thresholds what calibration found."""
     file = TrainingFolder(calibrated.folder).calibration
-    with reading(file):
-        states = dict(read_json(file)["states"])
+    states = read_calibration(file)["states"]
     for variant in variants:
         threshold = variant.segmenter.threshold
         if variant.name in states and isinstance(threshold, FittedThreshold):

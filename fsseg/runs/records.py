@@ -1,14 +1,14 @@
-"""What run.json must hold before anybody makes a table of it: one schema, checked when a run is read."""
+"""What the files of a run must hold before anything is made of them: one schema for each, checked when it is read."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from fsseg.errors import FssegError
 from fsseg.evaluation.scores import CaseScore
 from fsseg.plugins.options import explain
-from fsseg.system.files import read_json
+from fsseg.system.files import read_json, read_lines
 
 FORMAT = 1
 """Of run.json; goes up when a reader must know."""
@@ -84,14 +84,83 @@ def read_record(path: Path) -> dict[str, Any]:
         raise FssegError(
             f"{path}: has format {version}, expected {FORMAT}; read it with the fsseg that wrote it"
         )
-    try:
-        record = RunRecord.model_validate(values)
-    except ValidationError as error:
-        [(where, sentence), *_] = explain(error, lambda _: list(RunRecord.model_fields))
-        place = f"{path}: {where}" if where else str(path)
-        raise FssegError(f"{place}: {sentence}; run the recipe again") from None
-    defaults = {key: value for key, value in record.model_dump().items() if key not in values}
+    record = _checked(path, RunRecord, values)
+    defaults = {key: value for key, value in record.items() if key not in values}
     return values | defaults
+
+
+class SampleRecord(BaseModel):
+    """An episode of the calibration: `CalibrationSample` as it is written.
+
+    Attributes:
+        scoring: The prototypes and the head that scored it.
+        prior: Log-odds of the ideal prior.
+        sizes: Share of the support image that each class covers.
+        location: Position of the query slice in its scan.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    scoring: str
+    prior: float
+    sizes: list[float] = Field(min_length=1)
+    location: float
+
+
+class CalibrationRecord(BaseModel):
+    """calibration.json: what the thresholds learned, and of what.
+
+    Attributes:
+        states: By variant, what its threshold learned.
+        samples: The episodes.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    states: dict[str, dict[str, Any]]
+    samples: list[SampleRecord]
+
+
+class LogRecord(RootModel[dict[str, float]]):
+    """A line of train.jsonl: numbers by name, `step` among them."""
+
+    model_config = ConfigDict(strict=True)
+
+
+def read_calibration(path: Path) -> dict[str, Any]:
+    """Reads calibration.json: `states` and `samples`; raises FssegError for a damaged file."""
+    return _checked(path, CalibrationRecord, read_json(path))
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Reads train.jsonl, a table of numbers for each line; raises FssegError for a damaged file."""
+    records = []
+    for number, values in enumerate(read_lines(path), start=1):
+        record = _checked(path, LogRecord, values, f"line {number}: ")
+        if "step" not in record:
+            raise FssegError(f"{path}: line {number}: has no step; run the recipe again")
+        records.append(record)
+    return records
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Reads environment.json; raises FssegError for a damaged file."""
+    environment = read_json(path)
+    if not isinstance(environment, dict) or not isinstance(environment.get("data", {}), dict):
+        raise FssegError(
+            f"{path}: damaged, expected a table of what digits depend on, with a table data; run the recipe again"
+        )
+    return environment
+
+
+def _checked(path: Path, schema: type[BaseModel], values: Any, place: str = "") -> Any:
+    """The values of a file, as plain values; raises FssegError for those that do not fit."""
+    try:
+        return schema.model_validate(values).model_dump()
+    except ValidationError as error:
+        [(where, sentence), *_] = explain(error, lambda _: list(schema.model_fields))
+        at = f"{where}: " if where else ""
+        raise FssegError(f"{path}: {place}{at}{sentence}; run the recipe again") from None
 
 
 def require_of_run(path: Path, scores: list[CaseScore], record: dict[str, Any]) -> None:

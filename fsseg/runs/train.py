@@ -11,8 +11,9 @@ from fsseg.plugins.manager import hooks
 from fsseg.recipe.trainings import SharedTraining, trainings_of
 from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.plan import FoldPlan, training_identity
+from fsseg.runs.records import read_log
 from fsseg.runs.stages import FinishedStage, Stage
-from fsseg.system.files import read_lines, write_lines
+from fsseg.system.files import write_lines
 from fsseg.system.progress import Progress
 from fsseg.system.random import seeded
 from fsseg.training.episodes import TRAINING_STREAM, EpisodeSampler
@@ -98,7 +99,7 @@ def finish_training(
     trained = _keep_training(plan, training)
     if trained.reused and trained.folder not in ahead:
         plan.progress.note(f"training of fold {plan.fold.index}: taken from {trained.folder}")
-        for record in read_lines(TrainingFolder(trained.folder).log):
+        for record in read_log(TrainingFolder(trained.folder).log):
             _tell_of_step(plan, training, record)
     return trained
 
