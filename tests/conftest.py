@@ -16,7 +16,6 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import typecheck  # noqa: E402
 from filelock import FileLock  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parents[1] / "fsseg"
 MODULES = [
@@ -30,7 +29,7 @@ MODULES = [
     not in {"data/supervoxels/kernels.py", "cli/main.py", "interfaces.py"}
 ]
 if not BENCHMARK:
-    install_import_hook(MODULES, "typecheck.typecheck")
+    typecheck.install(MODULES)
 
 # Of processes that tests start as well.
 INSTALLED = str(Path(__file__).parent / "installed")

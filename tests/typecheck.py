@@ -1,26 +1,33 @@
-"""The type checker that the tests execute annotations with: an int may stand for a float, as PEP 484 says."""
+"""The type checker that the tests execute annotations with: an int may stand for a float, as PEP 484 says.
 
+Shapes are what it is for. Functions without any are left alone, since other types are a matter of the static checker, and
+of the others the first calls in each test are checked, since the loops of a training have thousands alike.
+"""
+
+import inspect
 import sys
-from functools import wraps
+from functools import partial, wraps
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
 
 MOST_CALLS = 20
-"""Calls of a function that are checked in one test; the loops of a training have thousands alike."""
+"""Calls of a function that are checked in one test."""
 
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_jaxtyped = jaxtyping.jaxtyped
 _calls = {}
 _unchecked = []
 
 
-def typecheck(function):
-    """Checks the first calls of a function that has a shape among its annotations, in every test anew.
+def install(modules):
+    """Has the shapes in these modules executed, which are not imported yet."""
+    jaxtyping.jaxtyped = _where_there_are_shapes
+    jaxtyping.install_import_hook(modules, "typecheck.typecheck")
 
-    Other types are a matter of the static checker.
-    """
-    shapes = any("jaxtyping" in repr(hint) for hint in function.__annotations__.values())
-    if not shapes:
-        return _never_again(function)
+
+def typecheck(function):
+    """Checks the first calls of a function, in every test anew."""
     checked = _check(function)
     name = function.__module__, function.__qualname__
 
@@ -42,38 +49,30 @@ def begin_test():
     _unchecked.clear()
 
 
-def _never_again(function):
-    """A function without shapes, which jaxtyping need not look at from its first call on."""
-    seen = []
+def _where_there_are_shapes(*functions, **how):
+    """The decorator that the import hook puts before every function and class, and what else it is called for."""
+    if not functions:
+        return partial(_where_there_are_shapes, **how)
+    [function] = functions
+    if inspect.isfunction(function) and not _has_shapes(function):
+        return function
+    return _jaxtyped(function, **how)
 
-    @wraps(function)
-    def once(*args, **kwargs):
-        if not seen:
-            seen.append(True)
-            found = _find(function.__module__, function.__qualname__)
-            if found is not None:
-                found.__no_type_check__ = True
-        return function(*args, **kwargs)
 
-    return once
+def _has_shapes(function):
+    return any(
+        "jaxtyping" in repr(hint) or (isinstance(hint, str) and "[" in hint)
+        for hint in function.__annotations__.values()
+    )
 
 
 def _skip(module, qualname):
-    found = _find(module, qualname)
-    if found is not None:
-        found.__no_type_check__ = True
-        _unchecked.append(found)
-
-
-def _find(module, qualname):
-    """The function of this name as jaxtyping has wrapped it, which asks for `__no_type_check__` at each call.
-
-    None for constructors: their annotations are read, and `typing.get_type_hints` finds none beside that mark.
-    """
-    if qualname.endswith("__init__"):
-        return None
+    """Leaves a function alone, which jaxtyping asks for the mark of `typing.no_type_check` at each call."""
     found = sys.modules.get(module)
     for name in qualname.split("."):
         found = getattr(found, "__dict__", {}).get(name)
     found = getattr(found, "fget", getattr(found, "__func__", found))
-    return found if hasattr(found, "__wrapped__") else None
+    # Annotations of constructors are read, and `typing.get_type_hints` finds none beside that mark.
+    if hasattr(found, "__wrapped__") and not qualname.endswith("__init__"):
+        found.__no_type_check__ = True
+        _unchecked.append(found)
