@@ -44,7 +44,7 @@ def refusal(path):
 
 
 def write(path, content):
-    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
@@ -147,15 +147,15 @@ def test_memory_is_that_of_the_container(tmp_path, monkeypatch):
     ("name", "content", "expected"),
     [
         ("a.nii.gz", content_of(), "(it is not compressed); rename it to a.nii"),
-        ("a.nii", gzip.compress(content_of()), "(it is compressed); rename it to a.nii.gz"),
+        ("a.nii", gzip.compress(content_of(), mtime=0), "(it is compressed); rename it to a.nii.gz"),
         ("a.nii.gz", b"", "(it is empty); it is damaged or cut off, copy it again"),
         ("a.nii.gz", b"<!DOCTYPE html><html>", "no gzip file but begins with '<!DOCTYPE html><html'"),
         ("a.nii", b"version https://git-lfs.github.com/spec/v1\n", "fetch the file itself with git lfs"),
         ("a.nii", b"\x93NUMPY" + bytes(400), "(it does not begin as NIfTI files do)"),
-        ("a.nii.gz", gzip.compress(content_of())[:-9], "damaged or cut off, copy it again"),
-        ("a.nii.gz", gzip.compress(content_of()[:-20]), "Expected 3840 bytes, got 3820 bytes from"),
-        ("a.nii.gz", gzip.compress(content_of()[:2]), "(it ends within its header)"),
-        ("a.nii.gz", gzip.compress(content_of()[:340]), "(it ends within its header)"),
+        ("a.nii.gz", gzip.compress(content_of(), mtime=0)[:-9], "damaged or cut off, copy it again"),
+        ("a.nii.gz", gzip.compress(content_of()[:-20], mtime=0), "Expected 3840 bytes, got 3820 bytes from"),
+        ("a.nii.gz", gzip.compress(content_of()[:2], mtime=0), "(it ends within its header)"),
+        ("a.nii.gz", gzip.compress(content_of()[:340], mtime=0), "(it ends within its header)"),
         ("a.nii", content_of()[:340], "(it ends within its header)"),
         ("a.nii", content_of()[:-20], "4.09 KiB, and a file of 4.07 KiB holds 4.07 KiB at most"),
     ],
@@ -177,7 +177,7 @@ def test_a_folder_or_a_pipe_in_place_of_a_scan(tmp_path):
 def test_a_flipped_bit_is_found_by_the_checksum_at_the_end(tmp_path):
     """Voxels that are stored, not packed, change without a complaint; what follows the end is no damage."""
     content = content_of()
-    packed = bytearray(gzip.compress(content, 0))
+    packed = bytearray(gzip.compress(content, 0, mtime=0))
     (tmp_path / "a.nii.gz").write_bytes(bytes(packed) + bytes(20))
     assert read_nifti(tmp_path / "a.nii.gz").voxels.shape == SHAPE
     (tmp_path / "a.nii.gz").write_bytes(bytes(packed) + b"left by another program")
@@ -344,8 +344,8 @@ def test_grids_are_compared_where_the_corners_lie(tmp_path, place):
     labels = (image > 200).astype(np.uint8)
     (tmp_path / "dataset.toml").write_text("[classes]\na = 1\n")
     image_path, label_path = (tmp_path / f"{what}_1.nii.gz" for what in ("image", "label"))
-    image_path.write_bytes(gzip.compress(content_of(image, image_affine), 1))
-    label_path.write_bytes(gzip.compress(content_of(labels, label_affine), 1))
+    image_path.write_bytes(gzip.compress(content_of(image, image_affine), 1, mtime=0))
+    label_path.write_bytes(gzip.compress(content_of(labels, label_affine), 1, mtime=0))
     readers = (
         lambda: NiftiFolder(root=str(tmp_path)).load("1"),
         lambda: read_volume(image_path, label_path),
@@ -433,7 +433,7 @@ def test_the_doctor_warns_of_strange_headers_once(tmp_path, capfd, change, expec
         change(image)
         content = bytearray(image.to_bytes())
         content[:348] = image.header.binaryblock
-        path.write_bytes(gzip.compress(content, 1))
+        path.write_bytes(gzip.compress(content, 1, mtime=0))
     findings = [f.text for f in check_folder(root).findings if f.severity == "warning"]
     assert capfd.readouterr() == ("", "")
     if expected is None:
