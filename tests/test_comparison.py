@@ -22,7 +22,14 @@ from fsseg.evaluation.scores import CaseScore
 from fsseg.runs.results import Results
 from fsseg.system.files import write_json, write_lines
 
-ABOUT = {"dataset": "made up", "protocol": "ep2", "protocol_hash": "aa", "data": {"0": "d"}}
+ABOUT = {
+    "dataset": "made up",
+    "protocol": "ep2",
+    "protocol_hash": "aa",
+    "data": {"0": "d"},
+    "folds": [0],
+    "seeds": [0],
+}
 
 
 def score(variant, case, dice, *, fold=0, seed=0, support="s", name="x", oracle=False, **measures):

@@ -55,16 +55,17 @@ def test_what_a_whole_export_says_otherwise_is_kept(export, tmp_path):
     "file, change, told",
     [
         ("calibration.json", lambda c: c["states"].update(LinEst={"coefficients": [1e999, 0, 0]}), "finite numbers"),
-        ("calibration.json", lambda c: c["states"].update(LinEst="x"), "finite numbers"),
+        ("calibration.json", lambda c: c["states"].update(LinEst="x"), "states.LinEst: expected a valid dictionary, got 'x'"),
         ("calibration.json", lambda c: c["states"].update(LinEst={"coefficients": [1, 2]}), "expected 3 numbers"),
         ("calibration.json", lambda c: c["states"].pop("LinEst"), "its state is None, expected what calibration"),
         ("run.json", lambda c: c.update(scaling={"0": {"subtract": 0.0, "divide": 0.0, "bounded": True}}), "divide: expected greater than 0"),
-        ("run.json", lambda c: c.update(scaling=[1]), "run.json: damaged"),
+        ("run.json", lambda c: c.update(scaling=[1]), "run.json: scaling: expected a valid dictionary"),
     ],
 )  # fmt: skip
 def test_runs_of_strangers_are_looked_at_as_well(results, tmp_path, file, change, told):
     run = tmp_path / "run"
     shutil.copytree(results.path, run)
+    (run / "manifest.json").unlink()
     path = next(run.rglob(file))
     content = json.loads(path.read_text())
     change(content)

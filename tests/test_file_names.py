@@ -257,6 +257,7 @@ def test_the_contact_sheet_lies_in_the_working_folder(tmp_path, monkeypatch, she
 def test_label_maps_of_earlier_versions_are_read(tmp_path, finished_run):
     """They had underscores for all signs; two rows in one such folder are told of."""
     copy = shutil.copytree(finished_run().path, tmp_path / "run")
+    (copy / "manifest.json").unlink()
     labels = copy / "fold0" / "labels"
     (labels / "CE-T").rename(labels / "CE_T")
     now = fsseg.error_table(finished_run().path).frame
@@ -295,6 +296,7 @@ def test_a_run_of_an_earlier_version_whose_table_would_be_wrong_is_refused(
 ):
     """Its table had two columns of one name, of which one was lost."""
     copy = shutil.copytree(finished_run().path, tmp_path / "run")
+    (copy / "manifest.json").unlink()
     for file in ("run.json", "scores.jsonl"):
         path = copy / file
         path.write_text(path.read_text().replace('"dark"', f'"{name}"'))

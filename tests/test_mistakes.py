@@ -47,6 +47,7 @@ def refused(answer, sentence):
 def test_a_run_of_another_format_version(work, call, tmp_path):
     root, (run, _) = work
     copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "manifest.json").unlink()
     about = json.loads((copy / "run.json").read_text()) | {"format": 99}
     (copy / "run.json").write_text(json.dumps(about))
     sentence = "run.json: has format 99, expected 1; read it with the fsseg that wrote it"

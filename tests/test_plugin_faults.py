@@ -9,20 +9,20 @@ from helpers import NoScans, block_scan, make_folder, write_recipe
 
 import fsseg
 from fsseg import DataError, choose_plugins
+from fsseg.data.grids import FileGrid
 from fsseg.data.supervoxels.kept import cut
 from fsseg.data.supervoxels.regions import count_regions
+from fsseg.data.volume import Volume
 from fsseg.plugins.blame import NOTED, naming_plugins
 from fsseg.runs.run import plan_folds
 from fsseg.system.code_digests import drop_modules
 from fsseg.system.progress import Silent
 from fsseg.training.scans import training_scans
 
-
-class Scan:
-    """As much of a volume as a method of supervoxels is asked for here."""
-
-    case = "a"
-    image = np.zeros((3, 4, 4), dtype=np.float32)
+SPACING = (6.0, 1.5, 1.5)
+SCAN = Volume(
+    "a", np.zeros((3, 4, 4), dtype=np.float32), None, SPACING, FileGrid.of_spacing(SPACING)
+)
 
 
 def regions(values, dtype=np.int64):
@@ -45,7 +45,7 @@ def test_what_are_no_regions_names_the_component(given, told):
         return given
 
     with pytest.raises(DataError, match=f"supervoxels function: for case a .*{told}"):
-        cut(Scan(), method, NoScans())
+        cut(SCAN, method, NoScans())
 
 
 @pytest.mark.parametrize("far", [2**31 - 1, 2**40, 2**62])
@@ -54,7 +54,7 @@ def test_ids_that_are_far_apart_are_counted_all_the_same(far):
     given = regions(0)
     given[:, :2] = far
     given[1, 2:] = 5
-    small = cut(Scan(), lambda volume, dataset: given, NoScans())
+    small = cut(SCAN, lambda volume, dataset: given, NoScans())
     table = count_regions(small)
     assert small.dtype == np.int32 and len(table.ids) == 2
     assert table.counts.tolist() == [[0, 8, 0], [8, 8, 8]]

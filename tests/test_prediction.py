@@ -232,6 +232,7 @@ def test_a_run_without_its_checkpoint_or_of_another_format(work, tmp_path):
         load_predictor(copy)
     with pytest.raises(FssegError, match="nowhere: there is no run"):
         load_predictor("nowhere")
+    (copy / "manifest.json").unlink()
     about = (copy / "run.json").read_text()
     (copy / "run.json").write_text(about.replace('"format": 1', '"format": 99'))
     with pytest.raises(FssegError, match="run.json: has format 99, expected 1"):

@@ -85,7 +85,8 @@ def test_a_damaged_file_is_a_sentence(tmp_path, content):
         assert read_scores(tmp_path / "scores.jsonl") == []
         return
     with pytest.raises(
-        FssegError, match="scores.jsonl: damaged .*; run the recipe again with --fresh"
+        FssegError,
+        match="scores.jsonl: line 1: damaged .*, expected what fsseg wrote; run the recipe again",
     ):
         read_scores(tmp_path / "scores.jsonl")
 

@@ -74,6 +74,7 @@ def test_a_run_leaves_what_it_says(finished):
     assert {p.name for p in results.path.iterdir()} == {
         "recipe.toml",
         "environment.json",
+        "manifest.json",
         "run.json",
         "scores.jsonl",
         "fold0",

@@ -69,7 +69,8 @@ def read_scores(path: Path) -> list[CaseScore]:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
+            problem = f"{place}: {first['msg']}" if place else first["msg"]
             raise FssegError(
-                f"{path}: line {number}: {place}: {first['msg']}; expected what fsseg wrote, run the recipe again"
+                f"{path}: line {number}: damaged ({problem}), expected what fsseg wrote; run the recipe again"
             ) from None
     return scores

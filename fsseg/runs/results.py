@@ -153,7 +153,7 @@ class Results:
         """The recipe as it was run, read from the run directory."""
         from fsseg.recipe.reading import parse_recipe, read_tables
 
-        path = self.folder.recipe
+        path = RunFolder(self.path).recipe
         return parse_recipe(read_tables(path), str(path))
 
     @property
