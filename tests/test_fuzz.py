@@ -40,7 +40,7 @@ SLOWEST = 60.0
 
 
 def fuzzed(examples, *inputs):
-    """Makes two tests of a function: with a tenth of the examples, and with all of them among the slow ones."""
+    """Makes two tests of a function: with a part of the examples, and with all of them among the slow ones."""
 
     def decorate(check):
         def copied(number, name, derandomize):
@@ -56,7 +56,7 @@ def fuzzed(examples, *inputs):
 
         slow = f"{check.__name__}_thousands_of_times"
         check.__globals__[slow] = pytest.mark.slow(copied(examples, slow, False))
-        return copied(examples // 10, check.__name__, True)
+        return copied(examples // 30, check.__name__, True)
 
     return decorate
 

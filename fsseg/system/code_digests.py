@@ -132,12 +132,13 @@ def sources_of(module: str) -> list[Path]:
 
 def imported_modules(*paths: str | Path) -> dict[str, str]:
     """The names of the modules that are imported from these files, or from below these folders, by real path."""
+    wanted, folders = _places(paths)
     modules = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__dict__", {}).get("__file__")
-        if isinstance(file, str):
-            modules[file] = name
-    return {os.path.realpath(file): modules[file] for file in _among(list(modules), paths)}
+        if isinstance(file, str) and (file in wanted or file.startswith(folders)):
+            modules[os.path.realpath(file)] = name
+    return modules
 
 
 def drop_modules(*paths: str | Path) -> None:
@@ -219,6 +220,11 @@ def _files_of(paths: Iterable[str | Path]) -> Iterator[str]:
 
 def _among(files: list[str], paths: tuple[str | Path, ...]) -> list[str]:
     """Those of the files that are one of the paths, or below one."""
-    wanted = {os.path.abspath(path) for path in paths} | {os.path.realpath(path) for path in paths}
-    folders = tuple(path + os.sep for path in wanted)
+    wanted, folders = _places(paths)
     return [file for file in files if file in wanted or file.startswith(folders)]
+
+
+def _places(paths: tuple[str | Path, ...]) -> tuple[set[str], tuple[str, ...]]:
+    """The paths, also with links followed, and what the names of files below them begin with."""
+    wanted = {os.path.abspath(path) for path in paths} | {os.path.realpath(path) for path in paths}
+    return wanted, tuple(path + os.sep for path in wanted)
