@@ -147,6 +147,7 @@ def test_models_and_strides_that_do_not_exist():
         TimmBackbone(strides=[3])
 
 
+@pytest.mark.slow
 def test_deeplab_is_torchvisions_dilated_resnet101():
     """The same tensors in torchvision's network with dilated last stages give the same features."""
     ours = DeepLabResNet101().eval()

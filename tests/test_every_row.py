@@ -51,8 +51,7 @@ def parse(text):
     return json.loads(text, parse_constant=not_a_number)
 
 
-@pytest.mark.parametrize("shots", [1, 3])
-@pytest.mark.parametrize("name", ["ep2", "ep2_multi"])
+@pytest.mark.parametrize("name, shots", [("ep2", 3), ("ep2_multi", 1)])
 def test_every_row_leaves_numbers(tmp_path, shell, name, shots):
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=25)
     rows = every_row(name == "ep2_multi")

@@ -43,7 +43,10 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    "name",
+    [*list(CHANGES)[:-1], pytest.param(list(CHANGES)[-1], marks=pytest.mark.slow)],
+)
 def test_later_is_as_at_once(finished, name, own_cache):
     """Bit for bit, whichever slices the protocol segments and wherever its label maps lie; undefined stays undefined."""
     results = finished(name)

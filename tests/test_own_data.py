@@ -47,6 +47,7 @@ def write_decathlon(folder: Path, cases=20) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_decathlon_folder_becomes_a_table_with_two_commands(tmp_path, monkeypatch, shell):
     monkeypatch.chdir(tmp_path)
     write_decathlon(tmp_path / "Task99_Abdomen")

@@ -22,7 +22,7 @@ SLICES = {"liver": 14, "right_kidney": 8, "left_kidney": 8, "spleen": 7}
 BINS = 64
 
 
-@pytest.fixture(scope="module", params=[5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[4, pytest.param(20, marks=pytest.mark.slow)])
 def volumes(request):
     """Cases of the default dataset at full size: some, and all."""
     dataset = AbdomenPhantom()

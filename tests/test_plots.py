@@ -79,6 +79,7 @@ def test_training_curves_have_a_line_for_each_fold(results):
     assert len(figure.axes[1].lines) == 5 and figure.axes[0].get_xlabel() == "step"
 
 
+@pytest.mark.slow
 def test_many_trainings_leave_room_for_their_curves(finished_run):
     """Two kinds of training and five folds: a colour for each kind, and a legend that does not know of folds."""
     adnet = {"name": "ADNet", "head": "adnet", "threshold": "ce_t", "training": {"t_loss": 1.0}}

@@ -154,6 +154,7 @@ def test_checks_in_the_shell(one_of_each, shell):
     )
 
 
+@pytest.mark.slow
 def test_fifty_plugins_are_listed_without_importing_their_components(tmp_path, installed, shell):
     dummy_plugins(tmp_path, 50)
     done = shell("list", "head")

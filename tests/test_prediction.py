@@ -336,6 +336,7 @@ def test_files_that_cannot_be_loaded_or_chosen_from(work, tmp_path):
 
 
 @pytest.mark.filterwarnings("default")  # the exporter's own notices
+@pytest.mark.slow
 def test_the_backbone_as_onnx_gives_the_same_features(work, tmp_path):
     """In another runtime, for another number of slices than it was traced with."""
     onnxruntime = pytest.importorskip("onnxruntime")

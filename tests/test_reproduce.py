@@ -112,6 +112,7 @@ def test_the_environment_is_on_record(finished):
         assert len(about["git"]["commit"]) == 40 and isinstance(about["git"]["changed"], bool)
 
 
+@pytest.mark.slow
 def test_threads_are_part_of_a_training(tmp_path):
     """Digits depend on their number, so a training with another number is another training; "auto" is a number too."""
     recipe = fsseg.load_recipe(write_recipe(tmp_path, make_folder(tmp_path / "scans")))

@@ -152,6 +152,7 @@ def test_lin_est_of_classes_by_themselves_is_one_prior_per_way():
     np.testing.assert_allclose(policy(seen), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_published_prior_of_several_ways_is_fitted_to_episodes_with_most_of_them():
     policy = LinEst(several="published")
     described, ideal = several_ways()

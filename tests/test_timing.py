@@ -87,6 +87,7 @@ def test_the_bare_step_is_two_slices_and_an_update(tmp_path, root):
     assert seen == [(2, 3, 32, 48)] and not torch.equal(before, weight) and weight.grad is None
 
 
+@pytest.mark.slow
 def test_the_shell_prints_the_figures(tmp_path, root):
     recipe = write_recipe(tmp_path, root, steps=4)
     done = CliRunner().invoke(

@@ -222,6 +222,7 @@ def test_bfloat16_is_chosen_where_it_is_faster(monkeypatch):
     assert not gains_from_bfloat16(CPU, dense)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_within_a_band_of_float32():
     """The network alone is in bfloat16 (8 bits): losses of 50 steps differ by less than 5 %, weights stay float32."""
     full, half = (

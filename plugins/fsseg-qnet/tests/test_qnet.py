@@ -63,6 +63,7 @@ def test_the_papers_backbone_has_strides_four_and_eight():
     assert dilations == [(1, 2), (2, 4), (4, 4)]
 
 
+@pytest.mark.slow
 def test_weights_of_deeplab_are_loaded_and_all_of_them(tmp_path):
     encoder = QNetResNet101(channels=6).encoder
     state = {
@@ -142,6 +143,7 @@ def test_nothing_moves_where_nothing_is_foreground():
     torch.testing.assert_close(refined[0], start)
 
 
+@pytest.mark.slow
 def test_the_other_refinement_ends_at_the_querys_mean():
     head = registry().build("head", "qnet", {"channels": 8, "refine": "mse", "steps": 2000}).eval()
     scale = torch.randn(1, 8, 4, 4) + 3
