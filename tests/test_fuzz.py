@@ -2,12 +2,13 @@
 
 Mutated recipes, dataset descriptions and NIfTI headers go through what reads them in a run. Reading is where the variety is,
 so thousands of inputs stop before the training; some go all the way. A default run tries some hundred, the same each
-time; the slow suite thousands, others each time.
+time; the slow suite thousands, others each time, and 20,000 of them where it is asked to (see `fuzzed`).
 """
 
 import copy
 import gzip
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,9 +21,12 @@ import nibabel
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from helpers import make_folder, write_recipe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save
 
 import fsseg
 from fsseg import FssegError
@@ -31,6 +35,7 @@ from fsseg.recipe.reading import load_recipe, parse_recipe
 from fsseg.report import run_plots
 from fsseg.runs.data import RunData
 from fsseg.system.manifests import MANIFEST
+from fsseg.system.names import alike, file_name, first_alike, problem_of, within
 from fsseg.system.progress import Silent
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +44,15 @@ SLOWEST = 60.0
 """Seconds after which an input counts as a hang; generous, for machines that are busy."""
 
 
+SHARE = float(os.environ.get("FSSEG_FUZZ", "0.2"))
+"""How much of all examples the slow tests try."""
+
+
 def fuzzed(examples, *inputs):
-    """Makes two tests of a function: with a part of the examples, and with all of them among the slow ones."""
+    """Makes two tests of a function: with few of the examples, the same each time, and among the slow ones with more.
+
+    All of them, more than 20,000, are tried by `FSSEG_FUZZ=1 uv run pytest tests/test_fuzz.py -m slow`.
+    """
 
     def decorate(check):
         def copied(number, name, derandomize):
@@ -55,7 +67,7 @@ def fuzzed(examples, *inputs):
             return how(given(*inputs)(body))
 
         slow = f"{check.__name__}_thousands_of_times"
-        check.__globals__[slow] = pytest.mark.slow(copied(examples, slow, False))
+        check.__globals__[slow] = pytest.mark.slow(copied(int(SHARE * examples), slow, False))
         return copied(examples // 30, check.__name__, True)
 
     return decorate
@@ -217,7 +229,7 @@ def read_all(root):
     return data
 
 
-@fuzzed(1500, mutated_tables(DESCRIPTION))
+@fuzzed(2000, mutated_tables(DESCRIPTION))
 def test_descriptions_with_other_values(scans, tables):
     try:
         text = tomli_w.dumps(tables)
@@ -264,7 +276,7 @@ def read_changed(scans, name, changes, length, zipped):
 
 
 @fuzzed(
-    3000,
+    5000,
     st.sampled_from(["image_1.nii.gz", "label_1.nii.gz"]),
     st.lists(st.tuples(st.integers(0, HEADER - 1), st.integers(0, 255)), min_size=1, max_size=12),
     st.one_of(st.just(len(SCAN)), st.integers(0, len(SCAN))),
@@ -486,7 +498,7 @@ def mutated_json(draw, content):
     return "\n".join(lines)
 
 
-@fuzzed(2000, st.sampled_from(CHANGED), st.data())
+@fuzzed(4000, st.sampled_from(CHANGED), st.data())
 def test_run_directories_with_other_values(run_to_change, name, data):
     [path] = run_to_change.rglob(name)
     kept = path.read_text()
@@ -500,3 +512,159 @@ def test_run_directories_with_other_values(run_to_change, name, data):
         quickly(lambda: read_run(run_to_change))
     finally:
         path.write_text(kept)
+
+
+# Exports that were changed.
+
+
+@pytest.fixture(scope="module")
+def export(finished_run, tmp_path_factory):
+    """An export, as its words and its tensors."""
+    path = tmp_path_factory.mktemp("exports") / "export.safetensors"
+    fsseg.export_predictor(finished_run().path, path, variant="LinEst")
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+        return file.metadata(), tensors
+
+
+@st.composite
+def mutated_export(draw, words, tensors):
+    """Words that say other things, tensors of other numbers, types, shapes and names, and files with other bytes."""
+    words = dict(words)
+    tensors = dict(tensors)
+    name = draw(st.sampled_from(sorted(tensors)))
+    action = draw(st.sampled_from(["word", "number", "type", "shape", "name", "bytes"]))
+    if action == "word":
+        word = draw(st.sampled_from(sorted(words)))
+        words[word] = draw(mutated_text(words[word]))
+    elif action == "number":
+        tensors[name] = torch.full_like(
+            tensors[name], draw(st.sampled_from([np.nan, np.inf, 3e38]))
+        )
+    elif action == "type":
+        tensors[name] = tensors[name].to(
+            draw(st.sampled_from([torch.int8, torch.float64, torch.bool]))
+        )
+    elif action == "shape":
+        tensors[name] = tensors[name].reshape(-1)[: draw(st.integers(0, 3))].clone()
+    elif action == "name":
+        tensors[draw(st.text(min_size=1, max_size=8))] = tensors.pop(name)
+    content = bytearray(save(tensors, words))
+    if action == "bytes":
+        for _ in range(draw(st.integers(1, 4))):
+            content[draw(st.integers(0, min(len(content), 4000) - 1))] = draw(st.integers(0, 255))
+        content = content[: draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))]
+    return bytes(content)
+
+
+@fuzzed(2000, st.data())
+def test_exports_with_other_values(export, tmp_path, data):
+    path = tmp_path / "export.safetensors"
+    path.write_bytes(data.draw(mutated_export(*export)))
+    quickly(lambda: fsseg.load_predictor(path))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+# Names that people give to rows, classes and cases.
+
+NAMES = st.sampled_from(
+    [
+        "ADNet",
+        "ADNet++",
+        "adnet",
+        "../x",
+        "a/b",
+        "a\\b",
+        "CON",
+        "nul.txt",
+        "..",
+        "a.",
+        "-a",
+        "x~abc",
+        "l" * 300,
+    ]
+    + [
+        "\u00e9",
+        "e\u0301",
+        "\u809d",
+        "\u092f\u0915\u0943\u0924",
+        "\x1b[31m",
+        "a\u202eb",
+        "[/]",
+        "$a$b$",
+        " a",
+    ]
+)
+
+
+@fuzzed(2000, st.lists(st.text(max_size=12) | NAMES, min_size=2, max_size=4, unique=True))
+def test_files_of_any_names_lie_in_their_folder_and_are_told_apart(names):
+    folder = Path("runs") / "labels"
+    usable = [name for name in names if problem_of(name) is None]
+    files = [within(folder, file_name(name, "liver") + ".nii.gz") for name in usable]
+    for file in files:
+        assert file.parent == folder and len(os.fsencode(file.name)) <= 143
+        assert file.name.isprintable() and "/" not in file.name
+    if first_alike(usable) is None:
+        assert len({alike(file.name) for file in files}) == len(files)
+
+
+# Files that fsseg made and that something changed.
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def damage(path, dice):
+    """One of the things that disks, copies and people do to a file."""
+    content = bytearray(path.read_bytes())
+    action = dice.choice(["flip", "cut", "delete", "append", "zero"])
+    if action == "flip" and content:
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    elif action == "cut":
+        content = content[: dice.randrange(len(content) or 1)]
+    elif action == "append":
+        content += b"\0"
+    elif action == "zero":
+        content = bytearray(len(content))
+    before = path.read_bytes()
+    path.unlink()  # it may be shared with a run
+    if action != "delete":
+        path.write_bytes(content)
+    return action, action == "delete" or bytes(content) != before
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_no_damage_is_taken_in_silence(tmp_path, monkeypatch, count):
+    """Of stages and of the cache: the same scores all the same, with a note, or a sentence."""
+    monkeypatch.setenv("FSSEG_CACHE", str(tmp_path / "cache"))
+    root = make_folder(tmp_path / "scans", cases=4, size=48)
+    recipe = load_recipe(write_recipe(tmp_path, root), {"protocol.folds": "disjoint2"})
+    expected = fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu").scores
+    dice = random.Random(count)
+    for _ in range(count):
+        stages = (tmp_path / "runs" / "stages").rglob("*")
+        kept = (tmp_path / "cache").rglob("*")
+        path = dice.choice(sorted(file for file in [*stages, *kept] if file.is_file()))
+        action, is_changed = damage(path, dice)
+        of_stage = "stages" in path.parts
+        progress = Notes()
+
+        def run(progress=progress, fresh=not of_stage):
+            """What the cache keeps is asked for where stages are made."""
+            how = {"runs_dir": tmp_path / "runs", "device": "cpu", "progress": progress}
+            return fsseg.run(recipe, fresh=fresh, **how).scores
+
+        try:
+            scores = run()
+        except FssegError as error:
+            assert "damaged" in str(error) and "run again" in str(error), (path, action)
+            scores = run()
+        assert scores == expected, (path, action)
+        if of_stage and is_changed:
+            assert [note for note in progress.notes if "damaged" in note], (path, action)

@@ -199,13 +199,18 @@ def read_decisions(folder: Path) -> list[Decided]:
 
 
 def _read_decision(folder: Path, line: dict[str, Any]) -> Decided:
+    slices = np.array(line["slices"])
+    priors = np.array(line["priors"], dtype=np.float64)
+    classes = line["classes"]
+    if slices.dtype.kind != "i" or priors.shape != (len(slices), len(classes)):
+        raise ValueError("its priors are not one number for each slice and class")
     return Decided(
         variant=line["variant"],
         case=line["case"],
-        classes=line["classes"],
+        classes=classes,
         support_case=line["support_case"],
         support_slices=tuple(line["support_slices"]),
         margins_file=within(folder, line["margins"]),
-        slices=np.array(line["slices"]),
-        priors=np.array(line["priors"]),
+        slices=slices,
+        priors=priors,
     )
