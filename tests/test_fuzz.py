@@ -537,7 +537,7 @@ def mutated_export(draw, words, tensors):
     if action == "word":
         word = draw(st.sampled_from(sorted(words)))
         words[word] = draw(mutated_text(words[word]))
-    elif action == "number":
+    elif action == "number" and tensors[name].is_floating_point():
         tensors[name] = torch.full_like(
             tensors[name], draw(st.sampled_from([np.nan, np.inf, 3e38]))
         )
