@@ -56,7 +56,8 @@ def contents(run):
     return {
         name: content
         for name, content in found.items()
-        if name not in {"environment.json", "recipe.toml"}
+        # The recipe holds the number of jobs, and the manifest its checksum.
+        if name not in {"environment.json", "recipe.toml", "manifest.json"}
     }
 
 
