@@ -77,15 +77,26 @@ def run_as_jobs(
         run_on_slurm(jobs, recipe.launcher, show_jobs, progress.note)
     else:
         places = places_for_trainings(device)
-        at_once = min(recipe.launcher.jobs or 1, len(jobs.jobs))
-        if places == [{}]:
-            _warn_of_crowd(at_once, threads, progress)
-        else:
-            at_once = min(at_once, len(places))
+        at_once = _at_once(recipe, jobs, places, threads, progress)
         run_here(jobs, at_once, places, threads, show_jobs)
     jobs.require_done()
     parts = [job.folder / FINISHED for job in jobs.jobs]
     return join(recipe, parts, name=name, runs_dir=runs, progress=progress)
+
+
+def _at_once(
+    recipe: Recipe,
+    jobs: JobSet,
+    places: list[dict[str, str]],
+    threads: int,
+    progress: Progress,
+) -> int:
+    """How many jobs run at a time on this machine: as many as the recipe says, but one at most on each GPU."""
+    at_once = min(recipe.launcher.jobs or 1, len(jobs.jobs))
+    if places != [{}]:
+        return min(at_once, len(places))
+    _warn_of_crowd(at_once, threads, progress)
+    return at_once
 
 
 def _threads(recipe: Recipe) -> int:

@@ -173,18 +173,9 @@ def threshold_curves(
     other.plot(priors, curves["cross_entropy"], **loss)
     best_dice = priors[curves["dice"].argmax()]
     least_loss = priors[curves["cross_entropy"].argmin()]
-    for name, prior, colour in (
-        ("best Dice", best_dice, COLOURS[2]),
-        ("least cross-entropy", least_loss, COLOURS[0]),
-        ("ideal: predicted = true", ideal[0], GREY),
-    ):
-        axes.axvline(
-            float(prior),
-            color=colour,
-            linestyle=":",
-            linewidth=1.5,
-            label=name,
-        )
+    _mark_prior(axes, best_dice, "best Dice", COLOURS[2])
+    _mark_prior(axes, least_loss, "least cross-entropy", COLOURS[0])
+    _mark_prior(axes, ideal[0], "ideal: predicted = true", GREY)
     axes.set_xlabel("log-odds of the foreground prior")
     axes.set_ylabel("Dice; predicted / true")
     axes.set_ylim(0, 2)
@@ -195,6 +186,16 @@ def threshold_curves(
     legend: dict[str, Any] = {"frameon": False, "fontsize": 7, "loc": "upper left"}
     axes.legend(lines + more_lines, labels + more_labels, **legend)
     return figure
+
+
+def _mark_prior(axes: "Axes", prior: Tensor, name: str, colour: str) -> None:
+    axes.axvline(
+        float(prior),
+        color=colour,
+        linestyle=":",
+        linewidth=1.5,
+        label=name,
+    )
 
 
 def prior_curves(

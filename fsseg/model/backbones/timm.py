@@ -16,6 +16,22 @@ from fsseg.plugins.options import component
 ImageEdge = Annotated[int, Field(ge=1, le=4096)]
 
 
+Weights = Annotated[
+    str,
+    Field(
+        description='"none", "package" (installed with the demo extra), "timm" (downloads once), '
+        "or a path to .safetensors or .pth"
+    ),
+]
+
+ImageSize = Annotated[
+    tuple[ImageEdge, ImageEdge] | None,
+    Field(
+        description="height and width of all slices, for networks that timm makes for one size alone"
+    ),
+]
+
+
 @component
 class TimmBackbone(nn.Module):
     """A timm `features_only` network: convolutional, or a transformer that gives maps of features.
@@ -60,13 +76,7 @@ class TimmBackbone(nn.Module):
             int | None,
             Field(ge=1, description="width of the projection; none keeps the stages' own"),
         ] = 256,
-        weights: Annotated[
-            str,
-            Field(
-                description='"none", "package" (installed with the demo extra), "timm" (downloads once), '
-                "or a path to .safetensors or .pth"
-            ),
-        ] = "none",
+        weights: Weights = "none",
         normalise: Annotated[
             bool, Field(description="give each stage's feature vectors unit length")
         ] = True,
@@ -74,12 +84,7 @@ class TimmBackbone(nn.Module):
             Literal[8, 16, 32] | None,
             Field(description="dilate instead of striding beyond this, where timm can"),
         ] = None,
-        image_size: Annotated[
-            tuple[ImageEdge, ImageEdge] | None,
-            Field(
-                description="height and width of all slices, for networks that timm makes for one size alone"
-            ),
-        ] = None,
+        image_size: ImageSize = None,
         intensity: Annotated[
             Literal["percentile", "zscore"],
             Field(
