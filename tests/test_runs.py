@@ -51,6 +51,10 @@ RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 PAPER = sorted((ROOT / "recipes" / "paper").rglob("*.toml"))
 
 
+SMALL = [path for path in RECIPES if path.stem not in {"baselines", "beyond"}]
+"""Recipes whose rows are evaluated in a second or two."""
+
+
 def own_grid(size):
     return WorkingGrid((size, size), (size, size), (size, size))
 
@@ -213,7 +217,10 @@ def test_every_variant_of_the_papers_recipes_is_assembled(path):
 
 @pytest.mark.parametrize(
     "path",
-    [*RECIPES, *(pytest.param(path, marks=pytest.mark.slow) for path in PAPER)],
+    [
+        path if path in SMALL else pytest.param(path, marks=pytest.mark.slow)
+        for path in [*RECIPES, *PAPER]
+    ],
     ids=name_of,
 )
 def test_every_recipe_of_the_repository_runs(path, root, tmp_path):

@@ -426,7 +426,7 @@ def test_examples_are_true(module):
     assert ran.attempted and not ran.failed
 
 
-@pytest.mark.parametrize("name", ["felzenszwalb", "slic"])
+@pytest.mark.parametrize("name", ["felzenszwalb", pytest.param("slic", marks=pytest.mark.slow)])
 def test_the_built_in_supervoxels_keep_their_contract(name):
     """Except `stored`, which needs files."""
     results = run_checks(f"supervoxels/{name}")
