@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, wilcoxon
 
 import fsseg
 from fsseg import FssegError
 from fsseg.analysis import statistics, tables
-from fsseg.analysis.statistics import holm, interval_of_mean
+from fsseg.analysis.statistics import holm, interval_of_mean, signed_rank
 from fsseg.evaluation import metrics
 from fsseg.evaluation.metrics import Assd, Hd95, Nsd
 from fsseg.evaluation.scores import CaseScore
@@ -84,6 +84,14 @@ def bca(differences, random, resamples=20_000):
 @pytest.mark.parametrize(
     "one, other", [(A, B), ([50, 3, 2, 1, 4, 2, 5, 3], [0, 1, 0, 2, 1, 0, 2, 1])]
 )
+@pytest.mark.parametrize("pairs", [6, 13, 14])
+def test_ties_and_zeros_are_tested_as_scipy_does(pairs):
+    """To the digit, though without ranking anew for every sign."""
+    differences = np.random.default_rng(pairs).integers(-2, 5, pairs).astype(float)
+    assert len(np.unique(np.abs(differences))) < pairs and (differences == 0).any()
+    assert signed_rank(differences) == wilcoxon(differences).pvalue
+
+
 def test_the_interval_is_the_bca_bootstraps(one, other):
     """Against another generator, to what so many resamples can tell; the second pairs are skewed."""
     differences = np.subtract(one, other).astype(float)
