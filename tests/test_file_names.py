@@ -80,7 +80,7 @@ def test_a_stem_is_bounded_and_tells_class_and_support():
     )
 
 
-@pytest.mark.parametrize("name", ["../../up", "/root/x", "..", "a/../../b"])
+@pytest.mark.parametrize("name", ["../../up", "/elsewhere/x", "..", "a/../../b"])
 def test_a_label_map_lies_in_its_folder_whoever_made_the_names(tmp_path, name):
     stem = stem_of(name, [name], name, in_turn=True)
     assert label_file(tmp_path, name, stem).parent.parent == tmp_path

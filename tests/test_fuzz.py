@@ -204,6 +204,7 @@ def test_recipes_with_other_characters(tmp_path, text):
 def test_recipes_that_are_no_text(tmp_path, content):
     (tmp_path / "recipe.toml").write_bytes(content)
     quickly(lambda: load_recipe(tmp_path / "recipe.toml"))
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.toml"]
 
 
 @pytest.fixture(scope="module")

@@ -155,6 +155,7 @@ def test_who_holds_a_lock_touches_it(tmp_path, hurry):
     with holding(path):
         os.utime(path, (10, 10))
         wait_for(lambda: path.stat().st_mtime > 10)
+        assert read_holder(path).pid == os.getpid()
 
 
 @pytest.fixture
