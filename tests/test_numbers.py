@@ -289,5 +289,7 @@ def test_a_prediction_of_no_numbers_is_no_empty_mask(finished_run, monkeypatch):
     backbone = predictor.segmenter.backbone
     forward = backbone.forward
     monkeypatch.setattr(backbone, "forward", lambda images: forward(images) * math.nan)
-    with pytest.raises(FssegError, match="margins of scan image_2 are not finite"):
+    with pytest.raises(
+        FssegError, match="scan image_2: the features of backbone .* are not finite"
+    ):
         fitted.predict(fsseg.read_volume(root / "image_2.nii.gz"))

@@ -13,6 +13,7 @@ from fsseg.evaluation.features import EncodedQuery, SupportPrototypes
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.ops import per_way, restore_labels
 from fsseg.model.segmenter import Scored
+from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins, unsound_prior
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.types import Segmentation
 
@@ -40,10 +41,16 @@ class Decisions:
 
 @dataclass(frozen=True)
 class _Decided:
-    """The margins and priors of some slices, on the device."""
+    """The margins and priors of some slices, on the device, and whether their logits are finite."""
 
     margins: Float[Tensor, "part way h w"]
     priors: Float[Tensor, "part way"]
+    sound: Bool[Tensor, "part"]
+
+    @property
+    def told(self) -> Float[Tensor, "part told"]:
+        """The priors, and 1 behind them where the logits are finite: the host reads both at once."""
+        return torch.cat([self.priors, self.sound[:, None].to(self.priors)], dim=1)
 
 
 class QuerySegmentation:
@@ -95,7 +102,11 @@ class QuerySegmentation:
         return self._query.scan.spacing
 
     def decisions(self) -> dict[str, Decisions]:
-        """By variant, what decided the slices of all parts."""
+        """By variant, what decided the slices of all parts.
+
+        Raises:
+            FssegError: Logits are not finite, or a prior or a margin is NaN.
+        """
         count = len(self._query.labels)
         slices = self.task.query_slices(count)
         margins: dict[str, Float[np.ndarray, "slice way h w"]] = {}
@@ -105,10 +116,26 @@ class QuerySegmentation:
             scoring = variant.margins
             if scoring not in margins:  # variants of one scoring share them
                 margins[scoring] = _on_host([part.margins for part in parts])
-            priors = _on_host([part.priors for part in parts])
-            decided = Decisions(scoring, slices, margins[scoring], priors)
+            told = _on_host([part.told for part in parts])
+            decided = Decisions(scoring, slices, margins[scoring], told[:, :-1])
+            self._require_numbers(variant, decided, told[:, -1] > 0)
             decisions[variant.name] = decided
         return decisions
+
+    def _require_numbers(
+        self, variant: Variant, decided: Decisions, sound: Bool[np.ndarray, "slice"]
+    ) -> None:
+        """Raises FssegError for what would be decided as if it were background: logits that are not finite, NaN."""
+        segmenter = variant.segmenter
+        where = f"row {variant.name!r}, case {self.task.query_case}"
+        if not sound.all():
+            number = int(decided.slices[~sound][0])
+            features = self._query.features[self._query.rows[number]]
+            raise unsound_logits(f"{where}, slice {number}", segmenter, features[None])
+        if np.isnan(decided.priors).any():
+            raise unsound_prior(where, segmenter)
+        if np.isnan(decided.margins).any():
+            raise unsound_margins(where, segmenter)
 
     def _segment(
         self,
@@ -125,12 +152,13 @@ class QuerySegmentation:
             segmenter = group[0].segmenter
             scored = segmenter.logits(support, of_support, query, features)
             even = _even_margins(scored)
+            sound = sound_slices(scored.coarse)
             for variant in group:
                 # Only an oracle looks at the target; the segmenter hands it to no other policy.
                 segmented = variant.segmenter.decide(scored, target)
                 labels = _on_own_grid(segmented, self._query.scan)
                 self.labels[variant.name][part.index] = labels
-                decided = _what_decided(segmented, even)
+                decided = _what_decided(segmented, even, sound)
                 self._decided[variant.name].append(decided)
 
 
@@ -143,12 +171,13 @@ def _even_margins(scored: Scored) -> Float[Tensor, "part way h w"]:
 def _what_decided(
     segmented: Segmentation,
     even: Float[Tensor, "part way h w"],
+    sound: Bool[Tensor, "part"],
 ) -> _Decided:
     """The margins that decided, and the prior that was not among them yet."""
     prior = per_way(segmented.prior, even.shape[1])
     if segmented.refined is None:
-        return _Decided(even, prior)
-    return _Decided(segmented.refined, torch.zeros_like(prior))
+        return _Decided(even, prior, sound)
+    return _Decided(segmented.refined, torch.zeros_like(prior), sound)
 
 
 def _on_own_grid(

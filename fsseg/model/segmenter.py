@@ -27,6 +27,9 @@ SLICES_AT_ONCE = 16
 BYTES_PER_PIXEL = 600
 """What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
 
+CERTAIN = 1e30
+"""A margin beyond which nothing is more certain: what is infinite is resized as this."""
+
 Mode = Literal["default", "reference"]
 """Where the prior is added: to logits at image size, or before probabilities are resized."""
 
@@ -214,7 +217,8 @@ class Segmenter(nn.Module):
         margins = margins + of_ways[:, :, None, None]
         for refiner in self.refiners:
             margins = refiner(margins, scored.volume)
-        foreground = self._resized(margins, scored.evidence.logits)
+        bounded = margins.clamp(-CERTAIN, CERTAIN)  # infinity times a weight of 0 would be NaN
+        foreground = self._resized(bounded, scored.evidence.logits)
         background = torch.zeros_like(foreground[:, :1])
         logits = torch.cat([background, foreground], dim=1)
         labels = decide(logits, torch.zeros_like(prior))

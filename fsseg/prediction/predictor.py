@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
-from fsseg.errors import DataError, FssegError
+from fsseg.errors import DataError
 from fsseg.model.ops import restore
-from fsseg.model.segmenter import Segmenter, encode_in_parts, encode_support
+from fsseg.model.segmenter import Scored, Segmenter, encode_in_parts, encode_support
+from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins, unsound_prior
 from fsseg.model.variants import Variant
 from fsseg.prediction.trained import of_results, read_export, read_run, without_oracles
 from fsseg.recipe.protocols import find_protocol
@@ -21,7 +22,7 @@ from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.results import Results
 from fsseg.system.devices import pick_device
-from fsseg.types import Prototypes, Query, Support
+from fsseg.types import Prototypes, Query, Segmentation, Support
 
 
 @dataclass(frozen=True)
@@ -205,14 +206,11 @@ class Fitted:
         features = encode_in_parts(segmenter.backbone, query.images)
         margins: dict[int, np.ndarray] = {}
         for part in self.parts:
-            segmented = segmenter.segment(part.support, part.prototypes, query, features)
+            scored = segmenter.logits(part.support, part.prototypes, query, features)
+            segmented = segmenter.decide(scored)
             log_probabilities = segmented.log_probabilities
             of_part = _on_own_grid(log_probabilities[:, 1:] - log_probabilities[:, :1], working)
-            if not np.isfinite(of_part).all():
-                raise FssegError(
-                    f"predict: the margins of scan {volume.case} are not finite, expected numbers; see that the weights of the run "
-                    "are whole, and that the scan is of the same modality as the support"
-                )
+            _require_numbers(f"predict: scan {volume.case}", segmenter, scored, segmented, of_part)
             for way, value in enumerate(part.values):
                 margins[value] = of_part[:, way]
         stacked = np.stack(list(margins.values()))
@@ -317,6 +315,25 @@ def _voxels_of_smallest(volume: Volume, values: tuple[int, ...]) -> Int[np.ndarr
     labels = _labels_of(volume)
     voxels = [(labels == value).sum(axis=(1, 2)) for value in values]
     return np.stack(voxels).min(axis=0)
+
+
+def _require_numbers(
+    where: str,
+    segmenter: Segmenter,
+    scored: Scored,
+    segmented: Segmentation,
+    margins: Float[np.ndarray, "slice way height width"],
+) -> None:
+    """Raises FssegError for what would be segmented as if it were background: logits that are not finite, NaN."""
+    sound = sound_slices(scored.coarse)
+    if not sound.all():
+        features = scored.evidence.features
+        raise unsound_logits(where, segmenter, features[~sound])
+    if not np.isnan(margins).any():
+        return
+    if segmented.prior.isnan().any():
+        raise unsound_prior(where, segmenter)
+    raise unsound_margins(where, segmenter)
 
 
 def _on_own_grid(
