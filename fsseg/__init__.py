@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsseg.analysis.sweep import Sweep, sweep
     from fsseg.analysis.wrong_voxels import ErrorTable, error_table
     from fsseg.data import datasets as datasets
+    from fsseg.data import intensity_rules as intensities
     from fsseg.data import supervoxels as supervoxels
     from fsseg.data.datasets.folders import find_dataset
     from fsseg.data.folds import FoldScheme
@@ -123,6 +124,7 @@ _GROUPS = {
     "losses": "fsseg.training.losses",
     "metrics": "fsseg.evaluation.metrics",
     "datasets": "fsseg.data.datasets",
+    "intensities": "fsseg.data.intensity_rules",
     "supervoxels": "fsseg.data.supervoxels",
     "plots": "fsseg.report.plots",
 }

@@ -7,7 +7,7 @@ of datasets and supervoxels can be had without torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Backbone(Trained, Protocol):
     stride: int
     """Image pixels per feature cell."""
     intensity: str
-    """The rule that scales a volume's intensities before its slices come here (`fsseg.data.intensity.RULES`)."""
+    """The name of the rule that scales a volume's intensities before its slices come here, where the recipe names none."""
 
     def __call__(
         self, images: Float[Tensor, "slice 3 height width"]
@@ -242,6 +242,32 @@ class StoredSupervoxels(Protocol):
 
     def load_supervoxels(self, case: str) -> Int32[np.ndarray, "slice height width"]:
         """The published supervoxels of this case, 0 outside the body."""
+        ...
+
+
+@runtime_checkable
+class Intensity(Protocol):
+    """Scales the intensities of scans, after it has measured them.
+
+    Both methods get images of one channel, on the working grid; of a scan with several channels each is measured and
+    scaled by itself. What is measured is kept with a run and goes with its export, so that new scans are scaled alike.
+    """
+
+    statistics: ClassVar[Literal["dataset", "training"]]
+    """"training" for a rule that has to be measured on the training scans of a fold; "dataset" for one that may as well
+    be measured on each scan by itself, as the dataset's `statistics` says."""
+
+    def measure(self, images: Sequence[Float[np.ndarray, "slice height width"]]) -> dict[str, Any]:
+        """What `scale` needs to know, as JSON; empty for nothing.
+
+        `images` is one scan, or the training scans of a fold, each of which is read when it is looked at.
+        """
+        ...
+
+    def scale(
+        self, image: Float[np.ndarray, "slice height width"], measured: dict[str, Any]
+    ) -> Float[np.ndarray, "slice height width"]:
+        """The scaled image; `measured` is what `measure` returned, perhaps of other scans."""
         ...
 
 

@@ -47,7 +47,7 @@ def test_what_a_whole_export_says_otherwise_is_kept(export, tmp_path):
     words["threshold"] = json.dumps({"coefficients": [1, 2.0, -3.0]})
     save_file(tensors, tmp_path / "other.safetensors", words)
     predictor = load_predictor(tmp_path / "other.safetensors", device="cpu")
-    assert predictor.scaling.divide == 2.0
+    assert predictor.scaling.measured["divide"] == 2.0
     assert predictor.segmenter.threshold.coefficients == [1.0, 2.0, -3.0]
 
 
@@ -58,7 +58,7 @@ def test_what_a_whole_export_says_otherwise_is_kept(export, tmp_path):
         ("calibration.json", lambda c: c["states"].update(LinEst="x"), "states.LinEst: expected a valid dictionary, got 'x'"),
         ("calibration.json", lambda c: c["states"].update(LinEst={"coefficients": [1, 2]}), "expected 3 numbers"),
         ("calibration.json", lambda c: c["states"].pop("LinEst"), "its state is None, expected what calibration"),
-        ("run.json", lambda c: c.update(scaling={"0": {"subtract": 0.0, "divide": 0.0, "bounded": True}}), "divide: expected greater than 0"),
+        ("run.json", lambda c: c.update(scaling={"0": {"subtract": 0.0, "divide": 0.0, "bounded": True}}), "scaling: holds values that cannot be applied: divide is 0, expected more than 0"),
         ("run.json", lambda c: c.update(scaling=[1]), "run.json: scaling: expected a valid dictionary"),
     ],
 )  # fmt: skip

@@ -100,7 +100,12 @@ def test_the_commands_of_the_docs_are_ones(command):
         )
         if "--data" in words:
             changes |= {"dataset.name": "nifti", "dataset.root": "DIR"}
-        fsseg.load_recipe(ROOT / words[0], changes)
+        files = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "--plugin"]
+        fsseg.choose_plugins(files=files, without=[])
+        try:
+            fsseg.load_recipe(ROOT / words[0], changes)
+        finally:
+            fsseg.choose_plugins(files=[], without=[])
 
 
 def test_the_page_about_comparing(monkeypatch):

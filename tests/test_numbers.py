@@ -22,6 +22,7 @@ from fsseg import (
     Tpm,
 )
 from fsseg.data.intensity import Scaling
+from fsseg.data.intensity_rules import ZScore
 from fsseg.errors import DataError, RecipeError
 from fsseg.plugins.manager import registry
 from fsseg.plugins.numbers import are_finite
@@ -257,15 +258,20 @@ def test_finite_means_all_the_way_down():
         assert not are_finite(value)
 
 
+def linear(subtract, divide, bounded=False):
+    measured = {"subtract": subtract, "divide": divide, "bounded": bounded}
+    return Scaling(ZScore(), measured)
+
+
 @pytest.mark.parametrize(
     "scaling, value",
     [
-        (Scaling(0.0, 1.0), math.nan),
-        (Scaling(0.0, 1.0), INF),
-        (Scaling(0.0, 1e-30), 1e10),
-        (Scaling(math.nan, 1.0), 1.0),
-        (Scaling(0.0, 0.0), 1.0),
-        (Scaling(0.0, 1.0, bounded=True), math.nan),
+        (linear(0.0, 1.0), math.nan),
+        (linear(0.0, 1.0), INF),
+        (linear(0.0, 1e-30), 1e10),
+        (linear(math.nan, 1.0), 1.0),
+        (linear(0.0, 1e-300), 1.0),
+        (linear(0.0, 1.0, bounded=True), math.nan),
     ],
 )
 def test_what_a_network_would_see_is_looked_at_and_not_what_was_read(scaling, value):
@@ -277,8 +283,8 @@ def test_what_a_network_would_see_is_looked_at_and_not_what_was_read(scaling, va
 
 def test_scaled_intensities_are_what_they_were():
     image = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
-    assert Scaling(1.0, 2.0).apply(image).ravel().tolist() == [(v - 1) / 2 for v in range(8)]
-    assert Scaling(1.0, 2.0, bounded=True).apply(image).max() == 1.0
+    assert linear(1.0, 2.0).apply(image).ravel().tolist() == [(v - 1) / 2 for v in range(8)]
+    assert linear(1.0, 2.0, bounded=True).apply(image).max() == 1.0
 
 
 def test_a_prediction_of_no_numbers_is_no_empty_mask(finished_run, monkeypatch):

@@ -12,6 +12,7 @@ from torch import nn
 
 from fsseg import CeT, FssegError, MaskedAverage, Tpm, component, hookimpl, registry
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.data.intensity_rules import Nyul
 from fsseg.evaluation.metrics import Iou
 from fsseg.model.refiners import Component3d
 from fsseg.plugins.registry import KINDS
@@ -76,7 +77,7 @@ class Tracker:
 
 SOUND = {
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
-    "refiner": Component3d, "metric": Iou, "tracker": Tracker,
+    "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul,
 }  # fmt: skip
 
 
@@ -234,6 +235,15 @@ def remember(self, margins, volume):
     return margins + before
 
 
+def measure_and_keep(self, images):
+    self.kept = float(images[0].mean())
+    return {}
+
+
+def scale_as_kept(self, image, measured):
+    return image - getattr(self, "kept", 0.0)
+
+
 def late(self, values):
     pass
 
@@ -300,7 +310,7 @@ BROKEN = {
     "check_slices_are_encoded_by_themselves": [
         ("backbone", changed("backbone", lambda features, images: features - features.mean()), "in a batch and alone"),
     ],
-    "check_intensity_rule": [("backbone", broken("backbone", intensity="hounsfield"), "one of zscore, percentile, got 'hounsfield'")],
+    "check_intensity_rule": [("backbone", broken("backbone", intensity="hounsfield"), "one of zscore, percentile, window, nyul, got 'hounsfield'")],
     # heads
     "check_a_logit_per_class": [
         ("head", changed("head", lambda logits, *_: logits[:, 1:]), "expected logits of shape \\(5, 2, 8, 8\\)"),
@@ -404,6 +414,23 @@ BROKEN = {
         ("supervoxels", changed("supervoxels", lambda regions, *_: regions[1:]), "expected int32 of shape"),
         ("supervoxels", changed("supervoxels", lambda regions, *_: regions - 1), "ids from 1"),
         ("supervoxels", changed("supervoxels", lambda regions, *_: np.ones_like(regions)), "at least two regions"),
+    ],
+    # intensity rules
+    "check_statistics_are_declared": [("intensity", broken("intensity", statistics="volume"), "'dataset' or 'training', got 'volume'")],
+    "check_measured_values_are_plain": [
+        ("intensity", broken("intensity", measure=lambda self, images: images), "measure to return a dictionary, got list"),
+        ("intensity", broken("intensity", measure=lambda self, images: {"low": images[0].min()}), "that JSON holds, got Object of type float32"),
+        ("intensity", broken("intensity", measure=measure_and_keep, scale=scale_as_kept), "a new instance to scale alike"),
+    ],
+    "check_scaled_image": [
+        ("intensity", broken("intensity", scale=lambda self, image, measured: image.ravel()), "finite numbers of shape \\(1, 32, 32\\), got \\(1024,\\)"),
+        ("intensity", broken("intensity", scale=lambda self, image, measured: np.log(image - 1e6)), "some that are not finite"),
+    ],
+    "check_one_intensity": [
+        ("intensity", broken("intensity", scale=lambda self, image, measured: image / image.std()), "an image of one intensity"),
+    ],
+    "check_order_of_scans": [
+        ("intensity", broken("intensity", measure=lambda self, images: {"unit": float(images[0].std())}, scale=lambda self, image, measured: image / measured["unit"]), "scans in another order"),
     ],
     # metrics
     "check_facts_of_metric": [

@@ -1,30 +1,36 @@
-"""Intensity rules: how a volume's values are scaled before a backbone sees its slices."""
+"""Intensities: what a rule measured of scans, and the scaling that follows from it, whatever the rule."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from fsseg.errors import DataError
+from fsseg.errors import DataError, FssegError, RecipeError
+from fsseg.interfaces import Intensity
+from fsseg.plugins.blame import described
+from fsseg.plugins.manager import registry
+from fsseg.plugins.numbers import are_finite
 
-MOST_VOXELS = 2_000_000
-"""Of a scan, at most so many evenly spread voxels count where percentiles are taken over several scans."""
+Images = Sequence  # of arrays of three axes and any size; a checker of types would read a scan to see that
+
+Measured = dict[str, Any]
+"""What a rule measured, as plain values that JSON holds."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What an intensity rule does to a scan: (image - subtract) / divide.
+    """A rule with what it measured: it scales the scans that it was measured of, or others in the same way.
 
     Attributes:
-        subtract: What becomes 0.
-        divide: What is the unit.
-        bounded: Whether 0 to 1 is then brought to -1 to 1, and the rest clipped.
+        rule: The intensity rule.
+        measured: What it measured.
     """
 
-    subtract: float
-    divide: float
-    bounded: bool = False
+    rule: Intensity
+    measured: Measured
 
     def apply(
         self, image: Float[np.ndarray, "slice height width"], case: str = ""
@@ -36,70 +42,117 @@ class Scaling:
             case: Its case, for messages.
 
         Raises:
-            DataError: What a network would see is not finite: the image is not, or its intensities are too far apart.
+            DataError: What a network would see is not finite: the image is not, or its intensities are too far apart; or
+                the rule does not give an image.
         """
-        divide = max(self.divide, np.finfo(np.float64).tiny)
-        scaled = (image.astype(np.float64) - self.subtract) / divide
-        if self.bounded:
-            scaled = 2 * np.clip(scaled, 0, 1) - 1
+        scaled = self.rule.scale(image, self.measured)
+        if not isinstance(scaled, np.ndarray) or scaled.shape != image.shape:
+            got = getattr(scaled, "shape", type(scaled).__name__)
+            raise DataError(
+                f"case {case}: {described('intensity', self.rule)} gave {got} for an image of shape {image.shape}, "
+                "expected an array of that shape; correct its scale"
+            )
         with np.errstate(over="ignore"):
             single = scaled.astype(np.float32)
         if not np.isfinite(single).all():
             raise DataError(
-                f"case {case}: its scaled intensities are not finite (subtract {self.subtract:g}, divide by {self.divide:g}), "
+                f"case {case}: its scaled intensities are not finite ({self}), "
                 "expected numbers of single precision; repair the image, or clip it with [intensity] window in dataset.toml"
             )
         return single
 
-
-Images = Sequence  # of arrays of three axes and any size; a checker of types would read a scan to see that
-
-
-def zscore(images: Images) -> Scaling:
-    """Returns the scaling to zero mean and unit standard deviation over all voxels, air included (ADNet, ALPNet and TPM)."""
-    if len(images) == 1:
-        values = images[0].astype(np.float64)
-        return Scaling(float(values.mean()), float(values.std()))
-    count = 0
-    total = 0.0
-    for image in images:  # once: each may be read from disk
-        count += image.size
-        total += image.sum(dtype=np.float64)
-    mean = total / count
-    squares = 0
-    for image in images:
-        difference = image.astype(np.float64) - mean
-        squares += (difference**2).sum()
-    return Scaling(float(mean), float(np.sqrt(squares / count)))
+    def __str__(self) -> str:
+        values = [f"{name} {value}" for name, value in self.measured.items()]
+        return ", ".join([repr(self.rule), *values])
 
 
-def percentile(images: Images) -> Scaling:
-    """Returns the scaling of the 1st to the 99.5th percentile to [-1, 1], clipped: what ImageNet networks take best."""
-    if len(images) == 1:
-        low, high = np.percentile(images[0], [1.0, 99.5])
-    else:
-        voxels = np.concatenate([_evenly_spread(image) for image in images])
-        low, high = np.percentile(voxels, [1.0, 99.5])
-    return Scaling(float(low), float(high - low), bounded=True)
+def measure(rule: str | Intensity, images: Images) -> Scaling:
+    """Returns the scaling that a rule makes of these images.
+
+    Args:
+        rule: The rule, or its name; it then has its default options.
+        images: One scan, or the training scans of a fold; each may be read from disk when it is looked at.
+
+    Raises:
+        DataError: There is no such rule, or it measured what cannot be kept.
+    """
+    if isinstance(rule, str):
+        rule = rule_of(rule)
+    measured = rule.measure(images)
+    problem = problem_of(measured)
+    if problem:
+        raise DataError(f"{described('intensity', rule)}: measured {problem}; correct its measure")
+    return Scaling(rule, measured)
 
 
-def _evenly_spread(image: Float[np.ndarray, "_ _ _"]) -> Float[np.ndarray, "voxel"]:
-    every = 1 + image.size // MOST_VOXELS
-    return image.ravel()[::every]
+def rule_of(name: str) -> Intensity:
+    """Returns the rule of this name, with its default options; raises DataError for an unknown one."""
+    try:
+        return registry().build("intensity", name, {})
+    except RecipeError as error:
+        raise DataError(f"intensity rule {name!r}: the backbone asks for it, but {error}") from None
 
 
-RULES: dict[str, Callable[[Images], Scaling]] = {
-    "zscore": zscore,
-    "percentile": percentile,
-}
-"""The rules by the name that a backbone declares; each measures one scan, or the training scans of a fold together."""
+def problem_of(measured: Any) -> str | None:
+    """Returns what keeps measured values from being kept, as the end of a sentence; None for those that can be."""
+    if not isinstance(measured, dict):
+        return f"a {type(measured).__name__}, expected a dictionary"
+    try:
+        json.dumps(measured)
+    except (TypeError, ValueError) as error:
+        return f"what JSON does not hold ({error}), expected plain numbers, texts and lists"
+    if not are_finite(measured):
+        return "a number that is not finite, expected finite ones"
+    return None
 
 
-def measure(rule: str, images: Images) -> Scaling:
-    """Returns the scaling that a rule makes of these images; raises DataError for an unknown rule."""
-    if rule not in RULES:
-        known = ", ".join(RULES)
-        raise DataError(
-            f"intensity rule {rule!r}: the backbone asks for it, expected one of {known}"
+def load_scaling(rule: Intensity, measured: Any, source: str) -> Scaling:
+    """Returns the scaling of a rule from what it measured in another process, which anybody may have changed since.
+
+    Args:
+        rule: The rule.
+        measured: What was kept of it.
+        source: Where that was kept, for messages.
+
+    Raises:
+        FssegError: The rule could not have measured that.
+    """
+    ramp = np.linspace(0, 1, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+    problem = problem_of(measured) or _other_form(measured, rule.measure([ramp]))
+    if problem is None:
+        try:
+            Scaling(rule, measured).apply(ramp, "of an example")
+        except (DataError, ValueError, TypeError, KeyError, IndexError) as error:
+            problem = f"values that cannot be applied: {error}"
+    if problem:
+        raise FssegError(
+            f"{source}: scaling: holds {problem}; run the recipe again with --fresh, or export it again"
         )
-    return RULES[rule](images)
+    return Scaling(rule, measured)
+
+
+def _other_form(value: Any, example: Any, where: str = "") -> str | None:
+    """Says where a value has another form than an example; lists may have other lengths."""
+    if isinstance(example, dict) and isinstance(value, dict):
+        if value.keys() != example.keys():
+            return f"the keys {sorted(map(str, value))}, expected {sorted(example)}"
+        for key, inner in example.items():
+            problem = _other_form(value[key], inner, f"{where}{key}: ")
+            if problem:
+                return problem
+        return None
+    if isinstance(example, list) and isinstance(value, list):
+        for item in value if example else []:
+            problem = _other_form(item, example[0], where)
+            if problem:
+                return problem
+        return None
+    if _form(value) != _form(example):
+        return f"{where}{value!r}, expected a {_form(example)}"
+    return None
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    return type(value).__name__

@@ -20,6 +20,14 @@ def register_supervoxels(register: Register) -> None:
 
 
 @hookimpl
+def register_intensities(register: Register) -> None:
+    register("zscore", "fsseg.data.intensity_rules:ZScore")
+    register("percentile", "fsseg.data.intensity_rules:Percentile")
+    register("window", "fsseg.data.intensity_rules:Window")
+    register("nyul", "fsseg.data.intensity_rules:Nyul")
+
+
+@hookimpl
 def register_backbones(register: Register) -> None:
     register("timm", "fsseg.model.backbones.timm:TimmBackbone")
     register("deeplab_resnet101", "fsseg.model.backbones.deeplab:DeepLabResNet101")

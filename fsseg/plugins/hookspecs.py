@@ -39,6 +39,11 @@ def register_supervoxels(register: Register) -> None:
 
 
 @hookspec
+def register_intensities(register: Register) -> None:
+    """Registers rules that scale the intensities of scans: `fsseg.interfaces.Intensity`."""
+
+
+@hookspec
 def register_backbones(register: Register) -> None:
     """Registers networks from slices to features: `fsseg.interfaces.Backbone`."""
 

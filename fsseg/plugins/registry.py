@@ -17,6 +17,7 @@ from fsseg.system.code_digests import digest_at_import, keep_module
 KINDS = {
     "dataset": "register_datasets",
     "supervoxels": "register_supervoxels",
+    "intensity": "register_intensities",
     "backbone": "register_backbones",
     "prototypes": "register_prototypes",
     "head": "register_heads",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fsseg.errors import FssegError
 from fsseg.plugins.numbers import are_finite
@@ -17,15 +17,6 @@ from fsseg.recipe.tables import Recipe, VariantTable
 AGAIN = "export the run again with fsseg export"
 
 
-class ScalingTable(BaseModel):
-    """What was measured of the training scans' intensities: (image - subtract) / divide."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    subtract: float
-    divide: float = Field(gt=0)
-    bounded: bool
-
-
 class Metadata(BaseModel):
     """The words beside the tensors of an export, with the values that they stand for.
 
@@ -33,14 +24,14 @@ class Metadata(BaseModel):
         recipe: The run's recipe.
         variant: The name of the variant.
         threshold: What calibration left in the variant's threshold; None for one that is not fitted.
-        scaling: What was measured of the training scans; None where each scan is scaled by itself.
+        scaling: What the intensity rule measured of the training scans; None where each scan is measured by itself.
     """
 
     model_config = ConfigDict(extra="forbid")
     recipe: dict[str, Any]
     variant: str
     threshold: dict[str, Any] | None
-    scaling: ScalingTable | None
+    scaling: dict[str, Any] | None
 
 
 def read_metadata(path: Path, words: Mapping[str, str]) -> tuple[Recipe, VariantTable, Metadata]:
@@ -84,16 +75,3 @@ def _parsed(path: Path, name: str, text: str, parse: Callable[[str], Any]) -> An
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("\n")[0] or "nested too deep"
         raise FssegError(f"{path}: {name}: cannot be read ({reason}); {AGAIN}") from None
-
-
-def checked_scaling(path: Path, scaling: Any) -> dict[str, Any] | None:
-    """The scaling that a run kept, as plain values; raises FssegError for what is none."""
-    if scaling is None:
-        return None
-    try:
-        return ScalingTable.model_validate(scaling, strict=True).model_dump()
-    except ValidationError as error:
-        [(where, sentence), *_] = explain(error, lambda _: list(ScalingTable.model_fields))
-        raise FssegError(
-            f"{path}: scaling: {where}: {sentence}; run the recipe again with --fresh"
-        ) from None

@@ -12,6 +12,7 @@ from torch import Tensor
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
 from fsseg.errors import DataError
+from fsseg.interfaces import Intensity
 from fsseg.model.ops import restore
 from fsseg.model.segmenter import Scored, Segmenter, encode_in_parts, encode_support
 from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins, unsound_prior
@@ -32,7 +33,8 @@ class Predictor:
     Attributes:
         segmenter: Backbone, prototypes, head and threshold as trained and calibrated.
         recipe: The run's recipe.
-        scaling: How intensities are scaled where that was measured over training scans; None for each scan by itself.
+        rule: The rule that scales intensities.
+        scaling: How it scales them where that was measured over training scans; None for each scan by itself.
         device: Where to compute.
 
     Example:
@@ -45,6 +47,7 @@ class Predictor:
 
     segmenter: Segmenter
     recipe: Recipe
+    rule: Intensity
     scaling: Scaling | None
     device: torch.device
 
@@ -139,7 +142,7 @@ class Predictor:
 
     def scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
         """The intensities of a scan as the backbone takes them."""
-        scaling = self.scaling or measure(self.segmenter.backbone.intensity, [volume.image])
+        scaling = self.scaling or measure(self.rule, [volume.image])
         return scaling.apply(volume.image, volume.case)
 
 
@@ -244,8 +247,9 @@ def load_predictor(
     chosen = (variant, fold, seed)
     is_export = Path(run).is_file()
     trained = read_export(Path(run), *chosen) if is_export else read_run(run, *chosen)
-    scaling = Scaling(**trained.scaling) if trained.scaling else None
-    return Predictor(trained.segmenter().to(where), trained.recipe, scaling, where)
+    segmenter = trained.segmenter().to(where)
+    rule, scaling = trained.intensity(segmenter.backbone)
+    return Predictor(segmenter, trained.recipe, rule, scaling, where)
 
 
 def load_variants(

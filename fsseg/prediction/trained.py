@@ -7,15 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from fsseg.data.intensity import Scaling, load_scaling
 from fsseg.errors import FssegError
-from fsseg.interfaces import Backbone, FittedThreshold
+from fsseg.interfaces import Backbone, FittedThreshold, Intensity
 from fsseg.model.checkpoint import load_into, load_states, load_trained, save_states
 from fsseg.model.segmenter import Segmenter
 from fsseg.model.variants import assemble
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
-from fsseg.prediction.metadata import checked_scaling, read_metadata
-from fsseg.recipe.parts import build_parts
+from fsseg.prediction.metadata import read_metadata
+from fsseg.recipe.parts import build_parts, intensity_of
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.records import FORMAT, read_calibration
@@ -32,7 +33,7 @@ class Trained:
         variant: The variant of it.
         states: The state dictionaries of "backbone" and "head".
         threshold: What calibration left in the variant's threshold; None for one that is not fitted.
-        scaling: What was measured of the training scans' intensities; None where each scan is scaled by itself.
+        scaling: What the intensity rule measured of the training scans; None where each scan is measured by itself.
         source: The file that it was read from, for messages.
     """
 
@@ -67,6 +68,25 @@ class Trained:
             threshold_state=self.threshold,
             mode=self.recipe.mode,
         )
+
+    def intensity(self, backbone: Backbone) -> tuple[Intensity, Scaling | None]:
+        """The intensity rule, and how it scales scans where that was measured over training scans.
+
+        Args:
+            backbone: The backbone, whose rule counts where the recipe names none.
+
+        Raises:
+            FssegError: What was measured is missing, or is not what the rule measures.
+        """
+        rule = intensity_of(self.recipe, backbone.intensity).build("intensity")
+        if self.scaling is not None:
+            return rule, load_scaling(rule, self.scaling, str(self.source))
+        if rule.statistics == "training":
+            raise FssegError(
+                f"{self.source}: scaling: is missing, expected what {rule!r} measured of the training scans; run the recipe "
+                "again with --fresh, or export it again"
+            )
+        return rule, None
 
     def save(self, path: Path) -> None:
         """Writes it into one safetensors file, all or nothing."""
@@ -117,7 +137,7 @@ def of_results(
     results.folder.require_undamaged(folder.checkpoint, folder.calibration)
     thresholds = read_calibration(folder.calibration)["states"]
     threshold = thresholds.get(chosen.name)
-    scaling = checked_scaling(results.folder.about, results.about["scaling"].get(str(fold)))
+    scaling = results.about["scaling"].get(str(fold))
     states = load_trained(folder.checkpoint)
     return Trained(recipe, chosen, states, threshold, scaling, folder.path)
 
@@ -151,8 +171,7 @@ def read_export(
                 f"alone, expected no choice of {key}; export another file, or give the run directory"
             )
     _choose_variant(recipe, name)
-    scaling = about.scaling.model_dump() if about.scaling else None
-    return Trained(recipe, table, states, about.threshold, scaling, path)
+    return Trained(recipe, table, states, about.threshold, about.scaling, path)
 
 
 def without_oracles(recipe: Recipe) -> list[VariantTable]:

@@ -88,8 +88,10 @@ class Kind(Mark):
         """The component's table, also where its name alone is given."""
         return by_name(value)
 
-    def check(self, value: ComponentTable, context: PlainTable) -> None:
+    def check(self, value: ComponentTable | None, context: PlainTable) -> None:
         """Raises ValidationError for a name or for options that the registry does not know."""
+        if value is None:  # a component that need not be named
+            return
         problems = registry().problems(self.name, value.name, value.options)
         if problems:
             raise refusal(problems)

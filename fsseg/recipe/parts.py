@@ -3,10 +3,32 @@
 import json
 from typing import Any
 
-from fsseg.errors import FssegError
+from fsseg.errors import FssegError, RecipeError
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
-from fsseg.recipe.tables import ComponentTable, TrainingTable, VariantTable
+from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable, VariantTable
+
+
+def intensity_of(recipe: Recipe, wanted: str) -> ComponentTable:
+    """The table of the intensity rule: the recipe's, or the one that the backbone asks for with its default options.
+
+    Args:
+        recipe: The recipe.
+        wanted: The backbone's attribute `intensity`.
+
+    Raises:
+        FssegError: The backbone asks for a rule that nobody registered.
+    """
+    if recipe.intensity is not None:
+        return recipe.intensity
+    try:
+        registry().find("intensity", wanted)
+    except RecipeError as error:
+        raise FssegError(
+            f"backbone {recipe.backbone.name}: it asks for the intensity rule {wanted!r}, but {error}; or name one in "
+            "[intensity]"
+        ) from None
+    return ComponentTable(name=wanted)
 
 
 def build_parts(variant: VariantTable, training: TrainingTable) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class _Walk:
         for key, field in fields.items():
             value = getattr(table, key)
             content = Content.of(field)
-            if content.kind or content.table:
+            if (content.kind or content.table) and value is not None:
                 place = _join(where, key)
                 inner.append(self.content(place, content, value))
             else:

@@ -253,6 +253,10 @@ class Recipe(Table):
     backbone: Annotated[ComponentTable, Kind("backbone")] = Field(
         description="the feature extractor"
     )
+    intensity: Annotated[ComponentTable | None, Kind("intensity")] = Field(
+        default=None,
+        description="how intensities are scaled; by the rule that the backbone asks for when omitted",
+    )
     training: TrainingTable = TrainingTable()
     speed: SpeedTable = SpeedTable()
     calibration: CalibrationTable = CalibrationTable()

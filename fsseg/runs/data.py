@@ -20,10 +20,11 @@ from fsseg.evaluation.files import stem_of
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Dataset
 from fsseg.model.backbones.sizes import try_sizes
+from fsseg.recipe.parts import intensity_of
 from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.setup import set_up
 from fsseg.recipe.tables import Recipe
-from fsseg.runs.scans import RunScans, SupervoxelSource, hidden_key
+from fsseg.runs.scans import IntensitySource, RunScans, SupervoxelSource, hidden_key
 from fsseg.system.files import fingerprint
 from fsseg.system.names import require_distinct
 from fsseg.system.parallel import at_once
@@ -93,6 +94,16 @@ class RunData:
         return SupervoxelSource.of(self.recipe.supervoxels)
 
     @cached_property
+    def intensity(self) -> IntensitySource:
+        """The rule that scales intensities: the recipe's, or the one that the backbone asks for."""
+        return IntensitySource.of(intensity_of(self.recipe, self.backbone.intensity))
+
+    @property
+    def scaled_together(self) -> bool:
+        """True where intensities are measured over a fold's training scans, not on each scan by itself."""
+        return "training" in (self.dataset.statistics, self.intensity.rule.statistics)
+
+    @cached_property
     def backbone(self) -> "BackboneFacts":
         """What the data and the checks of a run need to know of the recipe's backbone.
 
@@ -130,7 +141,7 @@ class BackboneFacts:
 
     Attributes:
         channels: Channels of its features.
-        intensity: The rule that scales intensities for it.
+        intensity: The name of the rule that scales intensities for it, where the recipe names none.
     """
 
     channels: int
@@ -162,10 +173,9 @@ class FoldData:
         return OnDemand(self.fold.evaluated, self._evaluation_scan)
 
     def scaling(self, case: str) -> Scaling:
-        """How the backbone's intensity rule scales a scan: by itself, or as the fold's training scans together."""
-        alone = self.run.dataset.statistics == "volume"
-        cases = (case,) if alone else self.fold.training
-        return self.run.scans.scaling(self.run.backbone.intensity, cases)
+        """How the intensity rule scales a scan: by itself, or as the fold's training scans together."""
+        cases = self.fold.training if self.run.scaled_together else (case,)
+        return self.run.scans.scaling(self.run.intensity, cases)
 
     def choices(self, seed: int) -> list[Choice]:
         """Who segments what from which slices; reads no scan.
@@ -251,7 +261,10 @@ class FoldData:
 
     def _training_scan(self, supervoxels: SupervoxelSource, case: str) -> TrainingScan:
         hidden = self.run.hidden.get(case)
-        return self.run.scans.training_scan(case, supervoxels, self.scaling(case), hidden)
+        intensity = self.run.intensity
+        return self.run.scans.training_scan(
+            case, supervoxels, intensity, self.scaling(case), hidden
+        )
 
     def _evaluation_scan(self, case: str) -> EvaluationScan:
         return self.run.scans.evaluation_scan(case, self.scaling(case))

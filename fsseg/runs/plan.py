@@ -73,6 +73,7 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "head": component_identity("head", table.head),
         "prototypes": component_identity("prototypes", table.prototypes),
         "backbone": component_identity("backbone", plan.backbone),
+        "intensity": plan.data.run.intensity.identity,
         "supervoxels": component_identity("supervoxels", recipe.supervoxels),
         "episodes": recipe.episodes.model_dump(),
         "seed": plan.seed,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -302,10 +301,10 @@ def _about(data: RunData) -> dict[str, Any]:
     recipe = data.recipe
     metrics = {metric.name: facts_of(metric.build("metric")) for metric in recipe.metrics}
     scalings = {}
-    if data.dataset.statistics == "training":
+    if data.scaled_together:
         for fold in data.folds:
             scaling = data.of(fold).scaling(fold.queries[0])
-            scalings[str(fold.index)] = asdict(scaling)
+            scalings[str(fold.index)] = scaling.measured
     return {
         "format": FORMAT,
         "dataset": data.dataset.name,

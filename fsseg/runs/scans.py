@@ -1,10 +1,11 @@
 """The scans of a run: read when they are needed, while what is asked of all of them is kept as facts."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Int32, UInt8
 
 from fsseg.data.cache import Note, cached, content_key
 from fsseg.data.facts import Facts, kept_facts, require_same
@@ -14,9 +15,10 @@ from fsseg.data.supervoxels.kept import cached_supervoxels
 from fsseg.data.supervoxels.stored import Stored
 from fsseg.data.volume import Volume, on_working_grid
 from fsseg.evaluation.scans import EvaluationScan, evaluation_scan
-from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.interfaces import Dataset, Intensity, Supervoxels
 from fsseg.recipe.tables import ComponentTable, GridTable
-from fsseg.runs.identity import reading_identity, supervoxel_identity
+from fsseg.runs.identity import component_identity, reading_identity, supervoxel_identity
+from fsseg.system.files import fingerprint
 from fsseg.system.parallel import at_once
 from fsseg.system.progress import Progress
 from fsseg.training.mapped import kept_training_scan
@@ -72,21 +74,24 @@ class RunScans:
     def _resize(self, volume: Volume) -> Volume:
         return on_working_grid(volume, self._grid)
 
-    def scaling(self, rule: str, cases: Sequence[str]) -> Scaling:
+    def scaling(self, intensity: "IntensitySource", cases: Sequence[str]) -> Scaling:
         """An intensity rule's measurement over these scans together, made once.
 
         Of some thousand scans together it takes minutes.
         """
-        key = content_key(rule, self._reading, [self.facts[case].image for case in cases])
+        images = [self.facts[case].image for case in cases]
+        key = content_key(intensity.identity, self._reading, images)
         if key not in self._scalings:
-            measured = cached("scaling", key, lambda: self._measure(rule, cases), self._note)
-            subtract, divide, bounded = measured
-            self._scalings[key] = Scaling(float(subtract), float(divide), bool(bounded))
+            text = cached("scaling", key, lambda: self._measure(intensity.rule, cases), self._note)
+            measured = json.loads(text.tobytes())
+            self._scalings[key] = Scaling(intensity.rule, measured)
         return self._scalings[key]
 
-    def _measure(self, rule: str, cases: Sequence[str]) -> Float[np.ndarray, "3"]:
+    def _measure(self, rule: Intensity, cases: Sequence[str]) -> UInt8[np.ndarray, "byte"]:
+        """What the rule measures, as the bytes of its JSON."""
         scaling = measure(rule, InTurn(lambda case: self.working[case].image, cases))
-        return np.array([scaling.subtract, scaling.divide, scaling.bounded])
+        text = json.dumps(scaling.measured, sort_keys=True)
+        return np.frombuffer(text.encode(), dtype=np.uint8)
 
     def evaluation_scan(self, case: str, scaling: Scaling) -> EvaluationScan:
         """A scan with its ground truth; raises DataError for one without labels."""
@@ -96,6 +101,7 @@ class RunScans:
         self,
         case: str,
         supervoxels: "SupervoxelSource",
+        intensity: "IntensitySource",
         scaling: Scaling,
         hidden: Bool[np.ndarray, "slice"] | None,
     ) -> TrainingScan:
@@ -104,6 +110,7 @@ class RunScans:
         Args:
             case: The case.
             supervoxels: How it is cut.
+            intensity: The intensity rule.
             scaling: What the intensity rule measured.
             hidden: Slices that training must not see; None where it may see all.
         """
@@ -118,13 +125,33 @@ class RunScans:
         facts = self.facts[case]
         key = content_key(
             facts.image,
-            scaling,
+            intensity.identity,
+            scaling.measured,
             self._reading,
             supervoxels.identity,
             supervoxels.min_size or facts.min_size,
             hidden_key(hidden),
         )
         return kept_training_scan(case, key, make, self._note)
+
+
+@dataclass(frozen=True)
+class IntensitySource:
+    """An intensity rule, ready to measure scans.
+
+    Attributes:
+        rule: The rule.
+        identity: Stands for the rule, its options and its source.
+    """
+
+    rule: Intensity
+    identity: str
+
+    @staticmethod
+    def of(table: ComponentTable) -> "IntensitySource":
+        """The rule that a table names."""
+        identity = fingerprint(component_identity("intensity", table))
+        return IntensitySource(table.build("intensity"), identity)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from fsseg.testing import (  # noqa: F401 (they add their checks)
     datasets,
     general,
     heads,
+    intensities,
     metrics,
     prototypes,
     refiners,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fsseg.data.intensity import RULES
+from fsseg.plugins.manager import registry
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject, check
 from fsseg.testing.exercises import same
@@ -67,8 +67,9 @@ def check_slices_are_encoded_by_themselves(subject: Subject) -> None:
 def check_intensity_rule(subject: Subject) -> None:
     """`intensity` is the name of a rule by which scans are scaled."""
     rule = subject.build().intensity
-    if rule not in RULES:
-        subject.fail(f"expected intensity to be one of {', '.join(RULES)}, got {rule!r}")
+    known = registry().names("intensity")
+    if rule not in known:
+        subject.fail(f"expected intensity to be one of {', '.join(known)}, got {rule!r}")
 
 
 def _features(backbone: Callable[[Tensor], Tensor], height: int, width: int) -> Tensor:

@@ -16,7 +16,7 @@ from fsseg.types import IdealPriors
 TENSOR_KINDS = ("backbone", "prototypes", "head", "threshold", "refiner")
 """Kinds whose components work on tensors."""
 
-COMPUTING_KINDS = (*TENSOR_KINDS, "dataset", "supervoxels", "metric")
+COMPUTING_KINDS = (*TENSOR_KINDS, "dataset", "supervoxels", "intensity", "metric")
 """Kinds whose components compute something."""
 
 
@@ -34,6 +34,8 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
         return samples.margins(), samples.volume()
     if kind == "supervoxels":
         return samples.phantom()
+    if kind == "intensity":
+        return (samples.intensities(),)
     if kind == "metric":
         predicted = samples.cylinder((0.4, 0.4), 0.3)
         actual = samples.cylinder((0.4, 0.5), 0.3)
@@ -47,6 +49,9 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
     if subject.kind == "dataset":
         volume = instance.load(instance.cases[0])
         return volume.image, volume.labels, volume.spacing
+    if subject.kind == "intensity":
+        [image] = inputs
+        return instance.scale(image, instance.measure([image]))
     if subject.kind != "threshold":
         return instance(*inputs)
     evidence, target = inputs

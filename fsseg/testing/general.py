@@ -117,7 +117,7 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
         )
 
 
-@check(*TENSOR_KINDS, "supervoxels", "metric")
+@check(*TENSOR_KINDS, "supervoxels", "intensity", "metric")
 def check_inputs_not_modified(subject: Subject) -> None:
     """It leaves its inputs as they were."""
     inputs = inputs_of(subject.kind)

@@ -127,6 +127,15 @@ def cylinder(centre: tuple[float, float], radius: float) -> np.ndarray:
     return np.stack(slices)
 
 
+def intensities(seed: int = 0) -> np.ndarray:
+    """An image of slice x height x width as scanners give them: air, a body, noise, and a few bright voxels."""
+    body = disc((0.5, 0.5), 0.4).numpy()
+    noise = random(SLICES, SIZE, SIZE, seed=seed).numpy()
+    image = 300 * body + 20 * np.abs(noise)
+    image[1, 3, 4] = 2000
+    return image.astype(np.float32)
+
+
 def phantom() -> tuple[Volume, AbdomenPhantom]:
     """A scan, and the dataset that it is from."""
     dataset = AbdomenPhantom(count=4, size=64)

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
-from fsseg.data.intensity import Scaling, measure
+from fsseg.data.intensity import Scaling, measure, rule_of
 from fsseg.data.supervoxels.kept import cut
 from fsseg.data.supervoxels.regions import RegionTable, count_regions
 from fsseg.data.volume import Volume, on_working_grid
-from fsseg.interfaces import Dataset, Supervoxels
+from fsseg.interfaces import Dataset, Intensity, Supervoxels
 from fsseg.plugins.manager import registry
 from fsseg.recipe.tables import GridTable
 
@@ -90,7 +90,7 @@ def training_scan(
 
 def training_scans(
     dataset: Dataset,
-    intensity: str,
+    intensity: str | Intensity,
     *,
     cases: Sequence[str] | None = None,
     supervoxels: Supervoxels | None = None,
@@ -102,7 +102,7 @@ def training_scans(
 
     Args:
         dataset: Where the scans come from.
-        intensity: The intensity rule, as the backbone's attribute of this name says.
+        intensity: The intensity rule, or its name as the backbone's attribute `intensity` says.
         cases: Which scans to read; all of the dataset when omitted.
         supervoxels: How they are cut into regions; `Felzenszwalb()` when omitted.
         grid: The working grid; that of a recipe which says nothing of it when omitted.
@@ -119,9 +119,11 @@ def training_scans(
     method = supervoxels or registry().build("supervoxels", USUAL_SUPERVOXELS, {})
     options = (grid or GridTable()).model_dump()
     volumes = [on_working_grid(dataset.load(case), options) for case in cases or dataset.cases]
-    together = [volume.image for volume in volumes] if dataset.statistics == "training" else None
+    rule = rule_of(intensity) if isinstance(intensity, str) else intensity
+    pooled = "training" in (dataset.statistics, rule.statistics)
+    together = [volume.image for volume in volumes] if pooled else None
     scans = []
     for volume in volumes:
-        scaling = measure(intensity, together or [volume.image])
+        scaling = measure(rule, together or [volume.image])
         scans.append(training_scan(volume, cut(volume, method, dataset), scaling))
     return scans
