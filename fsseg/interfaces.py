@@ -54,10 +54,10 @@ class Backbone(Trained, Protocol):
 
 @runtime_checkable
 class PrototypeExtractor(Protocol):
-    """Summarises the support's features under its masks.
+    """Summarises the support's features under its masks; one that sees the query as well is a `QueryInformedExtractor`.
 
-    A class that inherits from this one has the two attributes at their defaults. One that lacks them is taken for one
-    that has them so.
+    A class that inherits from this one has the attributes at their defaults. One that lacks them is taken for one that
+    has them so.
     """
 
     fixed_shape: ClassVar[bool] = False
@@ -81,6 +81,26 @@ class PrototypeExtractor(Protocol):
             sigma: The head's spread of the foreground around a prototype, for extractors that fit a density.
         """
         ...
+
+
+@runtime_checkable
+class QueryInformedExtractor(Protocol):
+    """A prototype extractor with `per_query = True`: it sees the query's features, never its mask.
+
+    It gives each slice of the query prototypes of its own, `query way proto channel` with weights `query way proto`, as
+    many for each slice. What it gives a slice depends on no other slice: slices come a few at a time. In the alignment
+    loss query and support change places.
+    """
+
+    per_query: ClassVar[bool]
+
+    def __call__(
+        self,
+        features: Float[Tensor, "way shot channel h w"],
+        masks: Bool[Tensor, "way shot height width"],
+        sigma: Float[Tensor, ""] | None,
+        query: Float[Tensor, "query channel h w"],
+    ) -> Prototypes: ...
 
 
 @runtime_checkable

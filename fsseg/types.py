@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from fsseg.errors import DataError
+from fsseg.score_scale import ScoreScale as ScoreScale
 from fsseg.system.shapes import require_fitting
 
 
@@ -153,6 +154,8 @@ class Episode:
 class Prototypes:
     """Feature vectors that stand for the support's classes, as a prototype extractor makes them.
 
+    Those of an extractor that sees the query have an axis of its slices before all others, until a head gets them.
+
     Attributes:
         foreground: The prototypes of each way, `way proto channel` (of any length: a head on the sphere uses their
             direction).
@@ -164,9 +167,9 @@ class Prototypes:
         DataError: The tensors do not fit together, hold another kind of numbers, or are on several devices.
     """
 
-    foreground: Float[Tensor, "way proto channel"]
-    weights: Float[Tensor, "way proto"]
-    background: Float[Tensor, "bg_proto channel"] | None = None
+    foreground: Float[Tensor, "*query way proto channel"]
+    weights: Float[Tensor, "*query way proto"]
+    background: Float[Tensor, "*query bg_proto channel"] | None = None
 
     def __post_init__(self) -> None:
         example = (
@@ -174,55 +177,22 @@ class Prototypes:
         )
         require_fitting("prototypes", example, self)
 
-
-@dataclass(frozen=True)
-class ScoreScale:
-    """The scale on which a head of the ADNet family scores: alpha, the threshold T_S, and what follows from them.
-
-    `T_S = alpha (T_D^2 / 2 - 1)` ties the score threshold to a distance threshold T_D between unit vectors. With the
-    number of dimensions d and an even prior, alpha and T_S are one to one with the standard deviations of foreground
-    and background (Kim et al., Tied Prototype Model, Eq. 6).
-
-    Attributes:
-        alpha: Scale of the cosine.
-        threshold: The score threshold T_S; foreground is where `-alpha cos < T_S`.
-        dimension: d in the Gaussians' normalisation (the paper uses 1 "for simplicity").
-        average_distance: Running average over training of the ideal distance threshold (IDT).
-        average_sigmas: Running average over training of the foreground and background standard deviations.
-    """
-
-    alpha: Float[Tensor, ""]
-    threshold: Float[Tensor, ""]
-    dimension: int
-    average_distance: Float[Tensor, ""]
-    average_sigmas: Float[Tensor, "2"]
-
     @property
-    def distance(self) -> Float[Tensor, ""]:
-        """The distance threshold T_D; T_S must not lie below -alpha."""
-        return (2 * (1 + self.threshold / self.alpha)).clamp(min=0).sqrt()
+    def by_slice(self) -> bool:
+        """True where each slice of the query has prototypes of its own."""
+        return self.foreground.ndim == 4
 
-    @property
-    def sigmas(self) -> Float[Tensor, "2"]:
-        """Standard deviations (foreground, background) at an even prior."""
-        ratio = torch.exp((self.alpha + self.threshold) / self.dimension)  # sigma_B^2 / sigma_F^2
-        return torch.stack([1 - 1 / ratio, ratio - 1]).mul(2 / self.alpha).sqrt()
+    def part(self, at: slice) -> "Prototypes":
+        """The prototypes of some slices of the query, where slices have their own."""
+        if not self.by_slice:
+            return self
+        background = None if self.background is None else self.background[at]
+        return Prototypes(self.foreground[at], self.weights[at], background)
 
-    def prior_at_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """Log-odds of the prior that puts the boundary at this distance (IDT -> ICP, free of overflow)."""
-        return self.alpha / 4 * (distance**2 - self.distance**2)
-
-    def distance_at_prior(self, prior: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """The boundary's distance under a prior given in log-odds (ICP -> IDT)."""
-        return (self.distance**2 + 4 * prior / self.alpha).clamp(min=0).sqrt()
-
-    @property
-    def average_prior(self) -> Float[Tensor, ""]:
-        """Log-odds of the ideal prior that follows from the running averages (the published AvgEst)."""
-        sigma_f, sigma_b = self.average_sigmas
-        return (1 / sigma_f**2 - 1 / sigma_b**2) * self.average_distance**2 / 2 - self.dimension * (
-            sigma_b / sigma_f
-        ).log()
+    def of_slice(self, number: int) -> "Prototypes":
+        """The prototypes of one slice of the query, where slices have their own; without the axis of slices."""
+        background = None if self.background is None else self.background[number]
+        return Prototypes(self.foreground[number], self.weights[number], background)
 
 
 @dataclass(frozen=True)
@@ -267,15 +237,26 @@ class QueryVolume:
 
     Attributes:
         support: The labelled slices.
-        prototypes: What the extractor made of them.
+        prototypes: What the extractor made of them; of one that sees the query, by slice.
         query: The slices that are segmented, in the order of the scan.
         features: Their features.
+        support_features: The features of the labelled slices.
     """
 
     support: Support
     prototypes: Prototypes
     query: Query
     features: Float[Tensor, "slice channel h w"]
+    support_features: Float[Tensor, "way shot channel h w"]
+
+    def part(self, at: slice) -> "QueryVolume":
+        """The volume of some of its slices."""
+        return replace(
+            self,
+            prototypes=self.prototypes.part(at),
+            query=self.query.part(at),
+            features=self.features[at],
+        )
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -65,8 +65,9 @@ def test_probabilities_equal_the_published_ones(golden, parts, name):
         NoBackbone(), MaskedAverage(), head_for(golden), policies[name], mode="reference"
     )
     with torch.no_grad():
+        made = MaskedAverage()(support_features, support.masks)
         result = segmenter.segment(
-            support, MaskedAverage()(support_features, support.masks), query, query_features
+            support, made, query, query_features, support_features=support_features
         )
     published = golden[f"prob_{name}"]  # the background is its last class
     probability = result.probabilities[:, :, ::16, ::16]
@@ -99,7 +100,9 @@ def test_the_oracle_predicts_the_true_number_of_pixels_of_all_classes(parts, hea
     segmenter = Segmenter(NoBackbone(), MaskedAverage(), head, Ocp(), mode=mode)
     with torch.no_grad():
         made = MaskedAverage()(support_features, support.masks)
-        result = segmenter.segment(support, made, query, query_features, target)
+        result = segmenter.segment(
+            support, made, query, query_features, target, support_features=support_features
+        )
     assert (result.labels > 0).sum(dim=(1, 2)).tolist() == (target > 0).sum(dim=(1, 2)).tolist()
 
 

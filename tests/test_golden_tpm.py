@@ -85,7 +85,9 @@ def test_probabilities_equal_the_published_ones(golden, parts, name, prototypes)
         mode="reference",
     )
     with torch.no_grad():
-        result = segmenter.segment(support, made, query, query_features)
+        result = segmenter.segment(
+            support, made, query, query_features, support_features=support_features
+        )
     suffix = "" if prototypes == "map" else "_MP"
     probability = result.probabilities[:, 1]
     np.testing.assert_allclose(
@@ -113,5 +115,7 @@ def test_the_oracle_predicts_the_true_number_of_pixels(golden, parts, mode, prot
     query = Query(torch.zeros(5, 256, 256), torch.linspace(0, 1, 5))
     features = torch.cat([query_features, query_features[:1]])
     with torch.no_grad():
-        result = segmenter.segment(support, made, query, features, full)
+        result = segmenter.segment(
+            support, made, query, features, full, support_features=support_features
+        )
     assert result.labels.sum(dim=(1, 2)).tolist() == [6124, 6128, 6126, 0, 256 * 256]

@@ -8,6 +8,7 @@ FOLDER = Path(__file__).parents[1] / "fsseg"
 ORDER = [
     "errors",
     "system",
+    "score_scale",
     "types",
     "interfaces",
     "plugins",

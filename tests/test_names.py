@@ -93,9 +93,10 @@ def test_renamed_members_do_what_they_did(tmp_path):
     support = Support(torch.ones(1, 1, 4, 4), mask, torch.ones(1, 1))
     prototypes = MaskedAverage()(torch.ones(1, 1, 3, 2, 2), mask)
     parts = (support, prototypes, Query(torch.ones(1, 4, 4), torch.ones(1)), torch.ones(1, 3, 2, 2))
-    scored = segmenter.logits(*parts)
+    labelled = {"support_features": torch.ones(1, 1, 3, 2, 2)}
+    scored = segmenter.logits(*parts, **labelled)
     with pytest.warns(DeprecationWarning, match="Segmenter.score is called logits now"):
-        assert torch.equal(segmenter.score(*parts).coarse, scored.coarse)
+        assert torch.equal(segmenter.score(*parts, **labelled).coarse, scored.coarse)
     with pytest.warns(DeprecationWarning, match="Segmenter.settle is called decide now"):
         assert torch.equal(segmenter.settle(scored, target=None).labels, labels + 1)
     with (

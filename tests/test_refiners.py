@@ -38,7 +38,8 @@ def volume(features, *, mask=None, images=None, location=None, spacing=(5.0, 1.0
     support = Support(images[None, None, slices // 2], masks, torch.full((1, 1), 0.5))
     location = torch.linspace(0, 1, slices) if location is None else location
     prototypes = Prototypes(torch.ones(1, 1, channels), torch.ones(1, 1))
-    return QueryVolume(support, prototypes, Query(images, location, spacing), features)
+    labelled = features[None, None, slices // 2]
+    return QueryVolume(support, prototypes, Query(images, location, spacing), features, labelled)
 
 
 PLAIN = volume(torch.ones(4, 3, 4, 4))
@@ -139,9 +140,9 @@ def test_the_amount_is_kept_within_limits(before, after):
     mask[4:12, 4:12] = True
     support = Support(torch.ones(1, 1, 16, 16), mask[None, None], torch.full((1, 1), 0.5))
     query = Query(torch.ones(4, 16, 16), torch.linspace(0, 1, 4), (2.0, 1.0, 1.0))
-    shown = QueryVolume(
-        support, Prototypes(torch.ones(1, 1, 3), torch.ones(1, 1)), query, torch.ones(4, 3, 4, 4)
-    )
+    features = torch.ones(4, 3, 4, 4)
+    made = Prototypes(torch.ones(1, 1, 3), torch.ones(1, 1))
+    shown = QueryVolume(support, made, query, features, features[None, :1])
     refined = Amount(depth=1.0, factor=2.0)(margins, shown)
     assert ((margins > 0).sum(), (refined > 0).sum()) == (before, after)
     assert torch.equal(refined.flatten().argsort(), margins.flatten().argsort()), (

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fsseg import CeT, FssegError, MaskedAverage, Tpm, component, hookimpl, registry
+from fsseg import CeT, FssegError, MaskedAverage, Prototypes, Tpm, component, hookimpl, registry
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.intensity_rules import Nyul
 from fsseg.evaluation.metrics import Iou
@@ -125,6 +125,27 @@ class Background(MaskedAverage):
     """Map, with a background it makes or does not make."""
 
     background = True
+
+
+class Seeing(MaskedAverage):
+    """Moves the prototype by the mean of each slice of the query."""
+
+    per_query = True
+
+    def __call__(self, features, masks, sigma, query):
+        shown = MaskedAverage()(features, masks)
+        moved = shown.foreground + query.mean(dim=(2, 3))[:, None, None]
+        return Prototypes(moved, shown.weights.expand(moved.shape[:3]))
+
+
+def seeing(change):
+    """`Seeing` with its output changed."""
+    inner = Seeing.__call__
+    return type(
+        "Broken",
+        (Seeing,),
+        {"__doc__": "Broken.", "__call__": lambda self, *inputs: change(inner(self, *inputs))},
+    )
 
 
 class Unannotated(CeT):
@@ -346,6 +367,14 @@ BROKEN = {
     "check_one_pixel_mask": [("prototypes", changed("prototypes", only_inner_pixels), "a mask of one pixel")],
     "check_empty_mask": [
         ("prototypes", changed("prototypes", lambda made, f, masks, s=None: replace(made, foreground=made.foreground / made.weights[..., None])), "for an empty mask"),
+    ],
+    "check_prototypes_by_slice": [
+        ("prototypes", seeing(lambda made: made.of_slice(0)), "expected 5 slices x way x prototype x channel"),
+        ("prototypes", seeing(lambda made: bend(made, weights=made.weights[0])), "as many weights"),
+        ("prototypes", changed("prototypes", lambda made, *_: bend(made, foreground=made.foreground[None])), "has `per_query = True`"),
+    ],
+    "check_query_slices_by_themselves": [
+        ("prototypes", seeing(lambda made: replace(made, foreground=made.foreground + made.foreground.mean(0))), "with other slices of the query and alone"),
     ],
     "check_full_mask": [("prototypes", changed("prototypes", nan_where_there_is_no_background), "a mask that fills the slice")],
     # threshold policies

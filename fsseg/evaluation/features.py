@@ -11,7 +11,8 @@ from fsseg.evaluation.assignments import Assignment, Task
 from fsseg.evaluation.choices import Way
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Backbone
-from fsseg.model.segmenter import encode_in_parts, require_foreground, room_for
+from fsseg.model.scoring import is_per_query, prototypes_of
+from fsseg.model.segmenter import Segmenter, encode_in_parts, require_foreground, room_for
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.types import Prototypes, Query, Support
 
@@ -141,7 +142,7 @@ class SliceFeatures:
 
 
 class SupportPrototypes:
-    """Prototypes by support and kind of scoring: they depend on nothing else."""
+    """Prototypes by support and kind of scoring: they depend on nothing else, unless an extractor sees the query."""
 
     def __init__(
         self,
@@ -150,21 +151,46 @@ class SupportPrototypes:
         assignments: Sequence[Assignment],
         device: torch.device,
     ) -> None:
-        """Makes the prototypes of all supports; raises DataError for a mask without foreground."""
+        """Makes what prototypes can be made; raises DataError for a mask without foreground."""
+        self._features = features
         self._by_support: dict[int, dict[str, Prototypes]] = {}
         groups = by_scoring(list(variants))
         distinct = {id(assignment.support): assignment for assignment in assignments}
         for key, assignment in distinct.items():
             require_foreground(assignment.support)
             support = assignment.support.to(device)
-            slices = features.of_support(assignment.support_case, assignment.support_slices)
-            of_ways = support.spread(slices)
+            slices = self.features_of(assignment)
             by_kind = self._by_support[key] = {}
             for scoring, group in groups.items():
                 segmenter = group[0].segmenter
-                sigma = segmenter.head.sigma
-                by_kind[scoring] = segmenter.prototypes(of_ways, support.masks, sigma)
+                if not is_per_query(segmenter.prototypes):
+                    by_kind[scoring] = _prototypes(segmenter, slices, support)
 
-    def of(self, support: Support, scoring: str) -> Prototypes:
-        """The prototypes of a support, which is one of the assignments' own objects."""
-        return self._by_support[id(support)][scoring]
+    def features_of(self, part: Assignment) -> Float[Tensor, "way shot channel h w"]:
+        """The features of an assignment's support."""
+        slices = self._features.of_support(part.support_case, part.support_slices)
+        return part.support.spread(slices)
+
+    def of(
+        self,
+        part: Assignment,
+        variant: Variant,
+        support_features: Float[Tensor, "way shot channel h w"],
+        query_features: Float[Tensor, "part channel h w"],
+    ) -> Prototypes:
+        """The prototypes with which a variant scores what an assignment segments."""
+        kept = self._by_support[id(part.support)].get(variant.scoring)
+        if kept is not None:
+            return kept
+        support = part.support.to(query_features.device)
+        return _prototypes(variant.segmenter, support_features, support, query_features)
+
+
+def _prototypes(
+    segmenter: Segmenter,
+    support_features: Float[Tensor, "way shot channel h w"],
+    support: Support,
+    query_features: Float[Tensor, "part channel h w"] | None = None,
+) -> Prototypes:
+    parts = (segmenter.prototypes, segmenter.head)
+    return prototypes_of(*parts, support_features, support.masks, query_features)

@@ -147,10 +147,12 @@ class QuerySegmentation:
         support = part.support.to(target.device)
         query = self._query.query.part(part.index)
         features = self._query.features_of(part)
-        for scoring, group in by_scoring(self._variants).items():
-            of_support = prototypes.of(part.support, scoring)
-            segmenter = group[0].segmenter
-            scored = segmenter.logits(support, of_support, query, features)
+        support_features = prototypes.features_of(part)
+        for group in by_scoring(self._variants).values():
+            made = prototypes.of(part, group[0], support_features, features)
+            scored = group[0].segmenter.logits(
+                support, made, query, features, support_features=support_features
+            )
             even = _even_margins(scored)
             sound = sound_slices(scored.coarse)
             for variant in group:

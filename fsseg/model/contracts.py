@@ -18,7 +18,7 @@ CONTRACTS = {
 """By kind, its contract and an example."""
 
 ARGUMENTS = {"prototypes": 3, "refiner": 2}
-"""Kinds that may be nothing but callable, and with how many arguments they are called."""
+"""Kinds that may be nothing but callable, and with how many arguments they are called; one that sees the query gets one more."""
 
 
 def require_parts(parts: Mapping[str, Any], refiners: Any) -> None:
@@ -63,7 +63,8 @@ def require_mode(mode: str, modes: Any) -> None:
 def _is_of_kind(kind: str, part: Any) -> bool:
     found = _kind_of(part)
     if found is None and kind in ARGUMENTS:
-        return _takes(part, ARGUMENTS[kind])
+        sees_query = kind == "prototypes" and getattr(part, "per_query", False)
+        return _takes(part, ARGUMENTS[kind] + sees_query)
     return found == kind
 
 

@@ -13,6 +13,7 @@ from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
 from fsseg.model.contracts import require_mode, require_parts
 from fsseg.model.ops import Prior, decide, decide_alike, per_way, raise_foreground, resize
+from fsseg.model.scoring import Features, logits_of, prototypes_of
 from fsseg.system.devices import working_memory
 from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Segmentation, Support
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fsseg.prediction.predictor import Predictor
-
-SLICES_AT_ONCE = 16
-"""Slices that a head scores together."""
 
 BYTES_PER_PIXEL = 600
 """What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
@@ -33,8 +31,8 @@ CERTAIN = 1e30
 Mode = Literal["default", "reference"]
 """Where the prior is added: to logits at image size, or before probabilities are resized."""
 
-Features = Float[Tensor, "query channel h w"]
-"""Features of the query's slices."""
+SupportFeatures = Float[Tensor, "way shot channel h w"]
+"""Features of the labelled slices."""
 
 Target = Int[Tensor, "query height width"] | None
 """The query's ground truth, for oracle policies alone."""
@@ -146,8 +144,12 @@ class Segmenter(nn.Module):
         require_foreground(support)
         support_features = encode_support(self.backbone, support)
         query_features = encode(self.backbone, query.images)
-        prototypes = self.prototypes(support_features, support.masks, self.head.sigma)
-        return self.segment(support, prototypes, query, query_features, target)
+        prototypes = prototypes_of(
+            self.prototypes, self.head, support_features, support.masks, query_features
+        )
+        return self.segment(
+            support, prototypes, query, query_features, target, support_features=support_features
+        )
 
     def segment(
         self,
@@ -156,9 +158,23 @@ class Segmenter(nn.Module):
         query: Query,
         query_features: Features,
         target: Target = None,
+        *,
+        support_features: SupportFeatures | None = None,
     ) -> Segmentation:
-        """Does what is left for features and prototypes at hand, so that they can be shared."""
-        return self.decide(self.logits(support, prototypes, query, query_features), target)
+        """Does what is left for features and prototypes at hand, so that they can be shared.
+
+        Args:
+            support: The labelled slices.
+            prototypes: What `fsseg.model.scoring.prototypes_of` made of them.
+            query: The slices to segment.
+            query_features: Their features.
+            target: As of a call of the segmenter.
+            support_features: The features of the labelled slices; they are made again when omitted.
+        """
+        scored = self.logits(
+            support, prototypes, query, query_features, support_features=support_features
+        )
+        return self.decide(scored, target)
 
     def logits(
         self,
@@ -166,11 +182,17 @@ class Segmenter(nn.Module):
         prototypes: Prototypes,
         query: Query,
         query_features: Features,
+        *,
+        support_features: SupportFeatures | None = None,
     ) -> Scored:
-        """Scores the query at an even prior. Segmenters that differ in the threshold alone share the result."""
-        # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
-        parts = query_features.split(SLICES_AT_ONCE)
-        coarse = torch.cat([self.head(part, prototypes) for part in parts])
+        """Scores the query at an even prior. Segmenters that differ in the threshold alone share the result.
+
+        The arguments are those of `segment`.
+        """
+        if support_features is None:
+            support_features = encode_support(self.backbone, support)
+        volume = QueryVolume(support, prototypes, query, query_features, support_features)
+        coarse = logits_of(self.head, volume)
         evidence = Evidence(
             logits=self._resized(coarse, query.images),
             features=query_features,
@@ -179,7 +201,7 @@ class Segmenter(nn.Module):
             query_location=query.location,
             score=self.head.score,
         )
-        return Scored(coarse, evidence, QueryVolume(support, prototypes, query, query_features))
+        return Scored(coarse, evidence, volume)
 
     def decide(self, scored: Scored, target: Target = None) -> Segmentation:
         """Asks the threshold policy for the prior, and decides under it; refiners have the last word.

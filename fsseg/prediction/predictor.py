@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
-from fsseg.errors import DataError
 from fsseg.interfaces import Intensity
 from fsseg.model.ops import restore
+from fsseg.model.scoring import is_per_query, prototypes_of
 from fsseg.model.segmenter import Scored, Segmenter, encode_in_parts, encode_support
 from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins, unsound_prior
 from fsseg.model.variants import Variant
+from fsseg.prediction.shown import choose_slices, labels_of, names_of_classes
 from fsseg.prediction.trained import of_results, read_export, read_run, without_oracles
 from fsseg.recipe.protocols import find_protocol
 from fsseg.recipe.tables import Recipe
@@ -108,8 +109,8 @@ class Predictor:
         Raises:
             DataError: There are no labels, or a slice does not show the class.
         """
-        labels = _labels_of(support)
-        names = _names_of_classes(support, classes)
+        labels = labels_of(support)
+        names = names_of_classes(support, classes)
         working = on_working_grid(support, self.recipe.grid.model_dump())
         groups = [tuple(names)] if self.together else [(value,) for value in names]
         parts = [self._part(working, values, slices) for values in groups]
@@ -122,10 +123,10 @@ class Predictor:
         slices: Sequence[int] | None,
     ) -> "Part":
         """The prototypes of classes that are segmented at once."""
-        chosen = _choose_slices(volume, values, slices)
+        chosen = choose_slices(volume, values, slices)
         images = torch.from_numpy(self.scale(volume)[chosen])
         location = torch.tensor(chosen) / max(len(volume.image) - 1, 1)
-        labels = _labels_of(volume)[chosen]
+        labels = labels_of(volume)[chosen]
         masks = [torch.from_numpy(labels == value) for value in values]
         ways = len(values)
         support = Support(
@@ -136,9 +137,26 @@ class Predictor:
         ).to(self.device)
         with torch.no_grad():
             features = encode_support(self.segmenter.backbone, support)
-            sigma = self.segmenter.head.sigma
-            prototypes = self.segmenter.prototypes(features, support.masks, sigma)
-        return Part(values, support, prototypes, tuple(chosen))
+            sees_query = is_per_query(self.segmenter.prototypes)
+            prototypes = None if sees_query else self._prototypes(support, features)
+        return Part(values, support, features, prototypes, tuple(chosen))
+
+    def prototypes_for(
+        self, part: "Part", query_features: Float[Tensor, "query channel h w"]
+    ) -> Prototypes:
+        """The prototypes with which a query is scored: those that were learned, unless the extractor sees the query."""
+        if part.prototypes is not None:
+            return part.prototypes
+        return self._prototypes(part.support, part.features, query_features)
+
+    def _prototypes(
+        self,
+        support: Support,
+        features: Float[Tensor, "way shot channel h w"],
+        query_features: Float[Tensor, "query channel h w"] | None = None,
+    ) -> Prototypes:
+        parts = (self.segmenter.prototypes, self.segmenter.head)
+        return prototypes_of(*parts, features, support.masks, query_features)
 
     def scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
         """The intensities of a scan as the backbone takes them."""
@@ -153,13 +171,15 @@ class Part:
     Attributes:
         values: Their label values.
         support: The labelled slices.
-        prototypes: What was learned from them.
+        features: Their features.
+        prototypes: What was learned from them; None where the extractor sees the query first.
         slices: The numbers of the slices.
     """
 
     values: tuple[int, ...]
     support: Support
-    prototypes: Prototypes
+    features: Float[Tensor, "way shot channel h w"]
+    prototypes: Prototypes | None
     slices: tuple[int, ...]
 
 
@@ -209,7 +229,10 @@ class Fitted:
         features = encode_in_parts(segmenter.backbone, query.images)
         margins: dict[int, np.ndarray] = {}
         for part in self.parts:
-            scored = segmenter.logits(part.support, part.prototypes, query, features)
+            prototypes = predictor.prototypes_for(part, features)
+            scored = segmenter.logits(
+                part.support, prototypes, query, features, support_features=part.features
+            )
             segmented = segmenter.decide(scored)
             log_probabilities = segmented.log_probabilities
             of_part = _on_own_grid(log_probabilities[:, 1:] - log_probabilities[:, :1], working)
@@ -268,57 +291,6 @@ def load_variants(
                 variants.append(Variant(table.name, segmenter, table.scoring))
         if variants:
             yield variants
-
-
-def _labels_of(support: Volume) -> Integer[np.ndarray, "slice height width"]:
-    """The labels of a support; raises DataError where it has none."""
-    if support.labels is None:
-        raise DataError(
-            f"support {support.case}: it has no labels, expected at least one labelled slice"
-        )
-    return support.labels
-
-
-def _names_of_classes(support: Volume, classes: dict[int, str] | None) -> dict[int, str]:
-    """The classes to learn by label value; raises DataError where the support does not show one."""
-    values = sorted(set(np.unique(_labels_of(support)).tolist()) - {0})
-    names = {value: str(value) for value in values} if classes is None else classes
-    missing = [value for value in names if value not in values]
-    if missing or not names:
-        lacking = missing[0] if missing else "foreground"
-        raise DataError(
-            f"support {support.case}: its labels have no {lacking}, expected voxels of every class; "
-            f"there are {values or 'none'}"
-        )
-    return names
-
-
-def _choose_slices(
-    volume: Volume,
-    values: tuple[int, ...],
-    slices: Sequence[int] | None,
-) -> list[int]:
-    """The slices that are wanted, or the fullest; raises DataError for one that does not show all classes."""
-    voxels = _voxels_of_smallest(volume, values)
-    fullest = int(voxels.argmax())
-    chosen = [fullest] if slices is None else list(slices)
-    classes = " and ".join(map(str, values))
-    if not voxels.any():
-        raise DataError(f"support {volume.case}: no slice shows {classes} on the working grid")
-    for number in chosen:
-        if not 0 <= number < len(voxels) or not voxels[number]:
-            raise DataError(
-                f"support {volume.case}: slice {number} does not show {classes}, expected a slice "
-                f"that does, such as {fullest} (they count from 0)"
-            )
-    return chosen
-
-
-def _voxels_of_smallest(volume: Volume, values: tuple[int, ...]) -> Int[np.ndarray, "slice"]:
-    """The voxels of the class that is smallest in each slice."""
-    labels = _labels_of(volume)
-    voxels = [(labels == value).sum(axis=(1, 2)) for value in values]
-    return np.stack(voxels).min(axis=0)
 
 
 def _require_numbers(

@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[1]
 """The folder of fsseg's packages."""
 
 PACKAGES = (
-    "errors", "system", "types", "interfaces", "plugins", "data", "recipe", "model", "training",
+    "errors", "system", "score_scale", "types", "interfaces", "plugins", "data", "recipe", "model", "training",
     "evaluation", "runs", "prediction", "analysis", "report", "jobs", "prepare", "testing", "cli",
 )  # fmt: skip
 """The packages of fsseg (and modules beside them) in the order in which the data flows."""

@@ -11,6 +11,7 @@ import torch
 from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
+from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.variants import load_head
 from fsseg.plugins.blame import naming_plugins
 from fsseg.plugins.manager import hooks, listening
@@ -42,6 +43,7 @@ from fsseg.system.names import within
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.signals import stoppable
 from fsseg.system.unfinished import sweep_abandoned
+from fsseg.types import Query, QueryVolume, Support
 
 WORTH_AN_ESTIMATE = 200
 """Steps below which a run takes hardly longer than finding out how long it takes."""
@@ -290,8 +292,11 @@ def _try_out(name: str, parts: dict[str, Any], data: RunData) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(ways, shots, data.backbone.channels, 4, 4, generator=generator)
     masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)
+    support = Support(masks.float(), masks, torch.zeros(ways, shots))
+    query = Query(torch.zeros(1, 8, 8), torch.zeros(1))
     try:
-        head(features[:1, 0], parts["prototypes"](features, masks, head.sigma))
+        made = prototypes_of(parts["prototypes"], head, features, masks, features[:1, 0])
+        logits_of(head, QueryVolume(support, made, query, features[:1, 0], features))
     except FssegError as error:
         raise FssegError(f"variant {name!r}: {error}") from None
 

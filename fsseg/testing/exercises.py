@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsseg.interfaces import FittedThreshold
+from fsseg.model.scoring import is_per_query
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject
 from fsseg.types import IdealPriors
@@ -52,6 +53,8 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
     if subject.kind == "intensity":
         [image] = inputs
         return instance.scale(image, instance.measure([image]))
+    if subject.kind == "prototypes" and is_per_query(instance):
+        return instance(*inputs, samples.query_features().to(inputs[0]))
     if subject.kind != "threshold":
         return instance(*inputs)
     evidence, target = inputs

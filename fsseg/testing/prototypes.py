@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fsseg.errors import DataError
+from fsseg.model.scoring import is_per_query
 from fsseg.testing import samples
 from fsseg.testing.contract import NotApplicable, Subject, check
 from fsseg.testing.exercises import same
@@ -165,9 +166,56 @@ def check_full_mask(subject: Subject) -> None:
         )
 
 
+@check("prototypes")
+def check_prototypes_by_slice(subject: Subject) -> None:
+    """One that sees the query gives each of its slices prototypes of its own; others have no axis of slices."""
+    features = samples.support_features(2)
+    prototypes = _extract_all(subject, features, samples.masks(2), samples.query_features())
+    shape = tuple(prototypes.foreground.shape)
+    if not is_per_query(subject.build()):
+        if len(shape) != 3:
+            subject.fail(
+                f"expected way x prototype x channel, got {shape}; one that sees the query has `per_query = True`"
+            )
+        return
+    weights = tuple(prototypes.weights.shape)
+    if len(shape) != 4 or shape[0] != samples.SLICES or weights != shape[:3]:
+        subject.fail(
+            f"expected {samples.SLICES} slices x way x prototype x channel with as many weights, got {shape} and {weights}"
+        )
+
+
+@check("prototypes")
+def check_query_slices_by_themselves(subject: Subject) -> None:
+    """What one that sees the query gives a slice does not depend on the query's other slices."""
+    if not is_per_query(subject.build()):
+        raise NotApplicable("it does not see the query")
+    features = samples.support_features()
+    query = samples.query_features()
+    together = _extract_all(subject, features, samples.masks(), query)
+    for number in (0, samples.SLICES - 1):
+        alone = _extract_all(subject, features, samples.masks(), query[number : number + 1])
+        _compare(
+            subject,
+            together.of_slice(number),
+            alone.of_slice(0),
+            "expected a slice's prototypes to be the same with other slices of the query and alone",
+        )
+
+
 def _extract(subject: Subject, features: Tensor, masks: Tensor) -> Prototypes:
+    """The prototypes of a support; of an extractor that sees the query, those for its first slice."""
+    prototypes = _extract_all(subject, features, masks, samples.query_features())
+    return prototypes.of_slice(0) if prototypes.by_slice else prototypes
+
+
+def _extract_all(subject: Subject, features: Tensor, masks: Tensor, query: Tensor) -> Prototypes:
+    extractor = subject.build()
+    inputs = [features, masks, SIGMA]
+    if is_per_query(extractor):
+        inputs.append(query)
     with torch.no_grad():
-        return subject.build()(features, masks, SIGMA)
+        return extractor(*inputs)
 
 
 def _is_finite(prototypes: Prototypes) -> bool:

@@ -61,6 +61,7 @@ def _reordered(volume: QueryVolume, order: list[int]) -> QueryVolume:
             foreground=prototypes.foreground[order],
             weights=prototypes.weights[order],
         ),
+        support_features=volume.support_features[order],
     )
 
 
@@ -93,8 +94,7 @@ def check_keeps_nothing_of_a_scan(subject: Subject) -> None:
 
 def _first(volume: QueryVolume, slices: int) -> QueryVolume:
     """The scan with its first slices alone."""
-    query = volume.query.part(slice(0, slices))
-    return replace(volume, query=query, features=volume.features[:slices])
+    return volume.part(slice(0, slices))
 
 
 def _refine(instance: Any, margins: Tensor, volume: QueryVolume) -> Tensor:

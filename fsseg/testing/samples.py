@@ -111,7 +111,9 @@ def volume(ways: int = 1, shots: int = 1) -> QueryVolume:
     )
     location = torch.linspace(0, 1, SLICES)
     query = Query(images[ways:], location, (6.0, 1.5, 1.5))
-    return QueryVolume(support, prototypes(ways), query, query_features())
+    return QueryVolume(
+        support, prototypes(ways), query, query_features(), support_features(ways, shots)
+    )
 
 
 def target(ways: int = 1) -> Tensor:

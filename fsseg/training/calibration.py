@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.ops import ideal_prior
+from fsseg.model.scoring import prototypes_of
 from fsseg.model.segmenter import Segmenter, encode_in_parts
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.plugins.numbers import are_finite
@@ -270,9 +271,11 @@ def _observe(group: list[Variant], encoded: _Encoded) -> _OnDevice:
     segmenter = group[0].segmenter
     episode = encoded.episode
     support = episode.support
-    sigma = segmenter.head.sigma
-    prototypes = segmenter.prototypes(encoded.support, support.masks, sigma)
-    scored = segmenter.logits(support, prototypes, episode.query, encoded.query)
+    parts = (segmenter.prototypes, segmenter.head)
+    prototypes = prototypes_of(*parts, encoded.support, support.masks, encoded.query)
+    scored = segmenter.logits(
+        support, prototypes, episode.query, encoded.query, support_features=encoded.support
+    )
     evidence = scored.evidence
     together, alone = _ideal_priors(evidence, episode.target)
     numbers = {

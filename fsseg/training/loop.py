@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fsseg.interfaces import Backbone, Head, PrototypeExtractor
+from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.segmenter import Mode, encode
 from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import Recorded, join_stream, new_stream, on_stream
@@ -24,7 +25,7 @@ from fsseg.training.losses import Losses, aligned, log_probabilities, t_loss, we
 from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
 from fsseg.training.updates import Optimiser, update_averages
-from fsseg.types import Episode
+from fsseg.types import Episode, QueryVolume
 
 
 class Training:
@@ -137,9 +138,11 @@ class Training:
         support_features, query_features = self._encode(support.slices, episode.query.images)
         # The support's prototypes (Eq. 1), and the query's logits (Eqs. 2, 3, 8 and 9).
         of_ways = support.spread(support_features)
-        sigma = self.head.sigma
-        prototypes = self._prototypes(of_ways, support.masks, sigma)
-        logits = self.head(query_features, prototypes)
+        prototypes = prototypes_of(
+            self._prototypes, self.head, of_ways, support.masks, query_features
+        )
+        volume = QueryVolume(support, prototypes, episode.query, query_features, of_ways)
+        logits = logits_of(self.head, volume)
         # The running averages, which follow T_S as it is before the update, as published.
         score = self.head.score
         if score is not None:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fsseg.interfaces import Head, PrototypeExtractor
+from fsseg.interfaces import Head
 from fsseg.model.ops import resize
+from fsseg.model.scoring import Extractor, is_per_query, prototypes_of, score
 from fsseg.model.segmenter import Mode
 from fsseg.recipe.tables import TrainingTable
 from fsseg.types import Prototypes, ScoreScale, Support, margin
@@ -127,7 +128,7 @@ def t_loss(score: ScoreScale) -> Loss:
 
 
 def aligned(
-    prototypes: PrototypeExtractor,
+    prototypes: Extractor,
     head: Head,
     logits: Logits,
     query_features: QueryFeatures,
@@ -138,10 +139,10 @@ def aligned(
     """The alignment loss that suits an extractor.
 
     Returns:
-        `exchange_loss` for extractors that make background prototypes, `alignment_loss` for others.
+        `exchange_loss` for extractors that make background prototypes or see the query, `alignment_loss` for others.
     """
     rest = (logits, query_features, support_features, support, mode)
-    if getattr(prototypes, "background", False):
+    if getattr(prototypes, "background", False) or is_per_query(prototypes):
         return exchange_loss(prototypes, head, *rest)
     return alignment_loss(head, *rest)
 
@@ -187,7 +188,7 @@ def alignment_loss(
 
 
 def exchange_loss(
-    prototypes: PrototypeExtractor,
+    prototypes: Extractor,
     head: Head,
     logits: Logits,
     query_features: QueryFeatures,
@@ -195,11 +196,11 @@ def exchange_loss(
     support: Support,
     mode: Mode,
 ) -> Loss:
-    """The prototype alignment loss for extractors that make background prototypes (PANet, 2019).
+    """The prototype alignment loss for extractors that make background prototypes (PANet, 2019) or see the query.
 
     Query and support change places: the extractor makes prototypes of the query under its predicted
-    masks, at feature resolution and without gradient, and with them the head segments the support,
-    each way against the background by itself. Pixels of other ways do not count. Ways for which the
+    masks, at feature resolution and without gradient (one that sees the query makes them for the
+    support's slices), and with them the head segments the support, each way against the background by itself. Pixels of other ways do not count. Ways for which the
     extractor gives weights 0 are left out; the loss is the mean over the others, and zero where
     there are none.
 
@@ -214,13 +215,16 @@ def exchange_loss(
     """
     predicted = predicted_masks(logits).transpose(0, 1) > 0
     for_each_way = query_features.expand(len(predicted), *query_features.shape)
-    of_query = prototypes(for_each_way, predicted, head.sigma)
-    is_predicted = (of_query.weights > 0).any(dim=1)
+    of_slices = prototypes_of(prototypes, head, for_each_way, predicted, support_features)
+    is_predicted = (of_slices.weights > 0).any(dim=-1)
+    if of_slices.by_slice:
+        is_predicted = is_predicted.any(dim=0)
     size = _image_size(support)
 
     losses = []
     for way, features in enumerate(support.spread(support_features)):
-        logits_alone = head(features, _only_way(of_query, way))
+        of_query = of_slices.part(_slices_of(support, way))
+        logits_alone = score(head, features, _only_way(of_query, way))
         log_probability = log_probabilities(logits_alone, size, mode)
         target = _way_target(support, way)
         loss = F.nll_loss(log_probability, target, ignore_index=IGNORED)
@@ -235,10 +239,17 @@ def _image_size(support: Support) -> tuple[int, int]:
     return height, width
 
 
+def _slices_of(support: Support, way: int) -> slice:
+    """Where a way's slices are among `support.slices`."""
+    shots = support.masks.shape[1]
+    start = 0 if support.shared else way * shots
+    return slice(start, start + shots)
+
+
 def _only_way(prototypes: Prototypes, way: int) -> Prototypes:
     """The prototypes of one way and of the background."""
-    foreground = prototypes.foreground[way][None]
-    weights = prototypes.weights[way][None]
+    foreground = prototypes.foreground[..., way : way + 1, :, :]
+    weights = prototypes.weights[..., way : way + 1, :]
     return Prototypes(foreground, weights, prototypes.background)
 
 
