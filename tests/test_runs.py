@@ -209,7 +209,7 @@ def test_every_variant_of_the_papers_recipes_is_assembled(path):
             head=variant.head.build("head"),
             threshold=variant.threshold.build("threshold"),
             refiners=[refiner.build("refiner") for refiner in variant.refiners],
-            head_state=recipe.training_of(variant).head.build("head").state_dict(),
+            states={"head": recipe.training_of(variant).head.build("head").state_dict()},
             mode=recipe.mode,
         )
         assert isinstance(segmenter, Segmenter)

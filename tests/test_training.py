@@ -203,12 +203,12 @@ def test_recording_replaces_running():
 
 def test_what_is_chosen():
     scans, backbone = sampler(), TinyBackbone()
-    chosen = choose_speed(SpeedTable(), CPU, backbone, MaskedAverage(), scans)
+    chosen = choose_speed(SpeedTable(), CPU, backbone, [MaskedAverage(), None], scans)
     assert not chosen.capture and chosen.channels_last and chosen.fused
-    assert choose_speed(FAST, CPU, backbone, MaskedAverage(), scans).capture
-    assert not choose_speed(FAST, CPU, backbone, EmGmm(), scans).capture, "EM asks the host"
+    assert choose_speed(FAST, CPU, backbone, [MaskedAverage()], scans).capture
+    assert not choose_speed(FAST, CPU, backbone, [EmGmm()], scans).capture, "EM asks the host"
     mixed = EpisodeSampler([block_scan(size=32), block_scan("b", size=48)], published_rules())
-    assert not choose_speed(FAST, CPU, backbone, MaskedAverage(), mixed).capture, (
+    assert not choose_speed(FAST, CPU, backbone, [MaskedAverage()], mixed).capture, (
         "slices of several sizes"
     )
 

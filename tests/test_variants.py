@@ -21,7 +21,10 @@ def training(head="tpm", **options):
 
 def assembled(row, trained_with, state):
     return assemble(
-        row.name, NoBackbone(), **build_parts(row, trained_with), head_state=state.state_dict()
+        row.name,
+        NoBackbone(),
+        **build_parts(row, trained_with),
+        states={"head": state.state_dict()},
     )
 
 
@@ -85,7 +88,7 @@ def test_the_variants_own_components_are_around_the_trained_ones():
         row.name,
         NoBackbone(),
         **parts,
-        head_state=Tpm(initial_threshold=-4.0).state_dict(),
+        states={"head": Tpm(initial_threshold=-4.0).state_dict()},
         threshold_state=state,
         mode="reference",
     )
@@ -98,7 +101,7 @@ def test_the_variants_own_components_are_around_the_trained_ones():
 
 def test_a_threshold_that_is_not_fitted_yet_stays_so():
     parts = {"prototypes": MaskedAverage(), "head": Tpm(), "threshold": LinEst()}
-    segmenter = assemble("My row", NoBackbone(), **parts, head_state=Tpm().state_dict())
+    segmenter = assemble("My row", NoBackbone(), **parts, states={"head": Tpm().state_dict()})
     assert segmenter.threshold.coefficients is None
 
 
@@ -111,7 +114,7 @@ def test_a_head_that_cannot_take_the_state_is_refused_with_both_shapes():
 
     parts = {"prototypes": MaskedAverage(), "head": Linear(2, 1), "threshold": CeT()}
     with pytest.raises(FssegError) as caught:
-        assemble("My row", NoBackbone(), **parts, head_state=Linear(3, 1).state_dict())
+        assemble("My row", NoBackbone(), **parts, states={"head": Linear(3, 1).state_dict()})
     assert (
         "variant 'My row': its head Linear cannot take the state that its training left: "
         "expected weight [1, 2], bias [1], got weight [1, 3], bias [1]"

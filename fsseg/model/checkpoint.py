@@ -1,5 +1,6 @@
-"""Trained backbones and heads as safetensors: names and numbers, nothing that could run."""
+"""The trained parts of a segmenter as safetensors: names and numbers, nothing that could run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -7,24 +8,28 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fsseg.errors import FssegError
-from fsseg.interfaces import Backbone, Head
+from fsseg.interfaces import Trained
 from fsseg.system.files import replacing
 
 State = dict[str, Tensor]
 """A module's tensors by name."""
 
-PARTS = ("backbone", "head")
+ALWAYS = ("backbone", "head")
+"""The parts that every training has."""
+
+PARTS = (*ALWAYS, "prototypes", "threshold", "losses")
+"""The parts that a training may have; those of several losses are told apart behind the name."""
 
 
-def save_trained(path: Path, backbone: Backbone, head: Head) -> None:
-    """Writes the states of a backbone and a head, from whatever device they are on."""
-    save_states(path, {"backbone": backbone.state_dict(), "head": head.state_dict()})
+def save_trained(path: Path, parts: Mapping[str, Trained]) -> None:
+    """Writes the states of the trained parts by name, from whatever device they are on."""
+    save_states(path, {name: part.state_dict() for name, part in parts.items()})
 
 
 def save_states(
     path: Path, states: dict[str, State], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes the states of "backbone" and "head", with words beside them."""
+    """Writes the states of trained parts by name, with words beside them."""
     tensors: State = {}
     for part, state in states.items():
         for name, value in state.items():
@@ -43,7 +48,7 @@ def write_tensors(path: Path, tensors: State, metadata: dict[str, str] | None = 
 
 
 def load_trained(path: Path) -> dict[str, State]:
-    """Reads the states of "backbone" and "head", on the CPU.
+    """Reads the states of the trained parts by name, on the CPU.
 
     Raises:
         FssegError: The file is no safetensors.
@@ -83,23 +88,25 @@ def _described(tensor: Tensor | None) -> str:
 
 
 def load_states(path: Path) -> tuple[dict[str, State], dict[str, str]]:
-    """Reads the states of "backbone" and "head", on the CPU, and the words beside them.
+    """Reads the states of the trained parts by name, on the CPU, and the words beside them.
+
+    Files of earlier versions hold a backbone and a head alone.
 
     Raises:
         FssegError: The file is no safetensors, holds tensors of something else, or numbers that are not finite in single
             precision.
     """
-    states: dict[str, State] = {part: {} for part in PARTS}
+    states: dict[str, State] = {part: {} for part in ALWAYS}
     try:
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 - it is no dictionary
                 part, _, name = key.partition(".")
-                if part not in states:
+                if part not in PARTS:
                     raise FssegError(
                         f"{path}: holds a tensor {key!r}, expected names that begin with {' or '.join(PARTS)} and a dot; "
                         "make the file again"
                     )
-                states[part][name] = _finite(path, key, file.get_tensor(key))
+                states.setdefault(part, {})[name] = _finite(path, key, file.get_tensor(key))
             return states, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise FssegError(

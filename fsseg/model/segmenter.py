@@ -117,6 +117,9 @@ class Segmenter(nn.Module):
         self.head = head
         self.threshold = threshold
         self.refiners = tuple(refiners)
+        # Those that are modules go where the segmenter goes.
+        modules = [refiner for refiner in self.refiners if isinstance(refiner, nn.Module)]
+        self._refiner_modules = nn.ModuleList(modules)
         self.mode = mode
 
     def __repr__(self) -> str:

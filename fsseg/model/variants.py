@@ -9,7 +9,11 @@ from torch import Tensor, nn
 from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone, PrototypeExtractor, Refiner
 from fsseg.model.segmenter import Mode, Segmenter
+from fsseg.plugins.blame import described
 from fsseg.plugins.numbers import are_finite
+
+State = Mapping[str, Tensor]
+"""A module's tensors by name."""
 
 SHOWN = 100
 """Characters of a state that are repeated in a message at most."""
@@ -51,7 +55,7 @@ def assemble(
     head: Any,
     threshold: Any,
     refiners: Sequence[Refiner] = (),
-    head_state: Mapping[str, Tensor],
+    states: Mapping[str, State],
     threshold_state: dict[str, Any] | None = None,
     mode: Mode = "default",
 ) -> Segmenter:
@@ -61,46 +65,94 @@ def assemble(
         name: The variant's name, for messages.
         backbone: The backbone with its trained state; variants of a training share it.
         prototypes: The variant's extractor.
-        head: The variant's head, which takes `head_state`.
+        head: The variant's head, which takes its state.
         threshold: The variant's threshold, which takes `threshold_state`.
         refiners: The variant's refiners, in the order in which they decide.
-        head_state: The state that training left in its head.
+        states: By kind, the states that training left in its head and in the parts that this variant has of it.
         threshold_state: What calibration left; None for a threshold that is not fitted, or not yet.
         mode: The mode of the segmenter.
 
     Raises:
-        FssegError: The head cannot take the state, or the threshold its own.
+        FssegError: A part cannot take its state, or has parameters that nothing trained.
     """
-    load_head(name, head, head_state)
+    parts = {"head": head, "prototypes": prototypes, "threshold": threshold, "refiners": refiners}
+    load_parts(name, parts, states)
     if threshold_state is not None:
         load_threshold(name, threshold, threshold_state)
     segmenter = Segmenter(backbone, prototypes, head, threshold, refiners=refiners, mode=mode)
     return segmenter.eval()
 
 
-def load_head(
-    name: str,
-    head: nn.Module,
-    state: Mapping[str, Tensor],
-) -> None:
-    """Loads the state that a training left in its head into the head of the variant of this name.
+def load_parts(name: str, parts: Mapping[str, Any], states: Mapping[str, State]) -> None:
+    """Loads what a training left into the parts of the variant of this name.
+
+    Args:
+        name: The variant's name.
+        parts: Its `head`, `prototypes`, `threshold` and `refiners`.
+        states: By kind, the states that it takes.
 
     Raises:
-        FssegError: The head has other parameters, or parameters of other shapes.
+        FssegError: A part cannot take its state, or one without a state has parameters that something should train.
     """
-    own = head.state_dict()
+    for kind, state in states.items():
+        _load_part(name, kind, parts[kind], state)
+    for kind in ("prototypes", "threshold"):
+        if kind not in states:
+            _require_nothing_to_train(name, kind, parts[kind], f"name it in [training] as {kind}")
+    for refiner in parts["refiners"]:
+        _require_nothing_to_train(name, "refiner", refiner, "let its numbers be options")
+
+
+def states_of(parts: Mapping[str, Any]) -> dict[str, State]:
+    """The states of those of some parts, by name, that are modules; not copied."""
+    states: dict[str, State] = {}
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            states[name] = part.state_dict()
+    return states
+
+
+def trainable(component: Any) -> int:
+    """The number of a component's parameters that an optimiser would change; 0 for one that is no module."""
+    if not isinstance(component, nn.Module):
+        return 0
+    return sum(value.numel() for value in component.parameters() if value.requires_grad)
+
+
+def _require_nothing_to_train(name: str, kind: str, component: Any, remedy: str) -> None:
+    """Raises FssegError for a component that would stay at its initial weights."""
+    count = trainable(component)
+    if count:
+        raise FssegError(
+            f"variant {name!r}: {described(kind, component)} has {count:,} parameters that nothing trains; {remedy}, or "
+            "say requires_grad_(False) of those that are to stay as they are"
+        )
+
+
+def _load_part(
+    name: str,
+    kind: str,
+    part: nn.Module,
+    state: State,
+) -> None:
+    """Loads the state that a training left in its part of this kind into that of the variant of this name.
+
+    Raises:
+        FssegError: The part has other parameters, or parameters of other shapes.
+    """
+    own = part.state_dict()
     for key, value in state.items():
         if key in own and value.is_floating_point() != own[key].is_floating_point():
             raise FssegError(
-                f"variant {name!r}: the state of its head has {key} of {value.dtype}, expected {own[key].dtype}; "
+                f"variant {name!r}: the state of its {kind} has {key} of {value.dtype}, expected {own[key].dtype}; "
                 "run the recipe again"
             )
     try:
-        head.load_state_dict(state)
+        part.load_state_dict(state)
     except RuntimeError:
         raise FssegError(
-            f"variant {name!r}: its head {type(head).__name__} cannot take the state that its training left: expected "
-            f"{_shapes(head.state_dict())}, got {_shapes(state)}; give the variant a training of its own, or a head that "
+            f"variant {name!r}: its {kind} {type(part).__name__} cannot take the state that its training left: expected "
+            f"{_shapes(part.state_dict())}, got {_shapes(state)}; give the variant a training of its own, or a {kind} that "
             "takes this state"
         ) from None
 

@@ -16,7 +16,7 @@ from fsseg.model.variants import assemble
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
 from fsseg.prediction.metadata import read_metadata
-from fsseg.recipe.parts import build_parts, intensity_of
+from fsseg.recipe.parts import build_parts, intensity_of, states_for
 from fsseg.recipe.tables import Recipe, VariantTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.records import FORMAT, read_calibration
@@ -31,7 +31,7 @@ class Trained:
     Attributes:
         recipe: The run's recipe.
         variant: The variant of it.
-        states: The state dictionaries of "backbone" and "head".
+        states: The state dictionaries of the trained parts by name.
         threshold: What calibration left in the variant's threshold; None for one that is not fitted.
         scaling: What the intensity rule measured of the training scans; None where each scan is measured by itself.
         source: The file that it was read from, for messages.
@@ -52,7 +52,8 @@ class Trained:
         """
         if backbone is None:
             backbone = _backbone(self.recipe, self.states["backbone"], self.source)
-        parts = build_parts(self.variant, self.recipe.training_of(self.variant))
+        training = self.recipe.training_of(self.variant)
+        parts = build_parts(self.variant, training)
         threshold = parts["threshold"]
         if isinstance(threshold, FittedThreshold) != (self.threshold is not None):
             expected = "none" if self.threshold else "what calibration left"
@@ -64,7 +65,7 @@ class Trained:
             self.variant.name,
             backbone,
             **parts,
-            head_state=self.states["head"],
+            states=states_for(self.variant, training, self.states),
             threshold_state=self.threshold,
             mode=self.recipe.mode,
         )
@@ -89,7 +90,10 @@ class Trained:
         return rule, None
 
     def save(self, path: Path) -> None:
-        """Writes it into one safetensors file, all or nothing."""
+        """Writes it into one safetensors file, all or nothing: of the trained parts those that the variant has."""
+        training = self.recipe.training_of(self.variant)
+        states = {"backbone": self.states["backbone"]}
+        states |= states_for(self.variant, training, self.states)
         metadata = {
             "fsseg_format": str(FORMAT),
             "recipe": self.recipe.toml(),
@@ -98,7 +102,7 @@ class Trained:
             "scaling": json.dumps(self.scaling),
         }
         with replacing(path) as unfinished:
-            save_states(unfinished, self.states, metadata)
+            save_states(unfinished, states, metadata)
 
 
 def read_run(

@@ -1,9 +1,11 @@
-"""The components of a variant, whose head takes from its training what the trained state has decided."""
+"""The components of a training and of a variant, which takes what the training's state has decided."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fsseg.errors import FssegError, RecipeError
+from fsseg.interfaces import FittedThreshold
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
 from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable, VariantTable
@@ -31,6 +33,57 @@ def intensity_of(recipe: Recipe, wanted: str) -> ComponentTable:
     return ComponentTable(name=wanted)
 
 
+def build_trained(training: TrainingTable) -> dict[str, Any]:
+    """Builds what is trained with the backbone.
+
+    Returns:
+        `head`, `prototypes`, and `threshold`, which is None where the training names none.
+
+    Raises:
+        FssegError: The threshold needs what training does not have.
+    """
+    table = training.threshold
+    threshold = None if table is None else table.build("threshold")
+    if table is not None:
+        _require_usable_in_training(table, threshold)
+    return {
+        "head": training.head.build("head"),
+        "prototypes": training.prototypes.build("prototypes"),
+        "threshold": threshold,
+    }
+
+
+def _require_usable_in_training(table: ComponentTable, threshold: Any) -> None:
+    """Raises FssegError for an oracle, and for a policy that is fitted after training."""
+    reason = None
+    if threshold.oracle:
+        reason = "is an oracle, and training has no ground truth to give it"
+    elif isinstance(threshold, FittedThreshold):
+        reason = "is fitted by calibration, which comes after training"
+    if reason is not None:
+        raise FssegError(
+            f"[training]: threshold {table.name} {reason}; expected a policy that decides on its evidence alone, name this "
+            "one in a variant"
+        )
+
+
+def shared_parts(variant: VariantTable, training: TrainingTable) -> list[str]:
+    """The kinds of parts whose trained state a variant takes: its head's, and those of the components that both name."""
+    kinds = ["head"]
+    if variant.prototypes.name == training.prototypes.name:
+        kinds.append("prototypes")
+    if training.threshold is not None and variant.threshold.name == training.threshold.name:
+        kinds.append("threshold")
+    return kinds
+
+
+def states_for(
+    variant: VariantTable, training: TrainingTable, states: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Those of a training's states, by part, that a variant takes."""
+    return {kind: states[kind] for kind in shared_parts(variant, training) if kind in states}
+
+
 def build_parts(variant: VariantTable, training: TrainingTable) -> dict[str, Any]:
     """Builds the components of a variant that is evaluated with this training.
 
@@ -38,12 +91,19 @@ def build_parts(variant: VariantTable, training: TrainingTable) -> dict[str, Any
         Its `prototypes`, `head`, `threshold` and `refiners`, as `fsseg.model.variants.assemble` takes them.
 
     Raises:
-        FssegError: The head has an option of its own that the trained state has decided otherwise.
+        FssegError: A part has an option of its own that the trained state has decided otherwise.
     """
+    shared = shared_parts(variant, training)
+    prototypes = variant.prototypes
+    if "prototypes" in shared:
+        prototypes = _taking(variant, "prototypes", prototypes, training.prototypes)
+    threshold = variant.threshold
+    if "threshold" in shared and training.threshold is not None:
+        threshold = _taking(variant, "threshold", threshold, training.threshold)
     return {
-        "prototypes": variant.prototypes.build("prototypes"),
+        "prototypes": prototypes.build("prototypes"),
         "head": head_of(variant, training).build("head"),
-        "threshold": variant.threshold.build("threshold"),
+        "threshold": threshold.build("threshold"),
         "refiners": [refiner.build("refiner") for refiner in variant.refiners],
     }
 
@@ -57,26 +117,36 @@ def head_of(variant: VariantTable, training: TrainingTable) -> ComponentTable:
     Raises:
         FssegError: The variant gives one of these options another value than its training.
     """
-    head = variant.head
-    trained = _trained_options(training.head)
-    taken = {name: trained[name] for name in _trained_options(head) if name in trained}
+    return _taking(variant, "head", variant.head, training.head)
+
+
+def _taking(
+    variant: VariantTable, kind: str, own: ComponentTable, trained: ComponentTable
+) -> ComponentTable:
+    """The table of a variant's component of a kind, with the options that the training's decides.
+
+    Raises:
+        FssegError: The variant gives one of these options another value than its training.
+    """
+    decided = _trained_options(kind, trained)
+    taken = {name: decided[name] for name in _trained_options(kind, own) if name in decided}
     for name, value in taken.items():
-        own = head.options.get(name, value)
-        if own != value:
+        wanted = own.options.get(name, value)
+        if wanted != value:
             raise FssegError(
-                f"variant {variant.name!r}: its head {head.name} has {name} = {json.dumps(own)}, but takes the "
-                f"state of a training whose head {training.head.name} has {name} = {json.dumps(value)}, which decides; "
-                "leave it out of the variant's head, or give the variant a training of its own with that value"
+                f"variant {variant.name!r}: its {kind} {own.name} has {name} = {json.dumps(wanted)}, but takes the "
+                f"state of a training whose {kind} {trained.name} has {name} = {json.dumps(value)}, which decides; "
+                f"leave it out of the variant's {kind}, or give the variant a training of its own with that value"
             )
-    options = head.model_dump() | taken
+    options = own.model_dump() | taken
     return ComponentTable(**options)
 
 
-def _trained_options(head: ComponentTable) -> dict[str, Any]:
-    """The options of a head that a trained state decides, with their defaults written out."""
-    component = registry().find("head", head.name).load()
+def _trained_options(kind: str, table: ComponentTable) -> dict[str, Any]:
+    """The options of a component that a trained state decides, with their defaults written out."""
+    component = registry().find(kind, table.name).load()
     fields = schema(component).model_fields
     options = {}
     for name in getattr(component, "trained_options", ()):
-        options[name] = head.options.get(name, fields[name].default)
+        options[name] = table.options.get(name, fields[name].default)
     return options

@@ -83,6 +83,11 @@ class TrainingTable(Table):
     prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
         default=ComponentTable(name="map"), description="the extractor to train with"
     )
+    threshold: Annotated[ComponentTable | None, Kind("threshold")] = Field(
+        default=None,
+        description="the threshold policy whose prior the losses see, and which is trained if it has parameters; "
+        "when omitted, the prior is even",
+    )
     classes: int = Field(
         default=1,
         ge=1,

@@ -206,7 +206,7 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     bare = _time(bare_step(backbone, images[:2], training.table, speed), device, plain)
     under_way.pause()
 
-    variants = assemble_variants(plan, backbone, under_way.head.state_dict(), training)
+    variants = assemble_variants(plan, backbone, under_way.states(), training)
     encoding = _time_encoding(backbone, images)
     calibration = _time_calibration(plan, backbone, variants, sampler)
     decisions = _time_decisions(plan, backbone, variants, scan)

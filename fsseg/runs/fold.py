@@ -1,11 +1,9 @@
 """One fold with one seed: training, calibration and evaluation, each taken from what is finished where it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fsseg.data.folds import Fold
 from fsseg.data.on_demand import OnDemand
@@ -14,9 +12,9 @@ from fsseg.evaluation.files import Kept, write_evaluation
 from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.checkpoint import load_into, load_trained
-from fsseg.model.variants import Variant, assemble, load_threshold
+from fsseg.model.variants import State, Variant, assemble, load_threshold
 from fsseg.plugins.manager import hooks
-from fsseg.recipe.parts import build_parts
+from fsseg.recipe.parts import build_parts, states_for
 from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import SharedTraining, trainings_of
 from fsseg.runs.folder import TrainingFolder
@@ -157,26 +155,26 @@ def _load_variants(
 ) -> tuple[Backbone, list[Variant]]:
     """The trained backbone and the variants' segmenters, in evaluation mode."""
     checkpoint = TrainingFolder(trained.folder).checkpoint
-    state = load_trained(checkpoint)
+    states = load_trained(checkpoint)
     backbone = plan.backbone.build("backbone").to(plan.device)
-    load_into(backbone, state["backbone"], f"{checkpoint}: backbone {plan.backbone.name}")
+    load_into(backbone, states["backbone"], f"{checkpoint}: backbone {plan.backbone.name}")
     backbone.eval()
-    return backbone, assemble_variants(plan, backbone, state["head"], training)
+    return backbone, assemble_variants(plan, backbone, states, training)
 
 
 def assemble_variants(
     plan: FoldPlan,
     backbone: Backbone,
-    head_state: dict[str, torch.Tensor],
+    states: Mapping[str, State],
     training: SharedTraining,
 ) -> list[Variant]:
-    """The variants of a training around its backbone, with the state that it left in its head."""
+    """The variants of a training around its backbone, with the states that it left in its parts."""
     variants = []
     for table in training.variants:
         segmenter = assemble(
             table.name,
             backbone,
-            head_state=head_state,
+            states=states_for(table, training.table, states),
             mode=plan.recipe.mode,
             **build_parts(table, training.table),
         )

@@ -72,6 +72,7 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "training": table.model_dump(),
         "head": component_identity("head", table.head),
         "prototypes": component_identity("prototypes", table.prototypes),
+        "threshold": table.threshold and component_identity("threshold", table.threshold),
         "backbone": component_identity("backbone", plan.backbone),
         "intensity": plan.data.run.intensity.identity,
         "supervoxels": component_identity("supervoxels", recipe.supervoxels),

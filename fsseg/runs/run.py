@@ -12,10 +12,10 @@ from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
 from fsseg.model.scoring import logits_of, prototypes_of
-from fsseg.model.variants import load_head
+from fsseg.model.variants import load_parts, states_of
 from fsseg.plugins.blame import naming_plugins
 from fsseg.plugins.manager import hooks, listening
-from fsseg.recipe.parts import build_parts
+from fsseg.recipe.parts import build_parts, build_trained, states_for
 from fsseg.recipe.protocols import protocol_hash
 from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import Recipe
@@ -276,10 +276,10 @@ def _check_what_comes_last(data: RunData) -> None:
         for seed in recipe.seeds:
             data.of(fold).require_usable(seed)
     for training in trainings_of(recipe):
-        state = training.table.head.build("head").state_dict()
+        states = states_of(build_trained(training.table))
         for variant in training.variants:
             parts = build_parts(variant, training.table)
-            load_head(variant.name, parts["head"], state)
+            load_parts(variant.name, parts, states_for(variant, training.table, states))
             _try_out(variant.name, parts, data)
 
 

@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fsseg.model.checkpoint import save_trained
 from fsseg.plugins.manager import hooks
+from fsseg.recipe.parts import build_trained
 from fsseg.recipe.trainings import SharedTraining, trainings_of
 from fsseg.runs.folder import TrainingFolder
 from fsseg.runs.plan import FoldPlan, training_identity
@@ -34,7 +37,7 @@ def training_stage(
         done = (train or train_alone)()
         files = TrainingFolder(folder)
         write_lines(files.log, done.log.records())
-        save_trained(files.checkpoint, done.backbone, done.head)
+        save_trained(files.checkpoint, done.parts)
 
     return Stage("train", training_identity(plan, training.table), make)
 
@@ -63,13 +66,17 @@ def begin_training(
     """
     with seeded(plan.device, plan.seed, TRAINING_STREAM, 0):
         backbone = plan.backbone.build("backbone").to(plan.device)
-        head = training.table.head.build("head").to(plan.device)
+        parts = build_trained(training.table)
+        for part in parts.values():
+            if isinstance(part, nn.Module):
+                part.to(plan.device)
         return Training(
             backbone,
-            training.table.prototypes.build("prototypes"),
-            head,
+            parts["prototypes"],
+            parts["head"],
             sampler or plan.data.sampler,
             training.table,
+            threshold=parts["threshold"],
             seed=plan.seed,
             mode=plan.recipe.mode,
             device=plan.device,

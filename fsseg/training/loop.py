@@ -1,4 +1,4 @@
-"""Training: an episode of supervoxels and an update of backbone and head in each step.
+"""Training: an episode of supervoxels and an update of all trained parts in each step.
 
 `Training.advance` and the two methods below it hold a whole step.
 """
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from fsseg.interfaces import Backbone, Head, PrototypeExtractor
+from fsseg.interfaces import Backbone, Head, PrototypeExtractor, Threshold
 from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.segmenter import Mode, encode
+from fsseg.model.variants import states_of
 from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import Recorded, join_stream, new_stream, on_stream
 from fsseg.system.progress import Progress, Silent
@@ -20,16 +21,18 @@ from fsseg.system.random import Generators, preserved
 from fsseg.system.signals import Stopped, saving_first
 from fsseg.training.compose import Ingredients
 from fsseg.training.episodes import TRAINING_STREAM, Draw, EpisodeSampler, episode_rng
-from fsseg.training.log import PENDING, Record, TrainingLog
+from fsseg.training.log import LOG_EVERY, Record, TrainingLog
 from fsseg.training.losses import Losses, aligned, log_probabilities, t_loss, weighted_nll
+from fsseg.training.parts import ReachedParts, modules_of
 from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
+from fsseg.training.step import under_prior
 from fsseg.training.updates import Optimiser, update_averages
 from fsseg.types import Episode, QueryVolume
 
 
 class Training:
-    """A training under way: each `advance` is one episode and one update of backbone and head, in place.
+    """A training under way: each `advance` is one episode and one update of all trained parts, in place.
 
     With `capture`, a step is a fixed sequence of operations on the same tensors: the episode's
     ingredients are copied into place, and the rest is recorded and replayed, so that the host never
@@ -38,6 +41,7 @@ class Training:
     Attributes:
         backbone: The network that is trained.
         head: The head that is trained with it.
+        parts: All that is trained, by name: backbone, head, and whatever else is a module.
         options: The recipe's table of this training.
         speed: The decisions about speed.
         device: Where it computes.
@@ -57,6 +61,7 @@ class Training:
         seed: int,
         mode: Mode,
         device: torch.device,
+        threshold: Threshold | None = None,
         speed: SpeedTable | None = None,
         tell: Callable[[Record], None] | None = None,
         saver: Saver | None = None,
@@ -73,6 +78,7 @@ class Training:
             seed: The run's seed.
             mode: "default" or "reference": how losses bring logits to the size of the image.
             device: Where to compute.
+            threshold: The policy whose prior the losses see; an even prior when omitted.
             speed: The recipe's wishes about speed.
             tell: Hears of each record of the log, one record late: to read the latest, the host
                 would have to wait for the device.
@@ -83,17 +89,22 @@ class Training:
         self.device = device
         self.step = 0
         wishes = speed or SpeedTable()
-        self.speed = choose_speed(wishes, device, backbone, prototypes, sampler)
+        self.speed = choose_speed(wishes, device, backbone, [prototypes, threshold], sampler)
         self.backbone: Any = backbone  # a Backbone and a module: no type says both
         self.head: Any = head
+        self.parts = modules_of(
+            backbone=backbone, head=head, prototypes=prototypes, threshold=threshold
+        )
         self._prototypes = prototypes
+        self._threshold = threshold
         self._sampler = sampler.resident(device)
         self._seed = seed
         self._mode: Mode = mode
         backbone.to(memory_format=self.speed.memory_format)
-        backbone.train()
-        head.train()
-        parameters = [*backbone.parameters(), *head.parameters()]
+        parameters: list[nn.Parameter] = []
+        for part in self.parts.values():
+            part.train()
+            parameters += part.parameters()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         self._optimiser = Optimiser(trained, options, device, fused=self.speed.fused)
         self._losses = torch.zeros(3, device=device)
@@ -101,15 +112,19 @@ class Training:
         self._stream = new_stream(device)
         self._ingredients: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
+        self._reached = ReachedParts(self.parts, name)
         self._generators = Generators.seeded(device, seed, TRAINING_STREAM)
         self.saver = saver
         if saver is not None:
             saver.resume(self)
 
     def advance(self) -> None:
-        """Does the next step: draws an episode, composes it, and updates backbone and head on it.
+        """Does the next step: draws an episode, composes it, and updates the trained parts on it.
 
         Components draw from the generators as this training left them, whatever was done in between.
+
+        Raises:
+            FssegError: No gradient ever reached one of the parts, or a value of the log is not finite.
         """
         self._generators.take_over(self.device)
         rng = episode_rng(self._seed, TRAINING_STREAM, self.step)
@@ -128,6 +143,8 @@ class Training:
             self.log.tell(behind=1)
         self._generators = Generators.now(self.device)
         self.step += 1
+        if self.step % LOG_EVERY == 0:
+            self._reached.require()
 
     def _update(self, episode: Episode) -> None:
         """Does a step with an episode, in the order of the paper."""
@@ -147,6 +164,10 @@ class Training:
         score = self.head.score
         if score is not None:
             update_averages(score, logits, target, options.average_rate)
+        if self._threshold is not None:
+            logits = under_prior(
+                self._threshold, logits, query_features, episode, score, self._mode
+            )
         # The losses.
         height, width = target.shape[-2:]
         log_probability = log_probabilities(logits, (height, width), self._mode)
@@ -200,21 +221,24 @@ class Training:
         self._update(composed.episode())
 
     def finish(self) -> None:
-        """Leaves backbone and head in evaluation mode.
+        """Leaves the trained parts in evaluation mode.
 
         Raises:
-            FssegError: The training diverged: a loss, a weight or a buffer is not finite.
+            FssegError: The training diverged: a loss, a weight or a buffer is not finite; or no gradient ever reached one
+                of the parts.
         """
         self.pause()
+        if self.step:
+            self._reached.require()
         self.log.tell()
         self.log.records()  # of which nobody may have heard
         self._require_finite()
 
     def pause(self) -> None:
-        """Leaves backbone and head in evaluation mode, as they are."""
+        """Leaves the trained parts in evaluation mode, as they are."""
         join_stream(self._stream)
-        self.backbone.eval()
-        self.head.eval()
+        for part in self.parts.values():
+            part.eval()
 
     def _require_finite(self) -> None:
         """Raises FssegError where the losses since the last record, or what would be kept, are not finite."""
@@ -258,39 +282,32 @@ class Training:
         Raises:
             ValueError: It is of another training; nothing was changed then.
         """
-        self._require_tensors(snapshot.tensors)
+        model = self._model_state()
+        shapes = {name: value.shape for name, value in model.items()}
+        snapshot.require_tensors(shapes, shapes | self._optimiser.shapes())
         try:
             generators = Generators.loads(snapshot.values["generators"])
             records = snapshot.values["log"]
         except (KeyError, TypeError) as error:
             raise ValueError(f"its plain values are others: {error!r}") from None
-        for name, value in self._model_state().items():
+        for name, value in model.items():
             value.copy_(snapshot.tensors[name])
         self._optimiser.restore(snapshot.tensors)
         self._generators = generators
         self.step = snapshot.step
         self.log.restore(records, snapshot.tensors, self.device)
 
-    def _require_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raises ValueError for tensors that are not all of this training's, or not of its shapes."""
-        model = self._model_state()
-        missing = model.keys() - tensors.keys()
-        shapes = {name: value.shape for name, value in model.items()}
-        shapes |= self._optimiser.shapes()
-        for name, value in tensors.items():
-            if name != PENDING and shapes.get(name) != value.shape:
-                raise ValueError(f"{name} is not what this training has")
-        if missing:
-            raise ValueError("a part is missing")
-
     def _model_state(self) -> dict[str, Tensor]:
-        """The states of backbone and head, not copied."""
+        """The states of all trained parts under one name each, not copied."""
         tensors = {}
-        parts = {"backbone": self.backbone, "head": self.head}
-        for part, module in parts.items():
-            for name, value in module.state_dict().items():
+        for part, state in self.states().items():
+            for name, value in state.items():
                 tensors[f"{part}.{name}"] = value
         return tensors
+
+    def states(self) -> dict[str, Mapping[str, Tensor]]:
+        """The states of the trained parts by name, not copied."""
+        return states_of(self.parts)
 
 
 def train_together(

@@ -1,9 +1,13 @@
 """All that a training is at one moment, and what keeps it where it survives the process."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from fsseg.training.log import PENDING
 
 if TYPE_CHECKING:
     from fsseg.training.loop import Training
@@ -15,13 +19,31 @@ class Snapshot:
 
     Attributes:
         step: The number of steps done.
-        tensors: States of backbone, head and optimiser, and the losses since the log's last record.
+        tensors: States of the trained parts and of the optimiser, and the losses since the log's last record.
         values: The log's records, and the states of the generators that components may draw from.
     """
 
     step: int
     tensors: dict[str, Tensor]
     values: dict[str, Any]
+
+    def require_tensors(
+        self, needed: Mapping[str, torch.Size], allowed: Mapping[str, torch.Size]
+    ) -> None:
+        """Checks that its tensors are those of a training.
+
+        Args:
+            needed: The shapes of the tensors that have to be there.
+            allowed: The shapes of all that may be there.
+
+        Raises:
+            ValueError: One is missing, or not what the training has.
+        """
+        for name, value in self.tensors.items():
+            if name != PENDING and allowed.get(name) != value.shape:
+                raise ValueError(f"{name} is not what this training has")
+        if needed.keys() - self.tensors.keys():
+            raise ValueError("a part is missing")
 
 
 @runtime_checkable

@@ -1,12 +1,13 @@
 """The speed of a training: what a recipe leaves open is decided for a device and a network."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 
-from fsseg.interfaces import Backbone, PrototypeExtractor
+from fsseg.interfaces import Backbone
 from fsseg.recipe.tables import SpeedTable
 from fsseg.system.devices import gains_from_bfloat16, is_accelerator
 from fsseg.training.episodes import EpisodeSampler
@@ -48,7 +49,7 @@ def choose_speed(
     table: SpeedTable,
     device: torch.device,
     backbone: Backbone,
-    prototypes: PrototypeExtractor,
+    components: Sequence[Any],
     sampler: EpisodeSampler,
 ) -> Speed:
     """Decides what the recipe leaves open.
@@ -57,7 +58,8 @@ def choose_speed(
         table: The recipe's.
         device: Where the training computes.
         backbone: The network, whose layers tell if bfloat16 is faster.
-        prototypes: The extractor; only one that never asks the host can have fixed shapes.
+        components: What computes with the network; only what never asks the host can have fixed shapes. None for one that
+            the training does not have.
         sampler: Where episodes come from; only slices of one size have fixed shapes.
     """
     precision = table.precision
@@ -67,7 +69,7 @@ def choose_speed(
             if gains_from_bfloat16(device, cast(torch.nn.Module, backbone))
             else "float32"
         )
-    can_capture = _has_fixed_shapes(prototypes, sampler)
+    can_capture = _have_fixed_shapes(components, sampler)
     return Speed(
         precision=precision,
         capture=can_capture and _wants_capture(table, device),
@@ -82,5 +84,7 @@ def _wants_capture(table: SpeedTable, device: torch.device) -> bool:
     return table.capture == "on"
 
 
-def _has_fixed_shapes(prototypes: PrototypeExtractor, sampler: EpisodeSampler) -> bool:
-    return getattr(prototypes, "fixed_shape", False) and sampler.slice_size is not None
+def _have_fixed_shapes(components: Sequence[Any], sampler: EpisodeSampler) -> bool:
+    there = [component for component in components if component is not None]
+    say_so = [getattr(component, "fixed_shape", False) for component in there]
+    return all(say_so) and sampler.slice_size is not None

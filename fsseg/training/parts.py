@@ -1,0 +1,65 @@
+"""The trained parts of a training: which components are modules, and whether gradients reach them."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from fsseg.errors import FssegError
+from fsseg.model.variants import trainable
+from fsseg.plugins.blame import described
+
+ALWAYS_REACHED = ("backbone", "head")
+"""Parts that every loss goes through, or that are frozen on purpose."""
+
+
+def modules_of(**components: Any) -> dict[str, Any]:
+    """Those components, by name, that are modules: they are trained, saved and moved."""
+    return {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+
+
+class ReachedParts:
+    """Watches, without asking the device, whether a gradient reaches each part that is to be trained.
+
+    An extractor that computes without gradients, say, would stay at its initial weights, and nobody would know.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module], training: str) -> None:
+        """Watches from now on.
+
+        Args:
+            parts: The trained parts by name.
+            training: What messages call the training.
+        """
+        self._training = training
+        self._waiting: dict[str, nn.Module] = {}
+        self._handles: dict[str, list[RemovableHandle]] = {}
+        for name, part in parts.items():
+            if name not in ALWAYS_REACHED and trainable(part):
+                self._waiting[name] = part
+                self._handles[name] = self._watch(name, part)
+
+    def _watch(self, name: str, part: nn.Module) -> list[RemovableHandle]:
+        handles = []
+        for parameter in part.parameters():
+            if parameter.requires_grad:
+                hook = partial(self._reach, name)
+                handles.append(parameter.register_post_accumulate_grad_hook(hook))
+        return handles
+
+    def _reach(self, name: str, parameter: Tensor) -> None:
+        self._waiting.pop(name, None)
+        for handle in self._handles.pop(name, []):
+            handle.remove()
+
+    def require(self) -> None:
+        """Raises FssegError for a part that no gradient has reached so far."""
+        for name, part in self._waiting.items():
+            kind = name.partition(".")[0].replace("losses", "loss")
+            raise FssegError(
+                f"{self._training}: {described(kind, part)} has {trainable(part):,} parameters, and no gradient reached any of "
+                "them, expected its output to depend on them; compute it without detach, no_grad or NumPy, or say "
+                "requires_grad_(False) of those that are to stay as they are"
+            )
