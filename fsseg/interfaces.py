@@ -57,7 +57,8 @@ class PrototypeExtractor(Protocol):
     """Summarises the support's features under its masks; one that sees the query as well is a `QueryInformedExtractor`.
 
     A class that inherits from this one has the attributes at their defaults. One that lacks them is taken for one that
-    has them so.
+    has them so. One that learns is an nn.Module: its parameters are trained with the network of the training that names
+    it, and variants that name it as well take them, with the options in its `trained_options` (see `Head`).
     """
 
     fixed_shape: ClassVar[bool] = False
@@ -125,7 +126,12 @@ class Head(Trained, Protocol):
 
 @runtime_checkable
 class Threshold(Protocol):
-    """Decides with which foreground prior to segment each query slice."""
+    """Decides with which foreground prior to segment each query slice.
+
+    One that learns with the network is an nn.Module that `[training]` names: its prior then raises the logits before the
+    losses see them, and variants that name it take what it learned. With `fixed_shape = True` it promises to ask the
+    host for no value, so that such a training can be recorded on a GPU.
+    """
 
     oracle: ClassVar[bool]
     """True for a policy that needs the ground truth; it is then called with the target, and tables mark it."""

@@ -119,13 +119,18 @@ def trainable(component: Any) -> int:
     return sum(value.numel() for value in component.parameters() if value.requires_grad)
 
 
+def told_parameters(component: nn.Module) -> str:
+    """The number of a component's trainable parameters in words."""
+    count = trainable(component)
+    return f"{count:,} parameters" if count > 1 else "1 parameter"
+
+
 def _require_nothing_to_train(name: str, kind: str, component: Any, remedy: str) -> None:
     """Raises FssegError for a component that would stay at its initial weights."""
-    count = trainable(component)
-    if count:
+    if trainable(component):
         raise FssegError(
-            f"variant {name!r}: {described(kind, component)} has {count:,} parameters that nothing trains; {remedy}, or "
-            "say requires_grad_(False) of those that are to stay as they are"
+            f"variant {name!r}: {described(kind, component)} has {told_parameters(component)} that nothing trains; "
+            f"{remedy}, or say requires_grad_(False) of what is to stay as it is"
         )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fsseg.errors import FssegError
-from fsseg.model.variants import trainable
+from fsseg.model.variants import told_parameters, trainable
 from fsseg.plugins.blame import described
 
 ALWAYS_REACHED = ("backbone", "head")
@@ -59,7 +59,7 @@ class ReachedParts:
         for name, part in self._waiting.items():
             kind = name.partition(".")[0].replace("losses", "loss")
             raise FssegError(
-                f"{self._training}: {described(kind, part)} has {trainable(part):,} parameters, and no gradient reached any of "
-                "them, expected its output to depend on them; compute it without detach, no_grad or NumPy, or say "
-                "requires_grad_(False) of those that are to stay as they are"
+                f"{self._training}: {described(kind, part)} has {told_parameters(part)}, and no gradient "
+                "reached any, expected its output to depend on them; compute it without detach, no_grad or NumPy, or say "
+                "requires_grad_(False) of what is to stay as it is"
             )
