@@ -185,6 +185,10 @@ class Refiner(Protocol):
 
     A threshold says how much foreground a slice has, slice by slice; a refiner sees the volume. There is no ground truth
     in what it is handed.
+
+    A refiner may say in `resolution` on which grid it works: "features", as one that says nothing, "image", on the pixels
+    of the query's slices, or "any", on the grid of the margins that it gets, whichever that is. One that works on the
+    features comes before those that work on the image.
     """
 
     def __call__(
@@ -192,8 +196,8 @@ class Refiner(Protocol):
     ) -> Float[Tensor, "slice way h w"]:
         """Margins under the prior in, other margins out.
 
-        A margin is a way's logit minus the background's, the prior included, on the grid of the features. Foreground is
-        where one is positive, and the largest decides which.
+        A margin is a way's logit minus the background's, the prior included, on the grid on which the refiner works.
+        Foreground is where one is positive, and the largest decides which.
         """
         ...
 

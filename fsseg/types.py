@@ -261,8 +261,12 @@ class QueryVolume:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance of neighbouring slices, and of rows and columns of the features, in mm."""
+        return self.spacing_of(self.features)
+
+    def spacing_of(self, maps: Float[Tensor, "slice _channel h w"]) -> tuple[float, float, float]:
+        """Distance of neighbouring slices, and of rows and columns of maps over the same images, in mm."""
         between, row, column = self.query.spacing
-        (height, width), (h, w) = self.query.images.shape[-2:], self.features.shape[-2:]
+        (height, width), (h, w) = self.query.images.shape[-2:], maps.shape[-2:]
         return between, row * height / h, column * width / w
 
 
@@ -287,8 +291,8 @@ class Segmentation:
         labels: The decision, 0 is background and way k of the support is k + 1.
         prior: Log-odds of the foreground prior that decided, one per slice (or per slice and way).
         make_log_probabilities: Works out `log_probabilities`, which not everybody needs.
-        refined: Where refiners had the last word: each way's logit minus the background's at feature resolution, the
-            prior included, so that foreground is where it is positive.
+        refined: Where refiners had the last word: each way's logit minus the background's at the last one's resolution,
+            the prior included, so that foreground is where it is positive.
     """
 
     labels: UInt8[Tensor, "query height width"]

@@ -406,6 +406,11 @@ BROKEN = {
         ("refiner", changed("refiner", lambda refined, *_: refined[:, :1]), "of shape \\(5, 3, 8, 8\\), got \\(5, 1, 8, 8\\)"),
         ("refiner", changed("refiner", lambda refined, m, v: refined / (len(m) - 1)), "of shape \\(1, 1, 8, 8\\), got .*some not finite"),
     ],
+    "check_resolution": [
+        ("refiner", broken("refiner", resolution="pixels"), "its resolution is 'pixels', expected \"features\" or"),
+        ("refiner", broken("refiner", __call__=lambda self, m, v: m + v.features[:, :1]), "margins of 32 x 32 to be taken"),
+        ("refiner", changed("refiner", lambda refined, m, v: refined[..., :8, :8]), r"expected margins of 32 x 32, got \(5, 1, 8, 8\)"),
+    ],
     "check_ways_in_another_order": [
         ("refiner", changed("refiner", lambda refined, *_: refined + torch.arange(refined.shape[1])[:, None, None]), "ways in another order"),
     ],

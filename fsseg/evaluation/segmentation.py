@@ -29,7 +29,8 @@ class Decisions:
             variant's own refiners.
         slices: The numbers of the slices.
         margins: Each way's logit minus the background's, at feature resolution and an even prior;
-            refined ones are what refiners made of those under the threshold's prior.
+            refined ones are what refiners made of those under the threshold's prior, at the
+            resolution of the last one.
         priors: Log-odds of the prior that the threshold chose; 0 where the margins are refined.
     """
 

@@ -7,7 +7,7 @@ and the refiner where.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,6 +24,7 @@ from fsseg.model.cells import (
     raise_to,
     spread_like,
 )
+from fsseg.model.chain import Resolution
 from fsseg.model.ops import nth_largest, pooling_weights
 from fsseg.plugins.options import component
 from fsseg.types import QueryVolume, Support
@@ -65,6 +66,8 @@ class Component3d:
         [1.0, 2.0, -1.0, -2.5, -1.0]
     """
 
+    resolution: ClassVar[Resolution] = "any"
+
     def __init__(
         self,
         *,
@@ -92,6 +95,8 @@ class Smooth3d:
         margins `slice way h w` -> margins `slice way h w`.
     """
 
+    resolution: ClassVar[Resolution] = "any"
+
     def __init__(
         self,
         *,
@@ -106,7 +111,7 @@ class Smooth3d:
         self.within = within
 
     def __call__(self, margins: Margins, volume: QueryVolume) -> Margins:
-        between, row, column = volume.spacing
+        between, row, column = volume.spacing_of(margins)
         slices = self.through / between
         rows = self.within / row
         columns = self.within / column

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
+from fsseg.model.chain import refine, require_order, to_size
 from fsseg.model.contracts import require_mode, require_parts
 from fsseg.model.ops import Prior, decide, decide_alike, per_way, raise_foreground, resize
 from fsseg.model.scoring import Features, logits_of, prototypes_of
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 BYTES_PER_PIXEL = 600
 """What a slice takes in the paper's network while it is encoded, per pixel of the image; measured on a CPU."""
-
-CERTAIN = 1e30
-"""A margin beyond which nothing is more certain: what is infinite is resized as this."""
 
 Mode = Literal["default", "reference"]
 """Where the prior is added: to logits at image size, or before probabilities are resized."""
@@ -64,8 +62,8 @@ class Segmenter(nn.Module):
     `reference` mode does as the published TPM code: the prior is added at feature resolution and the probabilities
     are resized, with aligned corners. An oracle decides on resized logits in both modes, or it would miss its counts.
 
-    Refiners, if there are any, see the margins of all query slices under the prior, at feature resolution, one refiner
-    after the other; what they return is resized and decides.
+    Refiners, if there are any, see the margins of all query slices under the prior, one refiner after the other: at
+    feature resolution, then those that say so at the resolution of the image. What they return is resized and decides.
 
     Args:
         backbone: Turns slices into features.
@@ -112,6 +110,7 @@ class Segmenter(nn.Module):
         }
         require_parts(parts, refiners)
         require_mode(mode, Mode)
+        require_order(refiners)
         self.backbone = backbone
         self.prototypes = prototypes
         self.head = head
@@ -240,10 +239,10 @@ class Segmenter(nn.Module):
         margins = scored.coarse[:, 1:] - scored.coarse[:, :1]
         of_ways = per_way(prior, margins.shape[1])
         margins = margins + of_ways[:, :, None, None]
-        for refiner in self.refiners:
-            margins = refiner(margins, scored.volume)
-        bounded = margins.clamp(-CERTAIN, CERTAIN)  # infinity times a weight of 0 would be NaN
-        foreground = self._resized(bounded, scored.evidence.logits)
+        align_corners = self.mode == "reference"
+        margins = refine(self.refiners, margins, scored.volume, align_corners=align_corners)
+        height, width = scored.evidence.logits.shape[-2:]
+        foreground = to_size(margins, (height, width), align_corners=align_corners)
         background = torch.zeros_like(foreground[:, :1])
         logits = torch.cat([background, foreground], dim=1)
         labels = decide(logits, torch.zeros_like(prior))

@@ -6,6 +6,7 @@ The page decides every slice again, from the margins that the run kept and the p
 import base64
 import io
 import json
+import math
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 
 from fsseg.errors import FssegError
 from fsseg.evaluation.files import PRIORS, Decided, read_decisions
+from fsseg.model.chain import CERTAIN
 from fsseg.model.ops import ideal_prior, resize
 from fsseg.recipe.tables import VariantTable
 from fsseg.runs.data import RunData
@@ -25,6 +28,9 @@ from fsseg.system.progress import Progress, Silent
 
 WINDOW = (0.5, 99.5)
 """Percentiles of a scan that are shown as black and white."""
+
+LARGEST = 128
+"""Cells that a side of the margins in a page has at most."""
 
 QUALITY = 85
 """The quality of the pictures, which are WebP, up to 100."""
@@ -170,7 +176,7 @@ def _scoring(
 ) -> dict[str, Any]:
     """The margins of variants that share them, with the priors of each."""
     recipe = results.recipe
-    margins = sharing[0].margins()
+    margins = shown_margins(sharing[0].margins())
     ideal = ideal_priors(margins, actual, aligned=recipe.mode == "reference")
     [table] = [table for table in recipe.variants if table.name == sharing[0].variant]
     rows = []
@@ -186,6 +192,23 @@ def _scoring(
         "ideal": _finite(ideal),
         "rows": rows,
     }
+
+
+def shown_margins(
+    margins: Float[np.ndarray, "slice way h w"],
+) -> Float[np.ndarray, "slice way small_h small_w"]:
+    """The margins that a page holds: finite, and of at most `LARGEST` cells a side.
+
+    Margins at the resolution of the image would make pages that no browser opens; what is shown of them is their mean
+    over as many pixels as need be, so that the page's decisions may differ from the label map at borders.
+    """
+    finite = np.clip(margins, -CERTAIN, CERTAIN)
+    h, w = margins.shape[2:]
+    factor = math.ceil(max(h, w) / LARGEST)
+    if factor == 1:
+        return finite
+    cells = (math.ceil(h / factor), math.ceil(w / factor))
+    return F.adaptive_avg_pool2d(torch.from_numpy(finite), cells).numpy()
 
 
 def _label(variant: VariantTable) -> str:

@@ -11,6 +11,7 @@ import torch
 from fsseg.errors import FssegError
 from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
+from fsseg.model.chain import require_order
 from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.variants import load_parts, states_of
 from fsseg.plugins.blame import naming_plugins
@@ -295,6 +296,7 @@ def _try_out(name: str, parts: dict[str, Any], data: RunData) -> None:
     support = Support(masks.float(), masks, torch.zeros(ways, shots))
     query = Query(torch.zeros(1, 8, 8), torch.zeros(1))
     try:
+        require_order(parts["refiners"])
         made = prototypes_of(parts["prototypes"], head, features, masks, features[:1, 0])
         logits_of(head, QueryVolume(support, made, query, features[:1, 0], features))
     except FssegError as error:

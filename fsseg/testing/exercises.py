@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fsseg.interfaces import FittedThreshold
+from fsseg.model.chain import resolution_of
+from fsseg.model.ops import resize
 from fsseg.model.scoring import is_per_query
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject
@@ -55,6 +57,10 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
         return instance.scale(image, instance.measure([image]))
     if subject.kind == "prototypes" and is_per_query(instance):
         return instance(*inputs, samples.query_features().to(inputs[0]))
+    if subject.kind == "refiner" and resolution_of(instance) == "image":
+        margins, volume = inputs
+        size = volume.query.images.shape[-2:]
+        return instance(resize(margins, tuple(size)), volume)
     if subject.kind != "threshold":
         return instance(*inputs)
     evidence, target = inputs

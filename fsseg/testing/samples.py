@@ -90,11 +90,11 @@ def evidence(ways: int = 1, shots: int = 1) -> Evidence:
     )
 
 
-def margins(ways: int = 1) -> Tensor:
-    """Margins of slice x way x h x w: positive in a disc per way in most slices, with noise."""
-    discs = masks(ways, size=CELLS)[:, 0].float()
+def margins(ways: int = 1, size: int = CELLS) -> Tensor:
+    """Margins of slice x way x size x size: positive in a disc per way in most slices, with noise."""
+    discs = masks(ways, size=size)[:, 0].float()
     height = torch.tensor([-1.0, 4.0, 6.0, 5.0, 2.0]).view(SLICES, 1, 1, 1)
-    noise = random(SLICES, ways, CELLS, CELLS, seed=6)
+    noise = random(SLICES, ways, size, size, seed=6)
     return height * discs - 2 + 0.3 * noise
 
 
