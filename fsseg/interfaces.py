@@ -38,7 +38,13 @@ class Trained(Protocol):
 
 @runtime_checkable
 class Backbone(Trained, Protocol):
-    """Turns slices into features; an nn.Module."""
+    """Turns slices into features; an nn.Module.
+
+    It may have two further attributes. `context = n` asks for n neighbouring slices on each side as channels, and
+    `in_channels = c` for scans of c channels. It is then called with c (2 n + 1) channels, those of the lowest neighbour
+    first; without either, or with a single channel, it is called with that one three times, as networks for photographs
+    expect.
+    """
 
     channels: int
     """Channels of the features."""
@@ -48,7 +54,7 @@ class Backbone(Trained, Protocol):
     """The name of the rule that scales a volume's intensities before its slices come here, where the recipe names none."""
 
     def __call__(
-        self, images: Float[Tensor, "slice 3 height width"]
+        self, images: Float[Tensor, "slice input height width"]
     ) -> Float[Tensor, "slice channel h w"]: ...
 
 

@@ -1,7 +1,7 @@
 """The values that pass between the stages, one type per boundary.
 
-Axes are words: way, shot, query, slice, class, channel, height, width. Images have one channel until a backbone sees
-them, and are float tensors after the backbone's intensity rule. Annotations are jaxtyping shapes; the tests execute
+Axes are words: way, shot, query, slice, class, channel, height, width. Images have an axis of
+channels where there are several of them, and are float tensors after the intensity rule. Annotations are jaxtyping shapes; the tests execute
 them. Nothing here computes more than a property of the value itself.
 """
 
@@ -25,8 +25,9 @@ class Support:
     """A few labelled slices that show the new classes: for each class (way), one or more slices (shot) and their masks.
 
     Attributes:
-        images: The labelled slices, `way shot height width`, after the backbone's intensity rule.
-        masks: True where a pixel belongs to the way's class, in the shape of the images.
+        images: The labelled slices, `way shot height width`, after the backbone's intensity rule; with an axis of channels
+            before height and width where there are several.
+        masks: True where a pixel belongs to the way's class, `way shot height width`.
         location: Position of each slice in its scan, `way shot`: 0 is the first slice and 1 the last.
         shared: True where all ways are marked in the same slices, so that the first way's images are everybody's.
 
@@ -41,7 +42,7 @@ class Support:
         torch.Size([1, 64, 64])
     """
 
-    images: Float[Tensor, "way shot height width"]
+    images: Float[Tensor, "way shot *channel height width"]
     masks: Bool[Tensor, "way shot height width"]
     location: Float[Tensor, "way shot"]
     shared: bool = False
@@ -54,7 +55,7 @@ class Support:
         )
 
     @property
-    def slices(self) -> Float[Tensor, "slice height width"]:
+    def slices(self) -> Float[Tensor, "slice *channel height width"]:
         """The slices to encode, each once."""
         return self.images[0] if self.shared else self.images.flatten(0, 1)
 
@@ -89,7 +90,8 @@ class Query:
     """Slices to segment. There is no mask here, so nothing on the test path can leak.
 
     Attributes:
-        images: The slices, `query height width`, after the backbone's intensity rule.
+        images: The slices, `query height width`, after the backbone's intensity rule; with an axis of channels before height
+            and width where there are several.
         location: Position of each slice in its scan: 0 is the first slice and 1 the last.
         spacing: Distance of neighbouring slices, rows and columns in mm; refiners that look at distances need it.
 
@@ -102,7 +104,7 @@ class Query:
         torch.Size([10, 64, 64])
     """
 
-    images: Float[Tensor, "query height width"]
+    images: Float[Tensor, "query *channel height width"]
     location: Float[Tensor, "query"]
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
@@ -131,7 +133,7 @@ class Episode:
     Attributes:
         support: The labelled slices.
         query: The slices to segment.
-        target: The ground truth, in the shape of the query's images: 0 is background, way k of the support is k + 1.
+        target: The ground truth, `query height width`: 0 is background, way k of the support is k + 1.
 
     Raises:
         DataError: The target has not the shape of the query's images, or other things than whole numbers.

@@ -332,6 +332,11 @@ BROKEN = {
         ("backbone", changed("backbone", lambda features, images: features - features.mean()), "in a batch and alone"),
     ],
     "check_intensity_rule": [("backbone", broken("backbone", intensity="hounsfield"), "one of zscore, percentile, window, nyul, got 'hounsfield'")],
+    "check_channels_of_slices": [
+        ("backbone", broken("backbone", context=-1), "context to be a whole number from 0, got -1"),
+        ("backbone", broken("backbone", in_channels=1.5), "in_channels to be a whole number from 1, got 1.5"),
+        ("backbone", broken("backbone", context=2), "from slices of 5 channels, .* got RuntimeError"),
+    ],
     # heads
     "check_a_logit_per_class": [
         ("head", changed("head", lambda logits, *_: logits[:, 1:]), "expected logits of shape \\(5, 2, 8, 8\\)"),

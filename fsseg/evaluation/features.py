@@ -11,6 +11,7 @@ from fsseg.evaluation.assignments import Assignment, Task
 from fsseg.evaluation.choices import Way
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Backbone
+from fsseg.model.inputs import context_of, with_context
 from fsseg.model.scoring import is_per_query, prototypes_of
 from fsseg.model.segmenter import Segmenter, encode_in_parts, require_foreground, room_for
 from fsseg.model.variants import Variant, by_scoring
@@ -112,7 +113,7 @@ class SliceFeatures:
     def _encode_missing(
         self,
         case: str,
-        images: Float[Tensor, "slice height width"],
+        images: Float[Tensor, "slice *channel height width"],
         numbers: Sequence[int],
     ) -> Float[Tensor, "needed channel h w"]:
         """The features of these slices of a case; those that are kept do not pass the backbone again."""
@@ -134,10 +135,11 @@ class SliceFeatures:
 
     def _encode(
         self,
-        images: Float[Tensor, "slice height width"],
+        images: Float[Tensor, "slice *channel height width"],
         numbers: Sequence[int],
     ) -> Float[Tensor, "needed channel h w"]:
-        chosen = images[list(numbers)].to(self._device)
+        with_neighbours = with_context(images, context_of(self._backbone))
+        chosen = with_neighbours[list(numbers)].to(self._device)
         return encode_in_parts(self._backbone, chosen)
 
 

@@ -28,7 +28,7 @@ class EvaluationScan:
     """
 
     case: str
-    images: Float[Tensor, "slice height width"]
+    images: Float[Tensor, "slice *channel height width"]
     location: Float[Tensor, "slice"]
     labels: UInt8[Tensor, "slice height width"]
     truth: UInt8[Tensor, "slice own_height own_width"]

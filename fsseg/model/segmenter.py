@@ -13,6 +13,7 @@ from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
 from fsseg.model.chain import refine, require_order, to_size
 from fsseg.model.contracts import require_mode, require_parts
+from fsseg.model.inputs import network_input
 from fsseg.model.ops import Prior, decide, decide_alike, per_way, raise_foreground, resize
 from fsseg.model.scoring import Features, logits_of, prototypes_of
 from fsseg.system.devices import working_memory
@@ -290,15 +291,15 @@ def _renamed(old: str, new: str) -> None:
 
 
 def encode(
-    backbone: Backbone, images: Float[Tensor, "slice height width"]
+    backbone: Backbone, images: Float[Tensor, "slice *input height width"]
 ) -> Float[Tensor, "slice channel h w"]:
-    """Features of one-channel slices, whose channel is repeated as a network trained on photographs expects."""
-    return backbone(images[:, None].expand(-1, 3, -1, -1))
+    """Features of slices; a single channel is repeated as a network trained on photographs expects."""
+    return backbone(network_input(backbone, images))
 
 
 def encode_in_parts(
     backbone: Backbone,
-    images: Float[Tensor, "slice height width"],
+    images: Float[Tensor, "slice *input height width"],
     at_once: int | None = None,
 ) -> Float[Tensor, "slice channel h w"]:
     """Features of any number of slices, a part of them at a time.

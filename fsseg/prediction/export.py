@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 
 from fsseg.errors import FssegError
+from fsseg.model.inputs import channels_of
 from fsseg.prediction.trained import read_run
 from fsseg.system.files import replacing
 from fsseg.system.targets import require_file
@@ -53,7 +54,8 @@ def export_onnx(
     fold: int | None = None,
     seed: int | None = None,
 ) -> Path:
-    """Writes the trained backbone as ONNX: "images" `slice 3 height width` to "features" `slice channel h w`.
+    """Writes the trained backbone as ONNX: "images" `slice 3 height width` (other numbers of
+    channels where the backbone has `context` or `in_channels`) to "features" `slice channel h w`.
 
     Images are those after the backbone's intensity rule. The number of slices is free, their size is the working grid's or,
     where that follows from the scan, 256 x 256.
@@ -75,7 +77,7 @@ def export_onnx(
     trained = read_run(run, None, fold, seed)
     backbone = trained.segmenter().backbone
     size = trained.recipe.grid.size or SIZE
-    images = torch.zeros(2, 3, size, size)
+    images = torch.zeros(2, channels_of(backbone), size, size)
     try:
         program: Any = torch.onnx.export(
             cast(torch.nn.Module, backbone),

@@ -12,9 +12,10 @@ from torch import Tensor
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
 from fsseg.interfaces import Intensity
+from fsseg.model.inputs import context_of, with_context
 from fsseg.model.ops import restore
 from fsseg.model.scoring import is_per_query, prototypes_of
-from fsseg.model.segmenter import Scored, Segmenter, encode_in_parts, encode_support
+from fsseg.model.segmenter import Scored, Segmenter, encode, encode_in_parts
 from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins, unsound_prior
 from fsseg.model.variants import Variant
 from fsseg.prediction.shown import choose_slices, labels_of, names_of_classes
@@ -124,7 +125,8 @@ class Predictor:
     ) -> "Part":
         """The prototypes of classes that are segmented at once."""
         chosen = choose_slices(volume, values, slices)
-        images = torch.from_numpy(self.scale(volume)[chosen])
+        of_scan = torch.from_numpy(self.scale(volume))
+        images = of_scan[chosen]
         location = torch.tensor(chosen) / max(len(volume.image) - 1, 1)
         labels = labels_of(volume)[chosen]
         masks = [torch.from_numpy(labels == value) for value in values]
@@ -135,8 +137,11 @@ class Predictor:
             location.expand(ways, -1),
             shared=True,
         ).to(self.device)
+        backbone = self.segmenter.backbone
+        with_neighbours = with_context(of_scan, context_of(backbone))
         with torch.no_grad():
-            features = encode_support(self.segmenter.backbone, support)
+            encoded = encode(backbone, with_neighbours[chosen].to(self.device))
+            features = support.spread(encoded)
             sees_query = is_per_query(self.segmenter.prototypes)
             prototypes = None if sees_query else self._prototypes(support, features)
         return Part(values, support, features, prototypes, tuple(chosen))
@@ -226,7 +231,8 @@ class Fitted:
         images = torch.from_numpy(predictor.scale(working))
         location = torch.arange(len(images)) / max(len(images) - 1, 1)
         query = Query(images, location, working.spacing).to(predictor.device)
-        features = encode_in_parts(segmenter.backbone, query.images)
+        with_neighbours = with_context(query.images, context_of(segmenter.backbone))
+        features = encode_in_parts(segmenter.backbone, with_neighbours)
         margins: dict[int, np.ndarray] = {}
         for part in self.parts:
             prototypes = predictor.prototypes_for(part, features)

@@ -20,6 +20,7 @@ from fsseg.evaluation.files import stem_of
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Dataset
 from fsseg.model.backbones.sizes import try_sizes
+from fsseg.model.inputs import context_of
 from fsseg.recipe.parts import intensity_of
 from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.setup import set_up
@@ -113,7 +114,7 @@ class RunData:
         backbone = self.recipe.backbone.build("backbone")
         sizes = {(facts.size[1], facts.size[2]) for facts in self.scans.facts.values()}
         try_sizes(self.recipe.backbone.name, backbone, sizes)
-        return BackboneFacts(backbone.channels, backbone.intensity)
+        return BackboneFacts(backbone.channels, backbone.intensity, context_of(backbone))
 
     def require_evaluated(self, kept: Mapping[str, str], run: Path) -> None:
         """Checks that the scans are those that a finished run evaluated.
@@ -142,10 +143,12 @@ class BackboneFacts:
     Attributes:
         channels: Channels of its features.
         intensity: The name of the rule that scales intensities for it, where the recipe names none.
+        context: Neighbouring slices on each side that it sees as further channels.
     """
 
     channels: int
     intensity: str
+    context: int
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ class FoldData:
         """The source of episodes for training and calibration; its supervoxels are computed when it is made."""
         make = partial(self._training_scan, self.run.supervoxels)
         scans = at_once(make, self.fold.training, self.run.progress, "supervoxels")
-        return EpisodeSampler(list(scans), self.run.recipe.episodes)
+        context = self.run.backbone.context
+        return EpisodeSampler(list(scans), self.run.recipe.episodes, context)
 
     @cached_property
     def scans(self) -> OnDemand:

@@ -20,6 +20,7 @@ from fsseg.evaluation.assignments import Assignment, assign
 from fsseg.evaluation.evaluate import evaluate
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Backbone
+from fsseg.model.inputs import context_of, scan_channels_of, with_context
 from fsseg.model.segmenter import encode, encode_in_parts
 from fsseg.model.variants import Variant
 from fsseg.recipe.protocols import PROTOCOLS
@@ -195,12 +196,13 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     _, height, width = facts.size
     size = (height, width)
     scan = made_up_scan(size)
-    sampler = EpisodeSampler([scan], EpisodeTable(min_pixels=1, min_slice_pixels=0))
+    table = EpisodeTable(min_pixels=1, min_slice_pixels=0)
+    sampler = EpisodeSampler([scan], table, plan.data.run.backbone.context)
 
     under_way = begin_training(plan, training, sampler, told=False)
     backbone = under_way.backbone
     speed = under_way.speed
-    images = scan.images.to(device)
+    images = with_context(scan.images.to(device), context_of(backbone))
     plain = PLAIN_RUNS + 1 if speed.capture else 1
     step = _time(under_way.advance, device, plain)
     bare = _time(bare_step(backbone, images[:2], training.table, speed), device, plain)
@@ -223,7 +225,9 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
 
 
 @torch.no_grad()
-def _time_encoding(backbone: Backbone, images: Float[Tensor, "slice height width"]) -> float:
+def _time_encoding(
+    backbone: Backbone, images: Float[Tensor, "slice *channel height width"]
+) -> float:
     return _time(lambda: encode_in_parts(backbone, images), images.device)
 
 
@@ -261,7 +265,7 @@ def _time_decisions(
 
 def bare_step(
     backbone: Backbone,
-    images: Float[Tensor, "2 height width"],
+    images: Float[Tensor, "2 *channel height width"],
     options: TrainingTable,
     speed: Speed,
 ) -> Callable[[], None]:
@@ -290,15 +294,19 @@ class Known(nn.Module):
     """In the place of a network: features that were worked out before, so that what comes after it can be timed."""
 
     @torch.no_grad()
-    def __init__(self, backbone: Backbone, images: Float[Tensor, "slice height width"]) -> None:
+    def __init__(
+        self, backbone: Backbone, images: Float[Tensor, "slice *channel height width"]
+    ) -> None:
         super().__init__()
         self.channels = backbone.channels
         self.stride = backbone.stride
         self.intensity = backbone.intensity
-        self._features = encode_in_parts(backbone, images)
+        self.context = context_of(backbone)
+        self.in_channels = scan_channels_of(backbone)
+        self._features = encode_in_parts(backbone, with_context(images, self.context))
 
     def forward(
-        self, images: Float[Tensor, "any 3 height width"]
+        self, images: Float[Tensor, "any input height width"]
     ) -> Float[Tensor, "any channel h w"]:
         return self._features[: len(images)]
 
@@ -319,8 +327,7 @@ def made_up_fold(
 ) -> tuple[dict[str, EvaluationScan], list[Assignment], Fold]:
     """A support and a query whose first regions are the classes, and what is assigned."""
     labels = torch.where(scan.supervoxels <= ways, scan.supervoxels, 0).to(torch.uint8)
-    _, height, width = scan.images.shape
-    size = (height, width)
+    size = scan.slice_size
     grid = WorkingGrid(size, size, size)
     location = torch.linspace(0, 1, SLICES)
     scans = {}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fsseg.model.inputs import channels_of
 from fsseg.plugins.manager import registry
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject, check
@@ -51,7 +52,7 @@ def check_odd_sizes(subject: Subject) -> None:
 def check_slices_are_encoded_by_themselves(subject: Subject) -> None:
     """In evaluation mode a slice's features do not depend on the other slices of the batch."""
     backbone = subject.build().eval()
-    images = samples.random(3, 3, 64, 64)
+    images = samples.random(3, channels_of(backbone), 64, 64)
     with torch.no_grad():
         together = backbone(images)[1:2]
         alone = backbone(images[1:2])
@@ -72,6 +73,24 @@ def check_intensity_rule(subject: Subject) -> None:
         subject.fail(f"expected intensity to be one of {', '.join(known)}, got {rule!r}")
 
 
+@check("backbone")
+def check_channels_of_slices(subject: Subject) -> None:
+    """`context` and `in_channels`, if it has them, are whole numbers, and it takes the channels that follow from them."""
+    backbone = subject.build().eval()
+    for name, least in (("context", 0), ("in_channels", 1)):
+        value = getattr(backbone, name, least)
+        if not isinstance(value, int) or value < least:
+            subject.fail(f"expected {name} to be a whole number from {least}, got {value!r}")
+    side = 8 * backbone.stride
+    try:
+        _features(backbone, side, side)
+    except Exception as error:
+        subject.fail(
+            f"expected features from slices of {channels_of(backbone)} channels, which follow from its context and "
+            f"in_channels, got {type(error).__name__}: {error}"
+        )
+
+
 def _features(backbone: Callable[[Tensor], Tensor], height: int, width: int) -> Tensor:
     with torch.no_grad():
-        return backbone(samples.random(1, 3, height, width))
+        return backbone(samples.random(1, channels_of(backbone), height, width))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fsseg.interfaces import FittedThreshold
 from fsseg.model.chain import resolution_of
+from fsseg.model.inputs import PHOTOGRAPH, channels_of
 from fsseg.model.ops import resize
 from fsseg.model.scoring import is_per_query
 from fsseg.testing import samples
@@ -52,6 +53,12 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
     if subject.kind == "dataset":
         volume = instance.load(instance.cases[0])
         return volume.image, volume.labels, volume.spacing
+    if subject.kind == "backbone":
+        [images] = inputs
+        channels = channels_of(instance)
+        if channels != PHOTOGRAPH:
+            images = images[:, :1].repeat(1, channels, 1, 1)
+        return instance(images)
     if subject.kind == "intensity":
         [image] = inputs
         return instance.scale(image, instance.measure([image]))

@@ -73,18 +73,26 @@ def draw_noise(seed: int, size: tuple[int, int]) -> Float[Tensor, "2 height widt
 
 
 def change_gamma(
-    image: Float[Tensor, "height width"],
+    image: Float[Tensor, "*channel height width"],
     gamma: float | Float[Tensor, ""],
-) -> Float[Tensor, "height width"]:
+) -> Float[Tensor, "*channel height width"]:
     """Raises intensities, scaled to the image's own range, to the power gamma.
 
     For an image v with minimum m: `r ((v - m + 1e-5) / r)^gamma + m`, where r is the range, also
-    with 1e-5 added.
+    with 1e-5 added. Each channel has its own range.
     """
-    low = image.min()
-    span = image.max() - low + SOFTENING
+    low, high = own_range(image)
+    span = high - low + SOFTENING
     scaled = (image - low + SOFTENING) / span
     return span * scaled**gamma + low
+
+
+def own_range(
+    image: Float[Tensor, "*channel height width"],
+) -> tuple[Float[Tensor, "*channel 1 1"], Float[Tensor, "*channel 1 1"]]:
+    """The least and the largest intensity of an image, of each channel by itself."""
+    places = (-2, -1)
+    return image.amin(places, keepdim=True), image.amax(places, keepdim=True)
 
 
 def affine_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
@@ -228,11 +236,14 @@ def _to_grid_units(
 
 
 def warp_slice(
-    image: Float[Tensor, "height width"],
+    image: Float[Tensor, "*channel height width"],
     masks: Bool[Tensor, "way height width"],
     grids: Float[Tensor, "candidate height width 2"],
     fill: float | Float[Tensor, ""],
-) -> tuple[Float[Tensor, "candidate height width"], Bool[Tensor, "candidate way height width"]]:
+) -> tuple[
+    Float[Tensor, "candidate *channel height width"],
+    Bool[Tensor, "candidate way height width"],
+]:
     """Image and masks on each grid, bilinear.
 
     Args:
@@ -241,7 +252,8 @@ def warp_slice(
         grids: Where each output pixel comes from, as `warp_grids` says.
         fill: The intensity of what comes from outside the image, which is background.
     """
-    above_fill = (image - fill)[None]
+    height, width = image.shape[-2:]
+    above_fill = (image - fill).reshape(-1, height, width)
     as_numbers = masks.to(image.dtype)
     planes = torch.cat([above_fill, as_numbers])
     for_each_grid = planes.expand(len(grids), -1, -1, -1)
@@ -252,8 +264,9 @@ def warp_slice(
         padding_mode="zeros",
         align_corners=False,
     )
-    images = warped[:, 0] + fill
-    return images, warped[:, 1:] > 0.5
+    channels = len(above_fill)
+    images = warped[:, :channels] + fill
+    return images.reshape(-1, *image.shape), warped[:, channels:] > 0.5
 
 
 def _rotation(angle: float, centre: Point) -> Matrix:

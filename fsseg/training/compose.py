@@ -38,7 +38,7 @@ class Ingredients:
         location: Positions of the two slices in their scan.
     """
 
-    images: Float[Tensor, "2 height width"]
+    images: Float[Tensor, "2 *channel height width"]
     supervoxels: Int[Tensor, "2 height width"]
     regions: Int[Tensor, "way"]
     gamma: Float[Tensor, ""]
@@ -74,7 +74,7 @@ class Composed:
         moved: True if one of the warps left something of the masks; else the slice is as it was.
     """
 
-    images: Float[Tensor, "2 height width"]
+    images: Float[Tensor, "2 *channel height width"]
     masks: Bool[Tensor, "2 way height width"]
     location: Float[Tensor, "2"]
     moved: Bool[Tensor, ""]

@@ -15,6 +15,7 @@ from fsseg.system.devices import has_room
 from fsseg.training.augment import Affine, Matrix, affine_matrix, draw_affine, draw_noise
 from fsseg.training.compose import NO_REGION, Composed, Ingredients, compose
 from fsseg.training.scans import TrainingScan
+from fsseg.training.slices import pick, slices_of
 from fsseg.types import Episode
 
 TRAINING_STREAM = 1
@@ -96,23 +97,27 @@ class EpisodeSampler:
     Attributes:
         scans: The scans that have a supervoxel to draw.
         options: The rules of drawing.
+        context: Neighbouring slices on each side that are further channels.
     """
 
     def __init__(
         self,
         scans: Sequence[TrainingScan],
         options: EpisodeTable | None = None,
+        context: int = 0,
     ) -> None:
         """Takes the scans that can be sampled.
 
         Args:
             scans: The training scans, as `fsseg.training_scans` reads them.
             options: The rules of drawing; those of a recipe that says nothing of them when omitted.
+            context: Neighbouring slices on each side that are further channels, as the backbone's attribute says.
 
         Raises:
             DataError: No scan has a supervoxel that is large enough.
         """
         self.options = options or EpisodeTable()
+        self.context = context
         self.scans = [scan for scan in scans if self._can_be_sampled(scan)]
         if not self.scans:
             raise DataError(self._nothing_to_sample(scans))
@@ -129,7 +134,7 @@ class EpisodeSampler:
         if not has_room(size, device):
             return self
         scans = [scan.to(device) for scan in self.scans]
-        return EpisodeSampler(scans, self.options)
+        return EpisodeSampler(scans, self.options, self.context)
 
     def draw(self, rng: np.random.Generator, classes: int = 1) -> Draw:
         """Draws the parameters of an episode of at most so many classes."""
@@ -184,8 +189,8 @@ class EpisodeSampler:
         last_slice = max(1, len(scan.images) - 1)
         noise_seed, inverses = self._draw_warps(draw, scan.slice_size, candidates)
         return Ingredients(
-            images=_pick(scan.images, slices),
-            supervoxels=_pick(scan.supervoxels, slices),
+            images=slices_of(scan, slices, self.context, hides=self.options.setting == 2),
+            supervoxels=pick(scan.supervoxels, slices),
             regions=_region_ids(scan, draw.regions, ways or 0),
             gamma=torch.tensor(draw.gamma, dtype=torch.float32),
             changed=torch.tensor(int(draw.gamma_on_query)),
@@ -304,11 +309,6 @@ class EpisodeSampler:
 def _first_rows_of_inverse(matrix: Matrix) -> Float[np.ndarray, "2 3"]:
     inverse = np.linalg.inv(matrix)
     return inverse[:2]
-
-
-def _pick(values: Tensor, slices: Sequence[int]) -> Tensor:
-    """Some slices of a scan; one by one, so that no others are read from disk."""
-    return torch.stack([values[number] for number in slices])
 
 
 def _region_ids(

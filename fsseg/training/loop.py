@@ -192,8 +192,8 @@ class Training:
 
     def _encode(
         self,
-        support: Float[Tensor, "slice height width"],
-        query: Float[Tensor, "query height width"],
+        support: Float[Tensor, "slice *input height width"],
+        query: Float[Tensor, "query *input height width"],
     ) -> tuple[Float[Tensor, "slice channel h w"], Float[Tensor, "query channel h w"]]:
         """Features of support and query from one pass.
 

@@ -34,7 +34,7 @@ class TrainingScan:
     """
 
     case: str
-    images: Float[Tensor, "slice height width"]
+    images: Float[Tensor, "slice *channel height width"]
     supervoxels: Int[Tensor, "slice height width"]
     table: RegionTable
     fill: float

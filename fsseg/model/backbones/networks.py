@@ -22,7 +22,7 @@ EDGE = 32
 Size = tuple[int, int]
 """Height and width."""
 
-Images = Float[Tensor, "slice 3 height width"]
+Images = Float[Tensor, "slice input height width"]
 
 
 def make_network(
@@ -172,7 +172,7 @@ def _takes(network: nn.Module, size: Size, like: Images) -> bool:
     """True for a size that the network has features for."""
     was_training = network.training
     try:
-        network.eval()(like.new_zeros(1, 3, *size))
+        network.eval()(like.new_zeros(1, like.shape[1], *size))
     except Exception:
         return False
     finally:
@@ -209,7 +209,7 @@ def _is_made_for(model: str, size: Size, like: Images) -> bool:
             network = timm.create_model(model, features_only=True, img_size=size)
         except Exception:
             return False
-        return _takes(network.to(like.device), size, like)
+        return _takes(network.to(like.device), size, like.new_zeros(1, 3, 1, 1))
 
 
 def _first_line(error: Exception) -> str:

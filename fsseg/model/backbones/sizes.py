@@ -8,6 +8,7 @@ from torch import nn
 
 from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone
+from fsseg.model.inputs import slice_channels_of
 from fsseg.model.segmenter import encode
 
 MOST_TRIED = 8
@@ -30,11 +31,13 @@ def try_sizes(name: str, backbone: Backbone, sizes: Collection[tuple[int, int]])
     was_training = network.training
     network.eval()
     generator = torch.Generator().manual_seed(0)
+    channels = slice_channels_of(backbone)
     in_order = sorted(sizes)
     every = max(1, (len(in_order) - 1) / (MOST_TRIED - 1))
     tried = {in_order[round(number * every)] for number in range(min(len(in_order), MOST_TRIED))}
     for height, width in sorted(tried):
-        features = encode(backbone, torch.randn(1, height, width, generator=generator))
+        example = torch.randn(channels, height, width, generator=generator)
+        features = encode(backbone, example[None])
         shape = list(features.shape)
         what = f"backbone {name}: for a slice of {height} x {width}"
         if len(shape) != 4 or shape[:2] != [1, backbone.channels]:

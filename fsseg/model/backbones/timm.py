@@ -8,6 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fsseg.model.backbones.channels import ChannelMap, Context, InChannels, fit_channels
 from fsseg.model.backbones.networks import make_network, stages_of
 from fsseg.model.backbones.weights import load_weights
 from fsseg.model.ops import resize
@@ -46,9 +47,12 @@ class TimmBackbone(nn.Module):
         channels: Channels of the features.
         stride: Pixels of the image per cell of the features: the smallest of the strides.
         intensity: The rule by which a scan's intensities are scaled.
+        context: Neighbouring slices on each side that are further channels.
+        in_channels: Channels of a scan.
 
     Shapes:
-        images `slice 3 height width` -> features `slice channels h w`.
+        images `slice 3 height width`, or with `in_channels (2 context + 1)` in place of 3 where that is not 1, -> features
+        `slice channels h w`.
 
     Raises:
         FssegError: timm has no such network or cannot make it so, it has no such stages, or the weights cannot be had; when
@@ -85,6 +89,9 @@ class TimmBackbone(nn.Module):
             Field(description="dilate instead of striding beyond this, where timm can"),
         ] = None,
         image_size: ImageSize = None,
+        context: Context = 0,
+        in_channels: InChannels = 1,
+        channel_map: ChannelMap = "first_layer",
         intensity: Annotated[
             Literal["percentile", "zscore"],
             Field(
@@ -102,6 +109,7 @@ class TimmBackbone(nn.Module):
                 model, strides, output_stride, image_size
             )
             load_weights(network, model, weights)
+            self.entry = fit_channels(network, in_channels, context, channel_map)
             of_stages = network.feature_info
             width = sum(of_stages.channels()[stage] for stage in self.picked)
             self.network = network
@@ -111,13 +119,15 @@ class TimmBackbone(nn.Module):
         self._known_sizes: set[tuple[int, int]] = set()
         self.normalise = normalise
         self.intensity = intensity
+        self.context = context
+        self.in_channels = in_channels
         self.channels = channels or width
         self.stride = min(of_stages.reduction()[stage] for stage in self.picked)
 
     def forward(
-        self, images: Float[Tensor, "slice 3 height width"]
+        self, images: Float[Tensor, "slice input height width"]
     ) -> Float[Tensor, "slice channel h w"]:
-        outputs = stages_of(self.network, images, self.multiple, self._known_sizes)
+        outputs = stages_of(self.network, self.entry(images), self.multiple, self._known_sizes)
         stages = [outputs[stage] for stage in self.picked]
         if self.normalise:
             stages = [F.normalize(stage, dim=1) for stage in stages]
