@@ -11,7 +11,7 @@ from functools import partial, wraps
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-MOST_CALLS = 20
+MOST_CALLS = 8
 """Calls of a function that are checked in one test."""
 
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -9,7 +9,6 @@ import ast
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,7 +94,7 @@ def machine(device: str) -> dict[str, Any]:
     import torch  # loads with the stages that need it, not with those that only want a key
 
     return {
-        "fsseg": version("fsseg"),
+        "fsseg": _version_of("fsseg"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device,
@@ -138,9 +137,19 @@ def library_versions(libraries: Iterable[str]) -> dict[str, str]:
     """The versions of those libraries that are installed."""
     versions = {}
     for library in libraries:
-        with suppress(PackageNotFoundError):
-            versions[library] = version(library)
+        installed = _version_of(library)
+        if installed is not None:
+            versions[library] = installed
     return versions
+
+
+@cache
+def _version_of(library: str) -> str | None:
+    """The version of a library, asked for once: each time its whole description would be read."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def component_identity(kind: str, table: ComponentTable) -> dict[str, Any]:

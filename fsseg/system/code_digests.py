@@ -69,9 +69,9 @@ def digest_at_import(*paths: str | Path) -> str:
 
     digest = hashlib.sha256()
     for path in sorted(os.path.realpath(path) for path in paths):
-        for file in _files_of([path]):
+        for file in _files_below(path):
             place = os.path.relpath(file, os.path.dirname(path))
-            digest.update(f"{place} {content_digest(file)}\n".encode())
+            digest.update(f"{place} {_digest_of(file)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -80,10 +80,15 @@ def content_digest(file: str | Path) -> str:
 
     A file that has changed since, before anybody asked for its digest, has one that is no other file's.
     """
+    return _digest_of(os.path.realpath(file))
+
+
+def _digest_of(file: str) -> str:
+    """The digest of a file by its real path, which takes long to find out."""
     import hashlib
 
-    file = os.path.realpath(file)
-    keep(file)
+    if file not in _stamps:
+        _stamps[file] = _stamp(file)
     if file not in _digests:
         content = _read(file)
         if _stamp(file) != _stamps[file]:
@@ -207,15 +212,19 @@ def _read(file: str) -> bytes:
 def _files_of(paths: Iterable[str | Path]) -> Iterator[str]:
     """Real paths of the files, and of the Python files below the folders, in order."""
     for path in paths:
-        real = os.path.realpath(path)
-        if not os.path.isdir(real):
-            yield real
-            continue
-        for folder, folders, names in os.walk(real):
-            folders[:] = sorted(name for name in folders if name != "__pycache__")
-            yield from (
-                os.path.join(folder, name) for name in sorted(names) if name.endswith(".py")
-            )
+        yield from _files_below(os.path.realpath(path))
+
+
+def _files_below(real: str) -> Iterator[str]:
+    """The Python files below a folder, in order; a file itself."""
+    if not os.path.isdir(real):
+        yield real
+        return
+    for folder, folders, names in os.walk(real):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            if name.endswith(".py"):
+                yield os.path.join(folder, name)
 
 
 def _among(files: list[str], paths: tuple[str | Path, ...]) -> list[str]:
