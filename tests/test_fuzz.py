@@ -68,7 +68,7 @@ def fuzzed(examples, *inputs):
 
         slow = f"{check.__name__}_thousands_of_times"
         check.__globals__[slow] = pytest.mark.slow(copied(int(SHARE * examples), slow, False))
-        return copied(examples // 30, check.__name__, True)
+        return copied(examples // 100, check.__name__, True)
 
     return decorate
 
@@ -319,7 +319,7 @@ def test_headers_that_were_tracebacks(scans, changes, length, zipped):
     read_changed(scans, "image_1.nii.gz", changes, length, zipped)
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_runs_of_mutated_recipes_end_well_or_with_a_sentence(tmp_path, count):
     """All the way: what a run says yes to ends, and what it refuses leaves nothing."""
     dice, ended = random.Random(count), {"ran": 0, "refused": 0}
@@ -640,7 +640,7 @@ def damage(path, dice):
     return action, action == "delete" or bytes(content) != before
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_no_damage_is_taken_in_silence(tmp_path, monkeypatch, count):
     """Of stages and of the cache: the same scores all the same, with a note, or a sentence."""
     monkeypatch.setenv("FSSEG_CACHE", str(tmp_path / "cache"))

@@ -174,7 +174,7 @@ def test_what_was_cropped_is_background():
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(
     plane=st.sampled_from(list(PLANES)),
     orientation=st.sampled_from(SIGNED_AXES),

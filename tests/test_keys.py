@@ -246,16 +246,22 @@ def run_started(recipe):
 """
 
 
+OTHER_WAYS = [
+    "setattr(losses, 'weighted_nll', patched)",
+    "losses.__dict__['weighted_nll'] = patched",
+    "module = losses\nmodule.weighted_nll = patched",
+    "import importlib\nfound = importlib.import_module('fsseg.training.losses')\nfound.weighted_nll = patched",
+    "def install(module):\n    module.weighted_nll = patched\n\n\ninstall(losses)",
+    "from unittest import mock\nmock.patch.object(losses, 'weighted_nll', patched).start()",
+]
+"""Ways to change a function of fsseg."""
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "losses.weighted_nll = patched",
-        "setattr(losses, 'weighted_nll', patched)",
-        "losses.__dict__['weighted_nll'] = patched",
-        "module = losses\nmodule.weighted_nll = patched",
-        "import importlib\nfound = importlib.import_module('fsseg.training.losses')\nfound.weighted_nll = patched",
-        "def install(module):\n    module.weighted_nll = patched\n\n\ninstall(losses)",
-        "from unittest import mock\nmock.patch.object(losses, 'weighted_nll', patched).start()",
+        *(pytest.param(change, marks=pytest.mark.slow) for change in OTHER_WAYS),
     ],
 )
 def test_a_plugin_that_changes_what_it_imports_is_part_of_every_key(

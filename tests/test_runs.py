@@ -51,8 +51,8 @@ RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 PAPER = sorted((ROOT / "recipes" / "paper").rglob("*.toml"))
 
 
-SMALL = [path for path in RECIPES if path.stem not in {"baselines", "beyond"}]
-"""Recipes whose rows are evaluated in a second or two."""
+SMALL = [path for path in RECIPES if path.stem not in {"baselines", "beyond", "table1", "table2"}]
+"""Recipes whose rows are evaluated in a second."""
 
 
 def own_grid(size):
@@ -493,6 +493,7 @@ def test_an_episode_moves_between_devices():
     } == {"meta"}
 
 
+@pytest.mark.slow
 def test_trainings_at_a_time_end_as_one_by_one(root, tmp_path):
     """Three seeds, two at a time and then the third: the very scores and checkpoints."""
     changes = {"seed": [0, 1, 2]}

@@ -10,9 +10,10 @@ from helpers import scans_of
 import fsseg
 
 CHANGES = {"ep2": {}, "ep1": {"protocol.name": "ep1"}, "ep2_multi": {"protocol.name": "ep2_multi"}}
+PARTS = pytest.param("ep1", marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=CHANGES)
+@pytest.fixture(scope="module", params=["ep2", PARTS, "ep2_multi"])
 def found(request, finished_run):
     results = finished_run(CHANGES[request.param] | {"protocol.folds": "disjoint2"}, cases=6)
     sensitivity = fsseg.support_sensitivity(results.path)
