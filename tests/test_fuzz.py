@@ -319,7 +319,7 @@ def test_headers_that_were_tracebacks(scans, changes, length, zipped):
     read_changed(scans, "image_1.nii.gz", changes, length, zipped)
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_runs_of_mutated_recipes_end_well_or_with_a_sentence(tmp_path, count):
     """All the way: what a run says yes to ends, and what it refuses leaves nothing."""
     dice, ended = random.Random(count), {"ran": 0, "refused": 0}
