@@ -217,6 +217,21 @@ LINES = {
 """Colour (Okabe and Ito's, safe for the colour-blind), style, short and long name of the vertical lines."""
 
 
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+"""What matplotlib's defaults are changed to."""
+
+DICE_AXIS = {"ylim": (0, 150), "yticks": range(0, 101, 20)}
+"""Room above 100 % for the numbers."""
+
+TOP_OF_DICE = 100 / 150
+"""Where 100 % lies on that axis, as a share of its height."""
+
+
 def draw(
     numbers: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsseg.ScoreScale, path: Path
 ) -> None:
@@ -225,37 +240,31 @@ def draw(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    import numpy as np
-    from PIL import Image
 
-    plt.rcParams.update(
-        {
-            "font.size": 9,
-            "axes.titlesize": 9.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    )
+    plt.rcParams.update(STYLE)
     figure = plt.figure(figsize=(9.4, 6.8), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
-    mean = {key: values[0] for key, values in drawn["mean"].items()}
-    loss, dice, ratio = left.subplots(3, 1, sharex=True, height_ratios=[1, 1.5, 1])
-    for key, label in (
-        ("weighted_cross_entropy", "weighted 0.1 / 1"),
-        ("cross_entropy", "unweighted"),
-    ):
-        loss.plot(priors, mean[key], color=LINES[key][0])
-        loss.text(-5.9, 1.15 * mean[key][0], label, color=LINES[key][0])
-    loss.set(
-        ylabel="cross-entropy\n(nats per pixel)",
-        yscale="log",
-        ylim=(0.6 * mean["cross_entropy"].min(), 3),
-    )
-    loss.set_title("Mean of the classes, one prior for all slices", fontweight="bold", pad=8)
+    _draw_mean(left, numbers["mean"]["pooled"], drawn["mean"], priors, score)
+    _draw_classes(right, numbers, drawn, priors)
+    handles = [
+        plt.Line2D([], [], color=color, linestyle=style, linewidth=1.5, label=label)
+        for color, style, _, label in LINES.values()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def _draw_mean(
+    panel, chosen: dict, drawn: dict, priors: Float[Tensor, "prior"], score: fsseg.ScoreScale
+) -> None:
+    """Cross-entropy, Dice and the ratio of predicted to true pixels, of the mean over classes."""
+    mean = {key: values[0] for key, values in drawn.items()}
+    loss, dice, ratio = panel.subplots(3, 1, sharex=True, height_ratios=[1, 1.5, 1])
+    _draw_losses(loss, mean, priors)
     dice.plot(priors, 100 * mean["dice"], color=LINES["dice"][0])
-    for key, chosen in numbers["mean"]["pooled"].items():
-        dice.plot(chosen["prior"], 100 * chosen["dice"], "o", color=LINES[key][0], markersize=4)
-    dice.set(ylabel="Dice (%)", ylim=(0, 150), yticks=range(0, 101, 20))
+    for key, choice in chosen.items():
+        dice.plot(choice["prior"], 100 * choice["dice"], "o", color=LINES[key][0], markersize=4)
+    dice.set(ylabel="Dice (%)", **DICE_AXIS)
     ratio.plot(priors, mean["ratio"], color="black")
     ratio.axhline(1, color="0.7", linewidth=0.8, zorder=0)
     ratio.set(
@@ -265,31 +274,49 @@ def draw(
         xlabel="log-odds of the foreground prior",
     )
     for axes in (loss, dice, ratio):
-        _verticals(axes, numbers["mean"]["pooled"], top=100 / 150 if axes is dice else 1)
-    _values(dice, numbers["mean"]["pooled"], 0.08)
+        _verticals(axes, chosen, top=TOP_OF_DICE if axes is dice else 1)
+    _values(dice, chosen, 0.08)
     _distance_axis(loss, score)
+
+
+def _draw_losses(axes, mean: dict, priors: Float[Tensor, "prior"]) -> None:
+    """The cross-entropy, with the weights of training and without."""
+    labels = {"weighted_cross_entropy": "weighted 0.1 / 1", "cross_entropy": "unweighted"}
+    for key, label in labels.items():
+        axes.plot(priors, mean[key], color=LINES[key][0])
+        axes.text(-5.9, 1.15 * mean[key][0], label, color=LINES[key][0])
+    axes.set(
+        ylabel="cross-entropy\n(nats per pixel)",
+        yscale="log",
+        ylim=(0.6 * mean["cross_entropy"].min(), 3),
+    )
+    axes.set_title("Mean of the classes, one prior for all slices", fontweight="bold", pad=8)
+
+
+def _draw_classes(panel, numbers: dict, drawn: dict, priors: Float[Tensor, "prior"]) -> None:
+    """The Dice of each class."""
     names = [name for name in drawn if name != "mean"]
-    small = right.subplots(2, 2, sharex=True, sharey=True)
+    small = panel.subplots(2, 2, sharex=True, sharey=True)
     for axes, name in zip(small.flat, names):
         axes.plot(priors, 100 * drawn[name]["dice"][0], color=LINES["dice"][0])
-        axes.set(ylim=(0, 150), yticks=range(0, 101, 20))  # room for the numbers
+        axes.set(**DICE_AXIS)
         axes.set_title(name.replace("_", " "), fontweight="bold")
-        _verticals(axes, numbers[name]["pooled"], top=100 / 150)
+        _verticals(axes, numbers[name]["pooled"], top=TOP_OF_DICE)
         _values(axes, numbers[name]["pooled"], 0.08)
     for axes in small[-1]:
         axes.set_xlabel("log-odds of the prior")
     for axes in small[:, 0]:
         axes.set_ylabel("Dice (%)")
-    handles = [
-        plt.Line2D([], [], color=color, linestyle=style, linewidth=1.5, label=label)
-        for color, style, _, label in LINES.values()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
+
+
+def _save(figure, path: Path) -> None:
+    """Writes the figure with few colours, which make a small file."""
+    import numpy as np
+    from PIL import Image
+
     figure.canvas.draw()
-    # Few colours make a small file.
-    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).quantize(64).save(
-        path, optimize=True
-    )
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    Image.fromarray(pixels).quantize(64).save(path, optimize=True)
 
 
 def _verticals(axes, chosen: dict, top: float = 1.0) -> None:
