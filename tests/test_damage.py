@@ -81,6 +81,12 @@ def list_of_nothing(folder):
     (folder / MANIFEST).write_text('{"format": 1, "files": 3}')
 
 
+def list_a_file_of_others(folder):
+    listed = json.loads((folder / MANIFEST).read_text())
+    listed["files"]["../../../other"] = {"bytes": 0, "sha256": ""}
+    (folder / MANIFEST).write_text(json.dumps(listed))
+
+
 DAMAGES = [
     (change_a_digit, "scores.jsonl has another checksum"),
     (flip_a_bit, "labels/CE-T/1_liver.nii.gz has another checksum"),
@@ -93,6 +99,7 @@ DAMAGES = [
     (empty_the_manifest, "manifest.json cannot be read"),
     (claim_another_format, "its format is 2, expected 1"),
     (list_of_nothing, "manifest.json cannot be read"),
+    (list_a_file_of_others, "leads out of the folder"),
 ]
 
 

@@ -226,6 +226,20 @@ def test_a_change_while_a_stage_is_made_keeps_nothing(tmp_path, scans, monkeypat
     assert not list((tmp_path / "runs" / "stages").glob("train-*"))
 
 
+@pytest.mark.parametrize("name", ["train.py", "data.py", "scans.py"])
+def test_what_puts_a_stage_together_is_in_its_key(monkeypatch, name):
+    """A change of a module of runs/ that hands a stage what it computes with, as its digest would tell."""
+    plain = identity.stage_source("train")
+    digest = identity.digest_at_import
+
+    def with_a_change(*paths):
+        files = {Path(path).relative_to(identity.ROOT).as_posix() for path in paths}
+        return f"changed {digest(*paths)}" if f"runs/{name}" in files else digest(*paths)
+
+    monkeypatch.setattr(identity, "digest_at_import", with_a_change)
+    assert identity.stage_source("train") != plain
+
+
 PATCH = """
 import fsseg.training.losses as losses
 from fsseg import hookimpl

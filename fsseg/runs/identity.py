@@ -113,7 +113,7 @@ def _changes() -> dict[str, Any]:
 def stage_source(stage: str) -> str:
     """A short hash of the source that computes a stage: "train", "calibrate" or "evaluate"."""
     here = Path(__file__).parent
-    joined = ""
+    joined = digest_at_import(*(here / name for name in PUT_TOGETHER[stage]))
     return fingerprint([source_digest(*STAGE_SOURCES[stage]), joined])[:16]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fsseg.errors import FssegError
 from fsseg.system.files import write_json
+from fsseg.system.names import within
 
 MANIFEST = "manifest.json"
 """The name of the file that lists the others."""
@@ -69,9 +70,12 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _first_damage(folder: Path, listed: dict[str, Any], wanted: Iterable[str]) -> str | None:
     for name in wanted:
-        path = folder / name
         if name not in listed:
             return f"{name} is not in its {MANIFEST}"
+        try:
+            path = within(folder, name)
+        except FssegError as error:
+            return str(error)
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != listed[name]["bytes"]:
