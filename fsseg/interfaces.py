@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Bool, Float, Int, Int32
-    from torch import Tensor
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
     from fsseg.data.folds import FoldScheme
     from fsseg.data.volume import Volume
@@ -127,6 +129,44 @@ class Head(Trained, Protocol):
         self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
     ) -> Float[Tensor, "query class h w"]:
         """Class logits at an even prior, background first."""
+        ...
+
+
+@runtime_checkable
+class Optimiser(Protocol):
+    """Makes the optimiser of what is trained; a class that lacks the attribute is taken to have it at its default."""
+
+    capturable: ClassVar[bool] = False
+    """True for one whose step never asks the host for a value and takes its rate from a tensor: training with it can be
+    recorded on a GPU."""
+
+    def __call__(self, parameters: Sequence[nn.Parameter], fused: bool) -> Optimizer:
+        """Makes an optimiser of torch's, or of a class that inherits from `torch.optim.Optimizer`.
+
+        What it keeps of a parameter in its `state` are tensors, numbers and texts, so that training can go on from a
+        file. Each of its groups has a rate, `lr`.
+
+        Args:
+            parameters: What is trained, on the device.
+            fused: True where the recipe wants all of them updated in one go, for optimisers that can.
+        """
+        ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Moves the learning rate of an optimiser from step to step."""
+
+    def __call__(self, optimiser: Optimizer, steps: int) -> LRScheduler:
+        """Makes a scheduler of torch's, or of a class that inherits from `LRScheduler`.
+
+        A schedule knows the step and nothing else, so that a training can go on anywhere. It moves `lr`, `momentum` or
+        `betas` of groups. The optimiser is a stand-in: it has the numbers of the real one, and no weights.
+
+        Args:
+            optimiser: Whose rate it moves.
+            steps: The steps that it is for: the training's, or those up to the next milestone.
+        """
         ...
 
 

@@ -73,7 +73,7 @@ def test_a_new_plugin_is_complete(one_of_each, kind):
 
 
 def test_plugins_from_their_folders_work_together_in_a_run(one_of_each, tmp_path, shell):
-    """All eight in one recipe."""
+    """All in one recipe."""
     recipe = tmp_path / "all.toml"
     recipe.write_text("""
 metrics = ["new_metric"]
@@ -85,6 +85,8 @@ backbone = { name = "new_backbone", channels = 8 }
 head = "new_head"
 prototypes = "new_prototypes"
 steps = 26
+optimiser = "new_optimiser"
+schedule = "new_schedule"
 [calibration]
 episodes = 2
 [[variants]]

@@ -75,7 +75,28 @@ class Tracker:
         pass
 
 
+class Descent:
+    """An optimiser that keeps the contract."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, parameters, fused):
+        return torch.optim.Adam(parameters, lr=0.1)
+
+
+class Halving:
+    """A schedule that keeps the contract."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, optimiser, steps):
+        return torch.optim.lr_scheduler.StepLR(optimiser, 3, 0.5)
+
+
 SOUND = {
+    "optimiser": Descent, "schedule": Halving,
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
     "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul,
 }  # fmt: skip
@@ -269,6 +290,47 @@ def late(self, values):
     pass
 
 
+class Ascent(torch.optim.SGD):
+    """Goes up."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1, maximize=True)
+
+
+class Listed(torch.optim.Adam):
+    """Keeps a list, which no file of tensors holds."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for weight in self.param_groups[0]["params"]:
+            self.state[weight]["past"] = [1.0]
+
+
+class Forgetful(torch.optim.SGD):
+    """Counts its steps where nobody saves them."""
+
+    count = 0
+
+    def step(self, closure=None):
+        self.count += 1
+        for group in self.param_groups:
+            group["lr"] = 0.1 / self.count
+        super().step(closure)
+
+
+class Drifting(torch.optim.lr_scheduler.LambdaLR):
+    """Moves the weight decay as well."""
+
+    def step(self, epoch=None):
+        super().step(epoch)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] += 0.1
+
+
+def lambda_lr(factor):
+    return lambda self, optimiser, steps: torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
 @component
 class Reticent(CeT):
     """A policy whose repr says nothing of its option."""
@@ -382,6 +444,26 @@ BROKEN = {
         ("prototypes", seeing(lambda made: replace(made, foreground=made.foreground + made.foreground.mean(0))), "with other slices of the query and alone"),
     ],
     "check_full_mask": [("prototypes", changed("prototypes", nan_where_there_is_no_background), "a mask that fills the slice")],
+    # optimisers
+    "check_gives_an_optimiser": [
+        ("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: None), "Broken: gives NoneType, expected a torch.optim.Optimizer"),
+        ("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: torch.optim.SGD(parameters[:1])), "each weight in one group"),
+        ("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: torch.optim.SGD(parameters, lr=torch.tensor(0.1))), "a number `lr`"),
+    ],
+    "check_goes_down": [("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: Ascent(parameters)), "look at the sign")],
+    "check_goes_on_from_a_file": [
+        ("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: Listed(parameters)), "keeps list as past"),
+        ("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: Forgetful(parameters)), "the same weights from a training"),
+    ],
+    # schedules
+    "check_rates": [
+        ("schedule", broken("schedule", __call__=lambda self, optimiser, steps: None), "gives NoneType, expected a scheduler"),
+        ("schedule", broken("schedule", __call__=lambda_lr(lambda step: 3.0 - step)), "gives a learning rate of -0.1 for step 4"),
+    ],
+    "check_knows_the_step_alone": [("schedule", broken("schedule", __call__=lambda_lr(lambda step: random.random())), "the same numbers for a step")],
+    "check_moves_known_numbers": [
+        ("schedule", broken("schedule", __call__=lambda self, optimiser, steps: Drifting(optimiser, lambda step: 1.0)), "a move of weight_decay"),
+    ],
     # threshold policies
     "check_oracle_is_declared": [
         ("threshold", broken("threshold", oracle=None), "expected a class attribute `oracle = False`"),
@@ -533,6 +615,12 @@ def test_a_sound_fitted_policy_passes(policy):
 
 OPTIONS = {
     "threshold/fixed": {"prior": 0.2},
+    "schedule/StepLR": {"step_size": 3},
+    "schedule/MultiStepLR": {"milestones": [2, 5]},
+    "schedule/ExponentialLR": {"gamma": 0.9},
+    "schedule/CosineAnnealingWarmRestarts": {"T_0": 5},
+    "schedule/CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 3},
+    "schedule/OneCycleLR": {"max_lr": 0.1},
     "backbone/timm": {"model": "resnet10t", "strides": [8], "channels": 16},
     "dataset/abdomen_phantom": PHANTOM,
 }

@@ -47,6 +47,22 @@ def register_heads(register: Register) -> None:
 
 
 @hookimpl
+def register_optimisers(register: Register) -> None:
+    names = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adafactor", "Adadelta", "Adagrad")
+    for name in (*names, "ASGD", "RMSprop", "Rprop"):
+        register(name, f"fsseg.training.optimisers:{name}")
+
+
+@hookimpl
+def register_schedules(register: Register) -> None:
+    register("step_decay", "fsseg.training.schedules:StepDecay")
+    of_steps = ("ConstantLR", "LinearLR", "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR")
+    of_cycles = ("CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR")
+    for name in (*of_steps, *of_cycles):
+        register(name, f"fsseg.training.schedules:{name}")
+
+
+@hookimpl
 def register_thresholds(register: Register) -> None:
     register("fixed", "fsseg.model.thresholds:Fixed")
     register("ce_t", "fsseg.model.thresholds:CeT")

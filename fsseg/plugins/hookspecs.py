@@ -59,6 +59,16 @@ def register_heads(register: Register) -> None:
 
 
 @hookspec
+def register_optimisers(register: Register) -> None:
+    """Registers optimisers, which update what is trained: `fsseg.interfaces.Optimiser`."""
+
+
+@hookspec
+def register_schedules(register: Register) -> None:
+    """Registers schedules, which move the learning rate: `fsseg.interfaces.Schedule`."""
+
+
+@hookspec
 def register_thresholds(register: Register) -> None:
     """Registers threshold policies: `fsseg.interfaces.Threshold`."""
 

@@ -286,7 +286,8 @@ def _join(first: str, second: str) -> str:
 
 def nearest(name: str, valid: list[str]) -> str:
     """A hint that names the closest valid name, or all of them."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    close = [other for other in valid if other.lower() == name.lower()]
+    close = close or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"valid are {', '.join(valid)}" if valid else "there are no options"

@@ -21,6 +21,8 @@ KINDS = {
     "backbone": "register_backbones",
     "prototypes": "register_prototypes",
     "head": "register_heads",
+    "optimiser": "register_optimisers",
+    "schedule": "register_schedules",
     "threshold": "register_thresholds",
     "refiner": "register_refiners",
     "metric": "register_metrics",

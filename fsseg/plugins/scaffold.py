@@ -26,6 +26,8 @@ USAGE = {
     '    [[variants]]\n    name = "My row"\n    prototypes = "$name"\n    threshold = "ce_t"',
     "head": 'In a recipe, for training and in the rows to evaluate with it:\n\n    [training]\n    head = "$name"\n\n'
     '    [[variants]]\n    name = "My row"\n    head = "$name"\n    threshold = "ce_t"',
+    "optimiser": "In a recipe:\n\n    [training.optimiser]\n    name = \"$name\"",
+    "schedule": 'In a recipe:\n\n    [training]\n    schedule = "$name"',
     "threshold": 'In a recipe, as one more row:\n\n    [[variants]]\n    name = "My row"\n    threshold = "$name"',
     "refiner": 'In a recipe, in one more row:\n\n    [[variants]]\n    name = "My row"\n    threshold = "lin_est"\n    refiners = "$name"',
     "metric": 'In a recipe, at the top:\n\n    metrics = ["$name"]',

@@ -21,6 +21,9 @@ PlainTable = dict[str, Any]
 DEFINITIONS = "https://fsseg.invalid/definitions/"
 """Where a JSON schema has the components of each kind, until those are added; pydantic follows no reference to the web."""
 
+PARTLY = "partly"
+"""In the context of a check: some keys of a table are given, and others will join them."""
+
 
 class Table(BaseModel):
     """A table of a recipe with fixed keys; assigning to a field checks the value."""
@@ -109,6 +112,7 @@ class Part(Mark):
     def check(self, value: PlainTable, context: PlainTable) -> None:
         """Raises ValidationError for keys that the table does not have, or not with these values."""
         keys = list(self.table.model_fields)
+        context = {**context, PARTLY: True}
         try:
             self.table.model_validate_json(json.dumps(value), strict=True, context=context)
         except ValidationError as error:
@@ -121,11 +125,19 @@ class Part(Mark):
 
 @dataclass(frozen=True)
 class OneOrMany(Mark):
-    """Marks a list of components that is also given by its only one; the component `none` is left out."""
+    """Marks a list of components that is also given by its only one.
+
+    Attributes:
+        drops_none: The component `none` is left out.
+    """
+
+    drops_none: bool = True
 
     def prepare(self, value: Any) -> list[Any]:
-        """The components in a list, without those that are `none`."""
+        """The components in a list, without those that are `none` if these are left out."""
         values = value if isinstance(value, list) else [value]
+        if not self.drops_none:
+            return values
         return [each for each in values if by_name(each) != {"name": "none"}]
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Handler) -> JsonSchemaValue:

@@ -4,12 +4,20 @@ import json
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from fsseg.data.folds import FOLD_SCHEMES, SupportChoice
 from fsseg.errors import RecipeError
-from fsseg.plugins.options import explain
+from fsseg.plugins.options import explain, refusal
 from fsseg.recipe.components import (
+    PARTLY,
     ComponentTable,
     Content,
     Kind,
@@ -21,6 +29,7 @@ from fsseg.recipe.components import (
 from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.updates import UpdateKind, merged, problems_of_updates, without_replaced
 from fsseg.recipe.values import MOST_CLASSES, NumberOrAuto, Range, Seeds
 from fsseg.system.files import fingerprint
 
@@ -104,6 +113,20 @@ class TrainingTable(Table):
     decay_every: int = Field(
         default=1000, ge=1, description="steps between two decays of the learning rate"
     )
+    optimiser: Annotated[ComponentTable | None, UpdateKind("optimiser")] = Field(
+        default=None,
+        description="what updates the weights; when omitted SGD with learning_rate, momentum and weight_decay",
+    )
+    schedule: Annotated[
+        list[Annotated[ComponentTable, UpdateKind("schedule")]], OneOrMany(drops_none=False)
+    ] = Field(
+        default=[],
+        description="how the learning rate moves, one schedule after the other; when omitted by decay and decay_every, "
+        "or not at all beside [training.optimiser]",
+    )
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[], description="steps at which the next schedule of the list begins"
+    )
     gradient_clip: float = Field(
         default=1.0, gt=0, description="largest absolute value of a gradient's elements"
     )
@@ -117,6 +140,18 @@ class TrainingTable(Table):
     average_rate: float = Field(
         default=1e-3, gt=0, le=1, description="rate of the running averages"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_replaced(self, write: SerializerFunctionWrapHandler) -> PlainTable:
+        return without_replaced(self, write(self))
+
+    @model_validator(mode="after")
+    def _goes_together(self, info: ValidationInfo) -> "TrainingTable":
+        if info.context is not None and not info.context.get(PARTLY):
+            problems = problems_of_updates(self)
+            if problems:
+                raise refusal(problems)
+        return self
 
 
 class SpeedTable(Table):
@@ -279,6 +314,17 @@ class Recipe(Table):
     )
     launcher: LauncherTable = LauncherTable()
 
+    @model_validator(mode="after")
+    def _trainings_of_rows(self, info: ValidationInfo) -> "Recipe":
+        """Checks each row's training, of which the row gives some keys and [training] the others."""
+        for number, variant in enumerate(self.variants):
+            if info.context is not None and variant.training:
+                problems = problems_of_updates(self.training_of(variant))
+                if problems:
+                    place = f"variants.{number}.training"
+                    raise refusal([(f"{place}.{key}", told) for key, told in problems])
+        return self
+
     def check(self) -> None:
         """Checks the recipe as a whole, as reading it from a file does.
 
@@ -296,7 +342,7 @@ class Recipe(Table):
 
     def training_of(self, variant: VariantTable) -> TrainingTable:
         """The training that a variant is evaluated with: [training] with what the variant has instead."""
-        return TrainingTable.model_validate(self.training.model_dump() | variant.training)
+        return TrainingTable.model_validate(merged(self.training.model_dump(), variant.training))
 
     def dumps(self) -> PlainTable:
         """The recipe as plain values, with every default written out."""

@@ -26,6 +26,7 @@ from fsseg.model.variants import Variant
 from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
 from fsseg.recipe.trainings import trainings_of
+from fsseg.recipe.updates import optimiser_of
 from fsseg.runs.fold import assemble_variants
 from fsseg.runs.plan import FoldPlan
 from fsseg.runs.train import begin_training, is_trained
@@ -35,6 +36,7 @@ from fsseg.training.calibration import calibrate
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.scans import TrainingScan
 from fsseg.training.speed import Speed
+from fsseg.training.updates import build_optimiser
 
 REGIONS = 6
 """Squares along an edge of the made-up slices; each is a region."""
@@ -271,13 +273,8 @@ def bare_step(
 ) -> Callable[[], None]:
     """The least that a training step can be: two slices through the network, back again, and the update."""
     parameters = [p for p in backbone.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(
-        parameters,
-        lr=options.learning_rate,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        fused=speed.fused,
-    )
+    component = optimiser_of(options).build("optimiser")
+    optimiser = build_optimiser(component, parameters, fused=speed.fused)
     half = speed.precision == "bfloat16"
 
     def step() -> None:
@@ -287,7 +284,8 @@ def bare_step(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
-    return Recorded(step, images.device) if speed.capture else step
+    can_record = speed.capture and getattr(component, "capturable", False)
+    return Recorded(step, images.device) if can_record else step
 
 
 class Known(nn.Module):

@@ -10,6 +10,7 @@ from fsseg.model.variants import Variant
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
 from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable
+from fsseg.recipe.updates import optimiser_of, schedules_of
 from fsseg.runs.data import FoldData
 from fsseg.runs.identity import component_identity, machine, stage_source
 from fsseg.runs.stages import FinishedStage, Stages
@@ -73,6 +74,8 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "head": component_identity("head", table.head),
         "prototypes": component_identity("prototypes", table.prototypes),
         "threshold": table.threshold and component_identity("threshold", table.threshold),
+        "optimiser": component_identity("optimiser", optimiser_of(table)),
+        "schedules": [component_identity("schedule", each) for each in schedules_of(table)],
         "backbone": component_identity("backbone", plan.backbone),
         "intensity": plan.data.run.intensity.identity,
         "supervoxels": component_identity("supervoxels", recipe.supervoxels),

@@ -302,19 +302,31 @@ class Recorded:
             record: Makes a function that replays; the device's own when omitted.
         """
         self.problem: str | None = None
+        self._function = function
         self._run = function
         self._plain_left = PLAIN_RUNS
         self._record = record or (_record_graph if device.type == "cuda" else None)
 
-    def __call__(self) -> None:
-        if self._record is not None and self._plain_left == 0:
-            try:
-                self._run = self._record(self._run)
-            except RuntimeError as error:
-                self.problem = _first_line(error)
-            self._record = None
+    def __call__(self, objection: str | None = None) -> None:
+        """Runs the function.
+
+        Args:
+            objection: Why it cannot be recorded, if that is known; from then on it runs plain.
+        """
+        if self._record is not None and self.problem is None:
+            if objection is not None:
+                self.problem = objection
+                self._run = self._function
+            elif self._plain_left == 0:
+                self._try_to_record(self._record)
         self._plain_left -= 1
         self._run()
+
+    def _try_to_record(self, record: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+        try:
+            self._run = record(self._function)
+        except RuntimeError as error:
+            self.problem = _first_line(error)
 
 
 def _record_graph(function: Callable[[], None]) -> Callable[[], None]:

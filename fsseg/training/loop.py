@@ -129,12 +129,11 @@ class Training:
         self._generators.take_over(self.device)
         rng = episode_rng(self._seed, TRAINING_STREAM, self.step)
         draw = self._sampler.draw(rng, self.options.classes)
-        rate = self._optimiser.rate_at(self.step)
         with on_stream(self._stream):
-            self._optimiser.set_rate(rate)
+            rate = self._optimiser.prepare(self.step)
             if self.speed.capture:
                 self._place(draw)
-                self._recorded()
+                self._recorded(self._optimiser.unrecordable)
             else:
                 episode = self._sampler.make(draw, self.device)
                 self._update(episode)
@@ -242,7 +241,7 @@ class Training:
 
     def _require_finite(self) -> None:
         """Raises FssegError where the losses since the last record, or what would be kept, are not finite."""
-        rate = self._optimiser.rate_at(max(self.step - 1, 0))
+        rate = self._optimiser.rate
         self.log.require_finite(self.step, rate)
         for name, value in self._model_state().items():
             if not value.isfinite().all():
@@ -273,6 +272,7 @@ class Training:
         values = {
             "log": self.log.records(),
             "generators": self._generators.dumps(),
+            "optimiser": self._optimiser.values(),
         }
         return Snapshot(self.step, tensors, values)
 
@@ -284,15 +284,16 @@ class Training:
         """
         model = self._model_state()
         shapes = {name: value.shape for name, value in model.items()}
-        snapshot.require_tensors(shapes, shapes | self._optimiser.shapes())
+        snapshot.require_tensors(shapes, self._optimiser.has)
         try:
             generators = Generators.loads(snapshot.values["generators"])
             records = snapshot.values["log"]
+            of_optimiser = snapshot.values["optimiser"]
         except (KeyError, TypeError) as error:
             raise ValueError(f"its plain values are others: {error!r}") from None
         for name, value in model.items():
             value.copy_(snapshot.tensors[name])
-        self._optimiser.restore(snapshot.tensors)
+        self._optimiser.restore(snapshot.tensors, of_optimiser)
         self._generators = generators
         self.step = snapshot.step
         self.log.restore(records, snapshot.tensors, self.device)

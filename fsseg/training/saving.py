@@ -1,6 +1,6 @@
 """All that a training is at one moment, and what keeps it where it survives the process."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -20,7 +20,8 @@ class Snapshot:
     Attributes:
         step: The number of steps done.
         tensors: States of the trained parts and of the optimiser, and the losses since the log's last record.
-        values: The log's records, and the states of the generators that components may draw from.
+        values: The log's records, the optimiser's numbers, and the states of the generators that components may draw
+            from.
     """
 
     step: int
@@ -28,21 +29,22 @@ class Snapshot:
     values: dict[str, Any]
 
     def require_tensors(
-        self, needed: Mapping[str, torch.Size], allowed: Mapping[str, torch.Size]
+        self, shapes: Mapping[str, torch.Size], is_other: Callable[[str], bool]
     ) -> None:
         """Checks that its tensors are those of a training.
 
         Args:
-            needed: The shapes of the tensors that have to be there.
-            allowed: The shapes of all that may be there.
+            shapes: The shapes of the tensors that have to be there.
+            is_other: True for the name of one that may be there besides.
 
         Raises:
             ValueError: One is missing, or not what the training has.
         """
         for name, value in self.tensors.items():
-            if name != PENDING and allowed.get(name) != value.shape:
+            is_known = name == PENDING or is_other(name)
+            if not is_known and shapes.get(name) != value.shape:
                 raise ValueError(f"{name} is not what this training has")
-        if needed.keys() - self.tensors.keys():
+        if shapes.keys() - self.tensors.keys():
             raise ValueError("a part is missing")
 
 
