@@ -26,30 +26,14 @@ from fsseg.recipe.components import (
     PlainTable,
     Table,
 )
+from fsseg.recipe.grid import GridTable
 from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.speed import SpeedTable
 from fsseg.recipe.updates import UpdateKind, merged, problems_of_updates, without_replaced
-from fsseg.recipe.values import MOST_CLASSES, NumberOrAuto, Range, Seeds
+from fsseg.recipe.values import MOST_CLASSES, Range, Seeds
 from fsseg.system.files import fingerprint
-
-
-class GridTable(Table):
-    """The working grid: the pixels on which slices are segmented. Predictions return to the scan's own grid."""
-
-    max_size: int = Field(
-        default=256,
-        ge=16,
-        description="larger slices are resized to fit, unless spacing or size says something else",
-    )
-    spacing: float | None = Field(
-        default=None, gt=0, description="pixel size to resize slices to, mm"
-    )
-    size: int | None = Field(
-        default=None,
-        ge=16,
-        description="height and width to crop or pad slices to, about the centre",
-    )
 
 
 class EpisodeTable(Table):
@@ -152,42 +136,6 @@ class TrainingTable(Table):
             if problems:
                 raise refusal(problems)
         return self
-
-
-class SpeedTable(Table):
-    """Ways to make a run fast. Results differ by round-off only, except for the precision."""
-
-    determinism: Literal["fast", "deterministic"] = Field(
-        default="fast",
-        description="deterministic: a GPU uses only operations whose digits are the same each time; those of a CPU always "
-        "are",
-    )
-    threads: NumberOrAuto = Field(
-        default="auto",
-        description="threads that a CPU computes with, on which digits depend; auto: one for each core",
-    )
-
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="of the network in training; auto: bfloat16 where the device is faster with it",
-    )
-    capture: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="steps of fixed shapes, recorded once and replayed; auto: on GPUs",
-    )
-    channels_last: bool = Field(
-        default=True, description="the network's weights and features with their channels last"
-    )
-    fused: bool = Field(default=True, description="the optimiser's update of all weights in one go")
-    together: NumberOrAuto = Field(
-        default="auto",
-        description="trainings (of folds and seeds) at a time; auto: as many as a GPU has room for, else 1",
-    )
-    checkpoint_every: NumberOrAuto = Field(
-        default="auto",
-        description="steps after which training saves its state, from which it goes on should it be killed; "
-        "auto: every half minute, less often where writing takes more than a fiftieth of the time",
-    )
 
 
 class CalibrationTable(Table):

@@ -62,8 +62,10 @@ DECIDED = {"optimiser": DECIDED_OF_OPTIMISERS, "schedule": DECIDED_OF_SCHEDULES}
 class UpdateKind(Kind):
     """Marks an optimiser or a schedule; it is built when a recipe is checked, since torch says no sooner what it refuses."""
 
-    def check(self, value: ComponentTable, context: PlainTable) -> None:
+    def check(self, value: ComponentTable | None, context: PlainTable) -> None:
         """Raises ValidationError for a name that cannot be used, or options that do not fit."""
+        if value is None:
+            return
         reason = REFUSED[self.name].get(value.name)
         if reason:
             raise refusal([("name", f"{value.name} cannot be used: {reason}")])
