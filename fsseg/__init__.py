@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fsseg.data.grids import FileGrid
     from fsseg.data.volume import Volume
     from fsseg.evaluation import metrics as metrics
+    from fsseg.evaluation.choices import Choice
     from fsseg.model import backbones as backbones
     from fsseg.model import heads as heads
     from fsseg.model import prototypes as prototypes
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from fsseg.prediction.export import export_onnx, export_predictor
     from fsseg.prediction.files import predict_files, read_volume
     from fsseg.prediction.predictor import Predictor, load_predictor
+    from fsseg.recipe.protocols import Protocol
     from fsseg.recipe.reading import load_recipe
     from fsseg.recipe.tables import Recipe
     from fsseg.report import plots as plots
@@ -80,6 +82,7 @@ _HOMES = {
     "fsseg.data.datasets.folders": ["find_dataset"],
     "fsseg.data.folds": ["FoldScheme"],
     "fsseg.data.grids": ["FileGrid"],
+    "fsseg.evaluation.choices": ["Choice"],
     "fsseg.data.volume": ["Volume"],
     "fsseg.model.backbones.deeplab": ["DeepLabResNet101"],
     "fsseg.model.backbones.timm": ["TimmBackbone"],
@@ -94,6 +97,7 @@ _HOMES = {
     "fsseg.prediction.files": ["predict_files", "read_volume"],
     "fsseg.prediction.export": ["export_onnx", "export_predictor"],
     "fsseg.prediction.predictor": ["Predictor", "load_predictor"],
+    "fsseg.recipe.protocols": ["Protocol"],
     "fsseg.recipe.reading": ["load_recipe"],
     "fsseg.recipe.tables": ["Recipe"],
     "fsseg.report.page": ["write_report"],

@@ -7,7 +7,7 @@ of datasets and supervoxels can be had without torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from fsseg.data.folds import FoldScheme
+    from fsseg.data.folds import Fold, FoldScheme
     from fsseg.data.volume import Volume
+    from fsseg.evaluation.choices import Choice, Shown
+    from fsseg.recipe.protocols import Protocol as Rules
     from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, ScoreScale
 
 
@@ -244,6 +246,50 @@ class Refiner(Protocol):
 
         A margin is a way's logit minus the background's, the prior included, on the grid on which the refiner works.
         Foreground is where one is positive, and the largest decides which.
+        """
+        ...
+
+
+@runtime_checkable
+class Folds(Protocol):
+    """Divides the cases of a dataset into folds; the recipe's `protocol.folds` names it."""
+
+    def __call__(self, dataset: Dataset) -> FoldScheme:
+        """The scheme for this dataset: a `fsseg.FoldScheme`, or a subclass with a `divide` of its own."""
+        ...
+
+
+@runtime_checkable
+class EvaluationProtocol(Protocol):
+    """Says by which rules folds are evaluated; the recipe's `protocol.name` names it."""
+
+    def __call__(self) -> Rules:
+        """The rules: a `fsseg.Protocol`, or a subclass of it that is an `Assigner`."""
+        ...
+
+
+@runtime_checkable
+class Assigner(Protocol):
+    """Rules with logic of their own: a subclass of `fsseg.Protocol` that chooses slices itself."""
+
+    def choose(
+        self,
+        fold: Fold,
+        shown: Mapping[str, Shown],
+        classes: dict[int, str],
+        rng: np.random.Generator,
+    ) -> list[Choice]:
+        """Who segments what, from which labelled slices.
+
+        Args:
+            fold: The cases; only those of `fold.evaluated` may be chosen.
+            shown: By case, the class values that each slice shows on the working grid.
+            classes: The classes that are evaluated: names by label value.
+            rng: Depends on the seed of the run and on the fold.
+
+        Returns:
+            The choices. Those of one query, support and classes are parts of one segmentation, in which no slice is
+            segmented twice and none that is labelled is scored.
         """
         ...
 

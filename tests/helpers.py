@@ -13,6 +13,7 @@ from torch import nn
 
 from fsseg.data.folds import FOLD_SCHEMES
 from fsseg.data.supervoxels.regions import count_regions
+from fsseg.recipe.named_protocols import Alp3Chunk, Ep1, Ep2, Ep2Multi, Ep2Pooled, OwnSlice
 from fsseg.recipe.tables import EpisodeTable
 from fsseg.training.scans import TrainingScan
 
@@ -63,6 +64,13 @@ class TinyBackbone(nn.Module):
 
     def forward(self, images):
         return self.convolution(images)
+
+
+PROTOCOLS = {
+    made().name: made()
+    for made in (Ep2(), Ep1(), Alp3Chunk(), Ep2Multi(), Ep2Pooled(supports=2), OwnSlice())
+}
+"""The rules of the built-in protocols, the pooled one with two scans."""
 
 
 def block_scan(case="a", slices=6, size=32, seed=0):

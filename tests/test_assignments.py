@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import TinyBackbone, make_folder, write_recipe
+from helpers import PROTOCOLS, TinyBackbone, make_folder, write_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,12 +17,11 @@ from fsseg import AdNet, CeT, Fixed, FssegError, MaskedAverage, Ocp, Segmenter, 
 from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
 from fsseg.evaluation.assignments import assign
-from fsseg.evaluation.choices import divide_query
 from fsseg.evaluation.evaluate import evaluate
+from fsseg.evaluation.rules import divide_query
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.segmenter import encode, encode_support
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.runs.data import RunData
 from fsseg.runs.results import Results
 from fsseg.system.progress import Silent
@@ -363,7 +362,7 @@ def test_counts_are_those_of_the_written_labels(name):
     """Every class of every result, counted again by hand over the slices that the protocol scores."""
     scans = {case: scan_with(case, {1: [3, 4, 5, 7], 3: [4, 5, 6]}) for case in "sqr"}
     results = evaluated(PROTOCOLS[name], CeT(), scans)
-    assert len(results) == {"ep2_multi": 6}.get(name, 4)
+    assert len(results) == {"ep2_multi": 6, "own_slice": 6}.get(name, 4)
     for result in results:
         truth = scans[result.scores[0].case].truth.numpy()
         for score in result.scores:

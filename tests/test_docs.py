@@ -19,9 +19,8 @@ import fsseg
 from fsseg import registry
 from fsseg.cli.main import app
 from fsseg.cli.pages import components_page, contract_page
-from fsseg.data.folds import FOLD_SCHEMES, SupportChoice
+from fsseg.data.folds import SupportChoice
 from fsseg.prediction.predictor import Prediction
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import EpisodeTable, ProtocolTable, Recipe
@@ -283,7 +282,7 @@ def test_the_tour_names_functions_that_exist():
 
 def test_every_protocol_and_fold_scheme_has_its_line():
     page = (ROOT / "docs" / "protocols.md").read_text()
-    for name in [*PROTOCOLS, *FOLD_SCHEMES]:
+    for name in [*registry().names("protocol"), *registry().names("folds")]:
         assert f"`{name}`" in page, name
 
 

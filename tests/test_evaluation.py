@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import TinyBackbone
+from helpers import PROTOCOLS, TinyBackbone
 from test_assignments import FOLD, scan_with
 
 from fsseg import AdNet, AvgEst, CeT, EmGmm, MaskedAverage, Ocp, Segmenter, Tpm
@@ -13,7 +13,6 @@ from fsseg.evaluation.evaluate import evaluate
 from fsseg.model import segmenter
 from fsseg.model.segmenter import encode_in_parts
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.types import Query
 
 CLASSES = {1: "one", 2: "two"}

@@ -1,12 +1,13 @@
 from dataclasses import replace
 
 import pytest
+from helpers import PROTOCOLS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsseg import FssegError
 from fsseg.data.folds import FOLD_SCHEMES, disjoint_folds, listed_folds, make_fold
-from fsseg.recipe.protocols import PROTOCOLS, choose_classes, protocol_hash
+from fsseg.recipe.protocols import choose_classes, protocol_hash
 
 CHAOS = [
     str(i) for i in (1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39)

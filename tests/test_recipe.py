@@ -127,7 +127,19 @@ def test_everything_wrong_is_reported_at_once(path):
         ),
         (
             {"protocol.folds": "hansen"},
-            "[protocol]: folds: expected 'dataset', 'hansen2022', 'hansen2022_circular', 'rpt_sabs', 'tpm_sabs', 'disjoint2', 'disjoint3' or 'disjoint5', got 'hansen'",
+            "[protocol.folds]: name: there is no folds 'hansen'; did you mean 'hansen2022'?",
+        ),
+        (
+            {"protocol.name": "ep3"},
+            "[protocol]: name: there is no protocol 'ep3'; did you mean 'ep2'?",
+        ),
+        (
+            {"protocol.name": "own_slice", "protocol.options.drwn": True},
+            "[protocol.options]: drwn: unknown key; did you mean 'drawn'?",
+        ),
+        (
+            {"protocol.options.drawn": True},
+            "[protocol.options]: drawn: unknown key; there are no options",
         ),
         ({"dataset": {"seed": 1}}, "[dataset]: name: is missing"),
         ({"variants": []}, "top level: variants: "),

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TIMM, TinyBackbone, block_scan, make_folder, published_rules, write_recipe
+from helpers import (
+    PROTOCOLS,
+    TIMM,
+    TinyBackbone,
+    block_scan,
+    make_folder,
+    published_rules,
+    write_recipe,
+)
 
 import fsseg
 from fsseg import (
@@ -37,7 +45,6 @@ from fsseg.model.ops import resize
 from fsseg.model.priors import clip_prior
 from fsseg.model.segmenter import encode, encode_support
 from fsseg.model.variants import Variant, assemble
-from fsseg.recipe.protocols import find_protocol
 from fsseg.recipe.tables import TrainingTable
 from fsseg.runs.data import RunData
 from fsseg.runs.results import load_results
@@ -390,7 +397,7 @@ def test_variants_share_the_passes_of_the_backbone():
         for c in "sqr"
     ]
     fold, scans = Fold(0, "s", ("q", "r"), ("t",)), {scan.case: scan for scan in scans}
-    assigned = assign(find_protocol("ep2"), fold, scans, {1: "one", 2: "two"}, seed=0)
+    assigned = assign(PROTOCOLS["ep2"], fold, scans, {1: "one", 2: "two"}, seed=0)
     backbone.slices = 0
     results = list(evaluate(backbone, variants, assigned, scans, fold, seed=0, device=device))
     assert backbone.slices == 2 + 2 * 6 and len(results) == 2 * 2 * 4

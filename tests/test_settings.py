@@ -218,8 +218,9 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path, monkeypatch):
     assert "[protocol]: shots: expected greater than or equal to 1, got 0" in attempt(
         **{"protocol.shots": 0}
     )
-    assert "[protocol]: support: expected 'last', 'circular' or 'each', got 'all'" in attempt(
-        **{"protocol.support": "all"}
+    assert (
+        "[protocol]: support: expected 'last', 'circular', 'each' or 'own', got 'all'"
+        in attempt(**{"protocol.support": "all"})
     )
     told = attempt(**{"protocol.shots": 4})
     assert (

@@ -2,15 +2,28 @@
 
 import copy
 import functools
+import itertools
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fsseg import CeT, FssegError, MaskedAverage, Prototypes, Tpm, component, hookimpl, registry
+from fsseg import (
+    CeT,
+    Choice,
+    FoldScheme,
+    FssegError,
+    MaskedAverage,
+    Protocol,
+    Prototypes,
+    Tpm,
+    component,
+    hookimpl,
+    registry,
+)
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.intensity_rules import Nyul
 from fsseg.evaluation.metrics import Iou
@@ -95,7 +108,83 @@ class Halving:
         return torch.optim.lr_scheduler.StepLR(optimiser, 3, 0.5)
 
 
+class Folds:
+    """Folds that keep the contract."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, dataset):
+        return Divided("mine", folds=3)
+
+
+@dataclass(frozen=True)
+class Divided(FoldScheme):
+    """Every third case."""
+
+    def divide(self, cases, index):
+        return cases[index::3]
+
+
+class Rules:
+    """A protocol that keeps the contract."""
+
+    rules = Protocol("mine")
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self):
+        return self.rules
+
+
+@dataclass(frozen=True)
+class Choosing(Protocol):
+    """Slice 4 of the support segments all of the queries."""
+
+    word: object = ""
+
+    def choose(self, fold, shown, classes, rng):
+        way = (1, classes[1])
+        return [Choice((way,), fold.support, (4,), query) for query in fold.queries]
+
+
+def choosing(choose, name="Choosing", **facts):
+    """A protocol with choices of its own, which are changed."""
+    cls = type(name, (Choosing,), {"choose": choose})
+    return broken("protocol", rules=cls("mine", **facts))
+
+
+def scores_its_support(self, fold, shown, classes, rng):
+    return [Choice(((1, classes[1]),), case, (4,), case) for case in fold.queries]
+
+
+def at_what_the_query_shows(self, fold, shown, classes, rng):
+    return [
+        replace(
+            choice, query_slices=[n for n, values in enumerate(shown[choice.query_case]) if values]
+        )
+        for choice in Choosing.choose(self, fold, shown, classes, rng)
+    ]
+
+
+COUNTED = itertools.count()
+
+
+def dividing(divide):
+    """Folds with a way to divide of their own."""
+    cls = type("Divided", (FoldScheme,), {"divide": divide})
+    return broken("folds", __call__=lambda self, dataset: cls("mine", folds=3))
+
+
+def empties(self, fold, shown, classes, rng):
+    chosen = Choosing.choose(self, fold, shown, classes, rng)
+    shown[fold.queries[0]][0].add(1)
+    return chosen
+
+
 SOUND = {
+    "folds": Folds, "protocol": Rules,
     "optimiser": Descent, "schedule": Halving,
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
     "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul,
@@ -553,6 +642,39 @@ BROKEN = {
     "check_order_of_scans": [
         ("intensity", broken("intensity", measure=lambda self, images: {"unit": float(images[0].std())}, scale=lambda self, image, measured: image / measured["unit"]), "scans in another order"),
     ],
+    # folds
+    "check_scheme": [
+        ("folds", broken("folds", __call__=lambda self, dataset: "disjoint5"), "expected a fsseg.FoldScheme, got 'disjoint5'"),
+        ("folds", broken("folds", __call__=lambda self, dataset: FoldScheme("", folds=2)), "expected a name for tables"),
+        ("folds", broken("folds", __call__=lambda self, dataset: FoldScheme("x", folds=0)), "at least one fold, got 0"),
+        ("folds", broken("folds", __call__=lambda self, dataset: Divided("x", folds=3, cases=object())), "of which a hash is made"),
+    ],
+    "check_every_fold": [
+        ("folds", broken("folds", __call__=lambda self, dataset: FoldScheme("x", folds=1)), "no case is left for training"),
+        ("folds", dividing(lambda self, cases, index: ["a", "b"]), "there is no case a, b"),
+        ("folds", dividing(lambda self, cases, index: cases[:1] * 2), "has case case_01 twice"),
+        ("folds", dividing(lambda self, cases, index: cases[:1]), "leave 1 for it"),
+    ],
+    "check_same_folds_again": [
+        ("folds", dividing(lambda self, cases, index: [*np.random.permutation(cases)[:4]]), "expected the same folds each time"),
+    ],
+    # protocols
+    "check_rules": [
+        ("protocol", broken("protocol", rules="ep2"), "expected rules, a fsseg.Protocol, got 'ep2'"),
+        ("protocol", broken("protocol", rules=Protocol("")), "expected a name for tables"),
+        ("protocol", broken("protocol", rules=Choosing("x", word=object())), "of which a hash is made"),
+        ("protocol", broken("protocol", __call__=lambda self: Choosing("x", word=random.random())), "the same values from two instances"),
+    ],
+    "check_choices": [
+        ("protocol", choosing(scores_its_support), "it scores slice 4 of case query_1, which is a labelled slice"),
+        ("protocol", choosing(lambda self, fold, *_: [Choice(((1, "large"),), "trained", (4,), "query_1")]), "takes case 'trained' as a support"),
+        ("protocol", choosing(lambda *_: []), "chooses nothing to segment"),
+    ],
+    "check_same_choices_again": [
+        ("protocol", choosing(lambda self, fold, shown, classes, rng: Choosing.choose(self, fold, shown, classes, rng)[: next(COUNTED) % 3 + 1]), "draw from `rng` alone"),
+        ("protocol", choosing(empties), "expected `shown` unchanged"),
+    ],
+    "check_truth_is_declared": [("protocol", choosing(at_what_the_query_shows), "wherever the query shows the class, got others")],
     # metrics
     "check_facts_of_metric": [
         ("metric", broken("metric", best=2.0), "expected best within range"),
@@ -615,6 +737,7 @@ def test_a_sound_fitted_policy_passes(policy):
 
 OPTIONS = {
     "threshold/fixed": {"prior": 0.2},
+    "folds/listed": {"lists": [["case_01", "case_02"], ["case_03", "case_04"]]},
     "schedule/StepLR": {"step_size": 3},
     "schedule/MultiStepLR": {"milestones": [2, 5]},
     "schedule/ExponentialLR": {"gamma": 0.9},

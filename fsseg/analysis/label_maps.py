@@ -31,9 +31,6 @@ Made = TypeVar("Made")
 Key = tuple[str, int, int, str, str, str]
 """Variant, fold, seed, case, class and support case of a score."""
 
-SEGMENTATION = attrgetter("query_case", "support_case", "classes", "turn")
-"""The same for the parts of one segmentation."""
-
 
 @dataclass(frozen=True)
 class Counted:
@@ -121,13 +118,20 @@ def _label_maps(results: Results, data: RunData) -> Iterator[_LabelMap]:
             of_fold = data.of(fold)
             folder = results.folder.fold(seed, fold.index).labels
             # As in the evaluation: the parts of one segmentation follow each other.
-            segmentations = groupby(of_fold.choices(seed), SEGMENTATION)
+            segmentations = groupby(of_fold.choices(seed), attrgetter("segmentation"))
             for (case, support, classes, _), parts in segmentations:
                 slices = _segmented_slices(parts)
                 for variant in results.variants:
                     counted = {}
                     for value, name in classes:
-                        counted[value] = scores[variant, fold.index, seed, case, name, support]
+                        key = (variant, fold.index, seed, case, name, support)
+                        if key not in scores:
+                            raise FssegError(
+                                f"{results.path}: {data.setup.origin} segments {name} of case {case} from case {support} "
+                                "now, of which the run has no score, expected the choices that were counted; run it with "
+                                "the protocol as it was, or run the recipe again"
+                            )
+                        counted[value] = scores[key]
                     file = _file_of(folder, list(counted.values()), results, of_fold.in_turn)
                     yield _LabelMap(file, case, counted, slices)
 

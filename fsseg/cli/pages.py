@@ -85,6 +85,21 @@ whether an idea is any good; that is what a recipe is for.
 """
 
 
+CLOSED = """
+## What cannot be changed from outside
+
+A plugin changes components, not what holds them together. What stays closed, and why:
+
+| what | why |
+|---|---|
+| the ground truth stays out of what methods see; only a policy that says it is an oracle gets it | a table would compare methods with and without the answer, and nothing would say so |
+| a labelled slice is not scored, whichever protocol chose it | it is the answer |
+| Dice is always counted, on the scan's own grid, from voxel counts first | every table has one number that all runs share |
+| what a protocol's hash is made of: its rules, the folds and the classes | numbers are compared where hashes are equal, so no plugin may leave something out |
+| the order of the stages, their keys and the layout of a run's folder | finished stages are found by them, and results of others are read by them |"""
+"""The end of the page of contracts."""
+
+
 def contract_page() -> str:
     """A Markdown page with every contract check and what it looks at."""
     from fsseg.testing import (
@@ -106,7 +121,7 @@ def contract_page() -> str:
     for kind in KINDS:
         own = [function for function in check_functions(kind) if function not in shared]
         parts += [f"\n## {kind}\n", *_check_table(own, meaning_of)]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, CLOSED]) + "\n"
 
 
 def _check_table(functions: list[Callable], meaning_of: Callable[[Callable], str]) -> list[str]:

@@ -1,20 +1,21 @@
 """How cases are divided into folds: which give the support, which are segmented, which train."""
 
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from fsseg.errors import FssegError
-from fsseg.plugins.options import nearest
 
-Value = TypeVar("Value")
-
-SupportChoice = Literal["last", "circular", "each"]
-"""Which case gives the support: a fold's last one; the first of the next fold; or each of the fold in turn."""
+SupportChoice = Literal["last", "circular", "each", "own"]
+"""Which case gives the support: a fold's last one; the first of the next fold; each of the fold in turn, for the others;
+or each of the fold for itself."""
 
 
 @dataclass(frozen=True)
 class FoldScheme:
     """A way to divide cases, in order of their ids, into folds.
+
+    A subclass may divide otherwise: it overrides `divide`, and its own fields enter the protocol's hash.
 
     Attributes:
         name: The scheme's name.
@@ -38,6 +39,55 @@ class FoldScheme:
     cases: tuple[int, ...] = ()
     lists: tuple[tuple[str, ...], ...] = ()
     support: SupportChoice = "last"
+
+    def divide(self, cases: Sequence[str], index: int) -> list[str]:
+        """The cases of a fold, those that give the support last; all others train.
+
+        Args:
+            cases: All cases of the dataset, in order.
+            index: The fold's number, from 0.
+
+        Raises:
+            FssegError: These cases cannot be divided so.
+        """
+        if self.lists:
+            return list(self.lists[index])
+        first, end = self._ranks(len(cases), index)
+        ranks = [rank % len(cases) for rank in range(first, end + self.overlap)]
+        return [cases[rank] for rank in sorted(ranks)]
+
+    @property
+    def names_supports(self) -> bool:
+        """True if it says itself which cases give the support, so that a recipe cannot take those of the next fold."""
+        return bool(self.lists) or self.divides_otherwise
+
+    @property
+    def divides_otherwise(self) -> bool:
+        """True for a subclass with a `divide` of its own."""
+        return type(self).divide is not FoldScheme.divide
+
+    def definition(self, support: SupportChoice) -> Any:
+        """Plain values that stand for the folds that it gives, whatever its name.
+
+        Args:
+            support: Which case gives the support.
+        """
+        if self.divides_otherwise:
+            cls = type(self)
+            values = {key: value for key, value in asdict(self).items() if key != "name"}
+            return values | {"logic": f"{cls.__module__}:{cls.__qualname__}"}
+        overlap = 0 if support == "circular" else self.overlap
+        return self.lists or [self.folds, overlap]
+
+    def _ranks(self, count: int, index: int) -> tuple[int, int]:
+        """The first rank of a fold and the first behind it, without those that it shares with the next one."""
+        if self.cases and count not in self.cases:
+            expected = " or ".join(str(number) for number in self.cases)
+            raise FssegError(
+                f"folds {self.name}: the dataset has {count} cases, expected {expected} as published; "
+                'set protocol.folds to "disjoint5", which takes any number'
+            )
+        return round(count * index / self.folds), round(count * (index + 1) / self.folds)
 
 
 FOLD_SCHEMES = {
@@ -74,29 +124,43 @@ class Fold:
 
     Attributes:
         index: The fold's number.
-        support: The case that gives the support (or the last that does, where each does in turn).
+        support: The case that gives the support (or the last that does, where each does in turn or for itself).
         queries: The cases that are segmented.
         training: The rest.
+        more_supports: Further cases that give the support together with it.
     """
 
     index: int
     support: str
     queries: tuple[str, ...]
     training: tuple[str, ...]
+    more_supports: tuple[str, ...] = ()
+
+    @property
+    def supports(self) -> tuple[str, ...]:
+        """The cases that give the support together."""
+        return (self.support, *self.more_supports)
 
     @property
     def evaluated(self) -> tuple[str, ...]:
-        """The cases whose labels are looked at: the support, then the queries."""
-        return (self.support, *self.queries)
+        """The cases whose labels are looked at: the supports, then the queries."""
+        return (*self.supports, *self.queries)
 
-
-def find_scheme(name: str) -> FoldScheme:
-    """Returns the fold scheme of this name; raises FssegError if there is none."""
-    return find_named(FOLD_SCHEMES, name, "fold scheme")
+    def definition(self) -> dict[str, Any]:
+        """Plain values that stand for the fold: those that it had before there were further supports, where it has none."""
+        values = asdict(self)
+        if not self.more_supports:
+            del values["more_supports"]
+        return values
 
 
 def make_fold(
-    scheme: FoldScheme, cases: list[str], index: int, support: SupportChoice | None = None
+    scheme: FoldScheme,
+    cases: list[str],
+    index: int,
+    support: SupportChoice | None = None,
+    supports: int = 1,
+    origin: str | None = None,
 ) -> Fold:
     """Returns the fold of this index.
 
@@ -104,8 +168,10 @@ def make_fold(
         scheme: How the cases are divided.
         cases: All cases, in order.
         index: The fold's number.
-        support: Which case gives the support; as the scheme says when omitted. With "each" it is the last of them that
-            the fold names.
+        support: Which case gives the support; as the scheme says when omitted. With "each" and "own" it is the last of
+            them that the fold names.
+        supports: Cases that give the support together.
+        origin: The scheme in messages, with the distribution that it comes from; its name when omitted.
 
     Raises:
         FssegError: The scheme does not have this fold, cannot divide these cases, or names its supports itself.
@@ -115,57 +181,60 @@ def make_fold(
             f"fold {index}: {scheme.name} has folds 0 to {scheme.folds - 1}; choose one of them or all"
         )
     circular = (support or scheme.support) == "circular"
-    divide = _listed if scheme.lists else _by_rank
-    chosen = divide(scheme, cases, index, circular)
-    if len(chosen) < 2:
-        least = scheme.folds if circular else 2 * scheme.folds
+    if circular:
+        chosen = _with_the_next(scheme, cases, index, supports)
+    else:
+        chosen = list(scheme.divide(cases, index))
+    _require_sound(scheme, cases, index, chosen, origin or f"folds {scheme.name}")
+    if len(chosen) <= supports:
+        least = supports + 1
+        least_in_all = scheme.folds if circular and supports == 1 else least * scheme.folds
+        needed = "a support and a query" if supports == 1 else f"{supports} supports and a query"
         raise FssegError(
             f"fold {index} of {scheme.name}: the dataset's {len(cases)} cases leave {len(chosen)} for it, expected at least "
-            f"2 (a support and a query), so {least} cases in all; add cases"
+            f"{least} ({needed}), so {least_in_all} cases in all; add cases"
         )
     training = tuple(case for case in cases if case not in chosen)
     if not training:
         raise FssegError(
             f"fold {index} of {scheme.name}: no case is left for training; add cases to the dataset"
         )
-    *queries, last = chosen
-    return Fold(index, last, tuple(queries), training)
+    queries = tuple(chosen[:-supports])
+    *more, last = chosen[-supports:]
+    return Fold(index, last, queries, training, tuple(more))
 
 
-def _by_rank(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -> list[str]:
-    count = len(cases)
-    if scheme.cases and count not in scheme.cases:
-        expected = " or ".join(str(n) for n in scheme.cases)
-        raise FssegError(
-            f"folds {scheme.name}: the dataset has {count} cases, expected {expected} as published; "
-            'set protocol.folds to "disjoint5", which takes any number'
+def _with_the_next(scheme: FoldScheme, cases: list[str], index: int, supports: int) -> list[str]:
+    """A fold's cases without those that it shares, and the first of the next fold, which give the support."""
+    if scheme.names_supports:
+        whose = (
+            "the dataset lists its folds and names"
+            if scheme.lists
+            else f"the folds {scheme.name} name"
         )
-    first = round(count * index / scheme.folds)
-    end = round(count * (index + 1) / scheme.folds)
-    if circular:
-        # What an overlapping fold shares with the next one is the support; a disjoint one borrows the same case.
-        return [*cases[first:end], cases[end % count]]
-    ranks = [rank % count for rank in range(first, end + scheme.overlap)]
-    return [cases[rank] for rank in sorted(ranks)]
-
-
-def _listed(scheme: FoldScheme, cases: list[str], index: int, circular: bool) -> list[str]:
-    if circular:
         raise FssegError(
-            'protocol.support: is "circular", but the dataset lists its folds and names their supports, expected "last" '
+            f'protocol.support: is "circular", but {whose} their supports, expected "last" '
             'or "each"; leave it out, or set protocol.folds to a scheme such as "disjoint5"'
         )
-    listed = scheme.lists[index]
-    strange = [case for case in listed if case not in cases]
+    count = len(cases)
+    first, end = scheme._ranks(count, index)
+    borrowed = [cases[(end + number) % count] for number in range(supports)]
+    return [*cases[first:end], *borrowed]
+
+
+def _require_sound(
+    scheme: FoldScheme, cases: list[str], index: int, chosen: list[str], origin: str
+) -> None:
+    """Raises FssegError for a fold with cases that there are not, or one of them twice."""
+    strange = [case for case in chosen if case not in cases]
     if strange:
+        whose = "the dataset's list" if scheme.lists else origin
         raise FssegError(
-            f"fold {index} of the dataset's list: there is no case {', '.join(strange)}; the cases are {', '.join(cases)}"
+            f"fold {index} of {whose}: there is no case {', '.join(map(str, strange))}; the cases are {', '.join(cases)}"
         )
-    return list(listed)
-
-
-def find_named(known: dict[str, Value], name: str, what: str) -> Value:
-    """Returns the value of this name; raises FssegError, with the nearest name, if there is none."""
-    if name not in known:
-        raise FssegError(f"there is no {what} {name!r}; {nearest(name, list(known))}")
-    return known[name]
+    twice = [case for case in dict.fromkeys(chosen) if chosen.count(case) > 1]
+    if twice:
+        raise FssegError(
+            f"fold {index} of {origin}: it has case {twice[0]} twice, expected each case of a fold once; correct "
+            "it, or lower protocol.supports"
+        )

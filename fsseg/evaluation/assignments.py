@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from fsseg.data.folds import Fold
-from fsseg.evaluation.choices import Choice, Shown, Way, choose
+from fsseg.evaluation.choices import Choice, Shown, Way
+from fsseg.evaluation.choosing import choose
 from fsseg.evaluation.scans import EvaluationScan
+from fsseg.evaluation.sound_choices import require_one_size
 from fsseg.recipe.protocols import Protocol
 from fsseg.types import Support
 
@@ -28,7 +31,7 @@ class Assignment(Choice):
 
 @dataclass(frozen=True)
 class Task:
-    """One segmentation of a query scan from one support case.
+    """One segmentation of a query scan from one support.
 
     Attributes:
         parts: The assignments of which it consists.
@@ -48,15 +51,16 @@ class Task:
 
     @property
     def support_case(self) -> str:
-        """The case that gives the supports."""
-        return self.parts[0].support_case
+        """The case that gives the supports, or several as `a + b`."""
+        return self.parts[0].support_name
 
     @property
     def support_slices(self) -> tuple[int, ...]:
-        """The labelled slices of all parts."""
+        """The labelled slices of all parts; of several cases, one case's after the other's."""
         slices: list[int] = []
         for part in self.parts:
-            slices += part.support_slices
+            for _, numbers in part.supports:
+                slices += numbers
         return tuple(slices)
 
     def query_slices(self, count: int) -> Int[np.ndarray, "slice"]:
@@ -72,11 +76,8 @@ class Task:
 
 def tasks_of(assignments: Sequence[Assignment]) -> list[Task]:
     """The assignments of one query as the segmentations whose parts they are, in order."""
-
-    def task(part: Assignment) -> tuple:
-        return part.support_case, part.classes, part.turn
-
-    return [Task(tuple(parts)) for _, parts in groupby(assignments, task)]
+    segmentation = attrgetter("segmentation")
+    return [Task(tuple(parts)) for _, parts in groupby(assignments, segmentation)]
 
 
 def assign(
@@ -86,6 +87,7 @@ def assign(
     classes: dict[int, str],
     seed: int,
     shown: Mapping[str, Shown] | None = None,
+    origin: str | None = None,
 ) -> list[Assignment]:
     """Every assignment of a fold, by query.
 
@@ -96,14 +98,16 @@ def assign(
         classes: Name of each class value.
         seed: Seed of what the protocol draws.
         shown: What their slices show, by case; found in the scans when omitted.
+        origin: As of `choose`.
 
     Raises:
-        DataError: A support scan does not show a class, or not in enough slices.
+        DataError: A support scan does not show a class, or not in enough slices; or shots of one support have slices of
+            several sizes.
+        FssegError: As from `choose`.
     """
     if shown is None:
-        cases = (fold.support, *fold.queries)
-        shown = {case: _shown_by(scans[case], classes) for case in cases}
-    choices = choose(protocol, fold, shown, classes, seed)
+        shown = {case: _shown_by(scans[case], classes) for case in fold.evaluated}
+    choices = choose(protocol, fold, shown, classes, seed, origin)
     return with_supports(choices, scans)
 
 
@@ -115,9 +119,9 @@ def with_supports(
     supports: dict[tuple, Support] = {}
     assignments = []
     for choice in choices:
-        key = (choice.support_case, choice.support_slices, choice.classes)
+        key = (choice.supports, choice.classes)
         if key not in supports:
-            supports[key] = _make_support(scans[choice.support_case], choice)
+            supports[key] = _make_support(scans, choice)
         assignment = Assignment(**vars(choice), support=supports[key])
         assignments.append(assignment)
     return assignments
@@ -135,16 +139,25 @@ def _shown_by(scan: EvaluationScan, classes: dict[int, str]) -> Shown:
     return shown
 
 
-def _make_support(scan: EvaluationScan, choice: Choice) -> Support:
+def _make_support(scans: Mapping[str, EvaluationScan], choice: Choice) -> Support:
+    """The labelled slices of all support scans as the shots of one support."""
+    sizes = {case: tuple(scans[case].images.shape[1:]) for case, _ in choice.supports}
+    require_one_size(choice, sizes)
+    images = []
+    labels = []
+    location = []
+    for case, numbers in choice.supports:
+        slices = list(numbers)
+        images.append(scans[case].images[slices])
+        labels.append(scans[case].labels[slices])
+        location.append(scans[case].location[slices])
     ways = len(choice.classes)
-    slices = list(choice.support_slices)
-    images = scan.images[slices]
-    labels = scan.labels[slices]
-    location = scan.location[slices]
-    masks = [labels == value for value, _ in choice.classes]
+    of_shots = torch.cat(images)
+    values = torch.cat(labels)
+    masks = [values == value for value, _ in choice.classes]
     return Support(
-        images=images.expand(ways, *images.shape),
+        images=of_shots.expand(ways, *of_shots.shape),
         masks=torch.stack(masks),
-        location=location.expand(ways, -1),
+        location=torch.cat(location).expand(ways, -1),
         shared=ways > 1,
     )

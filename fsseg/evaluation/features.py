@@ -73,12 +73,17 @@ class SliceFeatures:
         self._kept: dict[str, dict[int, Float[Tensor, "channel h w"]]] = {}
         labelled: dict[str, set[int]] = {}
         for part in assignments:
-            of_case = labelled.setdefault(part.support_case, set())
-            of_case.update(part.support_slices)
+            for case, slices in part.supports:
+                labelled.setdefault(case, set()).update(slices)
         for case in sorted(labelled):
             numbers = sorted(labelled[case])
             encoded = self._encode(scans[case].images, numbers)
             self._kept[case] = dict(zip(numbers, encoded))
+
+    def of_shots(self, part: Assignment) -> Float[Tensor, "slice channel h w"]:
+        """The features of a support's slices, those of one case after the other's."""
+        of_cases = [self.of_support(case, slices) for case, slices in part.supports]
+        return of_cases[0] if len(of_cases) == 1 else torch.cat(of_cases)
 
     def of_support(
         self,
@@ -170,7 +175,7 @@ class SupportPrototypes:
 
     def features_of(self, part: Assignment) -> Float[Tensor, "way shot channel h w"]:
         """The features of an assignment's support."""
-        slices = self._features.of_support(part.support_case, part.support_slices)
+        slices = self._features.of_shots(part)
         return part.support.spread(slices)
 
     def of(

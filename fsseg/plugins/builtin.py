@@ -83,6 +83,30 @@ def register_refiners(register: Register) -> None:
 
 
 @hookimpl
+def register_folds(register: Register) -> None:
+    register("dataset", "fsseg.data.named_folds:OfDataset")
+    register("hansen2022", "fsseg.data.named_folds:Hansen2022")
+    register("hansen2022_circular", "fsseg.data.named_folds:Hansen2022Circular")
+    register("rpt_sabs", "fsseg.data.named_folds:RptSabs")
+    register("tpm_sabs", "fsseg.data.named_folds:TpmSabs")
+    register("disjoint2", "fsseg.data.named_folds:Disjoint2")
+    register("disjoint3", "fsseg.data.named_folds:Disjoint3")
+    register("disjoint5", "fsseg.data.named_folds:Disjoint5")
+    register("disjoint", "fsseg.data.named_folds:Disjoint")
+    register("listed", "fsseg.data.named_folds:Listed")
+
+
+@hookimpl
+def register_protocols(register: Register) -> None:
+    register("ep2", "fsseg.recipe.named_protocols:Ep2")
+    register("ep1", "fsseg.recipe.named_protocols:Ep1")
+    register("alp_3chunk", "fsseg.recipe.named_protocols:Alp3Chunk")
+    register("ep2_multi", "fsseg.recipe.named_protocols:Ep2Multi")
+    register("ep2_pooled", "fsseg.recipe.named_protocols:Ep2Pooled")
+    register("own_slice", "fsseg.recipe.named_protocols:OwnSlice")
+
+
+@hookimpl
 def register_metrics(register: Register) -> None:
     register("iou", "fsseg.evaluation.metrics:Iou")
     register("volume_error", "fsseg.evaluation.metrics:VolumeError")

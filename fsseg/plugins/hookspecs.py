@@ -79,6 +79,16 @@ def register_refiners(register: Register) -> None:
 
 
 @hookspec
+def register_folds(register: Register) -> None:
+    """Registers ways to divide the cases of a dataset into folds: `fsseg.interfaces.Folds`."""
+
+
+@hookspec
+def register_protocols(register: Register) -> None:
+    """Registers protocols, the rules by which folds are evaluated: `fsseg.interfaces.EvaluationProtocol`."""
+
+
+@hookspec
 def register_metrics(register: Register) -> None:
     """Registers metrics, which compare a prediction with the truth: `fsseg.interfaces.Metric`."""
 

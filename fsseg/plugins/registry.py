@@ -25,6 +25,8 @@ KINDS = {
     "schedule": "register_schedules",
     "threshold": "register_thresholds",
     "refiner": "register_refiners",
+    "folds": "register_folds",
+    "protocol": "register_protocols",
     "metric": "register_metrics",
     "tracker": "register_trackers",
 }

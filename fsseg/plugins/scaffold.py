@@ -30,6 +30,8 @@ USAGE = {
     "schedule": 'In a recipe:\n\n    [training]\n    schedule = "$name"',
     "threshold": 'In a recipe, as one more row:\n\n    [[variants]]\n    name = "My row"\n    threshold = "$name"',
     "refiner": 'In a recipe, in one more row:\n\n    [[variants]]\n    name = "My row"\n    threshold = "lin_est"\n    refiners = "$name"',
+    "folds": "In a recipe:\n\n    [protocol]\n    folds = \"$name\"",
+    "protocol": "In a recipe:\n\n    [protocol]\n    name = \"$name\"",
     "metric": 'In a recipe, at the top:\n\n    metrics = ["$name"]',
     "tracker": 'In a recipe, at the top:\n\n    trackers = ["$name"]',
 }  # fmt: skip

@@ -20,7 +20,7 @@ from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins,
 from fsseg.model.variants import Variant
 from fsseg.prediction.shown import choose_slices, labels_of, names_of_classes
 from fsseg.prediction.trained import of_results, read_export, read_run, without_oracles
-from fsseg.recipe.protocols import find_protocol
+from fsseg.recipe.setup import rules_of
 from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.results import Results
@@ -90,7 +90,7 @@ class Predictor:
     @property
     def together(self) -> bool:
         """Whether all classes are segmented from the same slices at once, as the run's protocol did."""
-        return find_protocol(self.recipe.protocol.name).together
+        return rules_of(self.recipe.protocol).together
 
     def fit(
         self,

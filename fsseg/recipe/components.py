@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from fsseg.errors import RecipeError
 from fsseg.plugins.manager import registry
 from fsseg.plugins.numbers import within_bounds
-from fsseg.plugins.options import explain, refusal
+from fsseg.plugins.options import explain, explained, refusal
 
 PlainTable = dict[str, Any]
 """A table of a recipe as plain values, as TOML has it."""
@@ -104,6 +105,30 @@ class Kind(Mark):
 
 
 @dataclass(frozen=True)
+class Named(Mark):
+    """Marks a field that holds the name of a component of this kind alone; another field holds its options."""
+
+    name: str
+
+    def check(self, value: str, context: PlainTable) -> None:
+        """Raises ValidationError for a name that the registry does not know."""
+        try:
+            registry().find(self.name, value)
+        except RecipeError as error:
+            raise explained(str(error)) from None
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Handler) -> JsonSchemaValue:
+        return handler(schema) | {"enum": registry().names(self.name)}
+
+
+@dataclass(frozen=True)
+class OptionsOf(Mark):
+    """Marks a field that holds the options of the component of this kind that the field `name` beside it names."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
 class Part(Mark):
     """Marks a field that holds some keys of a table, those that are to differ from it."""
 
@@ -152,6 +177,7 @@ class Content:
     Attributes:
         kind: The kind of the component, if it holds one.
         table: The table with fixed keys, if it holds one.
+        options_of: The kind of the component whose options it holds, if it does; the field `name` beside it names it.
         partly: Some of the table's keys are given, those that differ from the table of this name elsewhere.
         many: It holds a list of those.
         default: The name of the component if nothing is said.
@@ -159,6 +185,7 @@ class Content:
 
     kind: str | None = None
     table: type[Table] | None = None
+    options_of: str | None = None
     partly: bool = False
     many: bool = False
     default: str | None = None
@@ -173,6 +200,8 @@ class Content:
         for mark in field.metadata:
             if isinstance(mark, Kind):
                 return cls(kind=mark.name, default=_default_name(field))
+            if isinstance(mark, OptionsOf):
+                return cls(options_of=mark.kind)
             if isinstance(mark, Part):
                 return cls(table=mark.table, partly=True)
         if isinstance(annotation, type) and issubclass(annotation, Table):

@@ -7,10 +7,11 @@ are printed with every table.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from fsseg.data.folds import FoldScheme, SupportChoice, find_named
+from fsseg.data.folds import FoldScheme, SupportChoice
 from fsseg.errors import FssegError
+from fsseg.interfaces import Assigner
 from fsseg.plugins.options import nearest
 
 Classes = dict[int, str]
@@ -21,17 +22,27 @@ Classes = dict[int, str]
 class Protocol:
     """The rules by which a fold is evaluated.
 
+    A subclass with a method `choose` (`fsseg.interfaces.Assigner`) has logic of its own: it says itself who segments what
+    from which slices. Its fields and the name of its class enter the protocol's hash.
+
     Attributes:
         name: The protocol's name.
         support: Which case gives the support; None where the fold scheme says.
         support_parts: Parts of a class that have supports of their own.
-        shots: Labelled slices of a support. With n parts, the slices that show a class fall into n * shots equal shares,
-            and the middle one of each is taken: the first `shots` of them for the first part, and so on.
+        shots: Labelled slices of a support scan. With n parts, the slices that show a class fall into n * shots equal
+            shares, and the middle one of each is taken: the first `shots` of them for the first part, and so on.
         together: All classes are segmented at once, from slices that show most of them, drawn with the seed.
         query_slices: "all"; those "labelled" with the class; or the "range" from its first to its last one.
         score: What is counted, and over which voxels.
         undefined: What happens to a case without the class in truth and prediction.
         average: How scores become a table's numbers.
+        supports: Support scans whose labelled slices are the shots of one support.
+        drawn: Of each share one slice is drawn with the seed, in place of the middle one.
+
+    Example:
+        >>> protocol = Protocol("three_scans", supports=3, query_slices="range")
+        >>> protocol.uses_truth, protocol.has_logic
+        (True, False)
     """
 
     name: str
@@ -43,28 +54,35 @@ class Protocol:
     score: str = "Dice over the voxels of the query slices"
     undefined: str = "left out of the mean"
     average: str = "over cases, then over classes; folds and seeds are kept apart"
+    supports: int = 1
+    drawn: bool = False
 
     @property
     def uses_truth(self) -> bool:
         """True if the query's ground truth decides which of its slices are segmented; tables say so."""
         return self.query_slices != "all"
 
+    @property
+    def has_logic(self) -> bool:
+        """True for a subclass that chooses slices itself."""
+        return isinstance(self, Assigner)
 
-PROTOCOLS = {
-    "ep2": Protocol("ep2"),
-    "ep1": Protocol("ep1", support_parts=3, query_slices="labelled"),
-    "alp_3chunk": Protocol("alp_3chunk", support_parts=3, query_slices="range"),
-    "ep2_multi": Protocol("ep2_multi", support="each", together=True),
-}
-"""`ep2`: one middle slice of one scan segments every slice of the others (Hansen et al., 2022; the TPM paper). `ep1`: three
-slices segment the thirds of those that show the class (Hansen et al., 2022). `alp_3chunk`: three slices segment the thirds
-of the class's extent (Ouyang et al., 2020). `ep2_multi`: as `ep2`, for all classes at once, each case in turn the support
-(the TPM paper's multi-class evaluation, without its slip of scoring supports)."""
+    def definition(self) -> dict[str, Any]:
+        """Plain values that stand for the protocol.
+
+        What was added to protocols later is left out where it changes nothing, so that the hashes of results stay.
+        """
+        values = asdict(self)
+        for later, nothing in LATER.items():
+            if values[later] == nothing:
+                del values[later]
+        if self.has_logic:
+            values["logic"] = f"{type(self).__module__}:{type(self).__qualname__}"
+        return values
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of this name; raises FssegError for one that there is not, with the nearest."""
-    return find_named(PROTOCOLS, name, "protocol")
+LATER = {"supports": 1, "drawn": False}
+"""Fields that the first protocols did not have, with the values that change nothing."""
 
 
 def choose_classes(classes: Classes, names: list[str] | None) -> Classes:
@@ -90,10 +108,9 @@ def protocol_hash(protocol: Protocol, scheme: FoldScheme, classes: Classes) -> s
     `hansen2022_circular`.
     """
     support = protocol.support or scheme.support
-    overlap = 0 if support == "circular" else scheme.overlap
     definition = {
-        "protocol": {**asdict(protocol), "support": support},
-        "folds": scheme.lists or [scheme.folds, overlap],
+        "protocol": {**protocol.definition(), "support": support},
+        "folds": scheme.definition(support),
         "classes": {str(value): classes[value] for value in classes},
     }
     text = json.dumps(definition, sort_keys=True)

@@ -70,8 +70,12 @@ def _override(tables: PlainTable, key: str, value: Any) -> None:
         raise RecipeError(
             f"--set {key}: {'.'.join(parents)} holds no keys; expected table.key=value"
         )
-    if last == "name" and content.kind and table.get("name") != value:
-        table.clear()  # the options were those of the component that is replaced
+    if last == "name" and table.get("name") != value:
+        # The options were those of the component that is replaced.
+        if content.kind:
+            table.clear()
+        elif content.inner("options").options_of:
+            table.pop("options", None)
     table[last] = value
 
 

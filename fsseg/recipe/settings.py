@@ -72,11 +72,14 @@ class _Walk:
     def table(self, where: str, table: BaseModel) -> Settings:
         """The settings of a table, then those of the tables in it."""
         fields = type(table).model_fields
-        inner = []
+        inner: list[Settings] = []
         for key, field in fields.items():
             value = getattr(table, key)
             content = Content.of(field)
-            if (content.kind or content.table) and value is not None:
+            if content.options_of:
+                place = _join(where, key)
+                inner.append(self.options(place, content.options_of, vars(table)["name"], value))
+            elif (content.kind or content.table) and value is not None:
                 place = _join(where, key)
                 inner.append(self.content(place, content, value))
             else:
@@ -111,9 +114,14 @@ class _Walk:
         meaning = _first_line(component)
         source = self.source_of(f"{where}.name")
         yield Setting(where, "name", table.name, None, source, meaning)
+        yield from self.options(where, kind, table.name, table.options)
+
+    def options(self, where: str, kind: str, name: str, given: PlainTable) -> Settings:
+        """The options of a component, which is named elsewhere."""
+        component = registry().find(kind, name).load()
         fields = schema(component).model_fields
         for key, field in fields.items():
-            value = table.options.get(key, _default(field))
+            value = given.get(key, _default(field))
             yield self.setting(where, key, value, field)
 
     def setting(self, table: str, key: str, value: Any, field: FieldInfo) -> Setting:

@@ -1,7 +1,7 @@
 """The data of a run, asked once: `RunData` for what all folds share, `RunData.of` for a fold."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from fsseg.data.folds import Fold
 from fsseg.data.intensity import Scaling
 from fsseg.data.on_demand import OnDemand
 from fsseg.errors import FssegError
-from fsseg.evaluation.assignments import Assignment, assign, with_supports
-from fsseg.evaluation.choices import Choice, Shown, choose, choose_every_support
+from fsseg.evaluation.assignments import Assignment, with_supports
+from fsseg.evaluation.choices import Choice, Shown
+from fsseg.evaluation.choosing import choose, choose_every_support
 from fsseg.evaluation.files import stem_of
 from fsseg.evaluation.scans import EvaluationScan
+from fsseg.evaluation.sound_choices import require_one_size
 from fsseg.interfaces import Dataset
 from fsseg.model.backbones.sizes import try_sizes
 from fsseg.model.inputs import context_of
@@ -186,11 +188,13 @@ class FoldData:
 
         Raises DataError where a support does not show what it should.
         """
-        return choose(self.run.protocol, self.fold, self._shown, self.run.classes, seed)
+        run = self.run
+        origin = run.setup.origin
+        return choose(run.protocol, self.fold, self._shown, run.classes, seed, origin)
 
     def assignments(self, seed: int) -> list[Assignment]:
         """The choices with the voxels of their supports."""
-        return assign(self.run.protocol, self.fold, self.scans, self.run.classes, seed, self._shown)
+        return with_supports(self.choices(seed), self.scans)
 
     def every_support(self) -> list[Assignment]:
         """Every slice of the fold that could be the support, for all other cases."""
@@ -199,8 +203,8 @@ class FoldData:
 
     @property
     def in_turn(self) -> bool:
-        """Whether every case of the fold gives the support once."""
-        return self.run.setup.support == "each"
+        """Whether a query may be segmented from several supports, so that files must tell whose turn it was."""
+        return self.run.setup.support == "each" or self.run.protocol.has_logic
 
     @property
     def training_content(self) -> dict[str, list[Any]]:
@@ -212,8 +216,8 @@ class FoldData:
         """All that decides which voxels of which scans are segmented from which support, and counted."""
         facts = self.run.scans.facts
         return {
-            "protocol": asdict(self.run.protocol),
-            "fold": asdict(self.fold),
+            "protocol": self.run.protocol.definition(),
+            "fold": self.fold.definition(),
             "classes": self.run.classes,
             "grid": self.run.recipe.grid.model_dump(),
             "scans": {case: facts[case].scan for case in self.fold.evaluated},
@@ -228,11 +232,16 @@ class FoldData:
         """Checks what only the last stages need, before minutes are spent on the first.
 
         Raises:
-            DataError: A support does not show what it should.
-            FssegError: No training scan has two slices left that training may see, or two segmentations would be written
-                to one file.
+            DataError: A support does not show what it should, or its slices are of several sizes.
+            FssegError: No training scan has two slices left that training may see, two segmentations would be written
+                to one file, or the protocol chooses what cannot be evaluated.
         """
-        self._require_own_files(self.choices(seed))
+        choices = self.choices(seed)
+        self._require_own_files(choices)
+        facts = self.run.scans.facts
+        sizes = {case: tuple(facts[case].size[1:]) for case in self.fold.evaluated}
+        for choice in choices:
+            require_one_size(choice, sizes)
         hidden = self.run.hidden
         if hidden and all((~hidden[case]).sum() < 2 for case in self.fold.training):
             raise FssegError(
@@ -248,7 +257,7 @@ class FoldData:
         for choice in choices:
             names = [name for _, name in choice.classes]
             case = choice.query_case
-            support = choice.support_case
+            support = choice.support_name
             stem = stem_of(case, names, support, in_turn=self.in_turn)
             files[f"{' and '.join(names)} of case {case} from case {support}"] = stem
         remedy = "rename a case or a class"

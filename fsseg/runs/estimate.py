@@ -23,7 +23,7 @@ from fsseg.interfaces import Backbone
 from fsseg.model.inputs import context_of, scan_channels_of, with_context
 from fsseg.model.segmenter import encode, encode_in_parts
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.recipe.updates import optimiser_of
@@ -177,17 +177,19 @@ def estimate(plans: list[FoldPlan]) -> Estimate:
 
 def _slices(plan: FoldPlan) -> int:
     """Slices that pass the network when a fold is evaluated."""
-    cases = plan.fold.evaluated if plan.data.in_turn else plan.fold.queries
+    queries = {choice.query_case for choice in plan.data.choices(plan.seed)}
     facts = plan.data.run.scans.facts
-    return sum(facts[case].size[0] for case in cases)
+    return sum(facts[case].size[0] for case in queries)
 
 
 def _decisions(plan: FoldPlan) -> int:
     """Slices that are labelled when a fold is evaluated: each for every support and class that is segmented alone."""
-    supports = len(plan.fold.queries) if plan.data.in_turn else 1
-    together = plan.data.run.protocol.together
-    classes = 1 if together else len(plan.data.run.classes)
-    return _slices(plan) * supports * classes
+    facts = plan.data.run.scans.facts
+    decisions = 0
+    for choice in plan.data.choices(plan.seed):
+        slices = choice.query_slices
+        decisions += facts[choice.query_case].size[0] if slices is None else len(slices)
+    return decisions
 
 
 def measure_speeds(plan: FoldPlan) -> Speeds:
@@ -334,7 +336,7 @@ def made_up_fold(
         scans[case] = EvaluationScan(case, images, location, labels, labels, grid)
     fold = Fold(0, "support", ("query",), ())
     classes = {way: f"class {way}" for way in range(1, ways + 1)}
-    protocol = PROTOCOLS["ep2_multi"] if ways > 1 else PROTOCOLS["ep2"]
+    protocol = Protocol("made up", support="each" if ways > 1 else None, together=ways > 1)
     assigned = assign(protocol, fold, scans, classes, seed=0)
     return scans, [part for part in assigned if part.query_case == "query"], fold
 

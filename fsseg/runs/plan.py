@@ -115,6 +115,8 @@ def evaluation_identity(
         "variants": _variant_identities(plan, variants),
         "refiners": _refiner_identities(plan, variants),
         "evaluation": plan.data.evaluation_content,
+        "protocol": component_identity("protocol", protocol.component),
+        "folds": component_identity("folds", protocol.folds),
         "save_labels": protocol.save_labels,
         "save_margins": protocol.save_margins,
         "metrics": [component_identity("metric", metric) for metric in plan.recipe.metrics],

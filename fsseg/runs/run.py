@@ -288,7 +288,7 @@ def _check_what_comes_last(data: RunData) -> None:
 def _try_out(name: str, parts: dict[str, Any], data: RunData) -> None:
     """A head may refuse the variant's number of prototypes, the protocol's of classes, or the backbone's of channels."""
     ways = len(data.classes) if data.protocol.together else 1
-    shots = data.protocol.shots
+    shots = data.protocol.shots * data.protocol.supports
     head = parts["head"]
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(ways, shots, data.backbone.channels, 4, 4, generator=generator)
@@ -337,8 +337,11 @@ def _options(recipe: Recipe) -> list[str]:
     words = []
     if protocol.support:
         words.append(f"support {protocol.support}")
+    words += [f"{key} {value}" for key, value in protocol.options.items()]
     if protocol.shots > 1:
         words.append(f"{protocol.shots} shots")
+    if protocol.supports > 1:
+        words.append(f"{protocol.supports} support scans")
     if recipe.episodes.setting == 2:
         words.append("setting 2")
     return words

@@ -16,11 +16,13 @@ from fsseg.plugins.options import Options, nearest
 from fsseg.testing import (  # noqa: F401 (they add their checks)
     backbones,
     datasets,
+    folds,
     general,
     heads,
     intensities,
     metrics,
     optimisers,
+    protocols,
     prototypes,
     refiners,
     schedules,

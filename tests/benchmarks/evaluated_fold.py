@@ -11,7 +11,7 @@ from fsseg.data.intensity import measure
 from fsseg.evaluation.assignments import assign
 from fsseg.evaluation.scans import evaluation_scan
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS
+from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.tables import ComponentTable
 
 FOLD = Fold(0, "phantom_01", ("phantom_02", "phantom_03"), ("phantom_04",))
@@ -68,7 +68,7 @@ def rows(backbone, count=9):
 
 def assignments(made):
     """One slice of the support segments every slice of the others, organ by organ."""
-    return assign(PROTOCOLS["ep2"], FOLD, made, AbdomenPhantom().classes, seed=0)
+    return assign(Protocol("ep2"), FOLD, made, AbdomenPhantom().classes, seed=0)
 
 
 def distinct_images(made, assigned):
