@@ -10,7 +10,7 @@ from fsseg.errors import DataError, FssegError, PluginError
 from fsseg.interfaces import Dataset
 from fsseg.plugins.manager import registry
 from fsseg.recipe.protocols import Classes, Protocol, choose_classes
-from fsseg.recipe.tables import ProtocolTable
+from fsseg.recipe.protocol_table import ProtocolTable
 from fsseg.system.names import problem_of, told
 
 

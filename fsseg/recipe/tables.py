@@ -1,7 +1,7 @@
 """Recipes: a whole experiment in one TOML file, its tables in the order in which the data flows."""
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -13,18 +13,14 @@ from pydantic import (
     model_validator,
 )
 
-from fsseg.data.folds import SupportChoice
 from fsseg.errors import RecipeError
-from fsseg.plugins.manager import registry
 from fsseg.plugins.options import explain, refusal
 from fsseg.recipe.components import (
     PARTLY,
     ComponentTable,
     Content,
     Kind,
-    Named,
     OneOrMany,
-    OptionsOf,
     Part,
     PlainTable,
     Table,
@@ -32,6 +28,7 @@ from fsseg.recipe.components import (
 from fsseg.recipe.grid import GridTable
 from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.names import NewMetric, NewName
+from fsseg.recipe.protocol_table import ProtocolTable
 from fsseg.recipe.speed import SpeedTable
 from fsseg.recipe.updates import UpdateKind, merged, problems_of_updates, without_replaced
 from fsseg.recipe.values import MOST_CLASSES, Range, Seeds
@@ -152,59 +149,6 @@ class CalibrationTable(Table):
         le=MOST_CLASSES,
         description="classes of an episode at most; when omitted 1, or 5 where all classes are segmented together",
     )
-
-
-class ProtocolTable(Table):
-    """The evaluation of the trained segmenter: cases, classes, supports, and what is written."""
-
-    name: Annotated[str, Named("protocol")] = Field(
-        default="ep2", description="the evaluation protocol"
-    )
-    options: Annotated[dict[str, Any], OptionsOf("protocol")] = Field(
-        default={}, description="options of the protocol: see fsseg list protocol/NAME"
-    )
-    folds: Annotated[ComponentTable, Kind("folds")] = Field(
-        default=ComponentTable(name="dataset"),
-        description="how cases are divided into folds; dataset: as the dataset says",
-    )
-    fold: int | Literal["all"] = Field(default=0, description="which fold to run")
-    support: SupportChoice | None = Field(
-        default=None,
-        description="which case gives the support: the fold's last, the next fold's first (circular), each in turn, or "
-        "each for itself (own); when omitted, as the protocol or the folds say",
-    )
-    shots: int = Field(
-        default=1, ge=1, description="labelled slices of a support scan; 1: as the protocol says"
-    )
-    supports: int = Field(
-        default=1,
-        ge=1,
-        description="support scans whose labelled slices are the shots of one support; 1: as the protocol says",
-    )
-    classes: list[str] | None = Field(
-        default=None,
-        min_length=1,
-        description="which of the dataset's classes are evaluated; all when omitted",
-    )
-    save_labels: bool = Field(default=True, description="write the predicted label maps")
-    save_margins: bool = Field(
-        default=True,
-        description="write what decided each slice, at feature resolution, which a report lets one explore",
-    )
-
-    @property
-    def component(self) -> ComponentTable:
-        """The protocol with its options, as other components are written."""
-        return ComponentTable(**{**self.options, "name": self.name})
-
-    @model_validator(mode="after")
-    def _options_fit(self, info: ValidationInfo) -> Self:
-        """Checks the protocol's options, once its name is known to be one; assigning to a field does not come here."""
-        if info.context is not None:
-            problems = registry().problems("protocol", self.name, self.options)
-            if problems:
-                raise refusal([(f"options.{key}", sentence) for key, sentence in problems])
-        return self
 
 
 class VariantTable(Table):
