@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from fsseg.report.page import write_report
     from fsseg.runs.results import Results, load_results
     from fsseg.runs.run import run
+    from fsseg.training import augmentations as augmentations
     from fsseg.training import losses as losses
     from fsseg.training.calibration import calibrate
     from fsseg.training.episodes import EpisodeSampler
@@ -126,6 +127,7 @@ _GROUPS = {
     "refiners": "fsseg.model.refiners",
     "backbones": "fsseg.model.backbones",
     "losses": "fsseg.training.losses",
+    "augmentations": "fsseg.training.augmentations",
     "metrics": "fsseg.evaluation.metrics",
     "datasets": "fsseg.data.datasets",
     "intensities": "fsseg.data.intensity_rules",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fsseg.data.volume import Volume
     from fsseg.evaluation.choices import Choice, Shown
     from fsseg.recipe.protocols import Protocol as Rules
+    from fsseg.training.drawn import SliceFacts
     from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, ScoreScale
 
 
@@ -399,4 +400,39 @@ class Supervoxels(Protocol):
 
     def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
         """A region id per voxel; 0 is never sampled."""
+        ...
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """Changes a slice of a training episode, and its masks where it moves pixels.
+
+    All that is random is drawn first, on the host; the slice is then changed on the device without asking the host for a
+    value, by operations whose shapes do not depend on what was drawn, so that a training step can be recorded.
+
+    One that has a method `plainly`, with the arguments of a call, has it called in place of the call where the host may be
+    asked; it gives the same, perhaps sooner.
+    """
+
+    def draw(self, rng: np.random.Generator, about: SliceFacts) -> Float[np.ndarray, "number"]:
+        """Draws the numbers for one slice, from this generator alone; as many each time for slices of one shape."""
+        ...
+
+    def __call__(
+        self,
+        image: Float[Tensor, "*channel height width"],
+        masks: Bool[Tensor, "way height width"],
+        numbers: Float[Tensor, "number"],
+    ) -> tuple[Float[Tensor, "*channel height width"], Bool[Tensor, "way height width"]]:
+        """Changes a slice, by these numbers.
+
+        Args:
+            image: The slice, after the backbone's intensity rule; a scan of several channels has an axis of them.
+            masks: The ways in it.
+            numbers: What `draw` drew.
+
+        Returns:
+            The image and its masks, in the shapes and types that they had. Masks that stay where they are are handed on
+            as they are; those that move leave something of a way, or the slice stays as it was.
+        """
         ...

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from fsseg import FssegError
 from fsseg.data.supervoxels.regions import count_regions
+from fsseg.training.applied import Placed
 from fsseg.training.augment import (
     Affine,
     affine_matrix,
@@ -17,7 +18,9 @@ from fsseg.training.augment import (
     warp_grids,
     warp_slice,
 )
-from fsseg.training.compose import Ingredients, compose
+from fsseg.training.augmentations.spatial import Warp
+from fsseg.training.compose import Ingredients, Slices, compose, compose_plainly
+from fsseg.training.drawn import Applied, Entry, SliceFacts
 from fsseg.training.episodes import EpisodeSampler
 
 
@@ -43,10 +46,11 @@ def test_pairs_follow_the_published_rules():
         if draw.regions == (1,):
             assert {draw.support_slice, draw.query_slice} == {2, 3}
     shares = [np.mean([getattr(d, key) == value for d in drawn]) for key, value in
-              [("scan", 1), ("regions", (1,)), ("gamma_on_query", True), ("warp_on_query", True)]]  # fmt: skip
+              [("scan", 1), ("regions", (1,))]]  # fmt: skip
+    shares += [np.mean([draw.augmentations[number].on for draw in drawn]) for number in (0, 1)]
     assert shares == pytest.approx([0.5] * 4, abs=0.08)
     assert np.mean([d.support_slice < d.query_slice for d in drawn]) == pytest.approx(0.5, abs=0.08)
-    gammas = [d.gamma for d in drawn]
+    gammas = [draw.augmentations[0].numbers[0] for draw in drawn]
     assert 0.5 <= min(gammas) < 0.55 and 1.45 < max(gammas) <= 1.5
 
 
@@ -84,14 +88,15 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
             for name, (mask, index) in masks.items()
             if not torch.equal(mask, scan.supervoxels[index] == region)
         }
-        assert moved == {"query" if draw.warp_on_query else "support"}
+        recoloured, warped = (["support", "query"][one.on] for one in draw.augmentations)
+        assert moved == {warped}
         images = {"support": episode.support.images[0, 0], "query": episode.query.images[0]}
         originals = {
             "support": scan.images[draw.support_slice],
             "query": scan.images[draw.query_slice],
         }
         changed = {name for name in images if not torch.equal(images[name], originals[name])}
-        assert changed == moved | {"query" if draw.gamma_on_query else "support"}
+        assert changed == {recoloured, warped}
 
 
 def test_locations_are_places_in_the_scan():
@@ -215,7 +220,7 @@ def test_episodes_of_several_classes():
                 None
             ],
         )
-        if not draw.warp_on_query and ways == len(draw.regions):  # the query is as it was
+        if draw.augmentations[1].on == 0 and ways == len(draw.regions):  # the query is as it was
             expected = sum(
                 (scan.supervoxels[draw.query_slice] == int(scan.table.ids[region])) * (way + 1)
                 for way, region in enumerate(draw.regions)
@@ -224,23 +229,31 @@ def test_episodes_of_several_classes():
     assert 5 in sizes and min(sizes) >= 1
 
 
-def block_ingredients(*blocks, affines, warped, regions=None, least=200):
-    """Blocks (rows, columns) of a 64 x 64 support and the same in the query, and affine maps to try."""
+BLOCK_FACTS = SliceFacts((64, 64), fill=-1.0)
+
+
+class Shift(Warp):
+    """A warp whose affine maps are given: shifts to the right, in pixels."""
+
+    def __init__(self, *pixels):
+        super().__init__(elastic=0.0)
+        maps = [affine(shift=(float(one), 0.0)) for one in pixels]
+        self.maps = maps + maps[-1:] * 15
+
+    def _draw_affine(self, rng):
+        self.maps = [*self.maps[1:], self.maps[0]]
+        return self.maps[-1]
+
+
+def block_slices(*blocks, least=200):
+    """Blocks (rows, columns) of a 64 x 64 support and the same in the query."""
     supervoxels = torch.zeros(2, 64, 64, dtype=torch.int32)
     for region, (rows, columns) in enumerate(blocks, start=1):
         supervoxels[:, slice(*rows), slice(*columns)] = region
-    return Ingredients(
+    return Slices(
         images=torch.arange(2 * 64 * 64.0).view(2, 64, 64),
         supervoxels=supervoxels,
-        regions=torch.tensor(regions or range(1, len(blocks) + 1), dtype=torch.int32),
-        gamma=torch.tensor(1.0),
-        changed=torch.tensor(0),
-        warped=torch.tensor(warped),
-        noise=torch.zeros(2, 64, 64),
-        inverses=torch.tensor(
-            np.array([np.linalg.inv(affine_matrix(one, (64, 64)))[:2] for one in affines])
-        ).float(),
-        fill=torch.tensor(-1.0),
+        regions=torch.arange(1, len(blocks) + 1, dtype=torch.int32),
         least=torch.tensor(least),
         location=torch.tensor([0.0, 1.0]),
     )
@@ -248,38 +261,54 @@ def block_ingredients(*blocks, affines, warped, regions=None, least=200):
 
 def test_a_class_that_the_support_hardly_shows_is_dropped_but_never_the_last():
     large, small, larger = ((0, 20), (0, 20)), ((30, 34), (0, 8)), ((40, 64), (40, 64))
-    composed = compose(
-        block_ingredients(large, small, larger, affines=[affine()], warped=0), 0.0, 5.0
-    )
+    slices = block_slices(large, small, larger)
+    composed = compose(Ingredients(slices, ()), [])
     assert composed.masks.flatten(2).sum(dim=2).tolist() == [[400, 0, 576], [400, 0, 576]]
-    episode = composed.trimmed().episode()
-    assert (
-        episode.support.masks.flatten(1).sum(dim=1).tolist() == [400, 576]
-        and episode.target.max() == 2
-    )
-    alone = (
-        compose(block_ingredients(small, affines=[affine()], warped=0), 0.0, 5.0)
-        .trimmed()
-        .episode()
-    )
-    assert alone.support.masks.sum() == 32
+    for episode in (composed.trimmed().episode(), compose_plainly(slices, (), [])):
+        assert episode.support.masks.flatten(1).sum(dim=1).tolist() == [400, 576]
+        assert episode.target.max() == 2 and episode.target.dtype == torch.int64
+    alone = block_slices(small)
+    for episode in (
+        compose(Ingredients(alone, ()), []).trimmed().episode(),
+        compose_plainly(alone, (), []),
+    ):
+        assert episode.support.masks.sum() == 32
 
 
 @pytest.mark.parametrize("warped", [0, 1])
 def test_the_first_warp_that_leaves_something_counts(warped):
     """A shift by 100 pixels empties the masks; those by 2 and by 4 do not."""
-    away, two, four = (affine(shift=(float(pixels), 0.0)) for pixels in (100, 2, 4))
-    block = ((8, 24), (8, 24))
-    composed = compose(
-        block_ingredients(block, affines=[away, away, two, four], warped=warped), 0.0, 5.0
-    )
-    expected = torch.zeros(2, 64, 64, dtype=torch.bool)
-    expected[:, 8:24, 8:24] = True
+    slices = block_slices(((8, 24), (8, 24)))
+    expected = slices.masks[:, 0].clone()
     expected[warped] = expected[warped].roll(2, dims=1)
-    assert composed.moved and torch.equal(composed.masks[:, 0], expected)
-    assert (composed.images[warped, :, :2] == -1).all() and (composed.images[1 - warped] >= 0).all()
-    stays = compose(block_ingredients(block, affines=[away, away], warped=warped), 0.0, 5.0)
-    assert not stays.moved and stays.masks[:, 0].sum() == 512 and (stays.images >= 0).all()
+
+    def both(*pixels):
+        warp = Shift(*pixels)
+        entries = [Entry("warp", warp)]
+        numbers = np.float32(warp.draw(np.random.default_rng(0), BLOCK_FACTS))
+        drawn = [Applied(0, warped, True, numbers)]
+        recorded = compose(Ingredients(slices, (Placed.of(drawn[0]),)), entries)
+        plain = compose_plainly(slices, drawn, entries)
+        assert torch.equal(recorded.images[0], plain.support.images[0, 0])
+        assert torch.equal(recorded.images[1:], plain.query.images)
+        assert torch.equal(recorded.masks[1, 0].long(), plain.target[0])
+        return recorded
+
+    moved = both(100, 100, 2, 4)
+    assert torch.equal(moved.masks[:, 0], expected)
+    assert (moved.images[warped, :, :2] == -1).all() and (moved.images[1 - warped] >= 0).all()
+    stays = both(100)
+    assert stays.masks[:, 0].sum() == 512 and (stays.images >= 0).all()
+
+
+def warps_needed(sampler, draw):
+    """How many warps the plain path works out for an episode."""
+    with pytest.MonkeyPatch.context() as patched:
+        seen = []
+        warp = lambda *inputs: seen.append(1) or warp_slice(*inputs)  # noqa: E731
+        patched.setattr("fsseg.training.augmentations.spatial.warp_slice", warp)
+        sampler.make(draw)
+    return len(seen)
 
 
 def test_all_warps_at_once_and_ways_filled_up_are_the_same_episode():
@@ -291,7 +320,7 @@ def test_all_warps_at_once_and_ways_filled_up_are_the_same_episode():
     for number in range(60):
         draw = sampler.draw(np.random.default_rng(number), 3)
         once, full = sampler.make(draw), sampler.compose(sampler.ingredients(draw, ways=5))
-        again += not sampler.compose(sampler.ingredients(draw, candidates=1)).moved
+        again += warps_needed(sampler, draw) > 1
         made = full.trimmed().episode()
         assert full.masks.shape[1] == 5 and torch.equal(made.target, once.target)
         assert torch.equal(made.support.images, once.support.images)

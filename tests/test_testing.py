@@ -38,6 +38,7 @@ from fsseg.testing import (
     parametrize_with_checks,
     run_checks,
 )
+from fsseg.training.augmentations.spatial import Flip
 
 PHANTOM = {"count": 4, "size": 64}
 
@@ -187,7 +188,7 @@ SOUND = {
     "folds": Folds, "protocol": Rules,
     "optimiser": Descent, "schedule": Halving,
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
-    "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul,
+    "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul, "augmentation": Flip,
 }  # fmt: skip
 
 
@@ -418,6 +419,32 @@ class Drifting(torch.optim.lr_scheduler.LambdaLR):
 
 def lambda_lr(factor):
     return lambda self, optimiser, steps: torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def drawing(draw):
+    """A flip whose numbers are drawn otherwise."""
+    return broken("augmentation", draw=lambda self, rng, about: draw(rng))
+
+
+def flipping(change):
+    """A flip whose image and masks are changed once more."""
+    return changed("augmentation", lambda made, *_: change(*made))
+
+
+def look_at_a_number(self, image, masks, numbers):
+    return (image.flip(-1), masks.flip(-1)) if numbers[1] else (image, masks)
+
+
+def only_one_channel(self, image, masks, numbers):
+    """The number of channels is not taken for one."""
+    return image.reshape(-1, *image.shape[-2:]), masks
+
+
+class Sliced(Flip):
+    """Broken."""
+
+    def __init__(self, *, slices: str = "both") -> None:
+        super().__init__()
 
 
 @component
@@ -675,6 +702,28 @@ BROKEN = {
         ("protocol", choosing(empties), "expected `shown` unchanged"),
     ],
     "check_truth_is_declared": [("protocol", choosing(at_what_the_query_shows), "wherever the query shows the class, got others")],
+    # augmentations
+    "check_names_of_options": [("augmentation", Sliced, "than those of the list, got 'slices'")],
+    "check_numbers": [
+        ("augmentation", drawing(lambda rng: np.zeros((1, 2))), r"on one axis, got shape \(1, 2\)"),
+        ("augmentation", drawing(lambda rng: np.array([np.nan, 0])), "expected finite numbers"),
+        ("augmentation", drawing(lambda rng: np.random.rand(2)), "draw from nothing else"),
+        ("augmentation", drawing(lambda rng: np.zeros(rng.integers(2, 9))), "expected as many numbers each time"),
+    ],
+    "check_image_and_masks": [
+        ("augmentation", changed("augmentation", lambda made, *_: made[0]), "an image and its masks, got Tensor"),
+        ("augmentation", flipping(lambda image, masks: (image[..., 1:], masks)), r"the image as torch.float32 of \(32, 32\), got"),
+        ("augmentation", flipping(lambda image, masks: (image, masks.float())), "the masks as torch.bool"),
+        ("augmentation", flipping(lambda image, masks: (image.log(), masks)), "expected finite intensities"),
+        ("augmentation", broken("augmentation", __call__=only_one_channel), r"the image as torch.float32 of \(32, 32\)"),
+    ],
+    "check_flat_images": [("augmentation", flipping(lambda image, masks: (image / image.std(), masks)), "guard divisions")],
+    "check_masks_stay_on_their_image": [
+        ("augmentation", flipping(lambda image, masks: (image, masks.flip(-1))), "move masks as you move pixels"),
+        ("augmentation", flipping(lambda image, masks: (image, masks & False)), "leave the slice as it was"),
+    ],
+    "check_host_is_not_asked": [("augmentation", broken("augmentation", __call__=look_at_a_number), "use torch.where in place of if")],
+    "check_plainly": [("augmentation", broken("augmentation", plainly=lambda self, image, masks, numbers: (image, masks)), "the same from `plainly`")],
     # metrics
     "check_facts_of_metric": [
         ("metric", broken("metric", best=2.0), "expected best within range"),

@@ -7,15 +7,16 @@ import pytest
 import torch
 from helpers import TinyBackbone, block_scan, published_rules
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fsseg.model.ops
+from fsseg import registry
 from fsseg.data.supervoxels.regions import count_regions
 from fsseg.model.heads import AdNet, Tpm
 from fsseg.model.prototypes import EmGmm, MaskedAverage
 from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
 from fsseg.system.progress import Silent
+from fsseg.testing.augmentations import HostReads
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.loop import Training, train_together
 from fsseg.training.snapshots import read_snapshot, write_snapshot
@@ -29,7 +30,14 @@ needs_gpu = pytest.mark.skipif(
 )
 
 
-def sampler(scans=2):
+EVERY_AUGMENTATION = [
+    {"name": name, "slices": slices, "chance": 0.7}
+    for name in registry().names("augmentation")
+    for slices in ("either", "both")
+]
+
+
+def sampler(scans=2, **rules):
     """Scans of 16 square regions, so that episodes may have several classes, some of which a warp makes too small."""
     made = []
     for seed in range(scans):
@@ -40,7 +48,7 @@ def sampler(scans=2):
         made.append(
             replace(scan, supervoxels=torch.from_numpy(regions), table=count_regions(regions))
         )
-    return EpisodeSampler(made, published_rules(min_pixels=180, zoom=(0.9, 1.1)))
+    return EpisodeSampler(made, published_rules(min_pixels=180, zoom=(0.9, 1.1), **rules))
 
 
 def training(speed, *, head=Tpm, classes=1, steps=20, seed=0, device=CPU, scans=None, **options):
@@ -117,34 +125,17 @@ def test_a_step_that_is_replayed_reads_what_is_put_in_place():
     assert torch.equal(weights(usual), weights(recorded))
 
 
-class HostReads(TorchDispatchMode):
-    """Counts the operations for which the host would have to wait for a device."""
-
-    waiting = (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "equal",
-        "is_nonzero",
-        "unique",
-        "index.Tensor",
-    )
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if any(name in str(function) for name in self.waiting):
-            self.seen.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("head, classes", [(Tpm, 1), (AdNet, 1), (Tpm, 4)])
-def test_a_recorded_step_asks_the_host_for_nothing(head, classes, monkeypatch):
+@pytest.mark.parametrize(
+    "head, classes, rules",
+    [(Tpm, 1, {}), (AdNet, 1, {}), (Tpm, 4, {}), (Tpm, 4, {"augmentations": EVERY_AUGMENTATION})],
+)
+def test_a_recorded_step_asks_the_host_for_nothing(head, classes, rules, monkeypatch):
     """On the CPU, by the operations themselves; the ideal prior as on other devices."""
     monkeypatch.setattr(fsseg.model.ops, "nth_largest", fsseg.model.ops.nth_by_counting)
-    fast, plain = (training(speed, head=head, classes=classes) for speed in (FAST, PLAIN))
+    fast, plain = (
+        training(speed, head=head, classes=classes, scans=sampler(**rules))
+        for speed in (FAST, PLAIN)
+    )
     fast.advance()
     with HostReads() as reads:
         fast._update_in_place()

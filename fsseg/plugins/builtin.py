@@ -28,6 +28,19 @@ def register_intensities(register: Register) -> None:
 
 
 @hookimpl
+def register_augmentations(register: Register) -> None:
+    register("gamma", "fsseg.training.augmentations.intensity:Gamma")
+    register("warp", "fsseg.training.augmentations.spatial:Warp")
+    register("affine", "fsseg.training.augmentations.spatial:AffineWarp")
+    register("elastic", "fsseg.training.augmentations.spatial:ElasticWarp")
+    register("flip", "fsseg.training.augmentations.spatial:Flip")
+    register("random_curve", "fsseg.training.augmentations.intensity:RandomCurve")
+    register("random_network", "fsseg.training.augmentations.network:RandomNetwork")
+    register("bias_field", "fsseg.training.augmentations.intensity:BiasField")
+    register("noise", "fsseg.training.augmentations.intensity:Noise")
+
+
+@hookimpl
 def register_backbones(register: Register) -> None:
     register("timm", "fsseg.model.backbones.timm:TimmBackbone")
     register("deeplab_resnet101", "fsseg.model.backbones.deeplab:DeepLabResNet101")

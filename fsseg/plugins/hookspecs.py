@@ -44,6 +44,11 @@ def register_intensities(register: Register) -> None:
 
 
 @hookspec
+def register_augmentations(register: Register) -> None:
+    """Registers changes of training slices: `fsseg.interfaces.Augmentation`."""
+
+
+@hookspec
 def register_backbones(register: Register) -> None:
     """Registers networks from slices to features: `fsseg.interfaces.Backbone`."""
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, field_validator
 from pydantic import GetJsonSchemaHandler as Handler
@@ -32,12 +32,26 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
     _numbers = field_validator("*")(within_bounds)
 
+    def in_full(self, key: str) -> Any:
+        """The value of a key as it is used: with what other keys of the table say of it."""
+        return getattr(self, key)
+
 
 class ComponentTable(BaseModel):
-    """A table that names a component; the other keys are the component's options."""
+    """A table that names a component; the other keys are the component's options.
+
+    A subclass for the components of one kind may have further keys of its own, which no component of the kind can have
+    as an option.
+    """
 
     model_config = ConfigDict(extra="allow", validate_assignment=True)
+    kind: ClassVar[str | None] = None
     name: str
+
+    @classmethod
+    def own_keys(cls) -> dict[str, FieldInfo]:
+        """The keys that say how the component is used, besides its name."""
+        return {key: field for key, field in cls.model_fields.items() if key != "name"}
 
     @property
     def options(self) -> PlainTable:
@@ -233,3 +247,11 @@ class Content:
 
 def _default_name(field: FieldInfo) -> str | None:
     return field.default.name if isinstance(field.default, ComponentTable) else None
+
+
+def own_keys_of(kind: str) -> dict[str, FieldInfo]:
+    """The keys that tables of a kind have besides the component's name and options."""
+    for table in ComponentTable.__subclasses__():
+        if table.kind == kind:
+            return table.own_keys()
+    return {}

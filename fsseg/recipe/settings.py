@@ -5,13 +5,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import create_model
 from pydantic.fields import FieldInfo
 
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
 from fsseg.plugins.registry import KINDS, Component
-from fsseg.recipe.components import DEFINITIONS, ComponentTable, Content, PlainTable, Table
+from fsseg.recipe.components import (
+    DEFINITIONS,
+    ComponentTable,
+    Content,
+    PlainTable,
+    Table,
+    own_keys_of,
+)
 from fsseg.recipe.reading import change_tables
 from fsseg.recipe.tables import Recipe
 
@@ -69,12 +76,12 @@ class _Walk:
     changed: PlainTable
     overrides: PlainTable
 
-    def table(self, where: str, table: BaseModel) -> Settings:
+    def table(self, where: str, table: Table) -> Settings:
         """The settings of a table, then those of the tables in it."""
         fields = type(table).model_fields
         inner: list[Settings] = []
         for key, field in fields.items():
-            value = getattr(table, key)
+            value = table.in_full(key)
             content = Content.of(field)
             if content.options_of:
                 place = _join(where, key)
@@ -114,6 +121,8 @@ class _Walk:
         meaning = _first_line(component)
         source = self.source_of(f"{where}.name")
         yield Setting(where, "name", table.name, None, source, meaning)
+        for key, field in table.own_keys().items():
+            yield self.setting(where, key, getattr(table, key), field)
         yield from self.options(where, kind, table.name, table.options)
 
     def options(self, where: str, kind: str, name: str, given: PlainTable) -> Settings:
@@ -172,7 +181,9 @@ def recipe_schema() -> PlainTable:
     text = text.replace(DEFINITIONS, "#/definitions/")
     tables = json.loads(text)
     definitions = tables.pop("$defs")
-    definitions.pop("ComponentTable", None)
+    of_components: list[type] = [ComponentTable, *ComponentTable.__subclasses__()]
+    for table in of_components:
+        definitions.pop(table.__name__, None)
     for kind in KINDS:
         definitions[kind] = _schema_of_kind(kind, definitions)
     about = {"$schema": "http://json-schema.org/draft-07/schema#"}
@@ -200,6 +211,15 @@ def _schema_of(component: Component, definitions: PlainTable) -> PlainTable:
     }
     options["title"] = component.name
     options["description"] = _first_line(component.load())
-    options["properties"] = {"name": name} | options.get("properties", {})
+    own = _schema_of_own_keys(component.kind)
+    options["properties"] = {"name": name} | own | options.get("properties", {})
     options["required"] = ["name", *options.get("required", [])]
     return options
+
+
+def _schema_of_own_keys(kind: str) -> PlainTable:
+    """The schema of the keys that tables of this kind have besides the component's options."""
+    fields: dict[str, Any] = {
+        key: (field.annotation, field) for key, field in own_keys_of(kind).items()
+    }
+    return create_model("own", **fields).model_json_schema().get("properties", {})

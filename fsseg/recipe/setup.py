@@ -9,8 +9,8 @@ from fsseg.data.folds import Fold, FoldScheme, SupportChoice, make_fold
 from fsseg.errors import DataError, FssegError, PluginError
 from fsseg.interfaces import Dataset
 from fsseg.plugins.manager import registry
-from fsseg.recipe.protocols import Classes, Protocol, choose_classes
 from fsseg.recipe.protocol_table import ProtocolTable
+from fsseg.recipe.protocols import Classes, Protocol, choose_classes
 from fsseg.system.names import problem_of, told
 
 

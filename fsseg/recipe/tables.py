@@ -25,45 +25,15 @@ from fsseg.recipe.components import (
     PlainTable,
     Table,
 )
+from fsseg.recipe.episodes import EpisodeTable
 from fsseg.recipe.grid import GridTable
 from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocol_table import ProtocolTable
 from fsseg.recipe.speed import SpeedTable
 from fsseg.recipe.updates import UpdateKind, merged, problems_of_updates, without_replaced
-from fsseg.recipe.values import MOST_CLASSES, Range, Seeds
+from fsseg.recipe.values import MOST_CLASSES, Seeds
 from fsseg.system.files import fingerprint
-
-
-class EpisodeTable(Table):
-    """The rules for drawing training episodes: two neighbouring slices of one supervoxel, augmented."""
-
-    setting: Literal[1, 2] = Field(
-        default=1,
-        description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all",
-    )
-    min_pixels: int | None = Field(
-        default=None,
-        ge=1,
-        description="pixels of the region in the first slice of the pair, at least; when omitted, "
-        "200 of 256 x 256 scaled to the slice",
-    )
-    min_slice_pixels: int | None = Field(
-        default=None,
-        ge=0,
-        description="slices with no more pixels of the region are passed over; when omitted, 20 of 256 x 256, likewise",
-    )
-    gamma: Range = Field(
-        default=(0.5, 1.5), description="range of the exponent of the intensity change"
-    )
-    angle: float = Field(default=5.0, ge=0, le=180, description="largest rotation, degrees")
-    shift: float = Field(default=5.0, ge=0, description="largest translation, pixels")
-    shear: float = Field(default=5.0, ge=0, lt=90, description="largest shear, degrees")
-    zoom: Range = Field(default=(0.9, 1.2), description="range of the zoom")
-    elastic: float = Field(default=10.0, ge=0, description="strength of the elastic deformation")
-    elastic_sigma: float = Field(
-        default=5.0, gt=0, le=1000, description="smoothness of the elastic deformation, pixels"
-    )
 
 
 class TrainingTable(Table):

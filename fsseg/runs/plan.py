@@ -80,6 +80,7 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "intensity": plan.data.run.intensity.identity,
         "supervoxels": component_identity("supervoxels", recipe.supervoxels),
         "episodes": recipe.episodes.model_dump(),
+        "augmentations": _augmentation_identities(recipe),
         "seed": plan.seed,
         "mode": recipe.mode,
         "speed": speed | {"bfloat16": has_bfloat16(plan.device)},
@@ -87,6 +88,11 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "data": plan.data.training_content,
         "environment": machine(plan.device.type) | {"threads": threads},
     }
+
+
+def _augmentation_identities(recipe: Recipe) -> list[dict[str, Any]]:
+    tables = recipe.episodes.written_out()
+    return [component_identity("augmentation", table) for table in tables]
 
 
 def calibration_identity(

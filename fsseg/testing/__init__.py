@@ -14,6 +14,7 @@ from collections.abc import Callable
 from fsseg.errors import FssegError
 from fsseg.plugins.options import Options, nearest
 from fsseg.testing import (  # noqa: F401 (they add their checks)
+    augmentations,
     backbones,
     datasets,
     folds,

@@ -15,12 +15,20 @@ from fsseg.model.ops import resize
 from fsseg.model.scoring import is_per_query
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject
+from fsseg.training.drawn import SliceFacts
 from fsseg.types import IdealPriors
 
 TENSOR_KINDS = ("backbone", "prototypes", "head", "threshold", "refiner")
 """Kinds whose components work on tensors."""
 
-COMPUTING_KINDS = (*TENSOR_KINDS, "dataset", "supervoxels", "intensity", "metric")
+COMPUTING_KINDS = (
+    *TENSOR_KINDS,
+    "dataset",
+    "supervoxels",
+    "intensity",
+    "augmentation",
+    "metric",
+)
 """Kinds whose components compute something."""
 
 
@@ -36,6 +44,8 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
         return samples.evidence(), samples.target()
     if kind == "refiner":
         return samples.margins(), samples.volume()
+    if kind == "augmentation":
+        return samples.random(samples.SIZE, samples.SIZE), samples.masks(2)[:, 0]
     if kind == "supervoxels":
         return samples.phantom()
     if kind == "intensity":
@@ -68,6 +78,10 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
         margins, volume = inputs
         size = volume.query.images.shape[-2:]
         return instance(resize(margins, tuple(size)), volume)
+    if subject.kind == "augmentation":
+        image, masks = inputs
+        drawn = instance.draw(np.random.default_rng(0), SliceFacts(tuple(image.shape)))
+        return instance(image, masks, torch.from_numpy(np.float32(drawn)).to(image.device))
     if subject.kind != "threshold":
         return instance(*inputs)
     evidence, target = inputs

@@ -117,7 +117,7 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
         )
 
 
-@check(*TENSOR_KINDS, "supervoxels", "intensity", "metric")
+@check(*TENSOR_KINDS, "supervoxels", "intensity", "augmentation", "metric")
 def check_inputs_not_modified(subject: Subject) -> None:
     """It leaves its inputs as they were."""
     inputs = inputs_of(subject.kind)
@@ -156,7 +156,7 @@ def _in_bfloat16(subject: Subject, inputs: tuple[Any, ...]) -> Any:
     return use(subject, instance, converted(inputs, _to_bfloat16))
 
 
-@check(*TENSOR_KINDS)
+@check(*TENSOR_KINDS, "augmentation")
 def check_cpu_and_gpu_agree(subject: Subject) -> None:
     """On a GPU, where there is one, it gives what it gives on the CPU, to a thousandth."""
     device = pick_device("auto")

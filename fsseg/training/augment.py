@@ -1,6 +1,7 @@
 """Augmentation of training slices: parameters are drawn first, then applied, so an episode can be drawn again."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -102,14 +103,33 @@ def affine_matrix(affine: Affine, size: tuple[int, int]) -> Matrix:
         affine: The parameters.
         size: Height and width of the slice.
     """
+    [matrix] = affine_matrices([affine], size)
+    return matrix
+
+
+def affine_matrices(
+    affines: Sequence[Affine],
+    size: tuple[int, int],
+) -> Float[np.ndarray, "candidate 3 3"]:
+    """The matrices of several affine maps: see `affine_matrix`."""
     height, width = size
     turned_about = (height / 2, float(width // 2))  # as published, also where they differ
-    rotation = _rotation(math.radians(affine.angle), turned_about)
-    translation = _translation(*affine.shift)
-    shear = _shear(math.radians(affine.shear))
     centre = (width / 2, height / 2)
-    zoom = _zoom(affine.zoom, centre)
-    return zoom @ shear @ translation @ rotation
+    rotations = [_rotation(math.radians(affine.angle), turned_about) for affine in affines]
+    translations = [_translation(*affine.shift) for affine in affines]
+    shears = [_shear(math.radians(affine.shear)) for affine in affines]
+    zooms = [_zoom(affine.zoom, centre) for affine in affines]
+    # As one product of stacks: of matrix by matrix most of the time is numpy's own.
+    return np.array(zooms) @ np.array(shears) @ np.array(translations) @ np.array(rotations)
+
+
+def inverse_maps(
+    affines: Sequence[Affine],
+    size: tuple[int, int],
+) -> Float[np.ndarray, "candidate 2 3"]:
+    """The first two rows of each map's inverse, which say where an output pixel comes from."""
+    inverses = np.linalg.inv(affine_matrices(affines, size))
+    return inverses[:, :2]
 
 
 def elastic_field(
@@ -269,48 +289,44 @@ def warp_slice(
     return images.reshape(-1, *image.shape), warped[:, channels:] > 0.5
 
 
-def _rotation(angle: float, centre: Point) -> Matrix:
+Rows = list[list[float]]
+"""A matrix row by row."""
+
+
+def _rotation(angle: float, centre: Point) -> Rows:
     """Counter-clockwise as seen, because rows count downwards."""
     cos = math.cos(angle)
     sin = math.sin(angle)
     x, y = centre
     stays = 1 - cos
-    return np.array(
-        [
-            [cos, sin, stays * x - sin * y],
-            [-sin, cos, sin * x + stays * y],
-            [0, 0, 1],
-        ]
-    )
+    return [
+        [cos, sin, stays * x - sin * y],
+        [-sin, cos, sin * x + stays * y],
+        [0, 0, 1],
+    ]
 
 
-def _translation(x: float, y: float) -> Matrix:
-    return np.array(
-        [
-            [1, 0, x],
-            [0, 1, y],
-            [0, 0, 1.0],
-        ]
-    )
+def _translation(x: float, y: float) -> Rows:
+    return [
+        [1, 0, x],
+        [0, 1, y],
+        [0, 0, 1.0],
+    ]
 
 
-def _shear(angle: float) -> Matrix:
-    return np.array(
-        [
-            [1, -math.sin(angle), 0],
-            [0, math.cos(angle), 0],
-            [0, 0, 1.0],
-        ]
-    )
+def _shear(angle: float) -> Rows:
+    return [
+        [1, -math.sin(angle), 0],
+        [0, math.cos(angle), 0],
+        [0, 0, 1.0],
+    ]
 
 
-def _zoom(factor: float, centre: Point) -> Matrix:
+def _zoom(factor: float, centre: Point) -> Rows:
     x, y = centre
     stays = 1 - factor
-    return np.array(
-        [
-            [factor, 0, stays * x],
-            [0, factor, stays * y],
-            [0, 0, 1.0],
-        ]
-    )
+    return [
+        [factor, 0, stays * x],
+        [0, factor, stays * y],
+        [0, 0, 1.0],
+    ]

@@ -1,5 +1,6 @@
-"""The making of a drawn episode on a device, without asking the host for anything."""
+"""The making of a drawn episode on a device, recorded or where the host may be asked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,14 +8,48 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fsseg.system.devices import send
-from fsseg.training.augment import change_gamma, elastic_field, warp_grids, warp_slice
+from fsseg.training.applied import Placed, apply_plainly, apply_recorded
+from fsseg.training.drawn import QUERY, SUPPORT, Applied, Entry
 from fsseg.types import Episode, Query, Support
 
 NO_REGION = -1
 """In a list of regions that is filled up: it matches no voxel."""
 
-Index = Int[Tensor, ""]
-"""0 for the support, 1 for the query; on the device, so that the host need not be asked."""
+
+@dataclass(frozen=True)
+class Slices:
+    """Support and query of an episode as they are in their scans.
+
+    Attributes:
+        images: Support slice and query slice.
+        supervoxels: Their region ids.
+        regions: The region of each way; filled up with ids that match nothing.
+        least: Pixels that a way needs in the support.
+        location: Positions of the two slices in their scans.
+    """
+
+    images: Float[Tensor, "2 *channel height width"]
+    supervoxels: Int[Tensor, "2 height width"]
+    regions: Int[Tensor, "way"]
+    least: Int[Tensor, ""]
+    location: Float[Tensor, "2"]
+
+    def to(self, device: torch.device) -> "Slices":
+        """The same slices on another device; the host does not wait for it."""
+        moved = {}
+        for name, tensor in vars(self).items():
+            moved[name] = send(tensor, device)
+        return Slices(**moved)
+
+    def copy_(self, other: "Slices") -> None:
+        """Takes the values of other slices, in place."""
+        for name, tensor in vars(self).items():
+            tensor.copy_(getattr(other, name), non_blocking=True)
+
+    @property
+    def masks(self) -> Bool[Tensor, "2 way height width"]:
+        """The ways in each of the two."""
+        return self.supervoxels[:, None] == self.regions[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -25,42 +60,23 @@ class Ingredients:
     training step can be a fixed sequence of operations on a device.
 
     Attributes:
-        images: Support slice and query slice.
-        supervoxels: Their region ids.
-        regions: The region of each way; filled up with ids that match nothing.
-        gamma: Exponent of the intensity change.
-        changed: The slice that has its intensities changed: 0 the support, 1 the query.
-        warped: The slice that is warped, likewise.
-        noise: The noise of the elastic deformation.
-        inverses: The inverse affine maps to try, in order.
-        fill: The intensity of what is moved in from outside.
-        least: Pixels that a way needs in the support.
-        location: Positions of the two slices in their scan.
+        slices: The two slices.
+        placed: The augmentations with their numbers.
     """
 
-    images: Float[Tensor, "2 *channel height width"]
-    supervoxels: Int[Tensor, "2 height width"]
-    regions: Int[Tensor, "way"]
-    gamma: Float[Tensor, ""]
-    changed: Index
-    warped: Index
-    noise: Float[Tensor, "2 height width"]
-    inverses: Float[Tensor, "candidate 2 3"]
-    fill: Float[Tensor, ""]
-    least: Int[Tensor, ""]
-    location: Float[Tensor, "2"]
+    slices: Slices
+    placed: tuple[Placed, ...]
 
     def to(self, device: torch.device) -> "Ingredients":
         """The same ingredients on another device; the host does not wait for it."""
-        moved = {}
-        for name, tensor in vars(self).items():
-            moved[name] = send(tensor, device)
-        return Ingredients(**moved)
+        placed = tuple(each.to(device) for each in self.placed)
+        return Ingredients(self.slices.to(device), placed)
 
     def copy_(self, other: "Ingredients") -> None:
         """Takes the values of other ingredients, in place."""
-        for name, tensor in vars(self).items():
-            tensor.copy_(getattr(other, name), non_blocking=True)
+        self.slices.copy_(other.slices)
+        for mine, theirs in zip(self.placed, other.placed):
+            mine.copy_(theirs)
 
 
 @dataclass(frozen=True)
@@ -69,101 +85,85 @@ class Composed:
 
     Attributes:
         images: Support slice and query slice.
-        masks: The ways in each; those that the warp left too small in the support are empty.
-        location: Positions of the two slices in their scan.
-        moved: True if one of the warps left something of the masks; else the slice is as it was.
+        masks: The ways in each; those that are too small in the support are empty.
+        location: Positions of the two slices in their scans.
     """
 
     images: Float[Tensor, "2 *channel height width"]
     masks: Bool[Tensor, "2 way height width"]
     location: Float[Tensor, "2"]
-    moved: Bool[Tensor, ""]
 
     def trimmed(self) -> "Composed":
         """The same without the ways that are empty in the support; the host waits for their number."""
-        in_support = self.masks[0]
+        in_support = self.masks[SUPPORT]
         is_there = in_support.any(dim=(1, 2))
         return replace(self, masks=self.masks[:, is_there])
 
     def episode(self) -> Episode:
         """The episode of all ways, also of the empty ones."""
-        ways = self.masks.shape[1]
-        image = self.images[0]
-        place = self.location[0]
-        in_support = self.masks[0]
-        in_query = self.masks[1:]
-        support = Support(
-            images=image.expand(ways, 1, *image.shape),
-            masks=in_support[:, None],
-            location=place.expand(ways, 1),
-            shared=ways > 1,
-        )
-        query = Query(self.images[1:], self.location[1:])
-        numbers = torch.arange(1, ways + 1, device=in_query.device)
-        numbered = in_query * numbers[:, None, None]
-        target = numbered.amax(dim=1)
-        return Episode(support, query, target)
+        in_support, in_query = self.masks
+        return _episode(self.images[SUPPORT], self.images[1:], in_support, in_query, self.location)
 
 
-def compose(
-    ingredients: Ingredients,
-    elastic: float,
-    elastic_sigma: float,
-) -> Composed:
-    """Augments the two slices; of the warps the first that leaves something of the masks counts.
+def compose(ingredients: Ingredients, entries: Sequence[Entry]) -> Composed:
+    """Augments the two slices without asking the host for anything.
 
     Args:
         ingredients: The slices, and all that was drawn for them.
-        elastic: Strength of the elastic deformation.
-        elastic_sigma: Smoothness of the elastic deformation in pixels.
+        entries: The augmentations.
     """
-    changed = ingredients.changed
-    warped = ingredients.warped
-    images = ingredients.images
-    regions = ingredients.regions[:, None, None]
-    masks = ingredients.supervoxels[:, None] == regions
-
-    image = _pick(images, changed)
-    image = change_gamma(image, ingredients.gamma)
-    images = _put(images, changed, image)
-
-    field = elastic_field(ingredients.noise, elastic, elastic_sigma)
-    grids = warp_grids(field, ingredients.inverses)
-    image = _pick(images, warped)
-    mask = _pick(masks, warped)
-    candidates, mask_candidates = warp_slice(image, mask, grids, ingredients.fill)
-    leaves_some = mask_candidates.any(dim=(1, 2, 3))
-    moved = leaves_some.any()
-    first = leaves_some.int().argmax()
-    new_image = _pick(candidates, first)
-    new_mask = _pick(mask_candidates, first)
-    new_image = torch.where(moved, new_image, image)
-    new_mask = torch.where(moved, new_mask, mask)
-    images = _put(images, warped, new_image)
-    masks = _put(masks, warped, new_mask)
-
-    in_support = masks[0]
-    shown_well = _large_enough(in_support, ingredients.least)
-    masks = masks & shown_well[:, None, None]
-    return Composed(images, masks, ingredients.location, moved)
-
-
-def _pick(values: Tensor, index: Index) -> Tensor:
-    """Gives `values[index]`, without asking the host for the index."""
-    [value] = values.index_select(0, index[None])
-    return value
-
-
-def _put(values: Tensor, index: Index, value: Tensor) -> Tensor:
-    """Gives a copy of `values` with another value at the index."""
-    return values.index_copy(0, index[None], value[None])
-
-
-def _large_enough(
-    masks: Bool[Tensor, "way height width"],
-    least: Int[Tensor, ""],
-) -> Bool[Tensor, "way"]:
-    """The ways that the support shows well; at least the largest, so that an episode always has one."""
-    sizes = masks.sum(dim=(1, 2))
+    slices = ingredients.slices
+    images, masks = apply_recorded(entries, ingredients.placed, slices.images, slices.masks)
+    in_support = masks[SUPPORT]
+    sizes = in_support.sum(dim=(1, 2))
     numbers = torch.arange(len(sizes), device=sizes.device)
-    return (sizes >= least) | (numbers == sizes.argmax())
+    # At least the largest, so that an episode always has one.
+    shown_well = (sizes >= slices.least) | (numbers == sizes.argmax())
+    masks = masks & shown_well[:, None, None]
+    return Composed(images, masks, slices.location)
+
+
+def compose_plainly(slices: Slices, drawn: Sequence[Applied], entries: Sequence[Entry]) -> Episode:
+    """Makes the episode where the host may be asked: of the ways that the support shows well alone.
+
+    Args:
+        slices: The slices.
+        drawn: What was drawn for them.
+        entries: The augmentations.
+
+    Raises:
+        PluginError: An augmentation gives something else than it should.
+    """
+    images, masks = apply_plainly(entries, drawn, list(slices.images), list(slices.masks))
+    in_support = masks[SUPPORT]
+    in_query = masks[QUERY]
+    sizes = in_support.flatten(1).sum(dim=1).tolist()
+    largest = sizes.index(max(sizes))
+    least = int(slices.least)
+    kept = [way for way, size in enumerate(sizes) if size >= least or way == largest]
+    if len(kept) < len(sizes):
+        in_support = in_support[kept]
+        in_query = in_query[kept]
+    return _episode(images[SUPPORT], images[QUERY][None], in_support, in_query, slices.location)
+
+
+def _episode(
+    image: Float[Tensor, "*channel height width"],
+    query: Float[Tensor, "1 *channel height width"],
+    in_support: Bool[Tensor, "way height width"],
+    in_query: Bool[Tensor, "way height width"],
+    location: Float[Tensor, "2"],
+) -> Episode:
+    """The episode of a support and a query, whose ways do not overlap."""
+    ways = len(in_support)
+    support = Support(
+        images=image.expand(ways, 1, *image.shape),
+        masks=in_support[:, None],
+        location=location[SUPPORT].expand(ways, 1),
+        shared=ways > 1,
+    )
+    # Numbers of a byte: there are at most 254 ways, and wider ones take several times as long.
+    numbers = torch.arange(1, ways + 1, device=in_query.device, dtype=torch.uint8)
+    numbered = in_query * numbers[:, None, None]
+    target = numbered.amax(dim=0, keepdim=True).long()
+    return Episode(support, Query(query, location[1:]), target)

@@ -1,19 +1,28 @@
-"""Training episodes: two neighbouring slices of a random supervoxel, one the support, the other the query."""
+"""Training episodes: two slices that show the same region, one the support, the other the query."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from fsseg.data.supervoxels.regions import scaled_pixels
 from fsseg.errors import DataError
 from fsseg.recipe.tables import EpisodeTable
 from fsseg.system.devices import has_room
-from fsseg.training.augment import Affine, Matrix, affine_matrix, draw_affine, draw_noise
-from fsseg.training.compose import NO_REGION, Composed, Ingredients, compose
+from fsseg.training.applied import Placed
+from fsseg.training.compose import (
+    NO_REGION,
+    Composed,
+    Ingredients,
+    Slices,
+    compose,
+    compose_plainly,
+)
+from fsseg.training.drawn import Applied, AugmentationDraws, Entry, SliceFacts
 from fsseg.training.scans import TrainingScan
 from fsseg.training.slices import pick, slices_of
 from fsseg.types import Episode
@@ -29,12 +38,6 @@ MIN_PIXELS = 200
 
 MIN_SLICE_PIXELS = 20
 """Slices with no more pixels of the region are passed over, as published, for slices of 256 x 256."""
-
-ATTEMPTS = 15
-"""Warps of a support that are tried, at most, until one leaves something of the masks."""
-
-QUERY_ATTEMPTS = 5
-"""Warps of a query that are tried, likewise."""
 
 REGION_ATTEMPTS = 10
 """Regions that are tried, at most, for each further class, as published."""
@@ -57,37 +60,31 @@ def episode_rng(seed: int, stream: int, number: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Draw:
-    """Everything random about an episode; its warps follow from their seed.
+    """Everything random about an episode.
 
     Attributes:
         scan: The scan, by its place among the sampler's.
         regions: The regions of the ways, by their place in the scan's table.
         support_slice: Number of the support's slice.
         query_slice: Number of the query's slice.
-        gamma: Exponent of the intensity change.
-        gamma_on_query: True where the query has its intensities changed, False where the support.
-        warp_on_query: True where the query is warped, False where the support.
-        warp_seed: The seed of affine maps and elastic noise.
+        augmentations: What is done to the two slices.
     """
 
     scan: int
     regions: tuple[int, ...]
     support_slice: int
     query_slice: int
-    gamma: float
-    gamma_on_query: bool
-    warp_on_query: bool
-    warp_seed: int
+    augmentations: tuple[Applied, ...]
 
 
 class EpisodeSampler:
     """Draws episodes from training scans.
 
     As published: a scan and one of its supervoxels are drawn uniformly, then two slices that follow
-    one another among those that show enough of it, in random order. Exactly one of the two has its
-    intensities changed and exactly one is warped; two coins say which. An episode of several classes
-    has further supervoxels of the same two slices, large enough in the support; those that the warp
-    left too small there are dropped, except for the largest.
+    one another among those that show enough of it, in random order, and the slices are augmented, with
+    the published list in exactly one intensities are changed and exactly one is warped; two coins say
+    which. An episode of several classes has further supervoxels of the same two slices, large enough in
+    the support; those that the augmentation left too small there are dropped, except for the largest.
 
     Slices that are hidden from training (setting 2) have no region, so pairs are those of the slices
     that are left: as published, the two next to a hidden stretch follow one another.
@@ -98,6 +95,7 @@ class EpisodeSampler:
         scans: The scans that have a supervoxel to draw.
         options: The rules of drawing.
         context: Neighbouring slices on each side that are further channels.
+        entries: The augmentations.
     """
 
     def __init__(
@@ -121,6 +119,9 @@ class EpisodeSampler:
         self.scans = [scan for scan in scans if self._can_be_sampled(scan)]
         if not self.scans:
             raise DataError(self._nothing_to_sample(scans))
+        self.entries = entries_of(self.options)
+        self._draws = AugmentationDraws(self.entries)
+        self._was_tried = False
 
     @property
     def slice_size(self) -> tuple[int, int] | None:
@@ -143,64 +144,57 @@ class EpisodeSampler:
         region, support_slice, query_slice = self._draw_pair(scan, rng)
         if rng.random() < 0.5:
             support_slice, query_slice = query_slice, support_slice
-        draw = Draw(
-            scan=index,
-            regions=(region,),
-            support_slice=support_slice,
-            query_slice=query_slice,
-            gamma=rng.uniform(*self.options.gamma),
-            gamma_on_query=bool(rng.random() < 0.5),
-            warp_on_query=bool(rng.random() < 0.5),
-            warp_seed=int(rng.integers(2**62)),
-        )
-        others = self._draw_others(draw, classes - 1, rng)
-        return replace(draw, regions=(region, *others))
+        augmentations = self._draws.draw(rng, self._facts(scan))
+        others = self._draw_others(scan, region, support_slice, classes - 1, rng)
+        return Draw(index, (region, *others), support_slice, query_slice, augmentations)
 
     def make(self, draw: Draw, device: torch.device = CPU) -> Episode:
         """The episode with these parameters, on a device; the same draw always gives the same episode."""
-        ingredients = self.ingredients(draw, candidates=1)
-        composed = self.compose(ingredients.to(device))
-        if not composed.moved:  # rare, so further warps are not worked out beforehand
-            ingredients = self.ingredients(draw)
-            composed = self.compose(ingredients.to(device))
-        return composed.trimmed().episode()
+        slices = self._slices(draw).to(device)
+        self._was_tried = True
+        return compose_plainly(slices, draw.augmentations, self.entries)
 
     def compose(self, ingredients: Ingredients) -> Composed:
-        """Augments the two slices of an episode as the options say."""
-        options = self.options
-        return compose(ingredients, options.elastic, options.elastic_sigma)
+        """Augments the two slices of an episode without asking the host for anything."""
+        return compose(ingredients, self.entries)
 
-    def ingredients(
-        self,
-        draw: Draw,
-        ways: int | None = None,
-        candidates: int = ATTEMPTS,
-    ) -> Ingredients:
+    def ingredients(self, draw: Draw, ways: int | None = None) -> Ingredients:
         """The tensors from which `compose` makes the episode with these parameters.
+
+        The first one is made plainly as well, to look at what the augmentations give: `compose` cannot.
 
         Args:
             draw: The parameters.
             ways: The number of regions to fill up to; as many as were drawn when omitted.
-            candidates: Warps to work out.
         """
+        if not self._was_tried:
+            self.make(draw)
+        placed = tuple(Placed.of(applied) for applied in draw.augmentations)
+        return Ingredients(self._slices(draw, ways or 0), placed)
+
+    def _slices(self, draw: Draw, ways: int = 0) -> Slices:
+        """The two slices of an episode."""
         scan = self.scans[draw.scan]
         scan.require_undamaged()
         slices = [draw.support_slice, draw.query_slice]
         last_slice = max(1, len(scan.images) - 1)
-        noise_seed, inverses = self._draw_warps(draw, scan.slice_size, candidates)
-        return Ingredients(
+        return Slices(
             images=slices_of(scan, slices, self.context, hides=self.options.setting == 2),
             supervoxels=pick(scan.supervoxels, slices),
-            regions=_region_ids(scan, draw.regions, ways or 0),
-            gamma=torch.tensor(draw.gamma, dtype=torch.float32),
-            changed=torch.tensor(int(draw.gamma_on_query)),
-            warped=torch.tensor(int(draw.warp_on_query)),
-            noise=draw_noise(noise_seed, scan.slice_size),
-            inverses=inverses,
-            fill=torch.tensor(scan.fill, dtype=torch.float32),
+            regions=_region_ids(scan, draw.regions, ways),
             least=torch.tensor(self._min_pixels(scan)),
             location=torch.tensor(slices) / last_slice,
         )
+
+    def _facts(self, scan: TrainingScan) -> tuple[SliceFacts, SliceFacts]:
+        """What is known of a support and of a query of a scan before they are made."""
+        _, *channels, height, width = scan.images.shape
+        count = 2 * self.context + 1
+        if count > 1:
+            channels = [count * math.prod(channels)]
+        shape = (*channels, height, width)
+        support = SliceFacts(shape, scan.fill)
+        return support, SliceFacts(shape, scan.fill, is_query=True)
 
     def _min_pixels(self, scan: TrainingScan) -> int:
         """Pixels that a region needs in the first slice of a pair; the default scales with the slice."""
@@ -254,61 +248,36 @@ class EpisodeSampler:
 
     def _draw_others(
         self,
-        draw: Draw,
+        scan: TrainingScan,
+        region: int,
+        support_slice: int,
         count: int,
         rng: np.random.Generator,
     ) -> list[int]:
         """Further regions that are large enough in the support slice; a few tries for each, as published."""
-        scan = self.scans[draw.scan]
-        sizes = scan.table.counts[:, draw.support_slice]
+        sizes = scan.table.counts[:, support_slice]
         min_pixels = self._min_pixels(scan)
         left = list(range(len(sizes)))
-        left.remove(draw.regions[0])
+        left.remove(region)
         others = []
         for _ in range(count):
             attempts = min(REGION_ATTEMPTS, len(left))
             for _ in range(attempts):
                 place = int(rng.integers(len(left)))
-                region = left.pop(place)
-                if sizes[region] >= min_pixels:
-                    others.append(region)
+                tried = left.pop(place)
+                if sizes[tried] >= min_pixels:
+                    others.append(tried)
                     break
         return others
 
-    def _draw_warps(
-        self,
-        draw: Draw,
-        size: tuple[int, int],
-        candidates: int,
-    ) -> tuple[int, Float[Tensor, "candidate 2 3"]]:
-        """The seed of the elastic noise and the inverse affine maps to try; the last one fills up."""
-        rng = np.random.default_rng(draw.warp_seed)
-        attempts = QUERY_ATTEMPTS if draw.warp_on_query else ATTEMPTS
-        affines = [self._draw_affine(rng)]
-        noise_seed = int(rng.integers(2**62))
-        while len(affines) < min(candidates, attempts):
-            affines.append(self._draw_affine(rng))
-        matrices = [affine_matrix(affine, size) for affine in affines]
-        inverses = [_first_rows_of_inverse(matrix) for matrix in matrices]
-        while len(inverses) < candidates:
-            inverses.append(inverses[-1])
-        stacked = torch.from_numpy(np.stack(inverses))
-        return noise_seed, stacked.float()
 
-    def _draw_affine(self, rng: np.random.Generator) -> Affine:
-        options = self.options
-        return draw_affine(
-            rng,
-            angle=options.angle,
-            shift=options.shift,
-            shear=options.shear,
-            zoom=options.zoom,
-        )
-
-
-def _first_rows_of_inverse(matrix: Matrix) -> Float[np.ndarray, "2 3"]:
-    inverse = np.linalg.inv(matrix)
-    return inverse[:2]
+def entries_of(options: EpisodeTable) -> list[Entry]:
+    """The augmentations that a recipe lists, ready to be drawn and applied."""
+    entries = []
+    for table in options.written_out():
+        augmentation = table.build("augmentation")
+        entries.append(Entry(table.name, augmentation, table.slices, table.chance))
+    return entries
 
 
 def _region_ids(
