@@ -322,6 +322,29 @@ class Metric(Protocol):
 
 
 @runtime_checkable
+class ProbabilityMetric(Protocol):
+    """A metric with `probabilities = True`: it is handed the class's probability as well, beside all that a `Metric` is."""
+
+    range: ClassVar[tuple[float, float]]
+    best: ClassVar[float]
+    symmetric: ClassVar[bool]
+    unit: ClassVar[str]
+    probabilities: ClassVar[bool]
+    """True for one that asks for probabilities. A metric without this attribute does not."""
+
+    def __call__(
+        self,
+        predicted: Bool[np.ndarray, "slice height width"],
+        actual: Bool[np.ndarray, "slice height width"],
+        spacing: tuple[float, float, float],
+        probability: Float[np.ndarray, "slice height width"],
+    ) -> float:
+        """The value. `probability` is the class's among all classes of the segmentation and the background, under the prior
+        that decided; NaN in slices that are not segmented, and 0 where the working grid does not reach."""
+        ...
+
+
+@runtime_checkable
 class Dataset(Protocol):
     """A set of scans with their labels."""
 

@@ -26,7 +26,7 @@ from fsseg import (
 )
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.intensity_rules import Nyul
-from fsseg.evaluation.metrics import Iou
+from fsseg.evaluation.metrics import CalibrationError, Iou
 from fsseg.model.refiners import Component3d
 from fsseg.plugins.registry import KINDS
 from fsseg.testing import (
@@ -182,6 +182,11 @@ def empties(self, fold, shown, classes, rng):
     chosen = Choosing.choose(self, fold, shown, classes, rng)
     shown[fold.queries[0]][0].add(1)
     return chosen
+
+
+def diluted(self, predicted, actual, spacing, probability):
+    """Counts slices that are not segmented among the others."""
+    return float(np.abs(np.nan_to_num(probability) - actual).mean())
 
 
 SOUND = {
@@ -733,6 +738,10 @@ BROKEN = {
     "check_best_for_a_perfect_prediction": [("metric", changed("metric", lambda value, *_: value / 2), "expected 1.0 for a perfect")],
     "check_symmetry": [
         ("metric", changed("metric", lambda value, predicted, actual, _: value * (1 if predicted.sum() >= actual.sum() else 0.5)), "changed over"),
+    ],
+    "check_probabilities": [
+        ("metric", broken("metric", probabilities="yes"), "true or false, got 'yes'"),
+        ("metric", type("Broken", (CalibrationError,), {"__doc__": "Broken.", "__call__": diluted}), "slices that are not segmented"),
     ],
     "check_nan_rule": [
         ("metric", changed("metric", lambda value, *_: np.nan_to_num(value)), "expected NaN where the class is in neither"),

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from fsseg.analysis.label_maps import Counted, of_every_score
 from fsseg.data.cache import cached, content_key
 from fsseg.errors import FssegError
-from fsseg.evaluation.metrics import facts_of
+from fsseg.evaluation.metrics import asks_for_probabilities, facts_of
 from fsseg.evaluation.scores import CaseScore
 from fsseg.interfaces import Metric
+from fsseg.plugins.blame import described
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
 from fsseg.recipe.tables import ComponentTable
@@ -52,6 +53,13 @@ def with_measures(
     if not tables or not results.scores:
         return results
     built = {table.name: table.build("metric") for table in tables}
+    for name, metric in built.items():
+        if asks_for_probabilities(metric):
+            raise FssegError(
+                f"{results.path}: {described('metric', metric)} asks for probabilities, of which a run keeps none, expected "
+                f'metrics of label maps; add "{name}" to the metrics of the recipe and run it again, which takes its '
+                "trainings as they are"
+            )
 
     @cache
     def measured() -> dict[str, np.ndarray]:

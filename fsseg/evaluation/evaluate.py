@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fsseg.data.folds import Fold
 from fsseg.evaluation.assignments import Assignment, Task, tasks_of
 from fsseg.evaluation.choices import Way
 from fsseg.evaluation.features import SliceFeatures, SupportPrototypes
-from fsseg.evaluation.metrics import Counts, count_overlaps
+from fsseg.evaluation.metrics import Counts, asks_for_probabilities, count_overlaps, value_of
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.evaluation.scores import CaseScore
 from fsseg.evaluation.segmentation import Decisions, QuerySegmentation
@@ -77,12 +77,16 @@ def evaluate(
     prototypes = SupportPrototypes(features, variants, assignments, device)
     by_query = _tasks_by_query(assignments)
     progress = progress or Silent()
+    metrics = metrics or {}
+    probabilities = any(asks_for_probabilities(metric) for metric in metrics.values())
     for case in progress.track(by_query, "evaluation", len(by_query)):
         tasks = by_query[case]
         query = features.of_query(scans[case], tasks)
         for task in tasks:
-            segmentation = QuerySegmentation(task, query, variants, prototypes)
-            yield from _results(segmentation, variants, metrics or {}, fold, seed)
+            segmentation = QuerySegmentation(
+                task, query, variants, prototypes, probabilities=probabilities
+            )
+            yield from _results(segmentation, variants, metrics, fold, seed)
 
 
 def _tasks_by_query(assignments: Sequence[Assignment]) -> dict[str, list[Task]]:
@@ -109,7 +113,10 @@ def _results(
         scores = []
         for way, (_, class_name) in enumerate(task.classes):
             predicted = labels == way + 1
-            measures = _measure(metrics, predicted, truth[way], segmentation.spacing)
+            probability = None
+            if variant.name in segmentation.probabilities:
+                probability = segmentation.probabilities[variant.name][way]
+            measures = _measure(metrics, predicted, truth[way], segmentation.spacing, probability)
             score = CaseScore(
                 variant=variant.name,
                 oracle=variant.segmenter.threshold.oracle,
@@ -148,6 +155,7 @@ def _measure(
     predicted: Bool[Tensor, "slice height width"],
     actual: Bool[Tensor, "slice height width"],
     spacing: tuple[float, float, float],
+    probability: Float[np.ndarray, "slice height width"] | None,
 ) -> dict[str, float | None]:
     """The values of the metrics; None where one is not defined."""
     if not metrics:
@@ -156,7 +164,7 @@ def _measure(
     truth = actual.cpu().numpy()
     values = {}
     for name, metric in metrics.items():
-        value = float(metric(prediction, truth, spacing))
+        value = value_of(metric, prediction, truth, spacing, probability)
         values[name] = value if math.isfinite(value) else None
     return values
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fsseg.evaluation.assignments import Assignment, Task
 from fsseg.evaluation.features import EncodedQuery, SupportPrototypes
 from fsseg.evaluation.scans import EvaluationScan
-from fsseg.model.ops import per_way, restore_labels
+from fsseg.model.ops import per_way, restore, restore_labels
 from fsseg.model.segmenter import Scored
 from fsseg.model.soundness import sound_slices, unsound_logits, unsound_margins, unsound_prior
 from fsseg.model.variants import Variant, by_scoring
@@ -61,6 +61,8 @@ class QuerySegmentation:
         task: The parts of which it consists.
         labels: By variant, the way of each voxel on the scan's own grid: 0 is background, and so is
             every slice that no part segments.
+        probabilities: By variant, where they are asked for, the probability of each way on the scan's own grid; NaN in
+            every slice that no part segments.
     """
 
     def __init__(
@@ -69,9 +71,12 @@ class QuerySegmentation:
         query: EncodedQuery,
         variants: Sequence[Variant],
         prototypes: SupportPrototypes,
+        *,
+        probabilities: bool = False,
     ) -> None:
         """Segments all parts. Logits are made once for each part and kind of scoring."""
         self.task = task
+        self.probabilities: dict[str, Float[np.ndarray, "way slice own_height own_width"]] = {}
         self.labels: dict[str, UInt8[Tensor, "slice own_height own_width"]] = {}
         self._query = query
         self._variants = list(variants)
@@ -79,6 +84,9 @@ class QuerySegmentation:
         for variant in self._variants:
             self.labels[variant.name] = torch.zeros_like(query.truth)
             self._decided[variant.name] = []
+            if probabilities:
+                shape = (len(task.classes), *query.truth.shape)
+                self.probabilities[variant.name] = np.full(shape, np.nan, dtype=np.float32)
         target = query.target(task.classes)
         for part in task.parts:
             self._segment(part, target[part.index], prototypes)
@@ -161,6 +169,9 @@ class QuerySegmentation:
                 segmented = variant.segmenter.decide(scored, target)
                 labels = _on_own_grid(segmented, self._query.scan)
                 self.labels[variant.name][part.index] = labels
+                if variant.name in self.probabilities:
+                    of_part = _probabilities(segmented, self._query.scan)
+                    self.probabilities[variant.name][:, part.index] = of_part
                 decided = _what_decided(segmented, even, sound)
                 self._decided[variant.name].append(decided)
 
@@ -189,6 +200,20 @@ def _on_own_grid(
     if scan.working.is_own:
         return segmented.labels
     return restore_labels(segmented.log_probabilities, scan.working)
+
+
+def _probabilities(
+    segmented: Segmentation, scan: EvaluationScan
+) -> Float[np.ndarray, "way part own_height own_width"]:
+    """Each way's probability on the scan's own grid; 0 where the working grid ends, which is background."""
+    logarithms = segmented.log_probabilities
+    if scan.working.is_own:
+        ways = logarithms.float().softmax(dim=1)[:, 1:]
+        return ways.transpose(0, 1).cpu().numpy()
+    # As labels are: resized before the classes are held against each other.
+    restored, inside = restore(logarithms.float(), scan.working)
+    slices = [(of_slice.softmax(dim=0)[1:] * inside).cpu() for of_slice in restored]
+    return torch.stack(slices, dim=1).numpy()
 
 
 def _on_host(

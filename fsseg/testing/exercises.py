@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fsseg.evaluation.metrics import value_of
 from fsseg.interfaces import FittedThreshold
 from fsseg.model.chain import resolution_of
 from fsseg.model.inputs import PHOTOGRAPH, channels_of
@@ -53,7 +54,7 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
     if kind == "metric":
         predicted = samples.cylinder((0.4, 0.4), 0.3)
         actual = samples.cylinder((0.4, 0.5), 0.3)
-        return predicted, actual, samples.SPACING
+        return predicted, actual, samples.SPACING, samples.probability(predicted)
     return ()
 
 
@@ -82,6 +83,8 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
         image, masks = inputs
         drawn = instance.draw(np.random.default_rng(0), SliceFacts(tuple(image.shape)))
         return instance(image, masks, torch.from_numpy(np.float32(drawn)).to(image.device))
+    if subject.kind == "metric":
+        return value_of(instance, *inputs)
     if subject.kind != "threshold":
         return instance(*inputs)
     evidence, target = inputs
