@@ -31,7 +31,7 @@ from fsseg.recipe.launcher import LauncherTable
 from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocol_table import ProtocolTable
 from fsseg.recipe.speed import SpeedTable
-from fsseg.recipe.updates import UpdateKind, merged, problems_of_updates, without_replaced
+from fsseg.recipe.updates import UpdateKind, merged, problems_of_training, without_replaced
 from fsseg.recipe.values import MOST_CLASSES, Seeds
 from fsseg.system.files import fingerprint
 
@@ -83,6 +83,23 @@ class TrainingTable(Table):
     gradient_clip: float = Field(
         default=1.0, gt=0, description="largest absolute value of a gradient's elements"
     )
+    validation_scans: int = Field(
+        default=0,
+        ge=0,
+        description="training scans (the fold's last) that are set aside to measure the training on; none of them trains",
+    )
+    validate_every: int = Field(
+        default=1000,
+        ge=1,
+        description="steps between two measurements, of which the last follows the last step",
+    )
+    validation_episodes: int = Field(
+        default=50, ge=1, description="episodes of the scans set aside, the same each time"
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="the state that a training ends with: its last, or the best by the Dice under the estimated prior",
+    )
     background_weight: float = Field(
         default=0.1, gt=0, description="weight of background pixels in the query loss"
     )
@@ -101,7 +118,7 @@ class TrainingTable(Table):
     @model_validator(mode="after")
     def _goes_together(self, info: ValidationInfo) -> "TrainingTable":
         if info.context is not None and not info.context.get(PARTLY):
-            problems = problems_of_updates(self)
+            problems = problems_of_training(self)
             if problems:
                 raise refusal(problems)
         return self
@@ -205,7 +222,8 @@ class Recipe(Table):
         """Checks each row's training, of which the row gives some keys and [training] the others."""
         for number, variant in enumerate(self.variants):
             if info.context is not None and variant.training:
-                problems = problems_of_updates(self.training_of(variant))
+                table = self.training_of(variant)
+                problems = problems_of_training(table)
                 if problems:
                     place = f"variants.{number}.training"
                     raise refusal([(f"{place}.{key}", told) for key, told in problems])

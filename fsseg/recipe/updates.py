@@ -148,8 +148,13 @@ def merged(base: PlainTable, given: PlainTable) -> PlainTable:
     return kept | given
 
 
-def problems_of_updates(table: "TrainingTable") -> Problems:
+def problems_of_training(table: "TrainingTable") -> Problems:
     """What does not go together in a table: nothing if it can be trained so."""
+    return _problems_of_updates(table) + _problems_of_validation(table)
+
+
+def _problems_of_updates(table: "TrainingTable") -> Problems:
+    """What does not go together in the optimiser and its schedules."""
     beside = "[training.optimiser]" if table.optimiser else "training.schedule"
     given = set(replaced_keys(table.optimiser, table.schedule)) & table.model_fields_set
     sentence = (
@@ -159,6 +164,17 @@ def problems_of_updates(table: "TrainingTable") -> Problems:
     if given:
         return [(key, sentence) for key in sorted(given)]
     return _problems_of_milestones(table) or _problems_of_schedules(table)
+
+
+def _problems_of_validation(table: "TrainingTable") -> Problems:
+    """What is wrong with what a training keeps."""
+    if table.keep == "best" and not table.validation_scans:
+        sentence = (
+            "is 'best', and nothing is measured by which a state could be the best, expected training.validation_scans of "
+            "at least 1 beside it; set that, or this to 'last'"
+        )
+        return [("keep", sentence)]
+    return []
 
 
 def _problems_of_milestones(table: "TrainingTable") -> Problems:

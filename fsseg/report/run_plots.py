@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 LOSSES = {"query": "query loss", "alignment": "alignment loss", "t_loss": "T loss"}
 """The columns of a training's log that are losses."""
 
+VALIDATION = {
+    "validation_ideal": "validation under ideal priors",
+    "validation_estimated": "validation under estimated priors",
+}
+"""The columns of a training's log that are Dice on scans set aside."""
+
 LINE_STYLES = ("-", "--", ":")
 """How the line of each loss is drawn."""
 

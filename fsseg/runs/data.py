@@ -27,6 +27,7 @@ from fsseg.recipe.parts import intensity_of
 from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.setup import set_up
 from fsseg.recipe.tables import Recipe
+from fsseg.recipe.trainings import trainings_of
 from fsseg.runs.scans import IntensitySource, RunScans, SupervoxelSource, hidden_key
 from fsseg.system.files import fingerprint
 from fsseg.system.names import require_distinct
@@ -242,6 +243,7 @@ class FoldData:
         sizes = {case: tuple(facts[case].size[1:]) for case in self.fold.evaluated}
         for choice in choices:
             require_one_size(choice, sizes)
+        self._require_scans_to_train_on()
         hidden = self.run.hidden
         if hidden and all((~hidden[case]).sum() < 2 for case in self.fold.training):
             raise FssegError(
@@ -250,6 +252,17 @@ class FoldData:
                 f"{' or '.join(self.run.classes.values())}, expected one at least; evaluate fewer "
                 "classes with protocol.classes, or set it to 1"
             )
+
+    def _require_scans_to_train_on(self) -> None:
+        """Checks that validation leaves something; a training may find fewer that have supervoxels to draw."""
+        count = len(self.fold.training)
+        for training in trainings_of(self.run.recipe):
+            set_aside = training.table.validation_scans
+            if set_aside >= max(count, 1):
+                raise FssegError(
+                    f"training.validation_scans: is {set_aside}, and fold {self.fold.index} has {count} training scans, "
+                    "expected one at least that is left to train on; lower it"
+                )
 
     def _require_own_files(self, choices: list[Choice]) -> None:
         """Checks that no two segmentations would be written to one file; parts of one have one together."""

@@ -22,6 +22,7 @@ from fsseg.system.random import seeded
 from fsseg.training.episodes import TRAINING_STREAM, EpisodeSampler
 from fsseg.training.loop import Training, train_together
 from fsseg.training.snapshots import Snapshots
+from fsseg.training.validation import validation_of
 
 
 def training_stage(
@@ -60,7 +61,7 @@ def begin_training(
     Args:
         plan: The fold.
         training: The training.
-        sampler: Where episodes come from; the fold's own when omitted.
+        sampler: Where episodes come from; the fold's own when omitted, with what the recipe sets aside of them.
         saver: Keeps the training's state, from which it goes on.
         told: Whether trackers hear of its steps.
     """
@@ -70,11 +71,17 @@ def begin_training(
         for part in parts.values():
             if isinstance(part, nn.Module):
                 part.to(plan.device)
+        drawn_from, validation = sampler, None
+        if drawn_from is None:
+            place: dict[str, Any] = {"mode": plan.recipe.mode, "device": plan.device}
+            drawn_from, validation = validation_of(
+                plan.data.sampler, training.table, seed=plan.seed, **place
+            )
         return Training(
             backbone,
             parts["prototypes"],
             parts["head"],
-            sampler or plan.data.sampler,
+            drawn_from,
             training.table,
             threshold=parts["threshold"],
             seed=plan.seed,
@@ -83,6 +90,7 @@ def begin_training(
             speed=plan.recipe.speed,
             tell=partial(_tell_of_step, plan, training) if told else None,
             saver=saver,
+            validation=validation,
             name=f"training of {_who(training)}, fold {plan.fold.index}, seed {plan.seed}",
         )
 

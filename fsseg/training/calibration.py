@@ -116,7 +116,7 @@ def calibrate(
     place: torch.device = device or next(backbone.parameters()).device
     groups = list(by_scoring(fitted).values())
     observed: list[_Observed] = []
-    with _evaluation_mode(variant.segmenter for variant in fitted):
+    with evaluation_mode(variant.segmenter for variant in fitted):
         for numbers in _batches(episodes, progress or Silent()):
             drawn = [_episode(sampler, seed, number, classes, place) for number in numbers]
             observed += _on_host(_observe_all(backbone, drawn, groups))
@@ -191,11 +191,12 @@ def _named(variants: Sequence[Variant | Segmenter]) -> list[Variant]:
 
 
 @contextmanager
-def _evaluation_mode(segmenters: Iterable[Segmenter]) -> Iterator[None]:
+def evaluation_mode(segmenters: Iterable[Segmenter]) -> Iterator[None]:
     """Has the segmenters in evaluation mode within the block, and each of their modules as it was after it."""
     before: dict[nn.Module, bool] = {}
     for segmenter in segmenters:
-        before |= {module: module.training for module in segmenter.modules()}
+        for module in segmenter.modules():
+            before.setdefault(module, module.training)  # segmenters share modules
         segmenter.eval()
     try:
         yield

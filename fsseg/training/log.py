@@ -101,6 +101,18 @@ class TrainingLog:
             for record in self._read_new(behind):
                 self._listener(record)
 
+    def add_line(self, record: Record) -> None:
+        """Adds a record of numbers that the host has, behind all records so far; the host waits for the device.
+
+        Raises:
+            FssegError: A value of a record before it is not finite.
+        """
+        self.tell()
+        self._read_new()
+        self._read.append(record)
+        if self._listener is not None:
+            self._listener(record)
+
     def records(self) -> list[Record]:
         """All records so far; the host waits for the device.
 

@@ -28,6 +28,7 @@ from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
 from fsseg.training.step import under_prior
 from fsseg.training.updates import Optimiser, update_averages
+from fsseg.training.validation import NoValidation, Validation
 from fsseg.types import Episode, QueryVolume
 
 
@@ -65,6 +66,7 @@ class Training:
         speed: SpeedTable | None = None,
         tell: Callable[[Record], None] | None = None,
         saver: Saver | None = None,
+        validation: Validation | None = None,
         name: str = "training",
     ) -> None:
         """Begins at the first step, or where the saver saved last.
@@ -83,6 +85,7 @@ class Training:
             tell: Hears of each record of the log, one record late: to read the latest, the host
                 would have to wait for the device.
             saver: Keeps the training's state.
+            validation: Measures it every so many steps, and may keep its best state.
             name: What messages call it.
         """
         self.options = options
@@ -114,6 +117,7 @@ class Training:
         self._recorded = Recorded(self._update_in_place, device)
         self._reached = ReachedParts(self.parts, name)
         self._generators = Generators.seeded(device, seed, TRAINING_STREAM)
+        self._validation: NoValidation = validation or NoValidation()
         self.saver = saver
         if saver is not None:
             saver.resume(self)
@@ -144,6 +148,15 @@ class Training:
         self.step += 1
         if self.step % LOG_EVERY == 0:
             self._reached.require()
+        if self._validation.is_due(self.step):
+            self._validate()
+
+    def _validate(self) -> None:
+        """Measures the parts as they are, which moves nothing of the training."""
+        with on_stream(self._stream):
+            measured = self._validation.measure(self.backbone, self._prototypes, self.head)
+            self.log.add_line({"step": self.step} | measured.dumps())
+            self._validation.keep(measured, self._model_state())
 
     def _update(self, episode: Episode) -> None:
         """Does a step with an episode, in the order of the paper."""
@@ -232,6 +245,7 @@ class Training:
         self.log.tell()
         self.log.records()  # of which nobody may have heard
         self._require_finite()
+        self._validation.settle(self._model_state())
 
     def pause(self) -> None:
         """Leaves the trained parts in evaluation mode, as they are."""
@@ -269,10 +283,12 @@ class Training:
         tensors = self._model_state()
         tensors |= self._optimiser.state()
         tensors |= self.log.pending()
+        tensors |= self._validation.tensors()
         values = {
             "log": self.log.records(),
             "generators": self._generators.dumps(),
             "optimiser": self._optimiser.values(),
+            "best": self._validation.best,
         }
         return Snapshot(self.step, tensors, values)
 
@@ -284,16 +300,18 @@ class Training:
         """
         model = self._model_state()
         shapes = {name: value.shape for name, value in model.items()}
-        snapshot.require_tensors(shapes, self._optimiser.has)
+        snapshot.require_tensors(shapes, [self._optimiser, self._validation])
         try:
             generators = Generators.loads(snapshot.values["generators"])
             records = snapshot.values["log"]
             of_optimiser = snapshot.values["optimiser"]
+            best = snapshot.values["best"]
         except (KeyError, TypeError) as error:
             raise ValueError(f"its plain values are others: {error!r}") from None
         for name, value in model.items():
             value.copy_(snapshot.tensors[name])
         self._optimiser.restore(snapshot.tensors, of_optimiser)
+        self._validation.restore(snapshot.tensors, best, model)
         self._generators = generators
         self.step = snapshot.step
         self.log.restore(records, snapshot.tensors, self.device)

@@ -1,6 +1,6 @@
 """All that a training is at one moment, and what keeps it where it survives the process."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -11,6 +11,14 @@ from fsseg.training.log import PENDING
 
 if TYPE_CHECKING:
     from fsseg.training.loop import Training
+
+
+class Owner(Protocol):
+    """Has tensors in snapshots besides the trained parts."""
+
+    def has(self, name: str) -> bool:
+        """True for the name of a tensor that may be one of its own."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,20 +36,18 @@ class Snapshot:
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
-    def require_tensors(
-        self, shapes: Mapping[str, torch.Size], is_other: Callable[[str], bool]
-    ) -> None:
+    def require_tensors(self, shapes: Mapping[str, torch.Size], others: Iterable[Owner]) -> None:
         """Checks that its tensors are those of a training.
 
         Args:
             shapes: The shapes of the tensors that have to be there.
-            is_other: True for the name of one that may be there besides.
+            others: What knows the names of those that may be there besides.
 
         Raises:
             ValueError: One is missing, or not what the training has.
         """
         for name, value in self.tensors.items():
-            is_known = name == PENDING or is_other(name)
+            is_known = name == PENDING or any(other.has(name) for other in others)
             if not is_known and shapes.get(name) != value.shape:
                 raise ValueError(f"{name} is not what this training has")
         if shapes.keys() - self.tensors.keys():
