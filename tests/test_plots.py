@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fsseg import FssegError
-from fsseg.report import plots
+from fsseg.report import plots, run_plots
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,26 @@ def test_the_line_of_lin_est_is_what_it_learned(results):
 def test_training_curves_have_a_line_for_each_fold(results):
     figure = plots.training_curves(results)
     assert len(figure.axes[1].lines) == 5 and figure.axes[0].get_xlabel() == "step"
+
+
+def test_a_validation_curve_has_axes_of_its_own(results, monkeypatch):
+    """Each measurement is a point in percent; lines of the log that have none do not count."""
+    lines = [
+        {"step": 25, "query": 1.0},
+        {"step": 30, "validation_ideal": 0.75, "validation_estimated": 0.5},
+        {"step": 60, "validation_ideal": 0.8, "validation_estimated": 0.25},
+    ]
+    monkeypatch.setattr(run_plots, "_logs", lambda results: [(0, lines)])
+    figure = plots.training_curves(results)
+    ideal, estimated = figure.axes[2].lines
+    assert ideal.get_xdata().tolist() == estimated.get_xdata().tolist() == [30, 60]
+    assert estimated.get_ydata().tolist() == [50, 25] and ideal.get_ydata()[0] == 75
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == [
+        "query loss",
+        "validation under ideal priors",
+        "validation under estimated priors",
+    ]
 
 
 @pytest.mark.slow

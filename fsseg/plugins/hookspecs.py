@@ -116,7 +116,8 @@ def step_logged(variants: list[str], fold: int, seed: int, values: dict[str, flo
     """Hears that training wrote a line of its log, every 25 steps; `variants` are evaluated with it.
 
     `values` are step, learning_rate, the mean losses (query, alignment, t_loss) and, for heads that have them,
-    score_threshold and average_distance. A training that an earlier run finished is told of from its log.
+    score_threshold and average_distance. Where scans are set aside, lines of
+    their own have step, validation_ideal and validation_estimated. A training that an earlier run finished is told of from its log.
     """
 
 

@@ -86,7 +86,7 @@ def scores(
 
 
 def training_curves(results: Results) -> "Figure":
-    """Draws the losses by step, smoothed, and the learned score threshold T_S.
+    """Draws the losses by step, smoothed, the learned score threshold T_S, and the Dice on scans set aside if there are any.
 
     There is a colour for each kind of training, and a line for each fold and seed.
 
@@ -100,7 +100,10 @@ def training_curves(results: Results) -> "Figure":
             f"line at least; a training of less than {LOG_EVERY} steps leaves none"
         )
     names = [training.names[0] for training in trainings_of(results.recipe)]
-    figure, (left, right) = panels(6.8, 3.2, 2)
+    validated = any(
+        name in record for _, records in logs for record in records for name in VALIDATION
+    )
+    figure, (left, right, *dice) = panels(6.8, 3.2, 3 if validated else 2)
     lines: dict[str, Any] = {}
     for number, records in logs:
         of_training = f"training of {names[number]}, " if len(names) > 1 else ""
@@ -117,7 +120,11 @@ def training_curves(results: Results) -> "Figure":
         if learned:
             thresholds = [(record["step"], record["score_threshold"]) for record in learned]
             right.plot(*_smooth(thresholds), **look)
-    for axes, label in ((left, "loss"), (right, "score threshold")):
+        for axes in dice:
+            for label, line in _draw_validation(axes, records, look).items():
+                lines[of_training + label] = line
+    labelled = [(left, "loss"), (right, "score threshold"), *((axes, "Dice, %") for axes in dice)]
+    for axes, label in labelled:
         axes.set_xlabel("step")
         axes.set_ylabel(label)
     # Below both, where it takes as much room as it needs of the page and none of the curves'.
@@ -130,6 +137,19 @@ def training_curves(results: Results) -> "Figure":
     figure.legend(list(lines.values()), [drawn(label) for label in lines], **legend)
     figure.set_figheight(3.2 + 0.12 * math.ceil(len(lines) / 2))
     return figure
+
+
+def _draw_validation(
+    axes: "Axes", records: list[dict[str, Any]], look: dict[str, Any]
+) -> dict[str, Any]:
+    """Draws the Dice of a training on scans set aside; returns the lines by their labels."""
+    lines = {}
+    for style, (key, label) in zip(LINE_STYLES, VALIDATION.items()):
+        points = [(record["step"], 100 * record[key]) for record in records if key in record]
+        if points:
+            steps, values = np.array(points).T
+            [lines[label]] = axes.plot(steps, values, style, marker=".", **look)
+    return lines
 
 
 def calibrations(results: Results) -> dict[str, "Figure"]:
