@@ -2,8 +2,10 @@
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import make_folder, write_recipe
 
@@ -13,6 +15,7 @@ from fsseg.plugins import hookspecs
 from fsseg.plugins.hookspecs import describe, spec_names
 from fsseg.plugins.manager import check_hooks
 from fsseg.plugins.sources import Plugin
+from fsseg.system.progress import Silent
 
 PAGE = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
 SECTIONS = {text.partition("\n")[0]: text for text in PAGE.split("\n### ")[1:]}
@@ -150,6 +153,69 @@ def test_a_run_is_followed_from_start_to_results_and_so_is_one_that_finds_its_tr
         assert again.table(metric).equals(results.table(metric))
     dice, iou = results.frame["dice"], results.frame["iou"]
     assert ((dice - 2 * iou / (1 + iou)).abs() < 1e-12).all()  # what one is for the other
+
+
+SHOWN = """
+from fsseg import hookimpl
+
+SHOWN = []
+
+
+@hookimpl
+def case_evaluated(variant, fold, seed, case, support_case, classes, image, labels, truth, spacing):
+    SHOWN.append((variant, fold, seed, case, support_case, classes, image, labels, truth, spacing))
+
+
+@hookimpl
+def variant_evaluated(variant):
+    SHOWN.append(variant)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["own_slice", "ep2_multi"])
+def test_label_maps_are_shown_as_they_were_counted(protocol, finished_run, tmp_path, monkeypatch):
+    """Also those of an evaluation that an earlier run finished; before the scores of their row; not where nobody looks."""
+    changes = {"protocol.name": protocol, "protocol.folds": "disjoint2"}
+    results = finished_run(changes, cases=6)
+    runs, recipe = results.path.parent, results.recipe
+    file = tmp_path / f"showing_{protocol}.py"
+    file.write_text(SHOWN)
+    choose_plugins(files=[file])
+    try:
+        fsseg.registry()
+        [shown] = [module.SHOWN for name, module in sys.modules.items() if name == file.stem]
+        again = fsseg.run(recipe, runs_dir=runs, device="cpu")
+        unsaved = recipe.model_copy(deep=True)
+        unsaved.protocol.save_labels = False
+        told, shown[:] = list(shown), []
+        notes = []
+        silent = Silent()
+        monkeypatch.setattr(silent, "note", notes.append, raising=False)
+        fsseg.run(unsaved, runs_dir=runs, device="cpu", progress=silent)
+        assert all(isinstance(item, str) for item in shown) and "no label maps" in " ".join(notes)
+    finally:
+        choose_plugins(files=[])
+    assert [item for item in told if isinstance(item, str)] == [v.name for v in recipe.variants]
+    scores = {
+        (s.variant, s.case, s.support_case, s.class_name): (s.intersection, s.predicted, s.actual)
+        for s in again.scores
+    }
+    counted, before = {}, set()
+    for item in told:
+        if isinstance(item, str):
+            assert item in before
+            continue
+        variant, _, _, case, support, classes, image, labels, truth, spacing = item
+        before.add(variant)
+        assert image.shape == labels.shape == truth.shape and spacing == (6.0, 1.5, 1.5)
+        assert set(np.unique(labels)) <= {0, *classes}
+        for value, name in classes.items():
+            predicted, actual = labels == value, truth == value
+            voxels = (predicted & actual).sum(), predicted.sum(), actual.sum()
+            counted[variant, case, support, name] = voxels
+    assert counted == scores
+    monkeypatch.setattr("fsseg.runs.listeners.read_labels", None)
+    fsseg.run(recipe, runs_dir=runs, device="cpu")
 
 
 def test_a_tracker_follows_only_the_runs_that_name_it(heard, recipe_file, tmp_path):

@@ -1,6 +1,6 @@
 """The label maps that a finished run kept, beside the scans' own labels: what each score counted, voxel by voxel."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 
-from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.volume import Volume
 from fsseg.errors import FssegError
-from fsseg.evaluation.choices import Choice
+from fsseg.evaluation.choices import segmented_slices
 from fsseg.evaluation.files import (
     earlier_label_file,
     earlier_row_folder,
     label_file,
+    read_labels,
     stem,
 )
 from fsseg.evaluation.scores import CaseScore
@@ -120,7 +120,7 @@ def _label_maps(results: Results, data: RunData) -> Iterator[_LabelMap]:
             # As in the evaluation: the parts of one segmentation follow each other.
             segmentations = groupby(of_fold.choices(seed), attrgetter("segmentation"))
             for (case, support, classes, _), parts in segmentations:
-                slices = _segmented_slices(parts)
+                slices = segmented_slices(parts)
                 for variant in results.variants:
                     counted = {}
                     for value, name in classes:
@@ -160,19 +160,9 @@ def _key(score: CaseScore) -> Key:
     return score.variant, score.fold, score.seed, score.case, score.class_name, score.support_case
 
 
-def _segmented_slices(parts: Iterable[Choice]) -> tuple[int, ...] | None:
-    """The slices that any part of a segmentation segments; None for all."""
-    slices: list[int] = []
-    for part in parts:
-        if part.query_slices is None:
-            return None
-        slices += part.query_slices
-    return tuple(slices)
-
-
 def _counted(label_map: _LabelMap, scan: Volume) -> Iterator[Counted]:
     """The voxels that the scores of a label map counted; raises FssegError where it is not the map of the run."""
-    labels = _read(label_map.file, scan)
+    labels = read_labels(label_map.file, scan)
     segmented = np.zeros((len(scan.image), 1, 1), dtype=bool)
     segmented[slice(None) if label_map.slices is None else list(label_map.slices)] = True
     several = len(label_map.scores) > 1
@@ -182,24 +172,6 @@ def _counted(label_map: _LabelMap, scan: Volume) -> Iterator[Counted]:
         actual = (scan.labels == value) & segmented
         _require_counted(label_map.file, score, predicted, actual)
         yield Counted(score, predicted, actual, scan.spacing)
-
-
-def _read(file: Path, scan: Volume) -> Shaped[np.ndarray, "slice height width"]:
-    """A label map, slices first, as far as the scan reaches."""
-    if not file.is_file():
-        raise FssegError(
-            f"{file}: there is no label map, expected the one that the run kept; put it back, or run "
-            "the recipe again with --fresh"
-        )
-    shape = scan.image.shape
-    labels = scan.grid.from_file(read_nifti(file).voxels)
-    labels = labels[tuple(slice(length) for length in shape)]
-    if labels.shape != shape:
-        raise FssegError(
-            f"{file}: has {_in_words(labels.shape)} voxels, expected {_in_words(shape)} like its scan; "
-            "it was changed since the run, put it back, or run the recipe again with --fresh"
-        )
-    return labels
 
 
 def _require_counted(
@@ -218,7 +190,3 @@ def _require_counted(
             f"{score.predicted} and {score.intersection} as the run counted; it was changed since, put "
             "it back, or run the recipe again with --fresh"
         )
-
-
-def _in_words(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

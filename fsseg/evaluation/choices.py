@@ -76,6 +76,16 @@ class Choice:
         return list(self.query_slices)
 
 
+def segmented_slices(parts: Iterable[Choice]) -> Slices | None:
+    """The slices that any part of a segmentation segments; None for all."""
+    slices: list[int] = []
+    for part in parts:
+        if part.query_slices is None:
+            return None
+        slices += part.query_slices
+    return tuple(slices)
+
+
 def _whole(numbers: Iterable[Any]) -> Slices:
     """Numbers as a tuple; those of NumPy as Python's, which JSON holds."""
     return tuple(int(number) if isinstance(number, Integral) else number for number in numbers)

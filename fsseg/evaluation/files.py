@@ -11,10 +11,13 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from safetensors.numpy import load_file, save_file
 
+from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.grids import FileGrid
+from fsseg.data.volume import Volume
+from fsseg.errors import FssegError
 from fsseg.evaluation.evaluate import CaseResult
 from fsseg.evaluation.scores import SCORES, CaseScore
 from fsseg.system.files import read_lines, reading, write_lines
@@ -84,6 +87,32 @@ def write_labels(folder: Path, result: CaseResult, grid: FileGrid, *, in_turn: b
     image = nibabel.Nifti1Image(voxels, grid.affine)
     image.header.set_xyzt_units("mm")
     nibabel.save(image, file)
+
+
+def read_labels(file: Path, scan: Volume) -> Shaped[np.ndarray, "slice height width"]:
+    """Reads a label map of a scan, slices first, as far as the scan reaches.
+
+    Raises:
+        FssegError: It is not there, or of another size.
+    """
+    if not file.is_file():
+        raise FssegError(
+            f"{file}: there is no label map, expected the one that the run kept; put it back, or run "
+            "the recipe again with --fresh"
+        )
+    shape = scan.marked.shape
+    labels = scan.grid.from_file(read_nifti(file).voxels)
+    labels = labels[tuple(slice(length) for length in shape)]
+    if labels.shape != shape:
+        raise FssegError(
+            f"{file}: has {_in_words(labels.shape)} voxels, expected {_in_words(shape)} like its scan; "
+            "it was changed since the run, put it back, or run the recipe again with --fresh"
+        )
+    return labels
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def label_file(folder: Path, variant: str, stem_of_map: str) -> Path:

@@ -1,4 +1,4 @@
-"""The hooks of a plugin, all of them: one per kind of component, and four that follow a run.
+"""The hooks of a plugin, all of them: one per kind of component, and those that follow a run.
 
 A plugin is a module that an installed distribution names in the entry-point group `fsseg`, or a single file that is
 given with `--plugin`. It implements any of the hooks below, with those of their arguments that it needs; docs/hooks.md
@@ -12,6 +12,8 @@ import pluggy
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
     from fsseg.evaluation.scores import CaseScore
     from fsseg.recipe.tables import Recipe
@@ -100,7 +102,7 @@ def register_metrics(register: Register) -> None:
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Registers trackers: classes whose instances implement any of the four hooks below, with `@hookimpl`.
+    """Registers trackers: classes whose instances implement any of the hooks of a run below, with `@hookimpl`.
 
     A tracker follows the runs whose recipe names it; the same hooks in a plugin's module follow every run.
     """
@@ -118,6 +120,27 @@ def step_logged(variants: list[str], fold: int, seed: int, values: dict[str, flo
     `values` are step, learning_rate, the mean losses (query, alignment, t_loss) and, for heads that have them,
     score_threshold and average_distance. Where scans are set aside, lines of
     their own have step, validation_ideal and validation_estimated. A training that an earlier run finished is told of from its log.
+    """
+
+
+@hookspec
+def case_evaluated(
+    variant: str,
+    fold: int,
+    seed: int,
+    case: str,
+    support_case: str,
+    classes: dict[int, str],
+    image: "np.ndarray",
+    labels: "np.ndarray",
+    truth: "np.ndarray",
+    spacing: tuple[float, float, float],
+) -> None:
+    """Hears how a row of the table segmented a case: slices first, on the scan's own grid.
+
+    `image` has the scan's intensities, `labels` and `truth` have the dataset's values of these `classes` and 0 elsewhere,
+    also in slices that are not segmented; `spacing` is in mm along (slice, height, width). Classes that are segmented by
+    themselves are told of one by one. An evaluation that an earlier run finished is told of from its label maps.
     """
 
 

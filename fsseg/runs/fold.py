@@ -13,11 +13,11 @@ from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.checkpoint import load_into, load_trained
 from fsseg.model.variants import State, Variant, assemble, load_threshold
-from fsseg.plugins.manager import hooks
 from fsseg.recipe.parts import build_parts, states_for
 from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import SharedTraining, trainings_of
 from fsseg.runs.folder import TrainingFolder
+from fsseg.runs.listeners import tell_of_evaluation
 from fsseg.runs.plan import FoldPlan, calibration_identity, evaluation_identity
 from fsseg.runs.records import read_calibration
 from fsseg.runs.stages import FinishedStage, Stage
@@ -95,7 +95,7 @@ def run_fold(plan: FoldPlan, ahead: Collection[Path] = ()) -> FinishedFold:
             }
         )
         of_training = read_scores(evaluated.folder / SCORES)
-        _tell_of_scores(plan, training, of_training)
+        tell_of_evaluation(plan, training.names, evaluated.folder, of_training)
         scores += of_training
     return FinishedFold(plan.fold, plan.seed, stages, in_order(plan.recipe, scores))
 
@@ -190,11 +190,3 @@ def _load_thresholds(calibrated: FinishedStage, variants: list[Variant]) -> None
         threshold = variant.segmenter.threshold
         if variant.name in states and isinstance(threshold, FittedThreshold):
             load_threshold(variant.name, threshold, states[variant.name])
-
-
-def _tell_of_scores(plan: FoldPlan, training: SharedTraining, scores: list[CaseScore]) -> None:
-    for name in training.names:
-        of_variant = [score for score in scores if score.variant == name]
-        hooks().variant_evaluated(
-            variant=name, fold=plan.fold.index, seed=plan.seed, scores=of_variant
-        )

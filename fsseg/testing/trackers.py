@@ -4,6 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fsseg.errors import PluginError
 from fsseg.evaluation.scores import CaseScore
 from fsseg.plugins.manager import check_hooks, load
@@ -76,5 +78,18 @@ def _follow(hook: Any, folder: Path, results: Results | None, error: Exception |
     hook.run_started(recipe=recipe, name="checked", runs_dir=folder)
     for step in (25, 50):
         hook.step_logged(variants=["CE-T"], values={"step": step, **STEP}, **training)
+    labels = np.zeros((3, 8, 8), dtype=np.uint8)
+    labels[1, 2:6, 2:6] = 1
+    hook.case_evaluated(
+        variant="CE-T",
+        case="case",
+        support_case="other",
+        classes={1: "liver"},
+        image=np.linspace(0, 99, labels.size, dtype=np.float32).reshape(labels.shape),
+        labels=labels,
+        truth=np.roll(labels, 1, axis=2),
+        spacing=(5.0, 1.5, 1.5),
+        **training,
+    )
     hook.variant_evaluated(variant="CE-T", scores=[SCORE], **training)
     hook.run_finished(recipe=recipe, results=results, error=error)

@@ -1,15 +1,21 @@
-"""Losses as curves, Dice as a table of hyper-parameters, in TensorBoard's files."""
+"""Losses as curves, Dice by row and pictures of segmentations, in TensorBoard's files."""
 
+import io
 from datetime import datetime
 from pathlib import PurePath, PureWindowsPath
 from typing import Annotated
 
+import numpy as np
+from PIL import Image  # comes with tensorboard
 from pydantic import AfterValidator, Field
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from fsseg import component, hookimpl
+
+TRUTH, PREDICTED = (60, 200, 90), (255, 210, 40)
+"""The colours of outlines."""
 
 
 def _below_the_runs(folder: str) -> str:
@@ -26,7 +32,8 @@ class Tracker:
     """Writes TensorBoard's files, for `tensorboard --logdir runs/tensorboard`.
 
     A folder per run, in it one per fold, seed and training: losses, learning rate and score threshold by step. What is
-    evaluated is written beside them: the mean Dice of each row, and of each of its classes.
+    evaluated is written beside them: the mean Dice of each row and of each of its classes, and a picture of each scan that
+    it segmented: the slice that shows most, with the truth in green and the prediction in yellow.
     """
 
     def __init__(
@@ -37,8 +44,10 @@ class Tracker:
             AfterValidator(_below_the_runs),
             Field(description="where to write, seen from the runs' folder and below it"),
         ] = "tensorboard",
+        pictures: Annotated[bool, Field(description="write a picture of each scan")] = True,
     ) -> None:
         self.folder = folder
+        self.pictures = pictures
         self._writers: dict[str, EventFileWriter] = {}
         self._rows: dict[str, str] = {}
         self._root = None
@@ -54,6 +63,24 @@ class Tracker:
         """Adds a point to each curve."""
         scalars = {f"training/{key}": value for key, value in values.items() if key != "step"}
         self._write(f"fold{fold}-seed{seed}-{self._short(variants)}", scalars, int(values["step"]))
+
+    @hookimpl
+    def case_evaluated(
+        self, variant, fold, seed, case, support_case, classes, image, labels, truth
+    ):
+        """Adds a picture of the slice that shows most of the classes."""
+        if not self.pictures:
+            return
+        picture = _picture(image, labels, truth)
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "png")
+        height, width, _ = picture.shape
+        encoded = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=file.getvalue()
+        )
+        tag = f"{' and '.join(classes.values())}/{case} from {support_case}"
+        value = Summary.Value(tag=tag, image=encoded)
+        self._add(f"fold{fold}-seed{seed}-{self._short([variant])}", [value], 0)
 
     @hookimpl
     def variant_evaluated(self, variant, fold, seed, scores):
@@ -76,9 +103,12 @@ class Tracker:
         self._rows.clear()
 
     def _write(self, part: str, scalars: dict[str, float], step: int) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._add(part, values, step)
+
+    def _add(self, part: str, values: list[Summary.Value], step: int) -> None:
         if part not in self._writers:
             self._writers[part] = EventFileWriter(str(self._root / part))
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         event = Event(
             step=step, wall_time=datetime.now().timestamp(), summary=Summary(value=values)
         )
@@ -94,3 +124,28 @@ class Tracker:
             number += 1
             name = f"{plain}-{number}"
         return name
+
+
+def _picture(image, labels, truth):
+    """The slice that shows most of the truth (or of the prediction, where there is none), with both outlines."""
+    shown = truth if truth.any() else labels
+    number = int((shown > 0).sum(axis=(1, 2)).argmax())
+    if image.ndim == 4:  # several channels: the first
+        image = image[0] if image.shape[1:] == labels.shape else image[:, 0]
+    grey = image[number].astype(np.float64)
+    low, high = np.percentile(grey, (1, 99))
+    grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+    picture = np.repeat((255 * grey).astype(np.uint8)[..., None], 3, axis=-1)
+    picture[_outline(truth[number])] = TRUTH
+    picture[_outline(labels[number])] = PREDICTED
+    return picture
+
+
+def _outline(labels):
+    """The pixels of a class with a neighbour that is not of it."""
+    height, width = labels.shape
+    padded = np.pad(labels, 1)
+    inner = np.ones(labels.shape, dtype=bool)
+    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        inner &= padded[row : row + height, column : column + width] == labels
+    return (labels > 0) & ~inner

@@ -1,8 +1,9 @@
-"""Losses and Dice in Weights & Biases."""
+"""Losses, Dice and pictures of segmentations in Weights & Biases."""
 
 import os
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from fsseg import component, hookimpl
@@ -15,7 +16,8 @@ import wandb  # noqa: E402 (reads the line above)
 
 @component
 class Tracker:
-    """Logs to Weights & Biases: the recipe as the configuration, losses by step, Dice as summary and table.
+    """Logs to Weights & Biases: the recipe as the configuration, losses by step, Dice as summary and table, and
+    of each scan the slice that shows most, with truth and prediction as masks.
 
     Offline unless told otherwise: everything stays in a folder beside the runs, and `wandb sync` uploads it later.
     """
@@ -28,8 +30,10 @@ class Tracker:
             Literal["offline", "online"],
             Field(description="online sends everything to the service as the run goes"),
         ] = "offline",
+        pictures: Annotated[bool, Field(description="log a picture of each scan")] = True,
     ) -> None:
         self.project, self.mode = project, mode
+        self.pictures = pictures
         self._run = None
         self._rows: list[list] = []
 
@@ -50,6 +54,27 @@ class Tracker:
         part = f"fold{fold}/seed{seed}/{variants[0]}"
         self._run.define_metric(f"{part}/*", step_metric=f"{part}/step")
         self._run.log({f"{part}/{key}": value for key, value in values.items()})
+
+    @hookimpl
+    def case_evaluated(
+        self, variant, fold, seed, case, support_case, classes, image, labels, truth
+    ):
+        """Logs the slice that shows most of the truth (or of the prediction, where there is none), with masks of both."""
+        if not self.pictures:
+            return
+        shown = truth if truth.any() else labels
+        number = int((shown > 0).sum(axis=(1, 2)).argmax())
+        if image.ndim == 4:  # several channels: the first
+            image = image[0] if image.shape[1:] == labels.shape else image[:, 0]
+        low, high = np.percentile(image[number], (1, 99))
+        grey = np.clip((image[number] - low) / max(high - low, 1e-6), 0, 1)
+        masks = {}
+        for name, values in (("truth", truth), ("prediction", labels)):
+            masks[name] = {"mask_data": values[number], "class_labels": classes}
+        names = " and ".join(classes.values())
+        caption = f"{names} of {case}, slice {number}, from {support_case}"
+        picture = wandb.Image((255 * grey).astype(np.uint8), caption=caption, masks=masks)
+        self._run.log({f"fold{fold}/seed{seed}/{variant}/pictures/{names}": picture})
 
     @hookimpl
     def variant_evaluated(self, variant, fold, seed, scores):
