@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from fsseg.training.calibration import calibrate
     from fsseg.training.episodes import EpisodeSampler
     from fsseg.training.scans import training_scans
+    from fsseg.training.step import TrainingStep
     from fsseg.types import (
         Episode,
         Evidence,
@@ -107,6 +108,7 @@ _HOMES = {
     "fsseg.training.calibration": ["calibrate"],
     "fsseg.training.episodes": ["EpisodeSampler"],
     "fsseg.training.scans": ["training_scans"],
+    "fsseg.training.step": ["TrainingStep"],
     "fsseg.types": [
         "Episode",
         "Evidence",

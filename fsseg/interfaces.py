@@ -7,7 +7,7 @@ of datasets and supervoxels can be had without torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fsseg.evaluation.choices import Choice, Shown
     from fsseg.recipe.protocols import Protocol as Rules
     from fsseg.training.drawn import SliceFacts
+    from fsseg.training.step import TrainingStep
     from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, ScoreScale
 
 
@@ -132,6 +133,40 @@ class Head(Trained, Protocol):
         self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
     ) -> Float[Tensor, "query class h w"]:
         """Class logits at an even prior, background first."""
+        ...
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """Says how badly a training step went; training minimises the weighted sum of its losses.
+
+    One that lacks `fixed_shape` is taken for one that has it False. One with parameters is an nn.Module, which is trained
+    with the network.
+    """
+
+    fixed_shape: ClassVar[bool] = False
+    """True for one whose operations are the same for every episode and never ask the host for a value: training with it
+    can be recorded on a GPU."""
+
+    def __call__(self, step: TrainingStep) -> Float[Tensor, ""]:
+        """The loss as one number, which is finite and has a gradient; a step is described in `fsseg.TrainingStep`."""
+        ...
+
+
+@runtime_checkable
+class BringsLosses(Protocol):
+    """A backbone, head, extractor or threshold that brings further losses into the trainings that name it.
+
+    Where it says `fixed_shape = True`, its losses promise what those of `Loss` do.
+    """
+
+    def further_losses(
+        self,
+    ) -> dict[str, tuple[float, Callable[[TrainingStep], Float[Tensor, ""]]]]:
+        """By the name that is its column in the training's log, each loss with its weight, often an option.
+
+        Asked for once, when a training begins.
+        """
         ...
 
 

@@ -171,20 +171,19 @@ def trained(sampler, seed=0, head=None, **options):
 
 
 @pytest.mark.parametrize(
-    "options, step",
+    "options",
     [
-        ({"learning_rate": 1e30, "steps": 3}, 3),
-        ({"learning_rate": 1e30, "steps": 60}, 25),
-        ({"weight_decay": 1e38, "steps": 30}, 25),
-        ({"gradient_clip": 1e38, "alignment": 1e38, "t_loss": 1e38, "steps": 2}, 2),
-        ({"momentum": 0.999, "learning_rate": 3e37, "steps": 2}, 2),
+        {"learning_rate": 1e30, "steps": 3},
+        {"learning_rate": 1e30, "steps": 60},
+        {"weight_decay": 1e38, "steps": 30},
+        {"gradient_clip": 1e38, "alignment": 1e38, "t_loss": 1e38, "steps": 2},
+        {"momentum": 0.999, "learning_rate": 3e37, "steps": 2},
     ],
 )
-def test_a_training_that_diverges_says_at_which_step_and_rate(sampler, options, step):
+def test_a_training_that_diverges_says_at_which_step_and_rate(sampler, options):
+    """The first whose loss is no number: the second, after one update, however late that is read."""
     rate = options.get("learning_rate", 1e-3)
-    told = rf"training of TPM: \w.* by step {step}, at a learning rate of {rate:g}".replace(
-        "+", r"\+"
-    )
+    told = rf"training of TPM: \w.* by step 2, at a learning rate of {rate:g}".replace("+", r"\+")
     with pytest.raises(FssegError, match=f"{told}.*lower training.learning_rate"):
         trained(sampler, **options)
 
@@ -198,7 +197,7 @@ def test_a_training_that_diverged_is_not_saved(sampler):
     training.snapshot()
     for _ in range(3):
         training.advance()
-    with pytest.raises(FssegError, match="by step 3.*diverged"):
+    with pytest.raises(FssegError, match="by step 2.*diverged"):
         training.snapshot()
 
 
@@ -211,7 +210,9 @@ def test_a_run_that_diverges_keeps_nothing_of_it(tmp_path):
     recipe = fsseg.load_recipe(path, {"training.learning_rate": 1e10})
     plan = plan_folds(recipe, tmp_path / "runs", CPU, Silent())[0]
     stage = training_stage(plan, trainings_of(recipe)[0])
-    with pytest.raises(FssegError, match="training of CE-T and 2 more, fold 0, seed 3: .* step 25"):
+    with pytest.raises(
+        FssegError, match="training of CE-T and 2 more, fold 0, seed 3: loss .* step 2,"
+    ):
         plan.stages.finish(stage)
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
 

@@ -39,6 +39,7 @@ from fsseg.testing import (
     run_checks,
 )
 from fsseg.training.augmentations.spatial import Flip
+from fsseg.training.losses import QueryNll
 
 PHANTOM = {"count": 4, "size": 64}
 
@@ -193,7 +194,7 @@ SOUND = {
     "folds": Folds, "protocol": Rules,
     "optimiser": Descent, "schedule": Halving,
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
-    "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul, "augmentation": Flip,
+    "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul, "augmentation": Flip, "loss": QueryNll,
 }  # fmt: skip
 
 
@@ -297,6 +298,13 @@ class FromGlobalGenerator(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Conv2d(3, 6, 4, 4)
+
+
+class Weighted(QueryNll):
+    """Broken."""
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        super().__init__()
 
 
 def bend(value, **parts):
@@ -565,6 +573,27 @@ BROKEN = {
         ("prototypes", seeing(lambda made: replace(made, foreground=made.foreground + made.foreground.mean(0))), "with other slices of the query and alone"),
     ],
     "check_full_mask": [("prototypes", changed("prototypes", nan_where_there_is_no_background), "a mask that fills the slice")],
+    # losses
+    "check_one_number": [
+        ("loss", changed("loss", lambda value, step: value[None]), "of shape \\[\\] for 1 ways, got torch.float32 of shape \\[1\\]"),
+        ("loss", broken("loss", __call__=lambda self, step: 0.0), "got a float"),
+        ("loss", changed("loss", lambda value, step: step.log_probability[0].mean(dim=(1, 2))[2:].sum(0, keepdim=len(step.prototypes.weights) > 1) + value), "for 3 ways"),
+        ("loss", broken("loss", __call__=lambda self, step: step.episode.target.sum()), "got torch.int64"),
+    ],
+    "check_gradient": [
+        ("loss", changed("loss", lambda value, step: value.detach()), "expected a number with a gradient"),
+        ("loss", changed("loss", lambda value, step: value + (step.query_features - step.query_features.detach()).abs().sum().sqrt()), "some that are not finite"),
+    ],
+    "check_finite_at_the_extremes": [
+        ("loss", changed("loss", lambda value, step: value / step.episode.target.any()), "for a query without foreground, got"),
+        ("loss", changed("loss", lambda value, step: value / (step.episode.target == 0).any()), "for a query without background, got"),
+        ("loss", changed("loss", lambda value, step: step.log_probability.exp().log().mean()), "for large logits, got -inf"),
+    ],
+    "check_keeps_nothing_of_a_step": [("loss", changed("loss", counting(lambda value, n: value + n)), "the same loss after another step")],
+    "check_fixed_shape_asks_nothing": [
+        ("loss", changed("loss", lambda value, step: value if step.episode.target.any() else value * 2), "the host waits, got aten"),
+        ("loss", changed("loss", lambda value, step: value + step.log_probability[:, 0][step.episode.target > 0].mean()), "the host waits, got aten"),
+    ],
     # optimisers
     "check_gives_an_optimiser": [
         ("optimiser", broken("optimiser", __call__=lambda self, parameters, fused: None), "Broken: gives NoneType, expected a torch.optim.Optimizer"),
@@ -708,7 +737,7 @@ BROKEN = {
     ],
     "check_truth_is_declared": [("protocol", choosing(at_what_the_query_shows), "wherever the query shows the class, got others")],
     # augmentations
-    "check_names_of_options": [("augmentation", Sliced, "than those of the list, got 'slices'")],
+    "check_names_of_options": [("loss", Weighted, "got 'weight'"), ("augmentation", Sliced, "than those of the list, got 'slices'")],
     "check_numbers": [
         ("augmentation", drawing(lambda rng: np.zeros((1, 2))), r"on one axis, got shape \(1, 2\)"),
         ("augmentation", drawing(lambda rng: np.array([np.nan, 0])), "expected finite numbers"),

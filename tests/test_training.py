@@ -16,7 +16,7 @@ from fsseg.model.prototypes import EmGmm, MaskedAverage
 from fsseg.recipe.tables import SpeedTable, TrainingTable
 from fsseg.system.devices import PLAIN_RUNS, Recorded, gains_from_bfloat16, pick_device, wait_free
 from fsseg.system.progress import Silent
-from fsseg.testing.augmentations import HostReads
+from fsseg.testing.reads import HostReads
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.loop import Training, train_together
 from fsseg.training.snapshots import read_snapshot, write_snapshot

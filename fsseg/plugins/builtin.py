@@ -60,6 +60,14 @@ def register_heads(register: Register) -> None:
 
 
 @hookimpl
+def register_losses(register: Register) -> None:
+    register("query", "fsseg.training.losses:QueryNll")
+    register("alignment", "fsseg.training.losses:Alignment")
+    register("exchange", "fsseg.training.losses:Exchange")
+    register("t_loss", "fsseg.training.losses:TLoss")
+
+
+@hookimpl
 def register_optimisers(register: Register) -> None:
     names = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adafactor", "Adadelta", "Adagrad")
     for name in (*names, "ASGD", "RMSprop", "Rprop"):

@@ -66,6 +66,11 @@ def register_heads(register: Register) -> None:
 
 
 @hookspec
+def register_losses(register: Register) -> None:
+    """Registers losses, which training minimises: `fsseg.interfaces.Loss`."""
+
+
+@hookspec
 def register_optimisers(register: Register) -> None:
     """Registers optimisers, which update what is trained: `fsseg.interfaces.Optimiser`."""
 
@@ -117,9 +122,10 @@ def run_started(recipe: "Recipe", name: str, runs_dir: "Path") -> None:
 def step_logged(variants: list[str], fold: int, seed: int, values: dict[str, float]) -> None:
     """Hears that training wrote a line of its log, every 25 steps; `variants` are evaluated with it.
 
-    `values` are step, learning_rate, the mean losses (query, alignment, t_loss) and, for heads that have them,
-    score_threshold and average_distance. Where scans are set aside, lines of
-    their own have step, validation_ideal and validation_estimated. A training that an earlier run finished is told of from its log.
+    `values` are step, learning_rate, the mean of each loss by its name (query, alignment and t_loss if the recipe lists
+    none) and, for heads that have them, score_threshold and average_distance. Where scans are set aside, lines of their
+    own have step, validation_ideal and validation_estimated. A training that an earlier run finished is told of from its
+    log.
     """
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -139,17 +139,23 @@ def _not_plain(key: str, value: Any) -> InitErrorDetails:
     return InitErrorDetails(type=sentence, loc=(key,), input=value)
 
 
-def problems_of(component: type, options: Options) -> Problems:
-    """The problems with a component's options: nothing if it can be built with them."""
+def problems_of(component: type, options: Options, beside: Sequence[str] = ()) -> Problems:
+    """The problems with a component's options: nothing if it can be built with them.
+
+    Args:
+        component: The component's class.
+        options: Its options by name.
+        beside: Further keys that stand beside the options in a table, and may have been meant.
+    """
     try:
         validate(component, options)
     except ValidationError as error:
-        return _explained(component, error)
+        return _explained(component, error, beside)
     return []
 
 
-def _explained(component: type, error: ValidationError) -> Problems:
-    return explain(error, lambda _: list(schema(component).model_fields))
+def _explained(component: type, error: ValidationError, beside: Sequence[str] = ()) -> Problems:
+    return explain(error, lambda _: [*beside, *schema(component).model_fields])
 
 
 def component(cls: Class) -> Class:

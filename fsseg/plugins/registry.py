@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ KINDS = {
     "backbone": "register_backbones",
     "prototypes": "register_prototypes",
     "head": "register_heads",
+    "loss": "register_losses",
     "optimiser": "register_optimisers",
     "schedule": "register_schedules",
     "threshold": "register_thresholds",
@@ -139,13 +140,22 @@ class Registry:
             raise RecipeError(f"there is no {kind} {name!r}; {nearest(name, self.names(kind))}")
         return self._components[kind, name]
 
-    def problems(self, kind: str, name: str, options: Options) -> Problems:
-        """The problems with a component's recipe table: an unknown name, or options that do not fit."""
+    def problems(
+        self, kind: str, name: str, options: Options, beside: Sequence[str] = ()
+    ) -> Problems:
+        """The problems with a component's recipe table: an unknown name, or options that do not fit.
+
+        Args:
+            kind: The component's kind.
+            name: Its name.
+            options: Its options by name.
+            beside: Further keys that stand beside the options in the table, and may have been meant.
+        """
         try:
             component = self.find(kind, name).load()
         except RecipeError as error:
             return [("name", str(error))]
-        return problems_of(component, options)
+        return problems_of(component, options, beside)
 
     def build(self, kind: str, name: str, options: Options) -> Any:
         """An instance of a component.

@@ -110,7 +110,8 @@ class Kind(Mark):
         """Raises ValidationError for a name or for options that the registry does not know."""
         if value is None:  # a component that need not be named
             return
-        problems = registry().problems(self.name, value.name, value.options)
+        beside = list(value.own_keys())
+        problems = registry().problems(self.name, value.name, value.options, beside)
         if problems:
             raise refusal(problems)
 

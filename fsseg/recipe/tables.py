@@ -28,6 +28,7 @@ from fsseg.recipe.components import (
 from fsseg.recipe.episodes import EpisodeTable
 from fsseg.recipe.grid import GridTable
 from fsseg.recipe.launcher import LauncherTable
+from fsseg.recipe.losses import DistinctLosses, LossTable, losses_of
 from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocol_table import ProtocolTable
 from fsseg.recipe.speed import SpeedTable
@@ -99,6 +100,11 @@ class TrainingTable(Table):
     keep: Literal["last", "best"] = Field(
         default="last",
         description="the state that a training ends with: its last, or the best by the Dice under the estimated prior",
+    )
+    losses: Annotated[list[Annotated[LossTable, Kind("loss")]], DistinctLosses()] = Field(
+        default=[],
+        description="what is minimised, each by its name or as a table with its weight; when empty query, alignment and "
+        "t_loss with the numbers of the next three keys",
     )
     background_weight: float = Field(
         default=0.1, gt=0, description="weight of background pixels in the query loss"
@@ -271,12 +277,24 @@ def checked(tables: PlainTable, source: str) -> Recipe:
             "correct it"
         ) from None
     try:
-        return Recipe.model_validate_json(text, strict=True, context={})
+        recipe = Recipe.model_validate_json(text, strict=True, context={})
     except ValidationError as error:
         contents = Content(table=Recipe)
         problems = explain(error, lambda location: contents.at(location).keys)
+    else:
+        _check_losses(recipe, source)
+        return recipe
     lines = [_line(source, where, sentence) for where, sentence in problems]
     raise RecipeError("\n".join(lines))
+
+
+def _check_losses(recipe: Recipe, source: str) -> None:
+    """Raises RecipeError for a training that gives its losses in two ways, as one of its variants may make it do."""
+    for variant in recipe.variants:
+        try:
+            losses_of(recipe.training_of(variant))
+        except RecipeError as error:
+            raise RecipeError(f"{source}: training of {variant.name!r}: {error}") from None
 
 
 def _line(source: str, where: str, sentence: str) -> str:

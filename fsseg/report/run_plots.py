@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fsseg.errors import FssegError
 from fsseg.model.priors import log_odds
 from fsseg.model.variants import load_threshold
 from fsseg.plugins.options import nearest
+from fsseg.recipe.losses import LOG_COLUMNS
 from fsseg.recipe.trainings import trainings_of
 from fsseg.report.figures import GREY, colour_of, draw_box, label_of_axis, panels
 from fsseg.runs.folder import TrainingFolder
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from fsseg.recipe.tables import VariantTable
 
 LOSSES = {"query": "query loss", "alignment": "alignment loss", "t_loss": "T loss"}
-"""The columns of a training's log that are losses."""
+"""What the usual losses are called; others by their name."""
 
 VALIDATION = {
     "validation_ideal": "validation under ideal priors",
@@ -35,7 +37,7 @@ VALIDATION = {
 }
 """The columns of a training's log that are Dice on scans set aside."""
 
-LINE_STYLES = ("-", "--", ":")
+LINE_STYLES = ("-", "--", ":", "-.", (0, (1, 4)), (0, (6, 2, 1, 2, 1, 2)))
 """How the line of each loss is drawn."""
 
 SMOOTHED = 50
@@ -108,9 +110,10 @@ def training_curves(results: Results) -> "Figure":
     for number, records in logs:
         of_training = f"training of {names[number]}, " if len(names) > 1 else ""
         look: dict[str, Any] = {"color": colour_of(number), "alpha": 0.8, "linewidth": 1.2}
-        for style, (key, label) in zip(LINE_STYLES, LOSSES.items()):
+        for style, key in zip(cycle(LINE_STYLES), _losses(records)):
             points = [(record["step"], record[key]) for record in records if record.get(key)]
             if points:
+                label = LOSSES.get(key, f"loss {key}")
                 lines[of_training + label] = left.plot(
                     *_smooth(points),
                     style,
@@ -150,6 +153,12 @@ def _draw_validation(
             steps, values = np.array(points).T
             [lines[label]] = axes.plot(steps, values, style, marker=".", **look)
     return lines
+
+
+def _losses(records: list[dict[str, float]]) -> list[str]:
+    """The columns of a log that are losses, in their order."""
+    of_steps = [record for record in records if "learning_rate" in record]
+    return [name for name in (of_steps or [{}])[0] if name not in LOG_COLUMNS]
 
 
 def calibrations(results: Results) -> dict[str, "Figure"]:

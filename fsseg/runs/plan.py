@@ -9,6 +9,7 @@ from fsseg.data.folds import Fold
 from fsseg.model.variants import Variant
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import schema
+from fsseg.recipe.losses import losses_of
 from fsseg.recipe.tables import ComponentTable, Recipe, TrainingTable
 from fsseg.recipe.updates import optimiser_of, schedules_of
 from fsseg.runs.data import FoldData
@@ -74,6 +75,7 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "head": component_identity("head", table.head),
         "prototypes": component_identity("prototypes", table.prototypes),
         "threshold": table.threshold and component_identity("threshold", table.threshold),
+        "losses": [component_identity("loss", loss) for loss in losses_of(table)],
         "optimiser": component_identity("optimiser", optimiser_of(table)),
         "schedules": [component_identity("schedule", each) for each in schedules_of(table)],
         "backbone": component_identity("backbone", plan.backbone),

@@ -44,6 +44,7 @@ from fsseg.system.names import within
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.signals import stoppable
 from fsseg.system.unfinished import sweep_abandoned
+from fsseg.training.objective import losses_for
 from fsseg.types import Query, QueryVolume, Support
 
 WORTH_AN_ESTIMATE = 200
@@ -277,7 +278,9 @@ def _check_what_comes_last(data: RunData) -> None:
         for seed in recipe.seeds:
             data.of(fold).require_usable(seed)
     for training in trainings_of(recipe):
-        states = states_of(build_trained(training.table))
+        trained = build_trained(training.table)
+        losses_for(training.table, trained | {"backbone": data.backbone})
+        states = states_of(trained)
         for variant in training.variants:
             parts = build_parts(variant, training.table)
             load_parts(variant.name, parts, states_for(variant, training.table, states))

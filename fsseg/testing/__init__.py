@@ -21,6 +21,7 @@ from fsseg.testing import (  # noqa: F401 (they add their checks)
     general,
     heads,
     intensities,
+    losses,
     metrics,
     optimisers,
     protocols,

@@ -5,13 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from fsseg.plugins.options import schema
-from fsseg.recipe.components import own_keys_of
 from fsseg.testing import samples
 from fsseg.testing.contract import NotApplicable, Subject, check
 from fsseg.testing.exercises import same
+from fsseg.testing.reads import HostReads
 from fsseg.training.drawn import SliceFacts
 
 DRAWS = 8
@@ -22,47 +20,6 @@ SHAPES = ((samples.SIZE, samples.SIZE), (24, 40), (2, samples.SIZE, samples.SIZE
 
 LEAST_LIKENESS = 0.4
 """Correlation of an image that shows its mask alone with that mask, at least, on average."""
-
-
-class HostReads(TorchDispatchMode):
-    """Counts the operations for which the host would have to wait for a device.
-
-    Attributes:
-        seen: Their names.
-    """
-
-    waiting = (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "equal",
-        "is_nonzero",
-        "unique",
-        "index.Tensor",
-    )
-
-    def __init__(self) -> None:
-        """Has seen nothing yet."""
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Notes an operation, and does it."""
-        if any(name in str(function) for name in self.waiting):
-            self.seen.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
-@check("augmentation")
-def check_names_of_options(subject: Subject) -> None:
-    """None of its options has the name of a key that a recipe's list of augmentations has for all: slices, chance."""
-    taken = {"name", *own_keys_of("augmentation")} & set(schema(subject.component).model_fields)
-    if taken:
-        subject.fail(
-            f"expected options of other names than those of the list, got {sorted(taken)[0]!r}"
-        )
 
 
 @check("augmentation")

@@ -24,6 +24,7 @@ TENSOR_KINDS = ("backbone", "prototypes", "head", "threshold", "refiner")
 
 COMPUTING_KINDS = (
     *TENSOR_KINDS,
+    "loss",
     "dataset",
     "supervoxels",
     "intensity",
@@ -41,6 +42,8 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
         return samples.support_features(), samples.masks(), torch.tensor(0.3)
     if kind == "head":
         return samples.query_features(), samples.prototypes()
+    if kind == "loss":
+        return (converted(samples.training_step(), torch.Tensor.detach),)
     if kind == "threshold":
         return samples.evidence(), samples.target()
     if kind == "refiner":

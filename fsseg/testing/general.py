@@ -19,6 +19,7 @@ from fsseg.errors import FssegError, PluginError
 from fsseg.interfaces import FittedThreshold
 from fsseg.plugins.options import checks_options, schema, validate
 from fsseg.plugins.registry import KINDS
+from fsseg.recipe.components import own_keys_of
 from fsseg.system.devices import is_accelerator, pick_device
 from fsseg.testing.contract import NotApplicable, Subject, check
 from fsseg.testing.exercises import (
@@ -65,6 +66,16 @@ def check_options_round_trip(subject: Subject) -> None:
             f"expected the options {written}, got {read} from their TOML; give them types that TOML keeps"
         )
     subject.component(**read)
+
+
+@check("augmentation", "loss")
+def check_names_of_options(subject: Subject) -> None:
+    """None of its options has the name of a key that a recipe's list has for all of its kind, such as a loss's weight."""
+    taken = {"name", *own_keys_of(subject.kind)} & set(schema(subject.component).model_fields)
+    if taken:
+        subject.fail(
+            f"expected options of other names than those of the list, got {sorted(taken)[0]!r}"
+        )
 
 
 @check(*KINDS)
@@ -117,7 +128,7 @@ def check_ambient_randomness_untouched(subject: Subject) -> None:
         )
 
 
-@check(*TENSOR_KINDS, "supervoxels", "intensity", "augmentation", "metric")
+@check(*TENSOR_KINDS, "loss", "supervoxels", "intensity", "augmentation", "metric")
 def check_inputs_not_modified(subject: Subject) -> None:
     """It leaves its inputs as they were."""
     inputs = inputs_of(subject.kind)
@@ -156,7 +167,7 @@ def _in_bfloat16(subject: Subject, inputs: tuple[Any, ...]) -> Any:
     return use(subject, instance, converted(inputs, _to_bfloat16))
 
 
-@check(*TENSOR_KINDS, "augmentation")
+@check(*TENSOR_KINDS, "loss", "augmentation")
 def check_cpu_and_gpu_agree(subject: Subject) -> None:
     """On a GPU, where there is one, it gives what it gives on the CPU, to a thousandth."""
     device = pick_device("auto")
@@ -176,7 +187,7 @@ def check_cpu_and_gpu_agree(subject: Subject) -> None:
         subject.fail("expected the same on the CPU and on the GPU, got different numbers")
 
 
-@check("backbone", "head", "prototypes", "threshold")
+@check("backbone", "head", "prototypes", "loss", "threshold")
 def check_state_without_pickle(subject: Subject) -> None:
     """What it learned passes through safetensors (a module) or JSON (a fitted policy), and a new instance that takes it
     gives the same."""

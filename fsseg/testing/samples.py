@@ -1,13 +1,18 @@
 """Small made-up inputs for the checks, the same each time."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.volume import Volume
-from fsseg.model.heads import AdNet
-from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Support
+from fsseg.model.heads import AdNet, AdNetPp
+from fsseg.model.prototypes import MaskedAverage
+from fsseg.training.losses import log_probabilities
+from fsseg.training.step import TrainingStep
+from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Support
 
 SIZE = 32
 """Height and width of a slice in pixels."""
@@ -114,6 +119,43 @@ def volume(ways: int = 1, shots: int = 1) -> QueryVolume:
     return QueryVolume(
         support, prototypes(ways), query, query_features(), support_features(ways, shots)
     )
+
+
+def training_step(ways: int = 1) -> TrainingStep:
+    """A step with one slice of the support and one of the query, of which the head finds a part."""
+    shown = support_features(1)[0, 0]
+    features = shown + 0.2 * random(CHANNELS, CELLS, CELLS, seed=11)
+    support_slices = shown[None].clone().requires_grad_()
+    query_slices = features[None].clone().requires_grad_()
+    marked = masks(ways)
+    image = random(1, SIZE, SIZE, seed=12)
+    support = Support(
+        image.expand(ways, 1, -1, -1).contiguous(),
+        marked,
+        torch.full((ways, 1), 0.5),
+        shared=True,
+    )
+    query = Query(random(1, SIZE, SIZE, seed=13), torch.tensor([0.6]))
+    extractor = MaskedAverage()
+    head: Any = AdNetPp(initial_threshold=-14.0)  # a Head and a module: no type says both
+    prototypes = extractor(support.spread(support_slices), marked)
+    logits = head(query_slices, prototypes)
+    return TrainingStep(
+        Episode(support, query, target(ways)[:1]),
+        support_slices,
+        query_slices,
+        prototypes,
+        logits,
+        log_probability(logits),
+        head,
+        extractor,
+        "default",
+    )
+
+
+def log_probability(logits: Tensor) -> Tensor:
+    """Log class probabilities at the size of the image."""
+    return log_probabilities(logits, (SIZE, SIZE), "default")
 
 
 def target(ways: int = 1) -> Tensor:

@@ -1,7 +1,7 @@
 """The log of a training, read from the device so late that steps do not wait for it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,11 @@ LOG_EVERY = 25
 PENDING = "log.pending"
 """The name in snapshots of the losses since the last record."""
 
-NAMES = ("query", "alignment", "t_loss", "score_threshold", "average_distance")
-"""The values of a record, in order; the last two are those of heads with a score scale."""
+USUAL = {"query": "query", "alignment": "alignment", "t_loss": "t_loss"}
+"""The losses of a recipe that lists none, and what messages call them."""
+
+OF_SCORE = ("score_threshold", "average_distance")
+"""The values of a record that follow the losses, for heads with a score scale."""
 
 Record = dict[str, Any]
 """`step`, `learning_rate`, the mean losses, and the score scale where there is one."""
@@ -32,6 +35,7 @@ class _OnDevice:
     step: int
     learning_rate: float
     values: Float[Tensor, "name"]
+    losses: Float[Tensor, "step loss"]
 
 
 class TrainingLog:
@@ -46,24 +50,30 @@ class TrainingLog:
     """
 
     def __init__(
-        self, listener: Callable[[Record], None] | None = None, name: str = "training"
+        self,
+        listener: Callable[[Record], None] | None = None,
+        name: str = "training",
+        losses: Mapping[str, str] = USUAL,
     ) -> None:
         """Begins an empty log.
 
         Args:
             listener: Hears of each record when `tell` reads it.
             name: What messages call the training.
+            losses: The names of the losses in their order, and what messages call each.
         """
         self._name = name
+        self._losses = dict(losses)
+        self._columns = [*losses, *OF_SCORE]
         self._listener = listener
-        self._pending: list[Float[Tensor, "3"]] = []
+        self._pending: list[Float[Tensor, "loss"]] = []
         self._unread: list[_OnDevice] = []
         self._read: list[Record] = []
 
     def add(
         self,
         step: int,
-        losses: Float[Tensor, "3"],
+        losses: Float[Tensor, "loss"],
         score: ScoreScale | None,
         learning_rate: float,
     ) -> None:
@@ -71,20 +81,21 @@ class TrainingLog:
 
         Args:
             step: The number of steps done before this one.
-            losses: Query, alignment and T loss.
+            losses: The losses of the step, in their order.
             score: The head's score scale after the step.
             learning_rate: The rate of the step.
         """
         self._pending.append(losses.clone())
         if (step + 1) % LOG_EVERY:
             return
-        values = torch.stack(self._pending).mean(dim=0)
+        steps = torch.stack(self._pending)
+        values = steps.mean(dim=0)
         self._pending.clear()
         if score is not None:
             threshold = score.threshold.detach()
             of_score = torch.stack([threshold, score.average_distance])
             values = torch.cat([values, of_score])
-        record = _OnDevice(step + 1, learning_rate, values)
+        record = _OnDevice(step + 1, learning_rate, values, steps)
         self._unread.append(record)
 
     def tell(self, behind: int = 0) -> None:
@@ -133,8 +144,9 @@ class TrainingLog:
             FssegError: One is not finite.
         """
         if self._pending:
-            values = torch.stack(self._pending).mean(dim=0).tolist()
-            self._require_finite(_record(step, learning_rate, values))
+            steps = torch.stack(self._pending)
+            values = steps.mean(dim=0).tolist()
+            self._require_finite(self._record(step, learning_rate, values), steps)
 
     def pending(self) -> dict[str, Tensor]:
         """The losses since the last record, for a snapshot."""
@@ -174,18 +186,35 @@ class TrainingLog:
         on_device = torch.stack([record.values for record in unread])
         new = []
         for record, values in zip(unread, on_device.tolist()):
-            named = _record(record.step, record.learning_rate, values)
-            self._require_finite(named)
+            named = self._record(record.step, record.learning_rate, values)
+            self._require_finite(named, record.losses)
             new.append(named)
         self._read += new
         return new
 
-    def _require_finite(self, record: Record) -> None:
-        """Raises FssegError for a record of a training that diverged."""
-        for name in NAMES:
+    def _require_finite(self, record: Record, losses: Float[Tensor, "step loss"]) -> None:
+        """Raises FssegError for a record of a training that diverged, with the loss that did first.
+
+        Args:
+            record: The record.
+            losses: The losses of its steps, on the device: they are read where something is wrong alone.
+        """
+        if all(math.isfinite(record.get(name, 0.0)) for name in self._columns):
+            return
+        step = record["step"]
+        rate = record["learning_rate"]
+        for number, values in enumerate(losses.tolist(), start=step - len(losses) + 1):
+            for label, value in zip(self._losses.values(), values):
+                if not math.isfinite(value):
+                    raise self.diverged(f"{label} is {value}", number, rate)
+        for name in self._columns:  # their mean, or the score scale
             value = record.get(name, 0.0)
             if not math.isfinite(value):
-                raise self.diverged(f"{name} is {value}", record["step"], record["learning_rate"])
+                raise self.diverged(f"{name} is {value}", step, rate)
+
+    def _record(self, step: int, learning_rate: float, values: list[float]) -> Record:
+        steps = {"step": step, "learning_rate": learning_rate}
+        return steps | dict(zip(self._columns, values))
 
     def diverged(self, what: str, step: int, learning_rate: float) -> FssegError:
         """The error for a training of which nothing can be used any more.
@@ -200,8 +229,3 @@ class TrainingLog:
             f"diverged; lower training.learning_rate (to {learning_rate / 10:g}, say) or training.gradient_clip, or bring "
             "the options of its head and the weights of its losses nearer to their defaults"
         )
-
-
-def _record(step: int, learning_rate: float, values: list[float]) -> Record:
-    steps = {"step": step, "learning_rate": learning_rate}
-    return steps | dict(zip(NAMES, values))

@@ -22,11 +22,12 @@ from fsseg.system.signals import Stopped, saving_first
 from fsseg.training.compose import Ingredients
 from fsseg.training.episodes import TRAINING_STREAM, Draw, EpisodeSampler, episode_rng
 from fsseg.training.log import LOG_EVERY, Record, TrainingLog
-from fsseg.training.losses import Losses, aligned, log_probabilities, t_loss, weighted_nll
+from fsseg.training.losses import log_probabilities
+from fsseg.training.objective import Objective, losses_for
 from fsseg.training.parts import ReachedParts, modules_of
 from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
-from fsseg.training.step import under_prior
+from fsseg.training.step import TrainingStep, under_prior
 from fsseg.training.updates import Optimiser, update_averages
 from fsseg.training.validation import NoValidation, Validation
 from fsseg.types import Episode, QueryVolume
@@ -92,12 +93,18 @@ class Training:
         self.device = device
         self.step = 0
         wishes = speed or SpeedTable()
-        self.speed = choose_speed(wishes, device, backbone, [prototypes, threshold], sampler)
+        components = {
+            "backbone": backbone,
+            "head": head,
+            "prototypes": prototypes,
+            "threshold": threshold,
+        }
+        self._objective = Objective(losses_for(options, components), device)
+        must_be_fixed = [prototypes, threshold, *self._objective.losses]
+        self.speed = choose_speed(wishes, device, backbone, must_be_fixed, sampler)
         self.backbone: Any = backbone  # a Backbone and a module: no type says both
         self.head: Any = head
-        self.parts = modules_of(
-            backbone=backbone, head=head, prototypes=prototypes, threshold=threshold
-        )
+        self.parts = modules_of(components) | self._objective.parts
         self._prototypes = prototypes
         self._threshold = threshold
         self._sampler = sampler.resident(device)
@@ -110,8 +117,7 @@ class Training:
             parameters += part.parameters()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         self._optimiser = Optimiser(trained, options, device, fused=self.speed.fused)
-        self._losses = torch.zeros(3, device=device)
-        self.log = TrainingLog(tell, name)
+        self.log = TrainingLog(tell, name, self._objective.labels)
         self._stream = new_stream(device)
         self._ingredients: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
@@ -142,7 +148,7 @@ class Training:
                 episode = self._sampler.make(draw, self.device)
                 self._update(episode)
             score = self.head.score
-            self.log.add(self.step, self._losses, score, rate)
+            self.log.add(self.step, self._objective.values, score, rate)
             self.log.tell(behind=1)
         self._generators = Generators.now(self.device)
         self.step += 1
@@ -180,27 +186,21 @@ class Training:
             logits = under_prior(
                 self._threshold, logits, query_features, episode, score, self._mode
             )
-        # The losses.
+        # The losses, which see all of this as one value, and the update.
         height, width = target.shape[-2:]
         log_probability = log_probabilities(logits, (height, width), self._mode)
-        query_loss = weighted_nll(log_probability, target, options.background_weight)
-        nothing = logits.new_zeros(())
-        alignment = nothing
-        if options.alignment:
-            alignment = aligned(
-                self._prototypes,
-                self.head,
-                logits,
-                query_features,
-                support_features,
-                support,
-                self._mode,
-            )
-        threshold_loss = nothing if score is None else t_loss(score)
-        losses = Losses(query_loss, alignment, threshold_loss)
-        # The update.
-        self._optimiser.update(losses.total(options))
-        self._losses.copy_(losses.values())
+        step = TrainingStep(
+            episode,
+            support_features,
+            query_features,
+            prototypes,
+            logits,
+            log_probability,
+            self.head,
+            self._prototypes,
+            self._mode,
+        )
+        self._optimiser.update(self._objective(step))
 
     def _encode(
         self,

@@ -1,17 +1,20 @@
 """The losses of an episode: of the query, of the prototype alignment, and ADNet's T loss."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from fsseg.interfaces import Head
 from fsseg.model.ops import resize
 from fsseg.model.scoring import Extractor, is_per_query, prototypes_of, score
 from fsseg.model.segmenter import Mode
-from fsseg.recipe.tables import TrainingTable
+from fsseg.plugins.options import component
+from fsseg.training.step import TrainingStep
 from fsseg.types import Prototypes, ScoreScale, Support, margin
 
 LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
@@ -31,29 +34,107 @@ SupportFeatures = Float[Tensor, "slice channel h w"]
 """Features of `Support.slices`."""
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The parts of an episode's loss, before their weights.
+@component
+class QueryNll:
+    """How badly the query is segmented from the support: the negative log-likelihood of its classes.
 
-    Attributes:
-        query: How badly the query is segmented from the support.
-        alignment: How badly the support is segmented from the query; 0 where the weight is 0.
-        t_loss: ADNet's T loss; 0 for a head without a score scale.
+    For pixels x of the query with the class y(x), where w is `background_weight` on the background and 1 elsewhere,
+
+        loss = -sum_x w(x) log P(y(x)) / sum_x w(x)
+
+    (Hansen et al., 2022, with 0.1 on the background, and Kim et al.).
+
+    Shapes:
+        log_probability `query class height width`, target `query height width` -> one number.
     """
 
-    query: Loss
-    alignment: Loss
-    t_loss: Loss
+    fixed_shape: ClassVar[bool] = True
 
-    def total(self, weights: TrainingTable) -> Loss:
-        """The sum that is minimised: `query + weights.alignment * alignment + weights.t_loss * t_loss`."""
-        alignment = weights.alignment * self.alignment
-        return self.query + alignment + weights.t_loss * self.t_loss
+    def __init__(
+        self,
+        *,
+        background_weight: Annotated[
+            float,
+            Field(gt=0, description="weight of background pixels; 0.1 in the published codes"),
+        ] = 0.1,
+    ) -> None:
+        self.background_weight = background_weight
 
-    def values(self) -> Float[Tensor, "3"]:
-        """Query, alignment and T loss as one tensor without gradient."""
-        parts = [self.query, self.alignment, self.t_loss]
-        return torch.stack(parts).detach()
+    def __call__(self, step: TrainingStep) -> Loss:
+        return weighted_nll(step.log_probability, step.episode.target, self.background_weight)
+
+
+@component
+class Alignment:
+    """How badly the support is segmented from the query: the prototype alignment loss of PANet (Wang et al., 2019).
+
+    Query and support change places: the query's predicted masks, at feature resolution and without gradient, give the
+    prototypes, and with them the head has to segment the support. Prototypes are means under the masks. Extractors that
+    make background prototypes or see the query make them themselves: for those it is the loss `exchange`.
+
+    Shapes:
+        query_features `query channel h w`, support_features `slice channel h w`, logits `query class h w` -> one number.
+    """
+
+    fixed_shape: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, step: TrainingStep) -> Loss:
+        return aligned(step.extractor, step.head, *_exchanged(step))
+
+
+@component
+class Exchange:
+    """The alignment loss with prototypes that the training's extractor makes of the query, whatever extractor it is.
+
+    Each way is segmented against the background by itself, and the loss is the mean over the ways that were predicted. An
+    extractor that refuses empty masks cannot be used with it.
+
+    Shapes:
+        query_features `query channel h w`, support_features `slice channel h w`, logits `query class h w` -> one number.
+    """
+
+    fixed_shape: ClassVar[bool] = True
+    """As fixed as those of the extractor, which says so itself."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, step: TrainingStep) -> Loss:
+        return exchange_loss(step.extractor, step.head, *_exchanged(step))
+
+
+@component
+class TLoss:
+    """ADNet's T loss, `T_S / alpha`: it keeps the score threshold low (Hansen et al., 2022).
+
+    It is for heads with a learned score scale; of others it is 0, which has no gradient.
+
+    Shapes:
+        the head's score scale -> one number.
+    """
+
+    fixed_shape: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, step: TrainingStep) -> Loss:
+        score = step.head.score
+        return step.logits.new_zeros(()) if score is None else t_loss(score)
+
+
+def _exchanged(step: TrainingStep) -> tuple[Any, ...]:
+    """What the alignment losses look at, as their functions take it."""
+    return (
+        step.logits,
+        step.query_features,
+        step.support_features,
+        step.episode.support,
+        step.mode,
+    )
 
 
 def log_probabilities(

@@ -15,7 +15,7 @@ ALWAYS_REACHED = ("backbone", "head")
 """Parts that every loss goes through, or that are frozen on purpose."""
 
 
-def modules_of(**components: Any) -> dict[str, Any]:
+def modules_of(components: Mapping[str, Any]) -> dict[str, Any]:
     """Those components, by name, that are modules: they are trained, saved and moved."""
     return {name: part for name, part in components.items() if isinstance(part, nn.Module)}
 

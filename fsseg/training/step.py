@@ -1,14 +1,50 @@
-"""What a training step computes between the prototypes and the losses."""
+"""A training step: what losses may look at, and what is computed before them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fsseg.interfaces import Threshold
+from fsseg.interfaces import Head, PrototypeExtractor, Threshold
 from fsseg.model.ops import raise_foreground, resize
 from fsseg.model.segmenter import Mode
-from fsseg.types import Episode, Evidence, ScoreScale
+from fsseg.types import Episode, Evidence, Prototypes, ScoreScale
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """All that a loss may look at: an episode, and what the parts in training make of it. It is made once a step.
+
+    Attributes:
+        episode: The support, the query, and the query's classes, which are supervoxels.
+        support_features: Features of `episode.support.slices`.
+        query_features: Features of the query's slices.
+        prototypes: The support's prototypes.
+        logits: Class logits of the query at the resolution of the features, background first. The prior is even, or that of
+            the threshold that the training names.
+        log_probability: Log class probabilities of the query at the size of the image, background first.
+        head: The head that is trained.
+        extractor: The prototype extractor that is trained with.
+        mode: "default" or "reference": how `log_probability` was brought to the size of the image.
+
+    Example:
+        The cross-entropy of the query, by hand:
+
+            def loss(step):
+                target = step.episode.target.long()  # query height width: 0 is background, way k is k + 1
+                return torch.nn.functional.nll_loss(step.log_probability, target)
+    """
+
+    episode: Episode
+    support_features: Float[Tensor, "slice channel h w"]
+    query_features: Float[Tensor, "query channel h w"]
+    prototypes: Prototypes
+    logits: Float[Tensor, "query class h w"]
+    log_probability: Float[Tensor, "query class height width"]
+    head: Head
+    extractor: PrototypeExtractor
+    mode: Mode
 
 
 def under_prior(
