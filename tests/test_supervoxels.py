@@ -57,8 +57,12 @@ def volume_of(image: np.ndarray, spacing: tuple[float, float, float] = SPACING) 
 
 def reference(image, *, spacing, scale, sigma, min_size):
     """The definition, word for word: every edge in one sorted list, regions as sets of voxels."""
+    channels = [image] if image.ndim == 3 else list(np.moveaxis(image, 1, 0))
     for axis in range(3) if sigma else ():
-        image = ndimage.gaussian_filter1d(image, sigma / spacing[axis], axis=axis)
+        channels = [
+            ndimage.gaussian_filter1d(c, sigma / spacing[axis], axis=axis) for c in channels
+        ]
+    image = channels[0]
     voxels = list(np.ndindex(*image.shape))
     edges = []
     for number, step in enumerate(STEPS):
@@ -66,10 +70,9 @@ def reference(image, *, spacing, scale, sigma, min_size):
         for place, voxel in enumerate(voxels):
             other = tuple(position + shift for position, shift in zip(voxel, step, strict=True))
             if all(0 <= position < size for position, size in zip(other, image.shape, strict=True)):
-                difference = float(image[voxel]) - float(image[other])
-                edges.append(
-                    (math.sqrt(weight * (difference * difference)), number, place, voxel, other)
-                )
+                squares = [(float(c[voxel]) - float(c[other])) ** 2 for c in channels]
+                cost = math.sqrt(weight * (sum(squares) / len(squares)))
+                edges.append((cost, number, place, voxel, other))
     edges.sort()
     region = {voxel: {voxel} for voxel in voxels}
     inner = {voxel: 0.0 for voxel in voxels}  # of the region the voxel is in
@@ -142,6 +145,25 @@ def test_equals_the_reference(kind, scale, sigma, min_size):
     image = noise(1, (4, 10, 11), kind)
     options = {"spacing": SPACING, "scale": scale, "sigma": sigma, "min_size": min_size}
     np.testing.assert_array_equal(felzenszwalb(image, **options), reference(image, **options))
+
+
+@pytest.mark.parametrize("min_size", [1, 20])
+@pytest.mark.parametrize("sigma", [0.0, 0.8])
+@pytest.mark.parametrize("kind", ["float", "levels"])
+def test_several_channels_equal_the_reference(kind, sigma, min_size):
+    """The distance of two voxels is the root of the mean of the squared differences over the channels."""
+    image = np.stack([noise(seed, (3, 7, 8), kind) for seed in range(3)], axis=1)
+    options = {"spacing": SPACING, "scale": 255.0, "sigma": sigma, "min_size": min_size}
+    found = felzenszwalb(image, **options)
+    assert np.array_equal(found, reference(image, **options))
+    assert not np.array_equal(found, felzenszwalb(image[:, 0], **options)) or min_size == 1
+
+
+def test_equal_channels_are_one():
+    image = noise(5, (4, 9, 10), "float")
+    options = {"spacing": SPACING, "scale": 255.0, "sigma": 0.0, "min_size": 20}
+    several = np.stack([image] * 4, axis=1)
+    assert np.array_equal(felzenszwalb(several, **options), felzenszwalb(image, **options))
 
 
 @pytest.mark.parametrize(("earlier", "later"), itertools.combinations(STEPS, 2))

@@ -32,6 +32,7 @@ class Facts:
         min_size: Voxels that its supervoxels should have, where the recipe is silent.
         shown: The labels of each slice on the scan's own grid, without background; None for a scan without labels.
         working: The same on the working grid, which may lose small ones.
+        channels: Its number of channels.
     """
 
     image: str
@@ -40,6 +41,7 @@ class Facts:
     min_size: int
     shown: list[list[int]] | None
     working: list[list[int]] | None
+    channels: int
 
     @staticmethod
     def of(own: Volume, volume: Volume, dataset: Dataset) -> "Facts":
@@ -47,7 +49,8 @@ class Facts:
         return Facts(
             image=image_key(volume),
             scan=scan_key(own),
-            size=list(volume.image.shape),
+            size=list(volume.shape),
+            channels=len(volume.by_channel),
             min_size=default_min_size(volume, dataset),
             shown=_labels_by_slice(own),
             working=_labels_by_slice(volume),

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from fsseg.data.on_demand import InTurn
+from fsseg.data.volume import channels_of
 from fsseg.errors import DataError, FssegError, RecipeError
 from fsseg.interfaces import Intensity
 from fsseg.plugins.blame import described
@@ -26,16 +29,16 @@ class Scaling:
 
     Attributes:
         rule: The intensity rule.
-        measured: What it measured.
+        measured: What it measured; of scans with several channels a list, with what it measured of each.
     """
 
     rule: Intensity
-    measured: Measured
+    measured: Measured | list[Measured]
 
     def apply(
-        self, image: Float[np.ndarray, "slice height width"], case: str = ""
-    ) -> Float[np.ndarray, "slice height width"]:
-        """Returns the scaled image, in single precision.
+        self, image: Float[np.ndarray, "slice *channel height width"], case: str = ""
+    ) -> Float[np.ndarray, "slice *channel height width"]:
+        """Returns the scaled image, in single precision; each channel is scaled by itself.
 
         Args:
             image: The image.
@@ -43,9 +46,23 @@ class Scaling:
 
         Raises:
             DataError: What a network would see is not finite: the image is not, or its intensities are too far apart; or
-                the rule does not give an image.
+                the rule does not give an image, or was measured on scans with other channels.
         """
-        scaled = self.rule.scale(image, self.measured)
+        channels = channels_of(image)
+        measured = self.measured if isinstance(self.measured, list) else [self.measured]
+        if len(channels) != len(measured):
+            raise DataError(
+                f"case {case}: it has {len(channels)} channel(s), expected {len(measured)} as the scans that its intensities "
+                "are scaled by; give a scan with the same channels"
+            )
+        scaled = [self._scaled(*each, case) for each in zip(channels, measured)]
+        return scaled[0] if image.ndim == 3 else np.stack(scaled, axis=1)
+
+    def _scaled(
+        self, image: Float[np.ndarray, "slice height width"], measured: Measured, case: str
+    ) -> Float[np.ndarray, "slice height width"]:
+        """One channel."""
+        scaled = self.rule.scale(image, measured)
         if not isinstance(scaled, np.ndarray) or scaled.shape != image.shape:
             got = getattr(scaled, "shape", type(scaled).__name__)
             raise DataError(
@@ -62,8 +79,8 @@ class Scaling:
         return single
 
     def __str__(self) -> str:
-        values = [f"{name} {value}" for name, value in self.measured.items()]
-        return ", ".join([repr(self.rule), *values])
+        values = str(self.measured).translate(str.maketrans("", "", "{}'"))
+        return ", ".join([repr(self.rule), values])
 
 
 def measure(rule: str | Intensity, images: Images) -> Scaling:
@@ -71,18 +88,38 @@ def measure(rule: str | Intensity, images: Images) -> Scaling:
 
     Args:
         rule: The rule, or its name; it then has its default options.
-        images: One scan, or the training scans of a fold; each may be read from disk when it is looked at.
+        images: One scan, or the training scans of a fold; each may be read from disk when it is looked at. Of scans with
+            several channels each channel is measured by itself.
 
     Raises:
         DataError: There is no such rule, or it measured what cannot be kept.
     """
     if isinstance(rule, str):
         rule = rule_of(rule)
+    first = images[0]
+    if first.ndim == 3:
+        return Scaling(rule, _measured(rule, images))
+    measured = []
+    for channel in range(first.shape[1]):
+        read = partial(_channel_of, images, channel)
+        measured.append(_measured(rule, InTurn(read, range(len(images)))))
+    return Scaling(rule, measured)
+
+
+def _channel_of(
+    images: Images, channel: int, number: int
+) -> Float[np.ndarray, "slice height width"]:
+    """One channel of the image of this number."""
+    return channels_of(images[number])[channel]
+
+
+def _measured(rule: Intensity, images: Images) -> Measured:
+    """What a rule measures of one channel."""
     measured = rule.measure(images)
     problem = problem_of(measured)
     if problem:
         raise DataError(f"{described('intensity', rule)}: measured {problem}; correct its measure")
-    return Scaling(rule, measured)
+    return measured
 
 
 def rule_of(name: str) -> Intensity:
@@ -118,16 +155,19 @@ def load_scaling(rule: Intensity, measured: Any, source: str) -> Scaling:
         FssegError: The rule could not have measured that.
     """
     ramp = np.linspace(0, 1, 4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
-    problem = problem_of(measured) or _other_form(measured, rule.measure([ramp]))
-    if problem is None:
-        try:
-            Scaling(rule, measured).apply(ramp, "of an example")
-        except (DataError, ValueError, TypeError, KeyError, IndexError) as error:
-            problem = f"values that cannot be applied: {error}"
-    if problem:
-        raise FssegError(
-            f"{source}: scaling: holds {problem}; run the recipe again with --fresh, or export it again"
-        )
+    example = rule.measure([ramp])
+    several = isinstance(measured, list) and len(measured) > 1
+    for of_channel in measured if several else [measured]:
+        problem = problem_of(of_channel) or _other_form(of_channel, example)
+        if problem is None:
+            try:
+                Scaling(rule, of_channel).apply(ramp, "of an example")
+            except (DataError, ValueError, TypeError, KeyError, IndexError) as error:
+                problem = f"values that cannot be applied: {error}"
+        if problem:
+            raise FssegError(
+                f"{source}: scaling: holds {problem}; run the recipe again with --fresh, or export it again"
+            )
     return Scaling(rule, measured)
 
 

@@ -32,7 +32,7 @@ class OnDemand(Mapping[str, Value]):
 class InTurn(Sequence[np.ndarray]):
     """Arrays that are read one after the other, and again when they are looked at again."""
 
-    def __init__(self, read: Callable[[str], np.ndarray], cases: Sequence[str]) -> None:
+    def __init__(self, read: Callable[[Any], np.ndarray], cases: Sequence[Any]) -> None:
         self._read = read
         self._cases = cases
 

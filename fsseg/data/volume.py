@@ -19,11 +19,13 @@ class Volume:
 
     Attributes:
         case: The case's id, unique in its dataset.
-        image: Intensities as stored (a backbone's intensity rule is applied later).
+        image: Intensities as stored (a backbone's intensity rule is applied later), `slice height width`; of a scan with
+            several channels `slice channel height width`.
         labels: Class values, 0 is background, those of a dataset in uint8; None for a scan without ground truth.
         spacing: Voxel size in mm along (slice, height, width).
         grid: How these voxels lie in the scan's file.
         working: How the slices were resized from the scan's own; None on its own grid.
+        channels: Names of the channels, where there are several.
 
     Example:
         A made-up scan of 30 slices, 7.7 mm apart:
@@ -36,11 +38,23 @@ class Volume:
     """
 
     case: str
-    image: Float[np.ndarray, "slice height width"]
+    image: Float[np.ndarray, "slice *channel height width"]
     labels: Integer[np.ndarray, "slice height width"] | None
     spacing: tuple[float, float, float]
     grid: FileGrid
     working: WorkingGrid | None = None
+    channels: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Its numbers of slices, rows and columns."""
+        height, width = self.image.shape[-2:]
+        return len(self.image), height, width
+
+    @property
+    def by_channel(self) -> list[Float[np.ndarray, "slice height width"]]:
+        """The image of each channel; of a scan with one, the image."""
+        return channels_of(self.image)
 
     @property
     def marked(self) -> Integer[np.ndarray, "slice height width"]:
@@ -50,6 +64,15 @@ class Volume:
                 f"case {self.case}: it has no labels, expected them; add its label file"
             )
         return self.labels
+
+
+def channels_of(
+    image: Float[np.ndarray, "slice *channel height width"],
+) -> list[Float[np.ndarray, "slice height width"]]:
+    """Returns the channels of an image, one by one; of an image without an axis of them, itself."""
+    if image.ndim == 3:
+        return [image]
+    return [image[:, channel] for channel in range(image.shape[1])]
 
 
 def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
@@ -62,7 +85,7 @@ def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
     Raises:
         DataError: The working grid would be too large.
     """
-    _, height, width = volume.image.shape
+    _, height, width = volume.shape
     _, row, column = volume.spacing
     try:
         working = working_grid((height, width), (row, column), **options)
@@ -73,8 +96,18 @@ def on_working_grid(volume: Volume, options: dict[str, Any]) -> Volume:
     labels = None if volume.labels is None else working.labels(volume.labels)
     return replace(
         volume,
-        image=working.image(volume.image),
+        image=_on_grid(working, volume.image),
         labels=labels,
         spacing=working.pixel(volume.spacing),
         working=working,
     )
+
+
+def _on_grid(
+    working: WorkingGrid, image: Float[np.ndarray, "slice *channel height width"]
+) -> Float[np.ndarray, "slice *channel h w"]:
+    """Every channel on the working grid; what is padded has the channel's own smallest value."""
+    if image.ndim == 3:
+        return working.image(image)
+    channels = [working.image(channel) for channel in channels_of(image)]
+    return np.stack(channels, axis=1)

@@ -55,7 +55,8 @@ def evaluation_scan(own: Volume, volume: Volume, scaling: Scaling) -> Evaluation
     """
     if own.labels is None or volume.labels is None:
         raise no_labels(own.case)
-    size = own.image.shape[1:]
+    _, height, width = own.shape
+    size = (height, width)
     return EvaluationScan(
         case=own.case,
         images=torch.from_numpy(scaling.apply(volume.image, volume.case)),

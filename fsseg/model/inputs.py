@@ -84,6 +84,15 @@ def network_input(
     return images
 
 
+def require_channels(case: str, channels: int, wanted: int) -> None:
+    """Raises DataError for a scan that has another number of channels than a backbone expects of scans."""
+    if channels != wanted:
+        raise DataError(
+            f"case {case}: it has {channels} channel(s), expected {wanted} as backbone.in_channels says; give all scans the "
+            f"same channels, and set backbone.in_channels to their number (here {channels})"
+        )
+
+
 def _other_channels(backbone: Any, channels: int, wanted: int) -> str:
     """The sentence for images of another number of channels than a backbone wants."""
     context = context_of(backbone)

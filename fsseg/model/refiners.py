@@ -227,12 +227,14 @@ class Position:
 
     def _places(
         self,
-        images: Float[Tensor, "slice height width"],
+        images: Float[Tensor, "slice *channel height width"],
         size: tuple[int, int],
     ) -> Cells:
         """Places of the rows and columns of cells, as shares of the body (or of the image)."""
         extents = [(0.0, float(cells)) for cells in size]
         if self.frame == "body":
+            if images.ndim == 4:  # the body is what is bright on average
+                images = images.mean(dim=1)
             extents = list(body_extent(images, size))
         places = []
         for cells, (first, last) in zip(size, extents):

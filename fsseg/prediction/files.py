@@ -2,17 +2,19 @@
 
 import gzip
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
 from fsseg.data.datasets.labels import as_whole_numbers, value_problems
-from fsseg.data.datasets.nifti import read_header_of, read_nifti
+from fsseg.data.datasets.nifti import ScanFile, read_channels, read_header_of, read_nifti
 from fsseg.data.datasets.scans import header_warnings, image_problems, pair_problems
 from fsseg.data.grids import find_grid
 from fsseg.data.volume import Volume
 from fsseg.errors import DataError
+from fsseg.model.inputs import scan_channels_of
 from fsseg.prediction.predictor import Predictor
 from fsseg.system.files import replacing
 from fsseg.system.names import file_name, first_alike, within
@@ -32,12 +34,18 @@ LENGTHS_ONLY = 7
 """The bits of a header's units that say how long its lengths are; the others are those of time."""
 
 
-def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
+def read_volume(
+    image: str | Path | Sequence[str | Path],
+    labels: str | Path | None = None,
+    *,
+    channels: int = 1,
+) -> Volume:
     """Reads a scan from NIfTI files, slices first along its most anisotropic axis.
 
     Args:
-        image: The file of its image.
+        image: The file of its image; of a scan with several channels also the files of them all, in order.
         labels: The file of its labels, if it has some.
+        channels: Channels along the fourth axis of the image, where one file has several.
 
     Raises:
         DataError: A file cannot be used, with all that is wrong with it.
@@ -45,8 +53,17 @@ def read_volume(image: str | Path, labels: str | Path | None = None) -> Volume:
     Example:
         support = fsseg.read_volume("a.nii.gz", "a_labels.nii.gz")
     """
-    volume, _ = _read(Path(image), Path(labels) if labels else None)
+    volume, _ = _read(files_of(image), Path(labels) if labels else None, channels)
     return volume
+
+
+def files_of(scan: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files of a scan: several in a list, or joined by commas as the shell has them."""
+    if not isinstance(scan, str | Path):
+        return [Path(file) for file in scan]
+    if "," in str(scan) and not Path(scan).exists():
+        return [Path(file.strip()) for file in str(scan).split(",")]
+    return [Path(scan)]
 
 
 def predict_files(
@@ -64,9 +81,10 @@ def predict_files(
 
     Args:
         predictor: The predictor, as `fsseg.Predictor.load` gives it.
-        support: A scan with labelled slices.
+        support: A scan with labelled slices. Of a scan with several channels, one file with a fourth axis, or the files of
+            the channels joined by commas.
         support_labels: Its labels.
-        scans: The scans to segment.
+        scans: The scans to segment, likewise; of several files the first gives its name.
         out: The folder to write to.
         slices: Which slices of the support to use; the fullest when omitted.
         probabilities: Whether to write `<scan>_probability_<class>.nii.gz` as well, in float32.
@@ -79,19 +97,24 @@ def predict_files(
         DataError: A file cannot be used; all files are looked at before any is written.
     """
     progress = progress or Silent()
-    files = [Path(path) for path in scans]
+    channels_of_scans = [files_of(scan) for scan in scans]
+    files = [paths[0] for paths in channels_of_scans]
     folder = Path(out)
-    _require_own_files(files, folder, [Path(support), Path(support_labels)])
-    shown, warnings = _read(Path(support), Path(support_labels))
+    read = [*files_of(support), Path(support_labels), *chain.from_iterable(channels_of_scans)]
+    _require_own_files(files, folder, read)
+    channels = scan_channels_of(predictor.segmenter.backbone)
+    shown, warnings = _read(files_of(support), Path(support_labels), channels)
     fitted = predictor.fit(shown, slices=slices)
-    for file in files:
-        volume, of_file = _read(file)
+    for file, paths in zip(files, channels_of_scans):
+        volume, of_file = _read(paths, None, channels)
+        predictor.require_channels(volume)
         warnings += [*of_file, *_range_warnings(volume, shown, file)]
     for sentence in warnings:
         progress.note(f"warning: {sentence}")
     written = []
-    for file in progress.track(files, "scans", len(files)):
-        volume = read_volume(file)
+    for paths in progress.track(channels_of_scans, "scans", len(files)):
+        file = paths[0]
+        volume = read_volume(paths, channels=channels)
         prediction = fitted.predict(volume)
         target = _labels_file(folder, file)
         _save(target, file, volume.grid.to_file(prediction.labels))
@@ -105,7 +128,7 @@ def predict_files(
     return written
 
 
-def _require_own_files(scans: Sequence[Path], folder: Path, shown: Sequence[Path]) -> None:
+def _require_own_files(scans: Sequence[Path], folder: Path, files: Sequence[Path]) -> None:
     """Checks that every scan has a label map of its own, and that none takes the place of what is read.
 
     Raises DataError otherwise, or where the folder is a file.
@@ -121,7 +144,7 @@ def _require_own_files(scans: Sequence[Path], folder: Path, shown: Sequence[Path
         raise DataError(
             f"predict: two scans are called {called}, expected names of their own; rename one"
         )
-    read = {path.resolve() for path in (*scans, *shown)}
+    read = {path.resolve() for path in files}
     for scan in scans:
         target = _labels_file(folder, scan)
         if target.resolve() in read:
@@ -135,10 +158,15 @@ def _labels_file(folder: Path, scan: Path) -> Path:
     return folder / f"{_stem(scan)}_labels.nii.gz"
 
 
-def _read(image: Path, labels: Path | None = None) -> tuple[Volume, list[str]]:
+def _read(images: list[Path], labels: Path | None, channels: int) -> tuple[Volume, list[str]]:
     """A scan, and a sentence for what is strange in its files but can be used."""
-    scan = read_nifti(image)
+    image = images[0]
+    scan, *others = _channels_in(images, channels)
     problems = list(image_problems(scan))
+    for other in others:
+        problems += image_problems(other)
+        if other.path != scan.path:
+            problems += pair_problems(scan, other, "channel")
     warnings = [f"{image}: {sentence}" for sentence in header_warnings(scan)]
     marked = None
     if labels is not None:
@@ -149,9 +177,21 @@ def _read(image: Path, labels: Path | None = None) -> tuple[Volume, list[str]]:
     grid = find_grid(scan.affine, scan.voxel_sizes)
     slices, height, width = (scan.voxel_sizes[axis] for axis in grid.axes)
     spacing = (slices, height, width)
-    voxels = grid.from_file(scan.voxels.astype(np.float32))
+    each = [grid.from_file(file.voxels.astype(np.float32)) for file in (scan, *others)]
+    voxels = np.stack(each, axis=1) if others else each[0]
     values = None if marked is None else grid.from_file(as_whole_numbers(marked))
     return Volume(_stem(image), voxels, values, spacing, grid), warnings
+
+
+def _channels_in(images: list[Path], channels: int) -> list[ScanFile]:
+    """The image of each channel, from a file of each or from one with all of them."""
+    if len(images) == 1 and channels > 1:
+        return read_channels(
+            images[0],
+            [str(number) for number in range(channels)],
+            "give a file with all of them, or the files of the channels joined by commas",
+        )
+    return [read_nifti(path) for path in images]
 
 
 def _save(

@@ -31,7 +31,7 @@ class Metadata(BaseModel):
     recipe: dict[str, Any]
     variant: str
     threshold: dict[str, Any] | None
-    scaling: dict[str, Any] | None
+    scaling: dict[str, Any] | list[dict[str, Any]] | None
 
 
 def read_metadata(path: Path, words: Mapping[str, str]) -> tuple[Recipe, VariantTable, Metadata]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from fsseg.data.intensity import Scaling, measure
 from fsseg.data.volume import Volume, on_working_grid
+from fsseg.errors import DataError
 from fsseg.interfaces import Intensity
-from fsseg.model.inputs import context_of, with_context
+from fsseg.model.inputs import context_of, scan_channels_of, with_context
 from fsseg.model.ops import restore
 from fsseg.model.scoring import is_per_query, prototypes_of
 from fsseg.model.segmenter import Scored, Segmenter, encode, encode_in_parts
@@ -163,8 +164,19 @@ class Predictor:
         parts = (self.segmenter.prototypes, self.segmenter.head)
         return prototypes_of(*parts, features, support.masks, query_features)
 
-    def scale(self, volume: Volume) -> Float[np.ndarray, "slice height width"]:
+    def require_channels(self, volume: Volume) -> None:
+        """Raises DataError for a scan with another number of channels than the network was trained on."""
+        channels = len(volume.by_channel)
+        wanted = scan_channels_of(self.segmenter.backbone)
+        if channels != wanted:
+            raise DataError(
+                f"scan {volume.case}: it has {channels} channel(s), expected {wanted} as the scans that the network was "
+                "trained on; give one file with them along its fourth axis, or the files of all channels joined by commas"
+            )
+
+    def scale(self, volume: Volume) -> Float[np.ndarray, "slice *channel height width"]:
         """The intensities of a scan as the backbone takes them."""
+        self.require_channels(volume)
         scaling = self.scaling or measure(self.rule, [volume.image])
         return scaling.apply(volume.image, volume.case)
 

@@ -41,7 +41,7 @@ class Trained:
     variant: VariantTable
     states: dict[str, dict[str, Tensor]]
     threshold: dict[str, Any] | None
-    scaling: dict[str, Any] | None
+    scaling: dict[str, Any] | list[dict[str, Any]] | None
     source: Path
 
     def segmenter(self, backbone: Backbone | None = None) -> Segmenter:

@@ -120,14 +120,14 @@ def _show(
     where = f"fold {exhibit.fold}"
     if len(results.about["seeds"]) > 1:
         where += f", seed {exhibit.seed}"
-    height, width = volume.image.shape[1:]
+    _, height, width = volume.shape
     return {
         "title": f"case {exhibit.case} ({where})",
         "dice": exhibit.dice,
         "width": width,
         "height": height,
         "pixel": list(volume.spacing[1:]),
-        "images": _pictures(volume.image),
+        "images": _pictures(volume.by_channel[0]),
         "truth": {name: _contours(mask) for name, mask in truth.items()},
         "views": views,
     }

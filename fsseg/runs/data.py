@@ -22,7 +22,7 @@ from fsseg.evaluation.scans import EvaluationScan
 from fsseg.evaluation.sound_choices import require_one_size
 from fsseg.interfaces import Dataset
 from fsseg.model.backbones.sizes import try_sizes
-from fsseg.model.inputs import context_of
+from fsseg.model.inputs import context_of, require_channels, scan_channels_of
 from fsseg.recipe.parts import intensity_of
 from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.setup import set_up
@@ -115,6 +115,9 @@ class RunData:
             FssegError: It does not take the scans' slices: one pass tells so before anything is trained.
         """
         backbone = self.recipe.backbone.build("backbone")
+        wanted = scan_channels_of(backbone)
+        for case, facts in self.scans.facts.items():
+            require_channels(case, facts.channels, wanted)
         sizes = {(facts.size[1], facts.size[2]) for facts in self.scans.facts.values()}
         try_sizes(self.recipe.backbone.name, backbone, sizes)
         return BackboneFacts(backbone.channels, backbone.intensity, context_of(backbone))

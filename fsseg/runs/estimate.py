@@ -199,7 +199,7 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     facts = next(iter(plan.data.run.scans.facts.values()))
     _, height, width = facts.size
     size = (height, width)
-    scan = made_up_scan(size)
+    scan = made_up_scan(size, facts.channels)
     any_region = {"min_pixels": 1, "min_slice_pixels": 0}
     rules = plan.recipe.episodes.model_copy(update=any_region)
     sampler = EpisodeSampler([scan], rules, plan.data.run.backbone.context)
@@ -312,14 +312,15 @@ class Known(nn.Module):
         return self._features[: len(images)]
 
 
-def made_up_scan(size: tuple[int, int]) -> TrainingScan:
+def made_up_scan(size: tuple[int, int], channels: int = 1) -> TrainingScan:
     """Noise, in which squares are the regions."""
     height, width = size
     rows = np.arange(height) * REGIONS // height
     columns = np.arange(width) * REGIONS // width
     squares = 1 + rows[:, None] * REGIONS + columns
     regions = np.repeat(squares[None], SLICES, axis=0).astype(np.int32)
-    images = torch.randn(SLICES, height, width, generator=torch.Generator().manual_seed(0))
+    of_slice = (height, width) if channels == 1 else (channels, height, width)
+    images = torch.randn(SLICES, *of_slice, generator=torch.Generator().manual_seed(0))
     return TrainingScan("made up", images, torch.from_numpy(regions), count_regions(regions), 0.0)
 
 

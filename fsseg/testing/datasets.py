@@ -71,15 +71,15 @@ def check_volumes(subject: Subject) -> None:
             subject.fail(f"expected the Volume of {case}, got {got}")
         _check_image(subject, volume)
         if volume.labels is not None:
-            _check_labels(subject, volume.labels, volume.image.shape, dataset.classes)
+            _check_labels(subject, volume.labels, volume.shape, dataset.classes)
 
 
 def _check_image(subject: Subject, volume: Volume) -> None:
     image = volume.image
     is_floating = np.issubdtype(image.dtype, np.floating)
-    if image.ndim != 3 or not is_floating or not np.isfinite(image).all():
+    if image.ndim not in (3, 4) or not is_floating or not np.isfinite(image).all():
         subject.fail(
-            f"expected finite floating-point intensities of slice x height x width, got {image.dtype} {image.shape}"
+            f"expected finite floating-point intensities of slice x height x width (or slice x channel x height x width), got {image.dtype} {image.shape}"
         )
     spacing = volume.spacing
     if len(spacing) != 3 or not all(0 < mm < math.inf for mm in spacing):

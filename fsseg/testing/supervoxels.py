@@ -11,7 +11,7 @@ def check_region_ids(subject: Subject) -> None:
     """It gives an int32 region id per voxel, none below 0, and more than one region."""
     volume, dataset = samples.phantom()
     regions = subject.build()(volume, dataset)
-    shape = volume.image.shape
+    shape = volume.shape
     if regions.shape != shape or regions.dtype != np.int32:
         subject.fail(f"expected int32 of shape {shape}, got {regions.dtype} {regions.shape}")
     ids = np.unique(regions)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 
 from fsseg.data.cache import (
@@ -101,7 +102,8 @@ def _map_scan(case: str, path: Path) -> TrainingScan:
     checksum = about["voxels"]
     require_content(about, ids, counts, fill, checksum)
     size_of_table = (len(ids), len(images))
-    if images.shape != supervoxels.shape or counts.shape != size_of_table:
+    shape = torch.Size([len(images), *images.shape[-2:]])
+    if shape != supervoxels.shape or counts.shape != size_of_table:
         raise ValueError("arrays of different scans")
     table = RegionTable(ids, counts)
     return MappedScan(case, images, supervoxels, table, fill, path, checksum)

@@ -1,22 +1,26 @@
 """A doctor for a folder of scans: everything that is wrong with it at once, and what is in it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from fsseg.data.datasets.channels import find_scans, read_images
 from fsseg.data.datasets.description import FILE_NAME, Description
-from fsseg.data.datasets.finding import match_files, match_pairs, unpaired
+from fsseg.data.datasets.finding import match_files
 from fsseg.data.datasets.folders import PUBLISHED, NiftiFolder, find_dataset
-from fsseg.data.datasets.nifti import ScanFile, first_few, read_nifti
+from fsseg.data.datasets.nifti import first_few, read_nifti
 from fsseg.data.datasets.patterns import by_number
 from fsseg.data.datasets.scans import make_volume, pair_warnings, scan_problems
 from fsseg.data.datasets.summary import CheckedCase, summarise
 from fsseg.data.folds import make_fold
 from fsseg.errors import DataError, FssegError
 from fsseg.system.progress import Progress, Silent
+
+Read = TypeVar("Read")
 
 SMALL = 8
 """Networks halve slices three times at least; smaller ones come of a wrong axis."""
@@ -103,16 +107,15 @@ class _Checkup:
         self.root = root
         self.described = described
         self.result = Checked(described.name, described.numbers)
-        pairs = match_pairs(root, described.image, described.label)
-        images = pairs.images
-        labels = pairs.labels
-        self._problems(pairs.problems)
-        self._problems(unpaired(root, images, labels, described.image, described.label))
+        found = find_scans(root, described)
+        images = found.images
+        labels = found.labels
+        self._problems(found.problems)
+        self._problems(found.partners)
         if not images:
+            image = described.image_patterns[0]
             self._problems(
-                [
-                    f"{root}: found no image, expected files named {described.image}; check the folder"
-                ]
+                [f"{root}: found no image, expected files named {image}; check the folder"]
             )
         both = [case for case in images if case in labels]
         for case in progress.track(both, "checking", len(both)):
@@ -132,22 +135,22 @@ class _Checkup:
     def _warnings(self, texts: Iterable[str]) -> None:
         self.result.findings.extend(Finding("warning", text) for text in texts)
 
-    def _check_case(self, case: str, image_path: Path, label_path: Path) -> None:
-        image = self._read(image_path)
-        labels = self._read(label_path)
-        if image is None or labels is None:
+    def _check_case(self, case: str, image_paths: list[Path], label_path: Path) -> None:
+        images = self._read(partial(read_images, image_paths, self.described))
+        labels = self._read(partial(read_nifti, label_path))
+        if images is None or labels is None:
             return
-        problems = scan_problems(image, labels, self.described)
+        problems = scan_problems(images, labels, self.described)
         self._problems(problems)
-        self._warnings(pair_warnings(image, labels))
+        self._warnings(pair_warnings(images[0], labels))
         if problems:
             return
         try:
-            volume = make_volume(case, image, labels, self.described)
+            volume = make_volume(case, images, labels, self.described)
         except DataError as error:
             self._problems(_lines(error))
             return
-        checked = summarise(volume, image, self.described)
+        checked = summarise(volume, images[0], self.described)
         self.result.cases.append(checked)
         absent = _absent(checked)
         if absent:
@@ -155,9 +158,9 @@ class _Checkup:
                 [f"{label_path}: shows no {absent}; its Dice is undefined or 0, as predicted"]
             )
 
-    def _read(self, path: Path) -> ScanFile | None:
+    def _read(self, read: Callable[[], Read]) -> Read | None:
         try:
-            return read_nifti(path)
+            return read()
         except DataError as error:
             self._problems(_lines(error))
             return None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Num
 
 from fsseg.data.datasets.check import Checked
 from fsseg.data.datasets.summary import CheckedCase
@@ -60,19 +61,22 @@ def _draw(ax: Any, checked: CheckedCase, colours: dict[int, str]) -> None:
     """Draws a scan's slice with the outlines of the classes in it, by their number."""
     snapshot = checked.snapshot
     height, width = snapshot.pixel
-    low, high = np.percentile(snapshot.image, [1, 99.5])
-    ax.imshow(
-        snapshot.image,
-        cmap="gray",
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        aspect=height / width,
-    )
+    image = snapshot.image
+    channels = [image] if image.ndim == 2 else list(image)
+    side_by_side = np.concatenate([_grey(channel) for channel in channels], axis=1)
+    ax.imshow(side_by_side, cmap="gray", vmin=0, vmax=1, aspect=height / width)
+    labels = np.tile(snapshot.labels, (1, len(channels)))
     for number, colour in colours.items():
-        mask = snapshot.labels == number
+        mask = labels == number
         if mask.any():
             ax.contour(mask, levels=[0.5], colors=[colour], linewidths=1)
     ax.set_title(drawn(checked.case), fontsize=8)
+
+
+def _grey(image: Num[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:
+    """A channel of a slice with its 1st percentile at 0 and its 99.5th at 1."""
+    low, high = np.percentile(image, [1, 99.5])
+    return (image - low) / max(high - low, 1e-6)
 
 
 def _palette(count: int) -> list[str]:

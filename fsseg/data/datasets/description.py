@@ -24,6 +24,7 @@ from fsseg.system.text import read_toml
 
 FILE_NAME = "dataset.toml"
 
+ChannelName = Annotated[str, Field(min_length=1, max_length=64)]
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
 Range = Annotated[tuple[float, float], AfterValidator(within_bounds)]
 
@@ -78,6 +79,12 @@ class Description(BaseModel):
         "image_{case}.nii.gz", description="the images' path, {case} stands for the id"
     )
     label: str = Field("label_{case}.nii.gz", description="the labels' path, likewise")
+    channels: list[ChannelName] | dict[ChannelName, str] | None = Field(
+        None,
+        min_length=1,
+        description="names of the channels along the images' fourth axis, or the path of each channel's images by its name, "
+        "in place of image",
+    )
     # The names of the schemes as a type: what a checker of types cannot follow, pydantic can.
     folds: Literal[tuple(FOLD_SCHEMES)] | list[list[str]] | None = Field(  # type: ignore[valid-type]
         None,
@@ -102,6 +109,16 @@ class Description(BaseModel):
     classes: dict[str, LabelValue | Annotated[list[LabelValue], Field(min_length=1)]] = Field(
         min_length=1, description="name = value, or name = [values] for a class of several"
     )
+
+    @property
+    def image_patterns(self) -> list[str]:
+        """The paths of images: one, or one for each channel."""
+        return list(self.channels.values()) if isinstance(self.channels, dict) else [self.image]
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The names of the channels; none where nothing is said of them."""
+        return tuple(self.channels or ())
 
     def fold_scheme(self, cases: int) -> FoldScheme:
         """Returns how this many cases are divided into folds."""
@@ -158,10 +175,13 @@ def _valid_keys(location: tuple[int | str, ...]) -> list[str]:
 def _problems(described: Description) -> Iterator[str]:
     """What is wrong that the types of the keys do not say."""
     patterns = {"image": described.image, "label": described.label}
+    if isinstance(described.channels, dict):
+        patterns |= {f"channels.{name}": path for name, path in described.channels.items()}
     for key, pattern in patterns.items():
         problem = pattern_problem(pattern)
         if problem is not None:
             yield f"{key}: {pattern!r} {problem}"
+    yield from _channel_problems(described)
     if described.image == described.label:
         yield f"image and label: are both {described.image!r}, expected a pattern for each"
     problem = problem_of(described.name)
@@ -186,3 +206,21 @@ def _problems(described: Description) -> Iterator[str]:
         yield f"intensity.percentiles: is {[low, high]}, expected numbers from 0 to 100"
     if isinstance(described.folds, list) and len(described.folds) < 2:
         yield "folds: lists one fold, expected at least two; the cases of the others train"
+
+
+def _channel_problems(described: Description) -> Iterator[str]:
+    """What is wrong with the channels, besides their patterns."""
+    counts = Counter([*described.channel_names])
+    for name, count in counts.items():
+        if count > 1:
+            yield f"channels: names {name} twice, expected a name for each channel"
+        problem = problem_of(name)
+        if problem is not None:
+            yield f"channels: {told(name)} {problem}; rename the channel"
+    if isinstance(described.channels, dict):
+        paths = Counter([*described.image_patterns, described.label])
+        for path, count in paths.items():
+            if count > 1:
+                yield f"channels: {path!r} stands for two of channels and label, expected a pattern for each"
+        if "image" in described.model_fields_set:
+            yield "image: is given beside [channels], expected one of them; leave image out"

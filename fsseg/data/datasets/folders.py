@@ -11,6 +11,7 @@ from jaxtyping import Int32
 from pydantic import BaseModel, Field
 
 from fsseg.data.cache import content_key
+from fsseg.data.datasets.channels import Found, find_scans, read_images
 from fsseg.data.datasets.description import (
     FILE_NAME,
     Description,
@@ -18,7 +19,7 @@ from fsseg.data.datasets.description import (
     Range,
     read_description,
 )
-from fsseg.data.datasets.finding import Files, Pairs, match_pairs, unpaired
+from fsseg.data.datasets.finding import Files
 from fsseg.data.datasets.nifti import read_nifti
 from fsseg.data.datasets.scans import load_volume
 from fsseg.data.folds import FoldScheme
@@ -98,12 +99,12 @@ class ScanFolder:
     def cases(self) -> list[str]:
         """The ids of all images, by number; raises DataError for an image or label without its partner."""
         images = self.images
-        image = self.described.image
         if not images:
+            image = self.described.image_patterns[0]
             raise DataError(
                 f"{self.root}: found no image, expected files named {image}; check the folder"
             )
-        problems = unpaired(self.root, images, self.labels, image, self.described.label)
+        problems = self._found.partners
         if problems:
             raise DataError("\n".join(problems))
         return list(images)
@@ -115,35 +116,38 @@ class ScanFolder:
 
     def load(self, case: str) -> Volume:
         """Returns the scan of this case; raises DataError listing everything that is wrong with its files."""
-        image, label = self._files(case)
-        return load_volume(case, image, label, self.described)
+        *paths, label = self._files(case)
+        images = read_images(paths, self.described)
+        return load_volume(case, images, read_nifti(label), self.described)
 
     def fingerprint(self, case: str) -> str:
         """Returns what stands for the case's files (size, time and place on disk, links followed) and how they are read."""
         states = [_state(path) for path in self._files(case)]
         return content_key(type(self).__qualname__, states, self.described.model_dump())
 
-    def _files(self, case: str) -> tuple[Path, Path]:
+    def _files(self, case: str) -> list[Path]:
+        """The images of a case, then its labels."""
         if case not in self.images or case not in self.labels:
             known = ", ".join(self.cases)
             raise DataError(f"{self.root}: there is no case {case!r}; the cases are {known}")
-        return self.images[case], self.labels[case]
+        return [*self.images[case], self.labels[case]]
 
     @property
-    def images(self) -> Files:
-        """The image files by case."""
-        return self._pairs.images
+    def images(self) -> dict[str, list[Path]]:
+        """The image files by case: one, or one for each channel."""
+        return self._found.images
 
     @property
     def labels(self) -> Files:
         """The label files by case."""
-        return self._pairs.labels
+        return self._found.labels
 
     @cached_property
-    def _pairs(self) -> Pairs:
-        pairs = match_pairs(self.root, self.described.image, self.described.label)
-        pairs.raise_problems()
-        return pairs
+    def _found(self) -> Found:
+        found = find_scans(self.root, self.described)
+        if found.problems:
+            raise DataError("\n".join(found.problems))
+        return found
 
 
 @component
@@ -202,6 +206,7 @@ class NiftiFolder(ScanFolder):
         modality = ""                    # MR, CT: for people
         image = "image_{case}.nii.gz"    # {case} may repeat, * and **/ are wildcards
         label = "label_{case}.nii.gz"
+        # channels = ["t1", "t2"]        # names along the images' fourth axis; files of their own are named in [channels]
         axis = "auto"                    # 0, 1 or 2: the files' axis along which slices are counted
         orientation = "canonical"        # all scans turned alike; "file" leaves them as stored
         other_labels = "error"           # "background": label values without a name are no class
@@ -212,6 +217,10 @@ class NiftiFolder(ScanFolder):
         # window = [-125, 275]           # clip CT to these values
         # percentiles = [0, 99.5]        # clip MR to these percentiles of the volume
         statistics = "volume"            # "training": all scans are scaled by the fold's training scans
+
+        # [channels]                     # in place of image: the path of each channel's images by its name
+        # t1 = "{case}_0000.nii.gz"
+        # t2 = "{case}_0001.nii.gz"
 
         [classes]
         liver = 1

@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +52,7 @@ class ScanFile:
         voxel_sizes: Along the file's axes, mm.
         other_affine: Where the header says a second time that the voxels lie; None where it does not.
         remarks: What was strange in the header and was mended on reading.
+        channel: The name of its channel, where the scan has several.
     """
 
     path: Path
@@ -60,6 +61,12 @@ class ScanFile:
     voxel_sizes: tuple[float, float, float]
     other_affine: Affine | None = None
     remarks: tuple[str, ...] = ()
+    channel: str = ""
+
+    @property
+    def where(self) -> str:
+        """The file, and the channel where there are several, for messages."""
+        return f"{self.path}, channel {self.channel}" if self.channel else str(self.path)
 
 
 UNREADABLE = (
@@ -85,17 +92,51 @@ def read_nifti(path: Path, channel: int | None = None) -> ScanFile:
         DataError: It is missing, cut off, not NIfTI, too large for the machine, in colours, not three-dimensional or
             nowhere in space.
     """
+    file = _read_whole(path)
+    return replace(file, voxels=one_channel(path, file.voxels, channel))
+
+
+def _read_whole(path: Path) -> ScanFile:
+    """Reads a file with all the axes that it has; raises DataError for whatever keeps it from being read."""
     try:
         _refuse_what_is_no_scan(path)
         if path.name.lower().endswith(SINGLE_FILES):
-            return _read_single_file(path, channel)
-        return _read_other_format(path, channel)
+            return _read_single_file(path)
+        return _read_other_format(path)
     except UNREADABLE as error:
         _refuse(path, in_one_line(error))
     except MemoryError:
         raise DataError(
             f"{path}: does not fit in the memory that is free; close other programs, or read it on a larger machine"
         ) from None
+
+
+def read_channels(
+    path: Path,
+    names: Sequence[str],
+    remedy: str = "correct channels in dataset.toml, or the file",
+) -> list[ScanFile]:
+    """Reads a file whose fourth axis has a channel for each name.
+
+    Args:
+        path: The file.
+        names: The names of the channels.
+        remedy: What to do about another number of channels, for the message.
+
+    Raises:
+        DataError: As of `read_nifti`, or it has another number of channels.
+    """
+    file = _read_whole(path)
+    shape = file.voxels.shape
+    of_several = [count for count in shape[3:] if count != 1]
+    count = of_several[0] if of_several else 1
+    if len(of_several) > 1 or count != len(names):
+        raise DataError(
+            f"{path}: has {count} channel(s) ({shape_in_words(shape)}), expected {len(names)} ({', '.join(names)}) along the "
+            f"fourth axis; {remedy}"
+        )
+    voxels = file.voxels.reshape([*shape[:3], count], order="F")
+    return [replace(file, voxels=voxels[..., channel]) for channel in range(count)]
 
 
 def read_header_of(path: Path) -> nibabel.Nifti1Header | None:
@@ -136,7 +177,7 @@ def first_few(texts: Sequence[str], most: int = 5) -> str:
     return ", ".join(listed)
 
 
-def _read_single_file(path: Path, channel: int | None) -> ScanFile:
+def _read_single_file(path: Path) -> ScanFile:
     """Reads header and voxels in one go; extensions of the header are passed over, whatever length they claim."""
     with _unpacked(path) as stream:
         header, remarks = read_header(stream)
@@ -145,14 +186,14 @@ def _read_single_file(path: Path, channel: int | None) -> ScanFile:
         voxels = np.asanyarray(ArrayProxy(stream, header))
         _require_the_end(stream)
     voxels = _as_numbers(path, voxels, header.get_data_dtype())
-    alone = one_channel(path, voxels, channel)  # a header of fewer dimensions has fewer sizes, too
+    check_dimensions(path, voxels.shape)  # a header of fewer dimensions has fewer sizes, too
     geometry = geometry_of(path, header)
     return ScanFile(
-        path, alone, geometry.affine, geometry.voxel_sizes, geometry.other, tuple(remarks)
+        path, voxels, geometry.affine, geometry.voxel_sizes, geometry.other, tuple(remarks)
     )
 
 
-def _read_other_format(path: Path, channel: int | None) -> ScanFile:
+def _read_other_format(path: Path) -> ScanFile:
     """Reads what else nibabel knows: pairs of .hdr and .img, MGH and others."""
     try:
         file: Any = nibabel.load(path)
@@ -165,7 +206,8 @@ def _read_other_format(path: Path, channel: int | None) -> ScanFile:
     except Exception as error:  # each format's reader fails in ways of its own
         reason = in_one_line(error) or type(error).__name__
         _refuse(path, reason, "it is damaged or of a format that is not read, convert it to NIfTI")
-    voxels = one_channel(path, _as_numbers(path, stored, file.get_data_dtype()), channel)
+    voxels = _as_numbers(path, stored, file.get_data_dtype())
+    check_dimensions(path, voxels.shape)
     return ScanFile(path, voxels, geometry.affine, geometry.voxel_sizes, geometry.other)
 
 

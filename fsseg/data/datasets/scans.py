@@ -1,7 +1,6 @@
 """The scan of a case: its image and labels together, and everything that can be wrong with them."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -9,7 +8,7 @@ from jaxtyping import Float, UInt8
 from fsseg.data.datasets.description import Description
 from fsseg.data.datasets.header import shape_in_words
 from fsseg.data.datasets.labels import label_problems
-from fsseg.data.datasets.nifti import ScanFile, read_nifti
+from fsseg.data.datasets.nifti import ScanFile
 from fsseg.data.geometry import (
     SAME_PLACE,
     axis_codes,
@@ -39,23 +38,23 @@ def image_problems(image: ScanFile) -> Iterator[str]:
     high = float(voxels.max())
     if not np.isfinite([low, high]).all():
         count = int((~np.isfinite(voxels)).sum())
-        yield f"{image.path}: {count} voxels are NaN or infinite, expected finite intensities; repair the image"
+        yield f"{image.where}: {count} voxels are NaN or infinite, expected finite intensities; repair the image"
     elif max(-low, high) > LARGEST_INTENSITY:
         yield (
-            f"{image.path}: its intensities go from {low:g} to {high:g}, expected single precision (up to "
+            f"{image.where}: its intensities go from {low:g} to {high:g}, expected single precision (up to "
             f"{LARGEST_INTENSITY:.2g}); repair the image"
         )
     elif low == high:
-        yield f"{image.path}: every voxel is {low:g}, expected an image; repair or remove the case"
+        yield f"{image.where}: every voxel is {low:g}, expected an image; repair or remove the case"
 
 
-def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
-    """Yields a sentence for what keeps a label map from lying on its image."""
+def pair_problems(image: ScanFile, labels: ScanFile, what: str = "labels") -> Iterator[str]:
+    """Yields a sentence for what keeps a label map, or another channel, from lying on its image."""
     shape = image.voxels.shape
     if labels.voxels.shape != shape:
         yield (
             f"{labels.path}: has shape {shape_in_words(labels.voxels.shape)}, expected {shape_in_words(shape)} as "
-            f"{image.path.name}; resample the labels to the image's grid"
+            f"{image.path.name}; resample the {what} to the image's grid"
         )
         return
     distance = distance_in_voxels(image.affine, labels.affine, shape)
@@ -66,23 +65,28 @@ def pair_problems(image: ScanFile, labels: ScanFile) -> Iterator[str]:
     if codes != expected:
         yield (
             f"{labels.path}: its axes run towards {codes}, expected {expected} as those of {image.path.name}; "
-            "turn the labels as the image, or copy the image's header if only the header is wrong"
+            f"turn the {what} as the image, or copy the image's header if only the header is wrong"
         )
     else:
         yield (
             f"{labels.path}: its affine differs from that of {image.path.name}, expected the same grid within "
-            f"{SAME_PLACE:g} voxels, got {distance:.3g} at the corners; resample the labels to the image or copy the image's "
+            f"{SAME_PLACE:g} voxels, got {distance:.3g} at the corners; resample the {what} to the image or copy the image's "
             "header"
         )
 
 
-def scan_problems(image: ScanFile, labels: ScanFile, described: Description) -> list[str]:
-    """Returns a sentence for everything that makes a scan unusable."""
-    return [
-        *image_problems(image),
-        *label_problems(labels, described),
-        *pair_problems(image, labels),
-    ]
+def scan_problems(
+    images: Sequence[ScanFile], labels: ScanFile, described: Description
+) -> list[str]:
+    """Returns a sentence for everything that makes a scan unusable; there is an image for each channel."""
+    first, *others = images
+    problems: list[str] = []
+    for image in images:
+        problems += image_problems(image)
+    for other in others:
+        if other.path != first.path:
+            problems += pair_problems(first, other, f"channel {other.channel}")
+    return [*problems, *label_problems(labels, described), *pair_problems(first, labels)]
 
 
 def header_warnings(file: ScanFile) -> Iterator[str]:
@@ -121,36 +125,44 @@ def pair_warnings(image: ScanFile, labels: ScanFile) -> Iterator[str]:
             yield f"{labels.path}: {sentence}"
 
 
-def make_volume(case: str, image: ScanFile, labels: ScanFile, described: Description) -> Volume:
-    """Returns the scan, slices first, clipped and with the classes' numbers for labels.
+def make_volume(
+    case: str, images: Sequence[ScanFile], labels: ScanFile, described: Description
+) -> Volume:
+    """Returns the scan, slices first, each channel clipped, and with the classes' numbers for labels.
 
     Raises:
         DataError: Nothing of the image is left once it is clipped.
     """
+    first = images[0]
     grid = find_grid(
-        image.affine, image.voxel_sizes, axis=described.axis, orientation=described.orientation
+        first.affine, first.voxel_sizes, axis=described.axis, orientation=described.orientation
     )
-    across, row, column = (image.voxel_sizes[axis] for axis in grid.axes)
-    clipped = described.intensity.clip(grid.from_file(image.voxels))
+    across, row, column = (first.voxel_sizes[axis] for axis in grid.axes)
+    channels = []
+    for image in images:
+        clipped = described.intensity.clip(grid.from_file(image.voxels))
+        _require_contrast(image, clipped, described)
+        channels.append(clipped)
     numbered = _number_classes(labels.voxels, described)
-    _require_contrast(image, clipped, described)
+    several = len(images) > 1
     return Volume(
         case,
-        image=clipped,
+        image=np.stack(channels, axis=1) if several else channels[0],
         labels=grid.from_file(numbered),
         spacing=(across, row, column),
         grid=grid,
+        channels=described.channel_names if several else (),
     )
 
 
-def load_volume(case: str, image_path: Path, label_path: Path, described: Description) -> Volume:
+def load_volume(
+    case: str, images: Sequence[ScanFile], labels: ScanFile, described: Description
+) -> Volume:
     """Returns the scan of a case; raises DataError listing everything that is wrong with its files."""
-    image = read_nifti(image_path)
-    labels = read_nifti(label_path)
-    problems = scan_problems(image, labels, described)
+    problems = scan_problems(images, labels, described)
     if problems:
         raise DataError("\n".join(problems))
-    return make_volume(case, image, labels, described)
+    return make_volume(case, images, labels, described)
 
 
 def _require_contrast(
@@ -161,7 +173,7 @@ def _require_contrast(
     rules = described.intensity
     rule = f"window {list(rules.window)}" if rules.window else f"percentiles {rules.percentiles}"
     raise DataError(
-        f"{image.path}: every voxel is {clipped.flat[0]:g} once clipped to the {rule}, expected an image; its intensities "
+        f"{image.where}: every voxel is {clipped.flat[0]:g} once clipped to the {rule}, expected an image; its intensities "
         f"go from {image.voxels.min():g} to {image.voxels.max():g}, correct [intensity] in the description"
     )
 

@@ -16,7 +16,7 @@ class Snapshot:
     """The middle one of a scan's labelled slices, for the contact sheet.
 
     Attributes:
-        image: Its intensities.
+        image: Its intensities; those of each channel where there are several.
         labels: Its class numbers.
         pixel: Height and width of a pixel, mm.
     """
@@ -66,7 +66,7 @@ def summarise(volume: Volume, image: ScanFile, described: Description) -> Checke
         by_slice = mask.sum(axis=(1, 2))
         voxels[name] = int(by_slice.sum())
         slices[name] = int((by_slice > 0).sum())
-    count, rows, columns = (int(length) for length in volume.image.shape)
+    count, rows, columns = (int(length) for length in volume.shape)
     return CheckedCase(
         case=volume.case,
         shape=(count, rows, columns),

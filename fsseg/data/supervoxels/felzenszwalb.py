@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from fsseg.data.supervoxels.kernels import (
     collect,
+    collect_channels,
     merge_similar,
     merge_small,
     number_regions,
@@ -65,7 +66,7 @@ BANDS = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6)
 ROOM = 0.5
 """Edges of a band per voxel to make room for at first; changes the speed and the memory, not the result."""
 
-Image = Float64[np.ndarray, "slice height width"]
+Image = Float64[np.ndarray, "slice *channel height width"]
 Mask = Bool[np.ndarray, "slice height width"]
 Regions = Int32[np.ndarray, "slice height width"]
 Roots = Int32[np.ndarray, "edge 2"]
@@ -75,6 +76,9 @@ Weights = Float64[np.ndarray, "13"]
 @component
 class Felzenszwalb:
     """Supervoxels by graph-based segmentation, cut to the body.
+
+    An edge costs the difference of its voxels' intensities, each channel from 0 to 255; with several channels the root of
+    the mean of the squared differences.
 
     The regions depend on `min_size` above all: with the default scale, the first phase joins little more than equal
     neighbours, and the second joins regions along their cheapest edges until each has `min_size` voxels.
@@ -133,7 +137,7 @@ def felzenszwalb(
     """Segments a volume into regions of at least `min_size` voxels.
 
     Args:
-        image: Intensities from 0 to 255.
+        image: Intensities from 0 to 255, with an axis of channels after that of slices where there are several.
         spacing: Voxel size along (slice, height, width), mm; height and width are taken as equal.
         min_size: Voxels of a region at least.
         scale: Preference for larger regions.
@@ -143,7 +147,9 @@ def felzenszwalb(
         Region ids from 0, in raster order of each region's first voxel.
     """
     if sigma > 0:
-        image = ndimage.gaussian_filter(image, [sigma / size for size in spacing])
+        of_slice, *within = [sigma / size for size in spacing]
+        between_channels = [0.0] * (image.ndim - 3)
+        image = ndimage.gaussian_filter(image, [of_slice, *between_channels, *within])
     image = np.ascontiguousarray(image)
     graph = _Graph(image, _direction_weights(spacing))
     _join_similar(graph, scale / 255)
@@ -152,19 +158,28 @@ def felzenszwalb(
 
 
 def scaled_image(volume: Volume) -> Image:
-    """Returns the scan's intensities from 0 to 255; raises DataError for an image without contrast."""
-    values = volume.image.astype(np.float64)
-    low = values.min()
-    high = values.max()
-    if low == high:
-        raise DataError(
-            f"case {volume.case}: every voxel is {low:g}, expected an image; repair or remove the case"
-        )
-    return 255 * (values - low) / (high - low)
+    """Returns the scan's intensities, of each channel from 0 to 255; raises DataError for one without contrast."""
+    scaled = []
+    for number, channel in enumerate(volume.by_channel):
+        values = channel.astype(np.float64)
+        low = values.min()
+        high = values.max()
+        if low == high:
+            where = f" of channel {volume.channels[number]}" if volume.channels else ""
+            raise DataError(
+                f"case {volume.case}: every voxel{where} is {low:g}, expected an image; repair or remove the case"
+            )
+        scaled.append(255 * (values - low) / (high - low))
+    return scaled[0] if volume.image.ndim == 3 else np.stack(scaled, axis=1)
 
 
 def body_mask(image: Image) -> Mask:
-    """Returns the body in each slice: what is not air, its largest 8-connected part, holes filled. Image from 0 to 255."""
+    """Returns the body in each slice: what is not air, its largest 8-connected part, holes filled. Image from 0 to 255.
+
+    Of several channels the brightest decides.
+    """
+    if image.ndim == 4:
+        image = image.max(axis=1)
     return np.stack([_largest_part(pixels > BODY_THRESHOLD) for pixels in image])
 
 
@@ -205,9 +220,12 @@ class _Graph:
     def __init__(self, image: Image, weights: Weights) -> None:
         self.image = image
         self.weights = weights
-        self.parent = np.arange(image.size, dtype=np.int32)
-        self.size = np.ones(image.size, dtype=np.int32)
-        self.small = np.ones(image.size, dtype=np.uint8)
+        height, width = image.shape[-2:]
+        self.shape = (len(image), height, width)
+        self.voxels = len(image) * height * width
+        self.parent = np.arange(self.voxels, dtype=np.int32)
+        self.size = np.ones(self.voxels, dtype=np.int32)
+        self.small = np.ones(self.voxels, dtype=np.uint8)
 
     def settle(self, min_size: int) -> int:
         """Brings `parent` and `small` up to date; returns the number of voxels in regions below `min_size`."""
@@ -215,15 +233,16 @@ class _Graph:
 
     def edges(self, low: float, high: float) -> tuple[Float64[np.ndarray, "edge"], Roots]:
         """Cost and both regions' roots of the edges with low <= cost < high that could still merge, in order."""
-        costs, ends, numbers = collect(
+        of_image = collect if self.image.ndim == 3 else collect_channels
+        costs, ends, numbers = of_image(
             self.image,
             self.weights,
             DIRECTIONS,
-            root=self.parent.reshape(self.image.shape),
-            small=self.small.reshape(self.image.shape),
+            root=self.parent.reshape(self.shape),
+            small=self.small.reshape(self.shape),
             low=_least_square(low),
             high=_least_square(high),
-            room=int(ROOM * self.image.size),
+            room=int(ROOM * self.voxels),
         )
         # Positive floats are in the order of their bits; both ends of an edge move as one word.
         words = ends.view(np.uint64).ravel()
@@ -234,9 +253,9 @@ class _Graph:
 
     def labels(self) -> Regions:
         """Region ids from 0 in order of each region's first voxel."""
-        labels = np.empty(self.image.size, dtype=np.int32)
+        labels = np.empty(self.voxels, dtype=np.int32)
         number_regions(self.parent, labels)
-        return labels.reshape(self.image.shape)
+        return labels.reshape(self.shape)
 
 
 def _least_square(limit: float) -> float:
@@ -263,7 +282,7 @@ def _join_similar(graph: _Graph, k: float) -> None:
     while 2 / (a + b) <= 1 / min(a, b). The band reaches to 4k because the sums are rounded.
     """
     costs, ends = graph.edges(0.0, 4 * k)
-    inner = np.zeros(graph.image.size)
+    inner = np.zeros(graph.voxels)
     merge_similar(costs, ends, graph.parent, graph.size, inner, k)
 
 
@@ -281,10 +300,14 @@ def _join_small(graph: _Graph, min_size: int) -> None:
 
 def _sample_costs(graph: _Graph) -> Float64[np.ndarray, "edge"]:
     """Costs of some edges along the axes, to place the bands."""
-    every = max(1, graph.image.size // 20_000)
+    every = max(1, graph.voxels // 20_000)
     sampled = [[0.0]]
     for axis, direction in ALONG_AXES:
-        differences = np.diff(graph.image, axis=axis)
-        difference = differences.ravel()[::every]
-        sampled.append(np.sqrt(graph.weights[direction] * difference**2))
+        if graph.image.ndim == 3:
+            differences = np.diff(graph.image, axis=axis)
+            squares = differences.ravel()[::every] ** 2
+        else:
+            differences = np.diff(np.moveaxis(graph.image, 1, 0), axis=axis + 1)
+            squares = np.square(differences).mean(axis=0).ravel()[::every]
+        sampled.append(np.sqrt(graph.weights[direction] * squares))
     return np.concatenate(sampled)

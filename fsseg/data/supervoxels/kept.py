@@ -46,7 +46,7 @@ def cut(
         DataError: They are no regions of this scan; the message names the method and its distribution.
     """
     regions = method(volume, dataset)
-    problem = problem_of_regions(regions, volume.image.shape)
+    problem = problem_of_regions(regions, volume.shape)
     if problem is not None:
         raise DataError(
             f"{described('supervoxels', method)}: for case {volume.case} it gives {problem}; correct it, or set "

@@ -145,6 +145,48 @@ def mark(
 
 
 @compiled
+def collect_channels(image, weights, directions, root, small, low, high, room):
+    """Collects edges as `collect` does, of an image (slice, channel, height, width).
+
+    The square of a difference is then the mean of the squares over the channels. A loop of its own, since the one above
+    takes half its time in tests of one channel.
+    """
+    slices, channels, height, width = image.shape
+    costs = np.empty(room)
+    ends = np.empty((room, 2), np.int32)
+    numbers = np.empty(room, np.uint8)
+    most_of_a_row = len(directions) * width
+    count = 0
+    for z in range(slices):
+        for y in range(height):
+            costs, ends, numbers = with_room(costs, ends, numbers, count, most_of_a_row)
+            for number in range(len(directions)):
+                dz, dy, dx = directions[number]
+                if z + dz >= slices or not 0 <= y + dy < height:
+                    continue
+                weight = weights[number]
+                for x in range(max(0, -dx), min(width, width - dx)):
+                    root_a = root[z, y, x]
+                    root_b = root[z + dz, y + dy, x + dx]
+                    may_grow = (small[z, y, x] | small[z + dz, y + dy, x + dx]) != 0
+                    if root_a == root_b or not may_grow:
+                        continue
+                    total = 0.0
+                    for channel in range(channels):
+                        there = image[z + dz, channel, y + dy, x + dx]
+                        difference = image[z, channel, y, x] - there
+                        total += difference * difference
+                    squared = weight * (total / channels)
+                    if low <= squared < high:
+                        costs[count] = np.sqrt(squared)
+                        ends[count, 0] = root_a
+                        ends[count, 1] = root_b
+                        numbers[count] = number
+                        count += 1
+    return costs[:count], ends[:count], numbers[:count]
+
+
+@compiled
 def with_room(costs, ends, numbers, count, more):
     """Returns the three arrays, moved to longer ones if they have no room for `more` edges after the first `count`."""
     if count + more <= costs.size:

@@ -1,5 +1,6 @@
 """Where a scan's supervoxels are: pixel counts per region and slice, so that sampling never scans the volume."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ def default_min_size(volume: Volume, dataset: Dataset) -> int:
     That is the dataset's number, or the usual share of a scan's voxels where it has none.
     """
     if dataset.supervoxel_min_size is None:
-        voxels = USUAL_MIN_SIZE * volume.image.size / USUAL_VOXELS
+        voxels = USUAL_MIN_SIZE * math.prod(volume.shape) / USUAL_VOXELS
     elif volume.working is None:
         voxels = dataset.supervoxel_min_size
     else:

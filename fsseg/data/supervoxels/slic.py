@@ -22,6 +22,8 @@ from fsseg.plugins.options import component
 class Slic:
     """Compact supervoxels of similar size, clustered by place (in mm) and intensity within the body.
 
+    With several channels, the distance of intensities is the root of the mean of the squared differences.
+
     Reference: Achanta et al., SLIC superpixels (2012); within a mask: Irving (2016).
     """
 
@@ -64,15 +66,21 @@ class Slic:
         if count == 1:  # scikit-image takes its unit of length from the distances between seeds
             return body.astype(np.int32)
         pixel = volume.spacing[2]
+        several = image.ndim == 4
+        compactness = self.compactness
+        if several:
+            # scikit-image sums the squared differences of channels; their mean is what compactness is held against.
+            compactness *= np.sqrt(image.shape[1])
+            image = np.moveaxis(image, 1, -1)
         labels = slic(
             image,
             n_segments=count,
-            compactness=self.compactness,
+            compactness=compactness,
             sigma=[self.sigma / size for size in volume.spacing],
             # That unit is in voxels, so that only the ratio of the spacings is to be told.
             spacing=[size / pixel for size in volume.spacing],
             mask=body,
-            channel_axis=None,
+            channel_axis=-1 if several else None,
             start_label=1,
         )
         return labels.astype(np.int32)

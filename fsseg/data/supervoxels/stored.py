@@ -26,13 +26,13 @@ class Stored:
         regions = dataset.load_supervoxels(volume.case)
         if volume.working is not None:
             regions = volume.working.labels(regions)
-        if regions.shape != volume.image.shape:
+        if regions.shape != volume.shape:
             raise DataError(
-                f"supervoxels of case {volume.case}: shape {_size(regions)} (slices, height, width), expected "
-                f'{_size(volume.image)} as the image; compute them with supervoxels = "felzenszwalb"'
+                f"supervoxels of case {volume.case}: shape {_size(regions.shape)} (slices, height, width), expected "
+                f'{_size(volume.shape)} as the image; compute them with supervoxels = "felzenszwalb"'
             )
         return regions
 
 
-def _size(voxels: np.ndarray) -> str:
-    return " x ".join(str(length) for length in voxels.shape)
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(length) for length in shape)
