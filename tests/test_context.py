@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import TIMM, TinyBackbone, block_scan, published_rules, scans_of
+from helpers import PROTOCOLS, TIMM, TinyBackbone, block_scan, published_rules, scans_of
 from torch import nn
 
 import fsseg
@@ -18,7 +18,6 @@ from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.backbones.channels import fit_channels
 from fsseg.model.inputs import network_input, with_context
 from fsseg.model.segmenter import encode
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.training.episodes import EpisodeSampler, episode_rng
 from fsseg.training.slices import neighbours
 

@@ -81,6 +81,7 @@ class Slic:
             spacing=[size / pixel for size in volume.spacing],
             mask=body,
             channel_axis=-1 if several else None,
+            convert2lab=False,  # three channels are no colours
             start_label=1,
         )
         return labels.astype(np.int32)
