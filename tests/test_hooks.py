@@ -18,7 +18,9 @@ from fsseg.plugins.sources import Plugin
 from fsseg.system.progress import Silent
 
 PAGE = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
-SECTIONS = {text.partition("\n")[0]: text for text in PAGE.split("\n### ")[1:]}
+SECTIONS = {
+    text.partition("\n")[0]: text.partition("\n## ")[0] for text in PAGE.split("\n### ")[1:]
+}
 
 
 def test_the_page_has_every_hook_in_order():

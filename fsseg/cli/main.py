@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fsseg.cli.commands import Shell
 from fsseg.cli.compare import compare_command
 from fsseg.cli.console import errors_console, styled
 from fsseg.cli.data import check_command, supervoxels_command
@@ -23,6 +24,7 @@ from fsseg.system.files import FULL
 from fsseg.system.signals import Stopped
 
 app = typer.Typer(
+    cls=Shell,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

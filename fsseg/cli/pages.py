@@ -96,6 +96,7 @@ A plugin changes components, not what holds them together. What stays closed, an
 | a labelled slice is not scored, whichever protocol chose it | it is the answer |
 | Dice is always counted, on the scan's own grid, from voxel counts first | every table has one number that all runs share |
 | what a protocol's hash is made of: its rules, the folds and the classes | numbers are compared where hashes are equal, so no plugin may leave something out |
+| the shell's own commands | what a page or a colleague says about `fsseg run` has to be so everywhere; further commands are `fsseg.commands` |
 | the order of the stages, their keys and the layout of a run's folder | finished stages are found by them, and results of others are read by them |"""
 """The end of the page of contracts."""
 

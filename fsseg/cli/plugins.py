@@ -3,7 +3,7 @@
 import inspect
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -137,15 +137,20 @@ def new_command(kind: NewKind, name: NewName, folder: NewFolder = None) -> None:
 
 @plugin_app.command("list")
 def list_plugins_command(
-    plugin: PluginFiles = None, no_plugin: LeftOut = None, as_json: AsJson = False
+    context: typer.Context,
+    plugin: PluginFiles = None,
+    no_plugin: LeftOut = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the installed plugins with what they bring, also those that cannot be loaded.
 
     Exits with 1 if there are any of these.
     """
+    from fsseg.cli.commands import surveyed_commands
     from fsseg.plugins.manager import survey
 
-    lines = survey()
+    shell: Any = context.find_root().command
+    lines = [*survey(), *surveyed_commands(list(shell.commands))]
     if as_json:
         print(json.dumps([vars(line) for line in lines], indent=2))
     else:
