@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from fsseg.recipe.protocols import Protocol as Rules
     from fsseg.training.drawn import SliceFacts
     from fsseg.training.step import TrainingStep
-    from fsseg.types import Evidence, IdealPriors, Prototypes, QueryVolume, ScoreScale
+    from fsseg.types import (
+        Evidence,
+        IdealPriors,
+        Prototypes,
+        Query,
+        QueryVolume,
+        ScoreScale,
+        Support,
+    )
 
 
 class Trained(Protocol):
@@ -122,6 +130,9 @@ class Head(Trained, Protocol):
 
     A head may name in `trained_options`, a tuple, the options that its trained state decides, such as what a parameter
     starts from. Variants that take the state take these options with it, and may not give them other values.
+
+    A head with `sees_support = True` is called with a `QueryVolume` as its third argument: the support's images and masks,
+    and the images and the features of both sides. It has the slices that are scored at the time, a few of the query.
     """
 
     score: ScoreScale | None
@@ -133,6 +144,25 @@ class Head(Trained, Protocol):
         self, features: Float[Tensor, "query channel h w"], prototypes: Prototypes
     ) -> Float[Tensor, "query class h w"]:
         """Class logits at an even prior, background first."""
+        ...
+
+
+@runtime_checkable
+class WholeSegmenter(Protocol):
+    """Segments a query from labelled images without prototypes, for example a network that learns in context.
+
+    A row of a recipe names it in place of prototypes and head; thresholds and refiners follow it as they follow a head.
+    Images are those after the recipe's intensity rule. One that is an nn.Module with parameters is trained if `[training]`
+    names it as its `segmenter`; `trained_options` is as of a head.
+    """
+
+    def __call__(
+        self, support: Support, query: Query
+    ) -> Float[Tensor, "query class own_height own_width"]:
+        """Class logits at an even prior, background first, as fine as it has them.
+
+        All slices that one support segments come at once, in the order of the scan: in training and calibration one.
+        """
         ...
 
 

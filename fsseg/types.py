@@ -212,7 +212,7 @@ class Evidence:
 
     logits: Float[Tensor, "query class height width"]
     features: Float[Tensor, "query channel h w"]
-    support_masks: Bool[Tensor, "way shot height width"]
+    support_masks: Bool[Tensor, "way shot support_height support_width"]
     support_location: Float[Tensor, "way shot"]
     query_location: Float[Tensor, "query"]
     score: ScoreScale | None = None
@@ -249,7 +249,7 @@ class QueryVolume:
     prototypes: Prototypes
     query: Query
     features: Float[Tensor, "slice channel h w"]
-    support_features: Float[Tensor, "way shot channel h w"]
+    support_features: Float[Tensor, "way shot channel support_h support_w"]
 
     def part(self, at: slice) -> "QueryVolume":
         """The volume of some of its slices."""

@@ -39,7 +39,7 @@ class Seen:
 
     def __call__(self, margins, volume):
         self.margins = margins
-        assert volume.support_features.shape[-2:] == volume.features.shape[-2:]
+        assert volume.support_features.shape[-2:] == (8, 8)
         return margins + self.add
 
 
@@ -64,6 +64,16 @@ def test_each_refiner_sees_what_came_before_on_its_own_grid():
     assert torch.equal(then, pixels + 0.5) and torch.equal(last, then + 0.5)
     assert torch.equal(found.refined, last + 0.5)
     assert torch.equal(found.labels > 0, found.refined[:, 0] > 0)
+
+
+def test_support_and_query_may_have_slices_of_different_sizes():
+    seen = Seen("image")
+    parts = (TinyBackbone(), MaskedAverage(), Tpm(), CeT())
+    support = Support(samples.random(1, 1, 32, 32), samples.masks(), torch.full((1, 1), 0.5))
+    query = Query(samples.random(2, 48, 40), torch.linspace(0, 1, 2))
+    with torch.no_grad():
+        found = Segmenter(*parts, refiners=[seen]).eval()(support, query)
+    assert seen.margins.shape == (2, 1, 48, 40) and found.labels.shape == (2, 48, 40)
 
 
 def test_the_pixels_decide():

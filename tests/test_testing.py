@@ -79,6 +79,19 @@ class Blocks:
         return np.broadcast_to(columns, volume.image.shape).astype(np.int32)
 
 
+class Brightness:
+    """A whole segmenter that keeps the contract."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, support, query):
+        logits = [torch.zeros_like(query.images)]
+        for images, masks in zip(support.images, support.masks):
+            logits.append(1 - (query.images - images[masks].mean()).abs())
+        return torch.stack(logits, dim=1)
+
+
 class Tracker:
     """A tracker that keeps the contract."""
 
@@ -194,7 +207,7 @@ SOUND = {
     "folds": Folds, "protocol": Rules,
     "optimiser": Descent, "schedule": Halving,
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
-    "refiner": Component3d, "metric": Iou, "tracker": Tracker, "intensity": Nyul, "augmentation": Flip, "loss": QueryNll,
+    "refiner": Component3d, "segmenter": Brightness, "metric": Iou, "tracker": Tracker, "intensity": Nyul, "augmentation": Flip, "loss": QueryNll,
 }  # fmt: skip
 
 
@@ -263,6 +276,30 @@ def seeing(change):
         (Seeing,),
         {"__doc__": "Broken.", "__call__": lambda self, *inputs: change(inner(self, *inputs))},
     )
+
+
+class Looking(Tpm):
+    """Raises the foreground by the part of the support that each way covers of its left half."""
+
+    sees_support = True
+
+    def forward(self, features, prototypes, volume):
+        logits = super().forward(features, prototypes)
+        share = volume.support.masks[..., :16].float().mean(dim=(1, 2, 3))
+        raised = logits[:, 1:] + share[:, None, None].to(logits)
+        return torch.cat([logits[:, :1], raised], dim=1)
+
+
+class Absent(Looking):
+    """Broken."""
+
+    def forward(self, features, prototypes, volume):
+        return Tpm.forward(self, features, prototypes)
+
+
+def remember_supports(self, support, query):
+    self.seen = getattr(self, "seen", 0) + 1
+    return Brightness.__call__(self, support, query) * self.seen
 
 
 class Unannotated(CeT):
@@ -542,6 +579,22 @@ BROKEN = {
         ("head", changed("head", lambda logits, f, _: logits / f.norm(dim=1, keepdim=True)), "finite logits for features of zeros"),
         ("head", changed("head", lambda logits, f, p: logits / p.foreground.norm()), "finite logits for prototypes of zeros"),
     ],
+    "check_looks_at_the_support": [("head", Absent, "leave sees_support out")],
+    # whole segmenters
+    "check_logits_of_all_classes": [
+        ("segmenter", changed("segmenter", lambda logits, *_: logits[:, 1:]), "expected logits of 5 slices x 2 classes x height"),
+        ("segmenter", changed("segmenter", lambda logits, s, q: logits / (s.masks.shape[1] - 1)), "expected finite logits for 1 ways"),
+    ],
+    "check_masks_say_what_is_foreground": [
+        ("segmenter", broken("segmenter", __call__=lambda self, s, q: torch.stack([q.images * 0] + [q.images] * len(s.masks), 1)), "look at the masks"),
+    ],
+    "check_ways_change_places": [
+        ("segmenter", changed("segmenter", lambda logits, *_: logits + torch.arange(logits.shape[1])[:, None, None]), "ways in another order"),
+    ],
+    "check_one_slice_by_itself": [
+        ("segmenter", changed("segmenter", lambda logits, *_: logits / (len(logits) - 1)), "for a query of one"),
+    ],
+    "check_keeps_nothing_of_a_support": [("segmenter", broken("segmenter", __call__=remember_supports), "keep nothing")],
     "check_differentiable": [
         ("head", changed("head", lambda logits, *_: logits.detach()), "expected logits with a gradient"),
         ("head", broken("head", forward=lambda self, f, p: Tpm.forward(self, f.detach(), p)), "the features, got none"),
@@ -815,6 +868,10 @@ def test_every_check_has_a_broken_component():
 def test_the_sound_components_pass(kind):
     failed = [result for result in run_checks(SOUND[kind], kind) if result.status == "failed"]
     assert not failed
+
+
+def test_a_head_that_sees_the_support_passes():
+    assert not [result for result in run_checks(Looking, "head") if result.status == "failed"]
 
 
 @pytest.mark.parametrize("policy", [Fitted])

@@ -182,7 +182,7 @@ class SupportPrototypes:
         self,
         part: Assignment,
         variant: Variant,
-        support_features: Float[Tensor, "way shot channel h w"],
+        support_features: Float[Tensor, "way shot channel support_h support_w"],
         query_features: Float[Tensor, "part channel h w"],
     ) -> Prototypes:
         """The prototypes with which a variant scores what an assignment segments."""
@@ -195,7 +195,7 @@ class SupportPrototypes:
 
 def _prototypes(
     segmenter: Segmenter,
-    support_features: Float[Tensor, "way shot channel h w"],
+    support_features: Float[Tensor, "way shot channel support_h support_w"],
     support: Support,
     query_features: Float[Tensor, "part channel h w"] | None = None,
 ) -> Prototypes:

@@ -1,6 +1,7 @@
 """From features to logits: the one place where extractors and heads are called, in training and everywhere after it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,7 +30,7 @@ def is_per_query(extractor: Extractor) -> bool:
 def prototypes_of(
     extractor: Extractor,
     head: Head,
-    support_features: Float[Tensor, "way shot channel h w"],
+    support_features: Float[Tensor, "way shot channel support_h support_w"],
     masks: Bool[Tensor, "way shot height width"],
     query_features: Features | None = None,
 ) -> Prototypes:
@@ -81,22 +82,44 @@ def joined(parts: list[Prototypes]) -> Prototypes:
     )
 
 
-def logits_of(head: Head, volume: QueryVolume) -> Float[Tensor, "query class h w"]:
+def sees_support(head: Head) -> bool:
+    """True for a head that is handed the support's images and masks, and the query's images, beside the prototypes."""
+    return getattr(head, "sees_support", False)
+
+
+def logits_of(head: Head, volume: QueryVolume) -> Float[Tensor, "query class own_h own_w"]:
     """The logits of a query's slices, at an even prior.
+
+    A head works on copies of the features; a few slices at a time, it does not matter how many there are. A whole
+    segmenter gets all of them.
 
     Args:
         head: Scores them.
         volume: The query, its features and its prototypes, and the support.
     """
-    # A head works on copies of the features; a few slices at a time, it does not matter how many there are.
     count = len(volume.features)
-    if count <= SLICES_AT_ONCE:
-        return score(head, volume.features, volume.prototypes)
+    at_once = count if getattr(head, "all_at_once", False) else SLICES_AT_ONCE
+    if count <= at_once:
+        return _logits_of_part(head, volume)
     parts = []
-    for start in range(0, count, SLICES_AT_ONCE):
-        part = volume.part(slice(start, start + SLICES_AT_ONCE))
-        parts.append(score(head, part.features, part.prototypes))
+    for start in range(0, count, at_once):
+        part = volume.part(slice(start, start + at_once))
+        parts.append(_logits_of_part(head, part))
     return torch.cat(parts)
+
+
+def _logits_of_part(head: Head, volume: QueryVolume) -> Float[Tensor, "query class own_h own_w"]:
+    if not sees_support(head):
+        return score(head, volume.features, volume.prototypes)
+    call: Callable[..., Tensor] = head
+    if not volume.prototypes.by_slice:
+        return call(volume.features, volume.prototypes, volume)
+    logits = []
+    for number in range(len(volume.features)):
+        part = volume.part(slice(number, number + 1))
+        part = replace(part, prototypes=part.prototypes.of_slice(0))
+        logits.append(call(part.features, part.prototypes, part))
+    return torch.cat(logits)
 
 
 def score(

@@ -30,7 +30,7 @@ BYTES_PER_PIXEL = 600
 Mode = Literal["default", "reference"]
 """Where the prior is added: to logits at image size, or before probabilities are resized."""
 
-SupportFeatures = Float[Tensor, "way shot channel h w"]
+SupportFeatures = Float[Tensor, "way shot channel support_h support_w"]
 """Features of the labelled slices."""
 
 Target = Int[Tensor, "query height width"] | None

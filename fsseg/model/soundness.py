@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fsseg.errors import FssegError
 from fsseg.model.segmenter import Segmenter
+from fsseg.model.whole import role_of
 from fsseg.plugins.blame import described
 
 
@@ -27,8 +28,9 @@ def unsound_logits(
         segmenter: Its backbone made the features, and its head the logits.
         features: The features of the slices in question.
     """
-    if features.isfinite().all():
-        return _error(where, "logits", "head", segmenter.head)
+    kind, scorer = role_of(segmenter.head)
+    if kind == "segmenter" or features.isfinite().all():
+        return _error(where, "logits", kind, scorer)
     return _error(where, "features", "backbone", segmenter.backbone)
 
 

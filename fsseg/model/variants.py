@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone, PrototypeExtractor, Refiner
 from fsseg.model.segmenter import Mode, Segmenter
+from fsseg.model.whole import role_of
 from fsseg.plugins.blame import described
 from fsseg.plugins.numbers import are_finite
 
@@ -96,9 +97,13 @@ def load_parts(name: str, parts: Mapping[str, Any], states: Mapping[str, State])
     """
     for kind, state in states.items():
         _load_part(name, kind, parts[kind], state)
-    for kind in ("prototypes", "threshold"):
+    kind, scorer = role_of(parts["head"])
+    components = {"prototypes": parts["prototypes"], "threshold": parts["threshold"]}
+    if "head" not in states:
+        components[kind] = scorer
+    for kind, component in components.items():
         if kind not in states:
-            _require_nothing_to_train(name, kind, parts[kind], f"name it in [training] as {kind}")
+            _require_nothing_to_train(name, kind, component, f"name it in [training] as {kind}")
     for refiner in parts["refiners"]:
         _require_nothing_to_train(name, "refiner", refiner, "let its numbers be options")
 

@@ -66,6 +66,11 @@ def register_heads(register: Register) -> None:
 
 
 @hookspec
+def register_segmenters(register: Register) -> None:
+    """Registers whole segmenters, which need no prototypes: `fsseg.interfaces.WholeSegmenter`."""
+
+
+@hookspec
 def register_losses(register: Register) -> None:
     """Registers losses, which training minimises: `fsseg.interfaces.Loss`."""
 

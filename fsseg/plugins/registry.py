@@ -22,6 +22,7 @@ KINDS = {
     "backbone": "register_backbones",
     "prototypes": "register_prototypes",
     "head": "register_heads",
+    "segmenter": "register_segmenters",
     "loss": "register_losses",
     "optimiser": "register_optimisers",
     "schedule": "register_schedules",

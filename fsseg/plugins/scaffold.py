@@ -27,6 +27,8 @@ USAGE = {
     '    [[variants]]\n    name = "My row"\n    prototypes = "$name"\n    threshold = "ce_t"',
     "head": 'In a recipe, for training and in the rows to evaluate with it:\n\n    [training]\n    head = "$name"\n\n'
     '    [[variants]]\n    name = "My row"\n    head = "$name"\n    threshold = "ce_t"',
+    "segmenter": 'In a recipe, as one more row, without prototypes and head:\n\n    [[variants]]\n    name = "My row"\n'
+    '    segmenter = "$name"\n    threshold = "lin_est"',
     "loss": 'In a recipe, beside the usual losses:\n\n    [training]\n    losses = ["query", "alignment", '
     '{ name = "$name", weight = 0.5 }]',
     "optimiser": "In a recipe:\n\n    [training.optimiser]\n    name = \"$name\"",

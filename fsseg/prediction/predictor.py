@@ -158,7 +158,7 @@ class Predictor:
     def _prototypes(
         self,
         support: Support,
-        features: Float[Tensor, "way shot channel h w"],
+        features: Float[Tensor, "way shot channel support_h support_w"],
         query_features: Float[Tensor, "query channel h w"] | None = None,
     ) -> Prototypes:
         parts = (self.segmenter.prototypes, self.segmenter.head)

@@ -13,6 +13,7 @@ from fsseg.interfaces import Backbone, FittedThreshold, Intensity
 from fsseg.model.checkpoint import load_into, load_states, load_trained, save_states
 from fsseg.model.segmenter import Segmenter
 from fsseg.model.variants import assemble
+from fsseg.model.whole import in_place
 from fsseg.plugins.manager import registry
 from fsseg.plugins.options import nearest, schema
 from fsseg.prediction.metadata import read_metadata
@@ -53,7 +54,7 @@ class Trained:
         if backbone is None:
             backbone = _backbone(self.recipe, self.states["backbone"], self.source)
         training = self.recipe.training_of(self.variant)
-        parts = build_parts(self.variant, training)
+        parts = in_place(build_parts(self.variant, training))
         threshold = parts["threshold"]
         if isinstance(threshold, FittedThreshold) != (self.threshold is not None):
             expected = "none" if self.threshold else "what calibration left"

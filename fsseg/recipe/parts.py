@@ -37,7 +37,7 @@ def build_trained(training: TrainingTable) -> dict[str, Any]:
     """Builds what is trained with the backbone.
 
     Returns:
-        `head`, `prototypes`, and `threshold`, which is None where the training names none.
+        `head` and `prototypes`, or `segmenter`, and `threshold`, which is None where the training names none.
 
     Raises:
         FssegError: The threshold needs what training does not have.
@@ -46,10 +46,24 @@ def build_trained(training: TrainingTable) -> dict[str, Any]:
     threshold = None if table is None else table.build("threshold")
     if table is not None:
         _require_usable_in_training(table, threshold)
+    return scorers_of(training, {}) | {"threshold": threshold}
+
+
+def scorers_of(
+    table: TrainingTable | VariantTable, taken: Mapping[str, ComponentTable]
+) -> dict[str, Any]:
+    """Builds the `prototypes` and the `head` of a table, or its `segmenter` where it names one.
+
+    Args:
+        table: The table.
+        taken: By kind, tables that are built instead of its own.
+    """
+    if table.segmenter is not None:
+        segmenter = taken.get("segmenter", table.segmenter)
+        return {"segmenter": segmenter.build("segmenter")}
     return {
-        "head": training.head.build("head"),
-        "prototypes": training.prototypes.build("prototypes"),
-        "threshold": threshold,
+        "prototypes": taken.get("prototypes", table.prototypes).build("prototypes"),
+        "head": taken.get("head", table.head).build("head"),
     }
 
 
@@ -69,9 +83,13 @@ def _require_usable_in_training(table: ComponentTable, threshold: Any) -> None:
 
 def shared_parts(variant: VariantTable, training: TrainingTable) -> list[str]:
     """The kinds of parts whose trained state a variant takes: its head's, and those of the components that both name."""
-    kinds = ["head"]
-    if variant.prototypes.name == training.prototypes.name:
-        kinds.append("prototypes")
+    kinds = []
+    if variant.segmenter is None:
+        kinds.append("head")
+        if training.segmenter is None and variant.prototypes.name == training.prototypes.name:
+            kinds.append("prototypes")
+    elif training.segmenter is not None and variant.segmenter.name == training.segmenter.name:
+        kinds.append("head")
     if training.threshold is not None and variant.threshold.name == training.threshold.name:
         kinds.append("threshold")
     return kinds
@@ -88,21 +106,26 @@ def build_parts(variant: VariantTable, training: TrainingTable) -> dict[str, Any
     """Builds the components of a variant that is evaluated with this training.
 
     Returns:
-        Its `prototypes`, `head`, `threshold` and `refiners`, as `fsseg.model.variants.assemble` takes them.
+        Its `prototypes` and `head`, or its `segmenter`, its `threshold` and `refiners`; `fsseg.model.whole.in_place` puts a
+        segmenter in its place.
 
     Raises:
         FssegError: A part has an option of its own that the trained state has decided otherwise.
     """
     shared = shared_parts(variant, training)
-    prototypes = variant.prototypes
+    taken = {}
+    if variant.segmenter is None:
+        taken["head"] = head_of(variant, training)
+    elif "head" in shared and training.segmenter is not None:
+        taken["segmenter"] = _taking(variant, "segmenter", variant.segmenter, training.segmenter)
     if "prototypes" in shared:
-        prototypes = _taking(variant, "prototypes", prototypes, training.prototypes)
+        taken["prototypes"] = _taking(
+            variant, "prototypes", variant.prototypes, training.prototypes
+        )
     threshold = variant.threshold
     if "threshold" in shared and training.threshold is not None:
         threshold = _taking(variant, "threshold", threshold, training.threshold)
-    return {
-        "prototypes": prototypes.build("prototypes"),
-        "head": head_of(variant, training).build("head"),
+    return scorers_of(variant, taken) | {
         "threshold": threshold.build("threshold"),
         "refiners": [refiner.build("refiner") for refiner in variant.refiners],
     }
@@ -115,8 +138,13 @@ def head_of(variant: VariantTable, training: TrainingTable) -> ComponentTable:
     what the state means (the form of the score threshold). The variant's head takes these options from the training's.
 
     Raises:
-        FssegError: The variant gives one of these options another value than its training.
+        FssegError: The variant gives one of these options another value than its training, or its training has no head.
     """
+    if training.segmenter is not None:
+        raise FssegError(
+            f"variant {variant.name!r}: it has the head {variant.head.name}, but its training trains the segmenter "
+            f"{training.segmenter.name} and no head; give the variant a training of its own, or that segmenter"
+        )
     return _taking(variant, "head", variant.head, training.head)
 
 

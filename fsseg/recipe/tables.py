@@ -46,6 +46,10 @@ class TrainingTable(Table):
     prototypes: Annotated[ComponentTable, Kind("prototypes")] = Field(
         default=ComponentTable(name="map"), description="the extractor to train with"
     )
+    segmenter: Annotated[ComponentTable | None, Kind("segmenter")] = Field(
+        default=None,
+        description="a whole segmenter to train, in place of prototypes and head",
+    )
     threshold: Annotated[ComponentTable | None, Kind("threshold")] = Field(
         default=None,
         description="the threshold policy whose prior the losses see, and which is trained if it has parameters; "
@@ -154,6 +158,9 @@ class VariantTable(Table):
     head: Annotated[ComponentTable, Kind("head")] = Field(
         default=ComponentTable(name="tpm"), description="the head; it takes the trained state"
     )
+    segmenter: Annotated[ComponentTable | None, Kind("segmenter")] = Field(
+        default=None, description="a whole segmenter, in place of prototypes and head"
+    )
     threshold: Annotated[ComponentTable, Kind("threshold")] = Field(
         description="the threshold policy"
     )
@@ -165,10 +172,28 @@ class VariantTable(Table):
         default={}, description="what differs from [training]: a training of this row's own"
     )
 
+    @model_validator(mode="after")
+    def _no_head_beside_a_segmenter(self) -> "VariantTable":
+        fields = type(self).model_fields
+        for key in ("prototypes", "head"):
+            if self.segmenter is not None and getattr(self, key) != fields[key].default:
+                raise ValueError(
+                    f"expected no {key} beside the segmenter {self.segmenter.name}, which stands in the place of prototypes "
+                    "and head; leave one of them out"
+                )
+        return self
+
+    @property
+    def scorers(self) -> dict[str, ComponentTable]:
+        """The components that make the logits, by kind: the prototypes and the head, or the segmenter."""
+        if self.segmenter is not None:
+            return {"segmenter": self.segmenter}
+        return {"prototypes": self.prototypes, "head": self.head}
+
     @property
     def scoring(self) -> str:
         """A key that variants with the same prototypes and head share; their logits are the same after one training."""
-        parts = [self.prototypes.model_dump(), self.head.model_dump()]
+        parts = [table.model_dump() for table in self.scorers.values()]
         return fingerprint(parts)[:16]
 
 

@@ -193,7 +193,7 @@ def calibrations(results: Results) -> dict[str, "Figure"]:
                     variant.name, variant.threshold.build("threshold"), states[variant.name]
                 )
             first, _ = fitted[0]
-            title = f"{first.prototypes.label}, {first.head.label}"
+            title = ", ".join(table.label for table in first.scorers.values())
             figure, (left, right) = panels(6.8, 3.0, 2, sharey=True)
             fits = _Fits(left, right, samples)
             for variant, colour in fitted:

@@ -213,7 +213,7 @@ def shown_margins(
 
 def _label(variant: VariantTable) -> str:
     """What made the margins; refined ones hold the threshold's prior already, so that the variant stands at an even one."""
-    parts = [variant.prototypes, variant.head]
+    parts = list(variant.scorers.values())
     if variant.refiners:
         parts += [variant.threshold, *variant.refiners]
     return ", ".join(part.label for part in parts)

@@ -13,6 +13,7 @@ from fsseg.evaluation.scores import SCORES, CaseScore, read_scores
 from fsseg.interfaces import Backbone, FittedThreshold
 from fsseg.model.checkpoint import load_into, load_trained
 from fsseg.model.variants import State, Variant, assemble, load_threshold
+from fsseg.model.whole import in_place
 from fsseg.recipe.parts import build_parts, states_for
 from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import SharedTraining, trainings_of
@@ -176,7 +177,7 @@ def assemble_variants(
             backbone,
             states=states_for(table, training.table, states),
             mode=plan.recipe.mode,
-            **build_parts(table, training.table),
+            **in_place(build_parts(table, training.table)),
         )
         variants.append(Variant(table.name, segmenter.to(plan.device), table.scoring))
     return variants

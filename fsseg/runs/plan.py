@@ -74,6 +74,7 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "training": table.model_dump(),
         "head": component_identity("head", table.head),
         "prototypes": component_identity("prototypes", table.prototypes),
+        "segmenter": table.segmenter and component_identity("segmenter", table.segmenter),
         "threshold": table.threshold and component_identity("threshold", table.threshold),
         "losses": [component_identity("loss", loss) for loss in losses_of(table)],
         "optimiser": component_identity("optimiser", optimiser_of(table)),
@@ -140,8 +141,7 @@ def _variant_identities(plan: FoldPlan, variants: list[Variant]) -> list[list[An
         identities.append(
             [
                 variant.name,
-                component_identity("prototypes", table.prototypes),
-                component_identity("head", table.head),
+                *(component_identity(kind, scorer) for kind, scorer in table.scorers.items()),
                 component_identity("threshold", table.threshold),
             ]
         )

@@ -14,6 +14,7 @@ from fsseg.evaluation.scores import CaseScore
 from fsseg.model.chain import require_order
 from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.variants import load_parts, states_of
+from fsseg.model.whole import in_place
 from fsseg.plugins.blame import naming_plugins
 from fsseg.plugins.manager import hooks, listening
 from fsseg.recipe.parts import build_parts, build_trained, states_for
@@ -278,11 +279,11 @@ def _check_what_comes_last(data: RunData) -> None:
         for seed in recipe.seeds:
             data.of(fold).require_usable(seed)
     for training in trainings_of(recipe):
-        trained = build_trained(training.table)
+        trained = in_place(build_trained(training.table))
         losses_for(training.table, trained | {"backbone": data.backbone})
         states = states_of(trained)
         for variant in training.variants:
-            parts = build_parts(variant, training.table)
+            parts = in_place(build_parts(variant, training.table))
             load_parts(variant.name, parts, states_for(variant, training.table, states))
             _try_out(variant.name, parts, data)
 
@@ -295,7 +296,8 @@ def _try_out(name: str, parts: dict[str, Any], data: RunData) -> None:
     head = parts["head"]
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(ways, shots, data.backbone.channels, 4, 4, generator=generator)
-    masks = torch.ones(ways, shots, 8, 8, dtype=torch.bool)
+    masks = torch.zeros(ways, shots, 8, 8, dtype=torch.bool)
+    masks[..., :4] = True
     support = Support(masks.float(), masks, torch.zeros(ways, shots))
     query = Query(torch.zeros(1, 8, 8), torch.zeros(1))
     try:

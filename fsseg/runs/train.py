@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from fsseg.model.checkpoint import save_trained
+from fsseg.model.whole import in_place
 from fsseg.plugins.manager import hooks
 from fsseg.recipe.parts import build_trained
 from fsseg.recipe.trainings import SharedTraining, trainings_of
@@ -67,7 +68,7 @@ def begin_training(
     """
     with seeded(plan.device, plan.seed, TRAINING_STREAM, 0):
         backbone = plan.backbone.build("backbone").to(plan.device)
-        parts = build_trained(training.table)
+        parts = in_place(build_trained(training.table))
         for part in parts.values():
             if isinstance(part, nn.Module):
                 part.to(plan.device)

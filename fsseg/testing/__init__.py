@@ -28,6 +28,7 @@ from fsseg.testing import (  # noqa: F401 (they add their checks)
     prototypes,
     refiners,
     schedules,
+    segmenters,
     supervoxels,
     thresholds,
     trackers,

@@ -13,13 +13,13 @@ from fsseg.interfaces import FittedThreshold
 from fsseg.model.chain import resolution_of
 from fsseg.model.inputs import PHOTOGRAPH, channels_of
 from fsseg.model.ops import resize
-from fsseg.model.scoring import is_per_query
+from fsseg.model.scoring import is_per_query, sees_support
 from fsseg.testing import samples
 from fsseg.testing.contract import Subject
 from fsseg.training.drawn import SliceFacts
 from fsseg.types import IdealPriors
 
-TENSOR_KINDS = ("backbone", "prototypes", "head", "threshold", "refiner")
+TENSOR_KINDS = ("backbone", "prototypes", "head", "segmenter", "threshold", "refiner")
 """Kinds whose components work on tensors."""
 
 COMPUTING_KINDS = (
@@ -42,6 +42,8 @@ def inputs_of(kind: str) -> tuple[Any, ...]:
         return samples.support_features(), samples.masks(), torch.tensor(0.3)
     if kind == "head":
         return samples.query_features(), samples.prototypes()
+    if kind == "segmenter":
+        return samples.support(), samples.query()
     if kind == "loss":
         return (converted(samples.training_step(), torch.Tensor.detach),)
     if kind == "threshold":
@@ -76,6 +78,10 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
     if subject.kind == "intensity":
         [image] = inputs
         return instance.scale(image, instance.measure([image]))
+    if subject.kind == "head" and sees_support(instance):
+        features, prototypes = inputs
+        volume = samples.volume()
+        return instance(features, prototypes, replace(volume, prototypes=prototypes))
     if subject.kind == "prototypes" and is_per_query(instance):
         return instance(*inputs, samples.query_features().to(inputs[0]))
     if subject.kind == "refiner" and resolution_of(instance) == "image":

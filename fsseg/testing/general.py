@@ -187,7 +187,7 @@ def check_cpu_and_gpu_agree(subject: Subject) -> None:
         subject.fail("expected the same on the CPU and on the GPU, got different numbers")
 
 
-@check("backbone", "head", "prototypes", "loss", "threshold")
+@check("backbone", "head", "segmenter", "prototypes", "loss", "threshold")
 def check_state_without_pickle(subject: Subject) -> None:
     """What it learned passes through safetensors (a module) or JSON (a fitted policy), and a new instance that takes it
     gives the same."""

@@ -1,15 +1,17 @@
 """Checks of class heads."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsseg.errors import FssegError
+from fsseg.model.scoring import sees_support
 from fsseg.testing import samples
 from fsseg.testing.contract import NotApplicable, Subject, check
 from fsseg.testing.exercises import same
-from fsseg.types import Prototypes
+from fsseg.types import Prototypes, QueryVolume
 
 TOLERANCE = 1e-4
 
@@ -20,7 +22,7 @@ def check_a_logit_per_class(subject: Subject) -> None:
     head = subject.build().eval()
     features = samples.query_features()
     for ways in _ways_it_takes(subject):
-        logits = head(features, samples.prototypes(ways))
+        logits = _call(head, features, samples.prototypes(ways))
         got = tuple(logits.shape)
         expected = (len(features), ways + 1, *features.shape[-2:])
         if got != expected:
@@ -65,7 +67,7 @@ def check_order_of_ways(subject: Subject) -> None:
         weights=prototypes.weights[[2, 0, 1]],
     )
     expected = _score(head, features, prototypes)[:, [0, 3, 1, 2]]
-    if not same(expected, _score(head, features, moved), TOLERANCE):
+    if not same(expected, _score(head, features, moved, [2, 0, 1]), TOLERANCE):
         subject.fail(
             "expected ways in another order to give the same logits in that order, got others"
         )
@@ -112,13 +114,32 @@ def check_finite(subject: Subject) -> None:
 
 
 @check("head")
+def check_looks_at_the_support(subject: Subject) -> None:
+    """One that declares `sees_support = True` gives other logits where the support's masks are others."""
+    head = subject.build().eval()
+    if not sees_support(head):
+        raise NotApplicable("it does not see the support")
+    features = samples.query_features()
+    prototypes = samples.prototypes()
+    volume = _volume(features, prototypes)
+    support = replace(volume.support, masks=volume.support.masks.flip(-1))
+    with torch.no_grad():
+        shown = head(features, prototypes, volume)
+        moved = head(features, prototypes, replace(volume, support=support))
+    if same(shown, moved, TOLERANCE):
+        subject.fail(
+            "expected other logits where the support's masks are others, got the same; leave sees_support out"
+        )
+
+
+@check("head")
 def check_differentiable(subject: Subject) -> None:
     """Gradients reach the query's features and the prototypes, and are finite."""
     head = subject.build().train()
     features = samples.query_features().requires_grad_()
     prototypes = samples.prototypes()
     foreground = prototypes.foreground.clone().requires_grad_()
-    logits = head(features, replace(prototypes, foreground=foreground))
+    logits = _call(head, features, replace(prototypes, foreground=foreground))
     if not logits.requires_grad:
         subject.fail(
             "expected logits with a gradient, got none; do not detach, and use no .data or NumPy"
@@ -166,9 +187,29 @@ def check_padding(subject: Subject) -> None:
         )
 
 
-def _score(head: nn.Module, features: Tensor, prototypes: Prototypes) -> Tensor:
+def _score(
+    head: Any, features: Tensor, prototypes: Prototypes, order: list[int] | None = None
+) -> Tensor:
     with torch.no_grad():
+        return _call(head, features, prototypes, order)
+
+
+def _call(
+    head: Any, features: Tensor, prototypes: Prototypes, order: list[int] | None = None
+) -> Tensor:
+    """The logits; a head that sees the support gets one that shows as many ways, in this order."""
+    if not sees_support(head):
         return head(features, prototypes)
+    return head(features, prototypes, _volume(features, prototypes, order))
+
+
+def _volume(
+    features: Tensor, prototypes: Prototypes, order: list[int] | None = None
+) -> QueryVolume:
+    ways = len(prototypes.foreground)
+    volume = samples.volume(ways).part(slice(0, len(features)))
+    volume = samples.reordered(volume, order or list(range(ways)))
+    return replace(volume, prototypes=prototypes, features=features)
 
 
 def _ways_it_takes(subject: Subject) -> list[int]:

@@ -71,32 +71,11 @@ def check_ways_in_another_order(subject: Subject) -> None:
     margins = _margins(subject, 3)
     volume = samples.volume(3)
     expected = _refine(subject.build(), margins, volume)[:, order]
-    moved = _refine(subject.build(), margins[:, order], _reordered(volume, order))
+    moved = _refine(subject.build(), margins[:, order], samples.reordered(volume, order))
     if not same(expected, moved, TOLERANCE):
         subject.fail(
             "expected ways in another order to have the same margins in that order, got others"
         )
-
-
-def _reordered(volume: QueryVolume, order: list[int]) -> QueryVolume:
-    """The same scan with its ways in another order."""
-    support = volume.support
-    prototypes = volume.prototypes
-    return replace(
-        volume,
-        support=replace(
-            support,
-            images=support.images[order],
-            masks=support.masks[order],
-            location=support.location[order],
-        ),
-        prototypes=replace(
-            prototypes,
-            foreground=prototypes.foreground[order],
-            weights=prototypes.weights[order],
-        ),
-        support_features=volume.support_features[order],
-    )
 
 
 @check("refiner")

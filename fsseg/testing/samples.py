@@ -1,5 +1,6 @@
 """Small made-up inputs for the checks, the same each time."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,24 @@ def margins(ways: int = 1, size: int = CELLS) -> Tensor:
     return height * discs - 2 + 0.3 * noise
 
 
+def support(ways: int = 1, shots: int = 1) -> Support:
+    """Labelled slices of noise, brighter where a way is, and brightest for the last."""
+    marked = masks(ways, shots)
+    brightness = 2.0 * torch.arange(1, ways + 1)[:, None, None, None]
+    all_ways = (marked * brightness).amax(dim=0)  # shots show all ways
+    images = all_ways + 0.1 * random(shots, SIZE, SIZE, seed=11)
+    location = torch.full((ways, shots), 0.5)
+    return Support(images.expand(ways, -1, -1, -1).contiguous(), marked, location)
+
+
+def query(ways: int = 1) -> Query:
+    """Five slices that show the ways as `support` does."""
+    brightness = 2.0 * torch.arange(1, ways + 1)[:, None, None]
+    shown = (masks(ways)[:, 0] * brightness).amax(dim=0)
+    images = shown + 0.1 * random(SLICES, SIZE, SIZE, seed=12)
+    return Query(images, torch.linspace(0, 1, SLICES), (6.0, 1.5, 1.5))
+
+
 def volume(ways: int = 1, shots: int = 1) -> QueryVolume:
     """Five slices of noise before a darker margin, and a support of the same kind."""
     body = 2 * disc((0.5, 0.5), 0.45).float()
@@ -156,6 +175,27 @@ def training_step(ways: int = 1) -> TrainingStep:
 def log_probability(logits: Tensor) -> Tensor:
     """Log class probabilities at the size of the image."""
     return log_probabilities(logits, (SIZE, SIZE), "default")
+
+
+def reordered(volume: QueryVolume, order: list[int]) -> QueryVolume:
+    """The same scan with its ways in another order."""
+    support = volume.support
+    prototypes = volume.prototypes
+    return replace(
+        volume,
+        support=replace(
+            support,
+            images=support.images[order],
+            masks=support.masks[order],
+            location=support.location[order],
+        ),
+        prototypes=replace(
+            prototypes,
+            foreground=prototypes.foreground[order],
+            weights=prototypes.weights[order],
+        ),
+        support_features=volume.support_features[order],
+    )
 
 
 def target(ways: int = 1) -> Tensor:

@@ -9,10 +9,13 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from fsseg.errors import FssegError
 from fsseg.interfaces import Head
 from fsseg.model.ops import resize
-from fsseg.model.scoring import Extractor, is_per_query, prototypes_of, score
+from fsseg.model.scoring import Extractor, is_per_query, prototypes_of, score, sees_support
 from fsseg.model.segmenter import Mode
+from fsseg.model.whole import role_of
+from fsseg.plugins.blame import described
 from fsseg.plugins.options import component
 from fsseg.training.step import TrainingStep
 from fsseg.types import Prototypes, ScoreScale, Support, margin
@@ -127,7 +130,16 @@ class TLoss:
 
 
 def _exchanged(step: TrainingStep) -> tuple[Any, ...]:
-    """What the alignment losses look at, as their functions take it."""
+    """What the alignment losses look at, as their functions take it.
+
+    Raises:
+        FssegError: The head sees the support's images, and would need the query's masks in their place.
+    """
+    if sees_support(step.head):
+        raise FssegError(
+            f"training: {described(*role_of(step.head))} sees the support's images, expected a head that does not where query "
+            "and support change places in the alignment loss; set training.alignment = 0"
+        )
     return (
         step.logits,
         step.query_features,

@@ -6,8 +6,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from fsseg.interfaces import Head, PrototypeExtractor, Threshold
+from fsseg.interfaces import Head, Threshold
 from fsseg.model.ops import raise_foreground, resize
+from fsseg.model.scoring import Extractor
 from fsseg.model.segmenter import Mode
 from fsseg.types import Episode, Evidence, Prototypes, ScoreScale
 
@@ -21,8 +22,8 @@ class TrainingStep:
         support_features: Features of `episode.support.slices`.
         query_features: Features of the query's slices.
         prototypes: The support's prototypes.
-        logits: Class logits of the query at the resolution of the features, background first. The prior is even, or that of
-            the threshold that the training names.
+        logits: Class logits of the query at the resolution of the features (of a whole segmenter, at its own), background
+            first. The prior is even, or that of the threshold that the training names.
         log_probability: Log class probabilities of the query at the size of the image, background first.
         head: The head that is trained.
         extractor: The prototype extractor that is trained with.
@@ -40,21 +41,21 @@ class TrainingStep:
     support_features: Float[Tensor, "slice channel h w"]
     query_features: Float[Tensor, "query channel h w"]
     prototypes: Prototypes
-    logits: Float[Tensor, "query class h w"]
+    logits: Float[Tensor, "query class own_h own_w"]
     log_probability: Float[Tensor, "query class height width"]
     head: Head
-    extractor: PrototypeExtractor
+    extractor: Extractor
     mode: Mode
 
 
 def under_prior(
     threshold: Threshold,
-    logits: Float[Tensor, "query class h w"],
+    logits: Float[Tensor, "query class own_h own_w"],
     query_features: Float[Tensor, "query channel h w"],
     episode: Episode,
     score: ScoreScale | None,
     mode: Mode,
-) -> Float[Tensor, "query class h w"]:
+) -> Float[Tensor, "query class own_h own_w"]:
     """The query's logits under the prior of a threshold policy, through which gradients flow.
 
     Args:
