@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_plugin import CrossAttention
-from helpers import TinyBackbone, scans_of
+from helpers import PROTOCOLS, TinyBackbone, scans_of
 from test_evaluation import results_of, scans
 from test_training import FAST, PLAIN, losses, sampler, training
 
@@ -23,7 +23,6 @@ from fsseg import (
 )
 from fsseg.model.scoring import SLICES_AT_ONCE, prototypes_of, score
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.tables import TrainingTable
 from fsseg.testing import samples
 from fsseg.training.loop import Training, train_together

@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-from helpers import TinyBackbone, scans_of
+from helpers import PROTOCOLS, TinyBackbone, scans_of
 from test_evaluation import results_of, scans
 
 import fsseg
 from fsseg import CeT, FssegError, MaskedAverage, Segmenter, Tpm
 from fsseg.evaluation.files import Kept, write_evaluation
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import PROTOCOLS
 
 INF = math.inf
 

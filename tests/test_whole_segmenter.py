@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from attention_plugin import CrossAttention
-from helpers import TinyBackbone, scans_of
+from helpers import PROTOCOLS, TinyBackbone, scans_of
 from learned_plugin import Nearby, Pair
 from safetensors.torch import load_file
 from test_evaluation import results_of, scans
@@ -21,7 +21,6 @@ from fsseg.model import whole
 from fsseg.model.scoring import SLICES_AT_ONCE
 from fsseg.model.variants import Variant
 from fsseg.model.whole import NoPrototypes, WholeHead
-from fsseg.recipe.protocols import PROTOCOLS
 from fsseg.recipe.tables import TrainingTable
 from fsseg.report.viewer import choose_exhibits, viewer_data
 from fsseg.testing import run_checks, samples
