@@ -25,6 +25,7 @@ from fsseg.training.speed import choose_speed
 CPU = torch.device("cpu")
 PLAIN = SpeedTable(precision="float32", capture="off", channels_last=False, fused=False)
 FAST = SpeedTable(precision="float32", capture="on")
+EVERY_LOSS = [{"name": name} for name in registry().names("loss")]
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="torch finds no GPU on this machine"
 )
@@ -126,14 +127,19 @@ def test_a_step_that_is_replayed_reads_what_is_put_in_place():
 
 
 @pytest.mark.parametrize(
-    "head, classes, rules",
-    [(Tpm, 1, {}), (AdNet, 1, {}), (Tpm, 4, {}), (Tpm, 4, {"augmentations": EVERY_AUGMENTATION})],
+    "head, classes, rules, options",
+    [
+        (Tpm, 1, {}, {}),
+        (AdNet, 1, {}, {}),
+        (Tpm, 4, {}, {"losses": EVERY_LOSS}),
+        (Tpm, 4, {"augmentations": EVERY_AUGMENTATION}, {}),
+    ],
 )
-def test_a_recorded_step_asks_the_host_for_nothing(head, classes, rules, monkeypatch):
+def test_a_recorded_step_asks_the_host_for_nothing(head, classes, rules, options, monkeypatch):
     """On the CPU, by the operations themselves; the ideal prior as on other devices."""
     monkeypatch.setattr(fsseg.model.ops, "nth_largest", fsseg.model.ops.nth_by_counting)
     fast, plain = (
-        training(speed, head=head, classes=classes, scans=sampler(**rules))
+        training(speed, head=head, classes=classes, scans=sampler(**rules), **options)
         for speed in (FAST, PLAIN)
     )
     fast.advance()

@@ -157,8 +157,8 @@ def _draw_validation(
 
 def _losses(records: list[dict[str, float]]) -> list[str]:
     """The columns of a log that are losses, in their order."""
-    of_steps = [record for record in records if "learning_rate" in record]
-    return [name for name in (of_steps or [{}])[0] if name not in LOG_COLUMNS]
+    columns = dict.fromkeys(name for record in records for name in record)
+    return [name for name in columns if name not in LOG_COLUMNS]
 
 
 def calibrations(results: Results) -> dict[str, "Figure"]:
