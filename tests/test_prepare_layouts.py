@@ -175,6 +175,31 @@ def test_nnunet_has_a_file_for_each_channel(tmp_path):
         msd.plan(source, "1")
 
 
+def test_all_channels_are_kept_along_a_fourth_axis(tmp_path):
+    """From either kind of source; what comes out is a dataset of scans with channels."""
+    sources = {
+        "msd": write_msd(tmp_path / "m", modality={"0": "ADC", "1": "T2"}, channels=2),
+        "nnunet": write_nnunet(tmp_path / "n", channels=("ADC", "T2")),
+    }
+    for name, source in sources.items():
+        out = tmp_path / f"out_{name}"
+        outcome, _ = make(msd.plan(source, "all"), out)
+        assert described(out)["channels"] == ["ADC", "T2"]
+        case = sorted(outcome.manifest.cases)[1]
+        first = blob_scan(seed=1)[0]
+        written, _ = load(out / f"image_{case}.nii.gz")
+        assert written.shape == (20, 18, 6, 2)
+        assert (written[..., 0] == first).all() and (written[..., 1] == first + 1000).all()
+        record = outcome.manifest.cases[case]
+        assert record["after"]["shape"] == [20, 18, 6]
+        assert "channels ADC, T2 along the fourth axis" in record["steps"]
+        volume = NiftiFolder(root=str(out)).load(case)
+        assert volume.image.shape[1] == 2 and volume.channels == ("ADC", "T2")
+    (sources["nnunet"] / "imagesTr/a_002_0001.nii.gz").unlink()
+    with pytest.raises(FssegError, match="channel T2 is missing for a_002, expected every channel"):
+        msd.plan(sources["nnunet"], "all")
+
+
 @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii"])
 def test_nnunet_file_endings(tmp_path, ending):
     source = write_nnunet(tmp_path / "raw", ending=ending)

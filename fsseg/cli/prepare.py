@@ -38,7 +38,8 @@ AsPublished = Annotated[
 ]
 
 Channel = Annotated[
-    str | None, typer.Option(metavar="NAME|N", help="Of several channels, the one to take.")
+    str | None,
+    typer.Option(metavar="NAME|N", help="Of several channels, the one to take; all keeps them."),
 ]
 ImagePattern = Annotated[
     str, typer.Option(metavar="PATTERN", help="The images' path below the source, with {case}.")

@@ -1,5 +1,7 @@
 """Reading one scan file, and everything that can be wrong with it. No torch: worker processes start fast."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +9,7 @@ import numpy as np
 from jaxtyping import Integer, Num
 
 from fsseg.data.datasets.labels import value_problems
-from fsseg.data.datasets.nifti import ScanFile, first_few, read_nifti
+from fsseg.data.datasets.nifti import ScanFile, first_few, read_channels, read_nifti
 from fsseg.data.datasets.scans import image_problems, pair_problems, pair_warnings
 from fsseg.errors import DataError
 from fsseg.prepare.foreign import ENDINGS, read_foreign, read_header
@@ -66,6 +68,36 @@ def read_pair(image: Path, label: Path, channel: int | None = None) -> Pair:
         image=Scan(scan.voxels, scan.affine),
         labels=Scan(values, labels.affine),
         notes=tuple(pair_warnings(scan, labels)),
+    )
+
+
+def read_pair_of_channels(images: Sequence[Path], label: Path, names: Sequence[str]) -> Pair:
+    """Reads an image of several channels and its labels; raises DataError listing all that is wrong with them.
+
+    Args:
+        images: A file of each channel, or one with all of them along its fourth axis.
+        label: The file of the labels.
+        names: The names of the channels.
+    """
+    if len(images) == 1:
+        channels = read_channels(images[0], names, "correct dataset.json, or the file")
+    else:
+        channels = [read_scan(path) for path in images]
+    labels = read_scan(label)
+    first = channels[0]
+    problems: list[str] = []
+    for name, channel in zip(names, channels, strict=True):
+        problems += image_problems(replace(channel, channel=name))
+        if channel.path != first.path:
+            problems += pair_problems(first, channel, f"channel {name}")
+    problems += [*value_problems(labels), *pair_problems(first, labels)]
+    if problems:
+        raise DataError("\n".join(problems))
+    voxels = np.stack([channel.voxels for channel in channels], axis=-1)
+    return Pair(
+        image=Scan(voxels, first.affine),
+        labels=Scan(as_small(labels.voxels), labels.affine),
+        notes=tuple(pair_warnings(first, labels)),
     )
 
 

@@ -15,7 +15,7 @@ from fsseg.errors import DataError
 TOP = 99.5
 """The percentile at which MR intensities are clipped."""
 
-Voxels = Num[np.ndarray, "x y z"]
+Voxels = Num[np.ndarray, "x y z *channel"]
 Affine = Float[np.ndarray, "4 4"]
 
 
@@ -24,7 +24,8 @@ class Scan:
     """Voxels and their place in the scanner.
 
     Attributes:
-        voxels: In the order of a NIfTI file: x fastest in the scanner's raster, then rows, then slices.
+        voxels: In the order of a NIfTI file: x fastest in the scanner's raster, then rows, then slices; then channels, where
+            there are several.
         affine: Maps voxel indices to mm, axes to the right, front and top (RAS), as in NIfTI.
     """
 
@@ -61,7 +62,7 @@ class Scan:
     def geometry(self) -> dict[str, Any]:
         """Returns shape, spacing (mm) and axis codes, for a manifest."""
         return {
-            "shape": list(self.voxels.shape),
+            "shape": list(self.voxels.shape[:3]),
             "spacing": [round(mm, 5) for mm in self.spacing],
             "axes": axis_codes(self.affine),
         }

@@ -1,6 +1,7 @@
 """Datasets with a dataset.json: the Medical Segmentation Decathlon's, and those in nnU-Net's two formats."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from fsseg.data.datasets.finding import find_files
 from fsseg.data.datasets.nifti import first_few
 from fsseg.data.datasets.patterns import by_number, composed
 from fsseg.errors import DataError
+from fsseg.prepare.channels import choose_channels, require_all_channels
 from fsseg.prepare.layouts.resaved import IMAGE, LABEL, UNNAMED, described, make
 from fsseg.prepare.plan import (
     CasePlan,
@@ -72,7 +74,7 @@ def plan(source: Path, channel: str | None = None) -> Plan:
 
     Args:
         source: The folder with dataset.json.
-        channel: Number or name of the channel to keep, where there are several.
+        channel: Number or name of the channel to keep, where there are several; "all" keeps them all.
 
     Raises:
         DataError: dataset.json is missing or malformed, a scan lacks its labels, or a channel must be chosen.
@@ -80,8 +82,10 @@ def plan(source: Path, channel: str | None = None) -> Plan:
     check_source(source, EXPECTED)
     table = _read_json(source / "dataset.json")
     contents = _contents(source, table)
-    number = choose_channel(contents, channel)
-    images, in_one_file = find_images(source, table, number)
+    numbers = choose_channels(contents.path, contents.channels, channel)
+    number = numbers[0]
+    by_channel = [find_images(source, table, each) for each in numbers]
+    images, in_one_file = by_channel[0]
     labels = find_labels(source, table)
     if not labels:
         raise DataError(
@@ -91,17 +95,22 @@ def plan(source: Path, channel: str | None = None) -> Plan:
     pairs = pair_up(source, images, labels, image_name, "labelsTr/{case}")
     known = {str(value): name for value, name in contents.labels.known.items()}
     has_several = in_one_file and len(contents.channels) > 1
-    options = {
+    kept = [contents.channels[each] for each in numbers] if len(numbers) > 1 else []
+    options: dict[str, Any] = {
         "ignore": contents.labels.ignore,
         "known": known,
-        "channel": number if has_several else None,
+        "channel": number if has_several and not kept else None,
     }
+    if kept:
+        options["channels"] = kept
+        require_all_channels(source, [files for files, _ in by_channel], kept)
     ids = file_ids(pairs, source)
     cases: list[CasePlan] = []
     for case, (image, label) in pairs.items():
+        paths = [image] if in_one_file else [files[case] for files, _ in by_channel]
         planned = CasePlan(
             ids[case],
-            image=stored_with(image),
+            image=tuple(paths) if kept else stored_with(image),
             label=stored_with(label),
             options=options,
         )
@@ -111,34 +120,23 @@ def plan(source: Path, channel: str | None = None) -> Plan:
         name=identifier(contents.name) or UNNAMED,
         modality=modality_of(contents.channels.get(number, "")),
         classes=contents.labels.classes,
+        channels=kept,
     )
     notes = contents.labels.notes
     return Plan("msd", source, IMAGE, LABEL, tuple(cases), make, describing, notes)
 
 
 def describe(
-    cases: int, values: list[int], *, name: str, modality: str, classes: Classes
+    cases: int,
+    values: list[int],
+    *,
+    name: str,
+    modality: str,
+    classes: Classes,
+    channels: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the contents of dataset.toml, and notes for the user."""
-    return described(name, modality, classes), []
-
-
-def choose_channel(contents: Contents, channel: str | None) -> int:
-    """Returns the channel's number; raises DataError listing the channels where none or an unknown one is given."""
-    listed = ", ".join(f"{number} {name}" for number, name in contents.channels.items())
-    if channel is None:
-        if len(contents.channels) == 1:
-            return next(iter(contents.channels))
-        raise DataError(
-            f"{contents.path}: has several channels ({listed}), expected one; choose it with --channel"
-        )
-    wanted = channel.strip().lower()
-    for number, name in contents.channels.items():
-        if wanted in (str(number), name.lower()):
-            return number
-    raise DataError(
-        f"--channel {channel}: there is no such channel, expected one of {listed}; choose one of these"
-    )
+    return described(name, modality, classes, channels), []
 
 
 def find_images(source: Path, table: dict[str, Any], channel: int) -> tuple[dict[str, Path], bool]:

@@ -1,12 +1,12 @@
 """Scans that are only saved anew: intensities and grid stay as they are (the layouts `msd` and `nifti`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fsseg.prepare.plan import CasePlan, Classes, Prepared
-from fsseg.prepare.read import as_small, check_values, read_pair
+from fsseg.prepare.read import as_small, check_values, read_pair, read_pair_of_channels
 
 IMAGE = "image_{case}.nii.gz"
 LABEL = "label_{case}.nii.gz"
@@ -24,20 +24,27 @@ INTENSITY = {
 def make(case: CasePlan) -> Prepared:
     """Makes one scan of what its plan's options say.
 
-    They are `channel` (a number, of files with several), `ignore` (label values that become 0) and `known` (the label
+    They are `channel` (a number, of files with several), `channels` (the names of all, where all are kept), `ignore` (label values that become 0) and `known` (the label
     values that may occur, as text, with their names).
     """
     channel = case.options.get("channel")
     ignored = case.options.get("ignore")
     known = case.options.get("known")
     label_path = case.label[0]
-    image, labels, notes = read_pair(case.image[0], label_path, channel)
+    names_of_channels = case.options.get("channels")
+    if names_of_channels:
+        pair = read_pair_of_channels(case.image, label_path, names_of_channels)
+    else:
+        pair = read_pair(case.image[0], label_path, channel)
+    image, labels, notes = pair
     if known:
         names = {int(value): name for value, name in known.items()}
         check_values(label_path, labels, names)
     steps = ["intensities and grid as in the source"]
     if channel is not None:
         steps.append(f"channel {channel} of several")
+    if names_of_channels:
+        steps.append(f"channels {', '.join(names_of_channels)} along the fourth axis")
     values = labels.voxels
     if ignored:
         marked = np.isin(values, ignored)
@@ -53,12 +60,16 @@ def make(case: CasePlan) -> Prepared:
     )
 
 
-def described(name: str, modality: str | None, classes: Classes) -> dict[str, Any]:
+def described(
+    name: str, modality: str | None, classes: Classes, channels: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns the contents of dataset.toml without what depends on the values in the label maps."""
     description: dict[str, Any] = {"name": name}
     if modality:
         description["modality"] = modality
     description |= {"image": IMAGE, "label": LABEL}
+    if channels:
+        description["channels"] = list(channels)
     if modality in INTENSITY:
         description["intensity"] = INTENSITY[modality]
     return description | {"classes": classes}
