@@ -17,7 +17,7 @@ from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.settings import recipe_schema, settings
 from fsseg.recipe.tables import TrainingTable
 from fsseg.recipe.trainings import trainings_of
-from fsseg.recipe.updates import NO_OPTIMISERS, NO_SCHEDULES
+from fsseg.recipe.updates import NO_OPTIMISERS, NO_SCHEDULES, rate_key_of
 from fsseg.system.devices import Recorded
 from fsseg.system.progress import Silent
 from fsseg.training.course import Course
@@ -231,6 +231,15 @@ def test_what_is_refused(training, sentence):
     assert sentence in refused(training)
 
 
+def test_a_training_that_diverges_says_which_rate_to_lower():
+    one = begin(optimiser={"name": "SGD", "lr": 1e30})
+    with pytest.raises(
+        fsseg.FssegError, match=r"it diverged; lower training.optimiser.lr \(to 1e\+29"
+    ):
+        train_together([one])
+    assert rate_key_of(table(schedule={"name": "OneCycleLR", "max_lr": 1.0})).endswith("0.max_lr")
+
+
 def test_a_rate_that_is_none_is_refused():
     class Wrong:
         def __call__(self, optimiser, steps):
@@ -262,6 +271,16 @@ def test_a_row_has_its_own_optimiser_in_place_of_the_tables_numbers():
     assert trainings_of(parse_recipe(recipe.dumps())) == trainings_of(recipe)
     told = refused({"optimiser": "AdamW"}, training={"learning_rate": 0.1})
     assert "[[variants]] number 1, training: learning_rate: is a number of the published" in told
+
+
+def test_on_the_command_line_an_optimiser_takes_the_place_of_the_recipes_numbers():
+    changed = load_recipe(RECIPE, {"training.optimiser": "AdamW", "training.optimiser.lr": 1e-4})
+    assert changed.training.optimiser.options == {"lr": 1e-4}
+    moved = load_recipe(RECIPE, {"training.schedule": "CosineAnnealingLR"})
+    assert moved.training.learning_rate == 0.005, "the schedule moves SGD's rate"
+    with pytest.raises(RecipeError, match="learning_rate: is a number of the published"):
+        load_recipe(RECIPE, {"training.learning_rate": 0.1, "training.optimiser": "AdamW"})
+    load_recipe(RECIPE, {"variants.0.training.optimiser": {"name": "AdamW"}})
 
 
 def test_a_recipe_that_is_written_out_can_be_read_again():

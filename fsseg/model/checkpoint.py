@@ -119,6 +119,6 @@ def _finite(path: Path, key: str, tensor: Tensor) -> Tensor:
     if tensor.is_floating_point() and not tensor.float().isfinite().all():
         raise FssegError(
             f"{path}: {key} is not finite, expected weights that are numbers; the file is damaged, or its training diverged: "
-            "train again, with a lower training.learning_rate"
+            "train again, with a lower learning rate"
         )
     return tensor

@@ -7,7 +7,8 @@ from typing import Any
 
 from fsseg.errors import RecipeError
 from fsseg.recipe.components import Content, PlainTable, by_name
-from fsseg.recipe.tables import Recipe, checked
+from fsseg.recipe.tables import Recipe, TrainingTable, checked
+from fsseg.recipe.updates import replaced_keys
 from fsseg.system.text import read_toml
 
 
@@ -16,7 +17,8 @@ def load_recipe(path: str | Path, overrides: PlainTable | None = None) -> Recipe
 
     Args:
         path: A TOML file.
-        overrides: Values by dotted key. Naming another component drops the options of the one it replaces.
+        overrides: Values by dotted key. Naming another component drops the options of the one it replaces; an optimiser
+            or a schedule replaces the numbers of the published ones.
 
     Returns:
         The recipe, with every default filled in.
@@ -40,7 +42,27 @@ def change_tables(tables: PlainTable, overrides: PlainTable) -> PlainTable:
     changed = copy.deepcopy(tables)
     for key, value in overrides.items():
         _override(changed, key, value)
+    for key in overrides:
+        _drop_replaced(changed, key, overrides)
     return changed
+
+
+def _drop_replaced(tables: PlainTable, key: str, overrides: PlainTable) -> None:
+    """Drops what an optimiser or a schedule of the command line takes the place of, unless that was given there too."""
+    content = Content(table=Recipe)
+    table: Any = tables
+    where = ""
+    for part in key.split("."):
+        if content.table is TrainingTable and part in ("optimiser", "schedule"):
+            for replaced in replaced_keys(table.get("optimiser"), table.get("schedule")):
+                if f"{where}{replaced}" not in overrides:
+                    table.pop(replaced, None)
+            return
+        content = content.inner(part)
+        table = table[int(part)] if isinstance(table, list) else table[part]
+        where += f"{part}."
+        if not isinstance(table, dict | list):
+            return
 
 
 def parse_recipe(tables: PlainTable, source: str = "recipe") -> Recipe:

@@ -103,6 +103,14 @@ def optimiser_of(table: "TrainingTable") -> ComponentTable:
     )
 
 
+def rate_key_of(table: "TrainingTable") -> str:
+    """The key of a recipe that says how large the learning rate is."""
+    for number, schedule in enumerate(table.schedule):
+        if "max_lr" in schedule.options:
+            return f"training.schedule.{number}.max_lr"
+    return "training.learning_rate" if table.optimiser is None else "training.optimiser.lr"
+
+
 def schedules_of(table: "TrainingTable") -> list[ComponentTable]:
     """The schedules of a training: those that it names, or the published one with the table's numbers.
 

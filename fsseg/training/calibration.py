@@ -149,7 +149,7 @@ def _require_finite(values: Any, what: str) -> None:
     if not are_finite(values):
         raise FssegError(
             f"calibration: {what} is not finite, expected numbers: network or head give none; look at train.jsonl, and "
-            "train with a lower training.learning_rate or other options of the head"
+            "train with a lower learning rate or other options of the head"
         )
 
 

@@ -54,6 +54,7 @@ class TrainingLog:
         listener: Callable[[Record], None] | None = None,
         name: str = "training",
         losses: Mapping[str, str] = USUAL,
+        rate_key: str = "training.learning_rate",
     ) -> None:
         """Begins an empty log.
 
@@ -61,7 +62,9 @@ class TrainingLog:
             listener: Hears of each record when `tell` reads it.
             name: What messages call the training.
             losses: The names of the losses in their order, and what messages call each.
+            rate_key: The key of a recipe that messages tell to lower.
         """
+        self._rate_key = rate_key
         self._name = name
         self._losses = dict(losses)
         self._columns = [*losses, *OF_SCORE]
@@ -226,6 +229,6 @@ class TrainingLog:
         """
         return FssegError(
             f"{self._name}: {what} by step {step}, at a learning rate of {learning_rate:g}, expected finite numbers: it "
-            f"diverged; lower training.learning_rate (to {learning_rate / 10:g}, say) or training.gradient_clip, or bring "
+            f"diverged; lower {self._rate_key} (to {learning_rate / 10:g}, say) or training.gradient_clip, or bring "
             "the options of its head and the weights of its losses nearer to their defaults"
         )

@@ -15,6 +15,7 @@ from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.segmenter import Mode, encode
 from fsseg.model.variants import states_of
 from fsseg.recipe.tables import SpeedTable, TrainingTable
+from fsseg.recipe.updates import rate_key_of
 from fsseg.system.devices import Recorded, join_stream, new_stream, on_stream
 from fsseg.system.progress import Progress, Silent
 from fsseg.system.random import Generators, preserved
@@ -117,7 +118,7 @@ class Training:
             parameters += part.parameters()
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         self._optimiser = Optimiser(trained, options, device, fused=self.speed.fused)
-        self.log = TrainingLog(tell, name, self._objective.labels)
+        self.log = TrainingLog(tell, name, self._objective.labels, rate_key_of(options))
         self._stream = new_stream(device)
         self._ingredients: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
