@@ -82,7 +82,7 @@ def test_training_curves_have_a_line_for_each_fold(results):
 def test_a_validation_curve_has_axes_of_its_own(results, monkeypatch):
     """Each measurement is a point in percent; lines of the log that have none do not count."""
     lines = [
-        {"step": 25, "query": 1.0},
+        {"step": 25, "learning_rate": 0.1, "query": 1.0},
         {"step": 30, "validation_ideal": 0.75, "validation_estimated": 0.5},
         {"step": 60, "validation_ideal": 0.8, "validation_estimated": 0.25},
     ]
