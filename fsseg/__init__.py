@@ -58,8 +58,10 @@ if TYPE_CHECKING:
     from fsseg.runs.run import run
     from fsseg.training import augmentations as augmentations
     from fsseg.training import losses as losses
+    from fsseg.training import sources as sources
     from fsseg.training.calibration import calibrate
     from fsseg.training.episodes import EpisodeSampler
+    from fsseg.training.pairs import Pair, Place
     from fsseg.training.scans import training_scans
     from fsseg.training.step import TrainingStep
     from fsseg.types import (
@@ -107,6 +109,7 @@ _HOMES = {
     "fsseg.runs.run": ["run"],
     "fsseg.training.calibration": ["calibrate"],
     "fsseg.training.episodes": ["EpisodeSampler"],
+    "fsseg.training.pairs": ["Pair", "Place"],
     "fsseg.training.scans": ["training_scans"],
     "fsseg.training.step": ["TrainingStep"],
     "fsseg.types": [
@@ -130,6 +133,7 @@ _GROUPS = {
     "backbones": "fsseg.model.backbones",
     "losses": "fsseg.training.losses",
     "augmentations": "fsseg.training.augmentations",
+    "sources": "fsseg.training.sources",
     "metrics": "fsseg.evaluation.metrics",
     "datasets": "fsseg.data.datasets",
     "intensities": "fsseg.data.intensity_rules",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from fsseg.evaluation.choices import Choice, Shown
     from fsseg.recipe.protocols import Protocol as Rules
     from fsseg.training.drawn import SliceFacts
+    from fsseg.training.pairs import Pair
+    from fsseg.training.scans import TrainingScan
     from fsseg.training.step import TrainingStep
     from fsseg.types import (
         Evidence,
@@ -488,6 +490,25 @@ class Supervoxels(Protocol):
 
     def __call__(self, volume: Volume, dataset: Dataset) -> Int32[np.ndarray, "slice height width"]:
         """A region id per voxel; 0 is never sampled."""
+        ...
+
+
+@runtime_checkable
+class EpisodeSource(Protocol):
+    """Draws the two slices of a training episode, and the region that both show.
+
+    Four things more it may have:
+
+    * `classes`, names of the dataset's classes whose labels it needs; a recipe that evaluates one of them is refused.
+    * `regions(volume, supervoxels)`, which makes the regions of a scan (int32, 0 is never drawn) where they are not its
+      supervoxels. The volume has the labels of `classes` alone; calling `supervoxels` cuts it.
+    * `usable(scans)`, the scans that it can draw from, which `pair` is then given; it raises DataError where there is none.
+    * `others(scan, pair, count, rng)`, so many further regions of the support at most, for episodes of several classes; without
+      it each is tried for among all regions of the scan, as published.
+    """
+
+    def pair(self, scans: Sequence[TrainingScan], rng: np.random.Generator) -> Pair:
+        """Draws a pair from this generator alone; `scan.table` has the pixels of each region in each slice."""
         ...
 
 

@@ -35,7 +35,7 @@ def command_of(file):
     return shlex.split(command)
 
 
-@pytest.mark.parametrize("name", ["random_contrast"])
+@pytest.mark.parametrize("name", ["random_contrast", "distant_pairs"])
 def test_an_example_runs(name, shell, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     file = EXAMPLES / f"{name}.py"
@@ -50,13 +50,15 @@ def test_an_example_runs(name, shell, tmp_path, monkeypatch):
     assert f"{name}.py" in environment, "the plugin is among what the run depends on"
 
 
-def test_an_example_keeps_its_contract():
+@pytest.mark.parametrize("label", ["augmentation/random_contrast", "episodes/distant_pairs"])
+def test_an_example_keeps_its_contract(label):
     from fsseg.testing import run_checks
 
+    kind, name = label.split("/")
     try:
-        choose_plugins(files=[EXAMPLES / "random_contrast.py"])
-        assert registry().find("augmentation", "random_contrast").distribution.startswith("random")
-        results = run_checks("augmentation/random_contrast")
+        choose_plugins(files=[EXAMPLES / f"{name}.py"])
+        assert registry().find(kind, name).distribution == f"{name}.py"
+        results = run_checks(label)
         assert not [result for result in results if result.status == "failed"]
     finally:
         choose_plugins(files=[])

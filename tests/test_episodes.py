@@ -42,14 +42,13 @@ def test_pairs_follow_the_published_rules():
     sampler = EpisodeSampler([block_scan(), block_scan("b")], published_rules())
     drawn = draws(sampler)
     for draw in drawn:
-        assert abs(draw.support_slice - draw.query_slice) == 1
+        assert abs(draw.support.slice - draw.query.slice) == 1
         if draw.regions == (1,):
-            assert {draw.support_slice, draw.query_slice} == {2, 3}
-    shares = [np.mean([getattr(d, key) == value for d in drawn]) for key, value in
-              [("scan", 1), ("regions", (1,))]]  # fmt: skip
+            assert {draw.support.slice, draw.query.slice} == {2, 3}
+    shares = [np.mean([d.support.scan for d in drawn]), np.mean([d.regions for d in drawn])]
     shares += [np.mean([draw.augmentations[number].on for draw in drawn]) for number in (0, 1)]
     assert shares == pytest.approx([0.5] * 4, abs=0.08)
-    assert np.mean([d.support_slice < d.query_slice for d in drawn]) == pytest.approx(0.5, abs=0.08)
+    assert np.mean([d.support.slice < d.query.slice for d in drawn]) == pytest.approx(0.5, abs=0.08)
     gammas = [draw.augmentations[0].numbers[0] for draw in drawn]
     assert 0.5 <= min(gammas) < 0.55 and 1.45 < max(gammas) <= 1.5
 
@@ -80,8 +79,8 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
         episode = sampler.make(draw)
         region = int(scan.table.ids[draw.regions[0]])
         masks = {
-            "support": (episode.support.masks[0, 0], draw.support_slice),
-            "query": (episode.target[0] > 0, draw.query_slice),
+            "support": (episode.support.masks[0, 0], draw.support.slice),
+            "query": (episode.target[0] > 0, draw.query.slice),
         }
         moved = {
             name
@@ -92,8 +91,8 @@ def test_exactly_one_slice_is_warped_and_one_recoloured():
         assert moved == {warped}
         images = {"support": episode.support.images[0, 0], "query": episode.query.images[0]}
         originals = {
-            "support": scan.images[draw.support_slice],
-            "query": scan.images[draw.query_slice],
+            "support": scan.images[draw.support.slice],
+            "query": scan.images[draw.query.slice],
         }
         changed = {name for name in images if not torch.equal(images[name], originals[name])}
         assert changed == {recoloured, warped}
@@ -103,8 +102,8 @@ def test_locations_are_places_in_the_scan():
     sampler = EpisodeSampler([block_scan(slices=6)], published_rules())
     draw = sampler.draw(np.random.default_rng(1))
     episode = sampler.make(draw)
-    assert episode.support.location.item() == pytest.approx(draw.support_slice / 5)
-    assert episode.query.location.item() == pytest.approx(draw.query_slice / 5)
+    assert episode.support.location.item() == pytest.approx(draw.support.slice / 5)
+    assert episode.query.location.item() == pytest.approx(draw.query.slice / 5)
 
 
 def test_no_usable_region_is_an_error():
@@ -202,7 +201,7 @@ def test_episodes_of_several_classes():
     for number in range(60):
         draw = sampler.draw(np.random.default_rng(number), 5)
         assert len(set(draw.regions)) == len(draw.regions) <= 5
-        counts = scan.table.counts[list(draw.regions), draw.support_slice]
+        counts = scan.table.counts[list(draw.regions), draw.support.slice]
         assert (counts[1:] >= 200).all()
         episode = sampler.make(draw)
         ways = len(episode.support.masks)
@@ -222,7 +221,7 @@ def test_episodes_of_several_classes():
         )
         if draw.augmentations[1].on == 0 and ways == len(draw.regions):  # the query is as it was
             expected = sum(
-                (scan.supervoxels[draw.query_slice] == int(scan.table.ids[region])) * (way + 1)
+                (scan.supervoxels[draw.query.slice] == int(scan.table.ids[region])) * (way + 1)
                 for way, region in enumerate(draw.regions)
             )
             assert torch.equal(episode.target[0], expected)

@@ -33,6 +33,7 @@ KINDS = {
         "RandomNetwork",
         "Warp",
     ],
+    "sources": ["Labelled", "Superpixel", "SupervoxelPairs"],
     "losses": ["alignment_loss", "t_loss"],
     "plots": ["scores", "theory"],
     "types": ["Query", "Support"],

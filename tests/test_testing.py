@@ -40,6 +40,8 @@ from fsseg.testing import (
 )
 from fsseg.training.augmentations.spatial import Flip
 from fsseg.training.losses import QueryNll
+from fsseg.training.pairs import Pair, Place
+from fsseg.training.sources import Superpixel
 
 PHANTOM = {"count": 4, "size": 64}
 
@@ -208,6 +210,7 @@ SOUND = {
     "optimiser": Descent, "schedule": Halving,
     "backbone": Backbone, "prototypes": MaskedAverage, "head": Tpm, "threshold": CeT, "dataset": Phantom, "supervoxels": Blocks,
     "refiner": Component3d, "segmenter": Brightness, "metric": Iou, "tracker": Tracker, "intensity": Nyul, "augmentation": Flip, "loss": QueryNll,
+    "episodes": Superpixel,
 }  # fmt: skip
 
 
@@ -218,7 +221,7 @@ def broken(kind, **methods):
 
 def changed(kind, change):
     """The sound component of a kind, with its output changed."""
-    name = "forward" if kind in ("backbone", "head") else "__call__"
+    name = {"backbone": "forward", "head": "forward", "episodes": "pair"}.get(kind, "__call__")
     inner = getattr(SOUND[kind], name)
     return broken(kind, **{name: lambda self, *inputs: change(inner(self, *inputs), *inputs)})
 
@@ -469,6 +472,14 @@ class Drifting(torch.optim.lr_scheduler.LambdaLR):
 
 def lambda_lr(factor):
     return lambda self, optimiser, steps: torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def pairing(pair):
+    """A source whose pairs are drawn otherwise, from the generator."""
+    return broken("episodes", pair=lambda self, scans, rng: pair(rng))
+
+
+FIRST = Place(0, 2)
 
 
 def drawing(draw):
@@ -789,6 +800,33 @@ BROKEN = {
         ("protocol", choosing(empties), "expected `shown` unchanged"),
     ],
     "check_truth_is_declared": [("protocol", choosing(at_what_the_query_shows), "wherever the query shows the class, got others")],
+    # sources of episodes
+    "check_classes": [("episodes", broken("episodes", classes="liver"), "a list of names, perhaps empty, got 'liver'")],
+    "check_usable_scans": [
+        ("episodes", broken("episodes", usable=lambda self, scans: []), "expected some of the 3 scans"),
+        ("episodes", broken("episodes", usable=lambda self, scans: list(scans)), "expected a DataError for scans without any region"),
+    ],
+    "check_pairs": [
+        ("episodes", pairing(lambda rng: (0, 1)), "is of tuple, expected"),
+        ("episodes", pairing(lambda rng: Pair(Place(9, 0), FIRST, 0, 3)), "has scan 9 as its support"),
+        ("episodes", pairing(lambda rng: Pair(FIRST, Place(0, 7), 0, 3)), "has slice 7 as its query"),
+        ("episodes", pairing(lambda rng: Pair(Place(0, 4), FIRST, 0, 3)), "that the support shows"),
+        ("episodes", changed("episodes", lambda pair, *_: replace(pair, least=0)), "at least 1, got 0"),
+    ],
+    "check_same_pair": [
+        ("episodes", pairing(lambda rng: Pair(Place(0, np.random.randint(5)), FIRST, 0, 3)), "draw from nothing else"),
+        ("episodes", pairing(lambda rng: Pair(FIRST, FIRST, 0, 3)), "expected several pairs"),
+    ],
+    "check_others": [
+        ("episodes", broken("episodes", others=lambda self, scan, pair, count, rng: [pair.region]), "other regions that the support shows"),
+        ("episodes", broken("episodes", others=lambda self, scan, pair, count, rng: range(len(scan.table.ids))), "expected at most 1 other"),
+    ],
+    "check_regions": [
+        ("episodes", broken("episodes", regions=lambda self, volume, cut: cut()[1:]), r"expected int32 of shape \(5, 32, 32\)"),
+        ("episodes", broken("episodes", regions=lambda self, volume, cut: cut().astype(np.int64)), "got int64"),
+        ("episodes", broken("episodes", regions=lambda self, volume, cut: -cut()), "expected ids from 1"),
+        ("episodes", broken("episodes", regions=lambda self, volume, cut: cut() * np.int32(1 + next(COUNTED) % 5)), "the same regions each time"),
+    ],
     # augmentations
     "check_names_of_options": [("loss", Weighted, "got 'weight'"), ("augmentation", Sliced, "than those of the list, got 'slices'")],
     "check_numbers": [
@@ -880,6 +918,7 @@ def test_a_sound_fitted_policy_passes(policy):
 
 
 OPTIONS = {
+    "episodes/labelled": {"classes": ["first", "second"]},
     "threshold/fixed": {"prior": 0.2},
     "folds/listed": {"lists": [["case_01", "case_02"], ["case_03", "case_04"]]},
     "schedule/StepLR": {"step_size": 3},

@@ -28,6 +28,13 @@ def register_intensities(register: Register) -> None:
 
 
 @hookimpl
+def register_episodes(register: Register) -> None:
+    register("supervoxel_pairs", "fsseg.training.sources:SupervoxelPairs")
+    register("superpixel", "fsseg.training.sources:Superpixel")
+    register("labelled", "fsseg.training.sources:Labelled")
+
+
+@hookimpl
 def register_augmentations(register: Register) -> None:
     register("gamma", "fsseg.training.augmentations.intensity:Gamma")
     register("warp", "fsseg.training.augmentations.spatial:Warp")

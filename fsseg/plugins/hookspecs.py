@@ -46,6 +46,11 @@ def register_intensities(register: Register) -> None:
 
 
 @hookspec
+def register_episodes(register: Register) -> None:
+    """Registers sources of training episodes: `fsseg.interfaces.EpisodeSource`."""
+
+
+@hookspec
 def register_augmentations(register: Register) -> None:
     """Registers changes of training slices: `fsseg.interfaces.Augmentation`."""
 

@@ -18,6 +18,7 @@ KINDS = {
     "dataset": "register_datasets",
     "supervoxels": "register_supervoxels",
     "intensity": "register_intensities",
+    "episodes": "register_episodes",
     "augmentation": "register_augmentations",
     "backbone": "register_backbones",
     "prototypes": "register_prototypes",

@@ -21,6 +21,7 @@ USAGE = {
     "dataset": "In a recipe:\n\n    [dataset]\n    name = \"$name\"",
     "supervoxels": "In a recipe:\n\n    [supervoxels]\n    name = \"$name\"",
     "intensity": "In a recipe:\n\n    [intensity]\n    name = \"$name\"",
+    "episodes": 'In a recipe:\n\n    [episodes]\n    source = "$name"',
     "augmentation": 'In a recipe, behind those that the list has:\n\n    [episodes]\n    augmentations = ["gamma", "warp", "$name"]',
     "backbone": "In a recipe:\n\n    [backbone]\n    name = \"$name\"",
     "prototypes": 'In a recipe, for training and in the rows to evaluate with it:\n\n    [training]\n    prototypes = "$name"\n\n'

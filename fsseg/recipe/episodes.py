@@ -33,11 +33,15 @@ class AugmentationTable(ComponentTable):
 
 
 class EpisodeTable(Table):
-    """The rules for drawing training episodes: two neighbouring slices of one supervoxel, augmented."""
+    """The rules for drawing training episodes: two slices that show the same region, augmented."""
 
     setting: Literal[1, 2] = Field(
         default=1,
         description="2 leaves out the slices of training scans that show an evaluated class; 1 trains on all",
+    )
+    source: Annotated[ComponentTable, Kind("episodes")] = Field(
+        default=ComponentTable(name="supervoxel_pairs"),
+        description="where pairs of slices and their regions come from",
     )
     min_pixels: int | None = Field(
         default=None,
@@ -74,6 +78,10 @@ class EpisodeTable(Table):
         description="what is done to the two slices, in this order; [] leaves them as they are",
     )
 
+    def source_in_full(self) -> ComponentTable:
+        """The source of episodes with the options that this table's other keys give it."""
+        return with_pixels(self.source, self.min_pixels, self.min_slice_pixels)
+
     def written_out(self) -> list[AugmentationTable]:
         """The augmentations with the options that this table's other keys give them."""
         tables = []
@@ -83,7 +91,9 @@ class EpisodeTable(Table):
         return tables
 
     def in_full(self, key: str) -> Any:
-        """The value of a key; of the augmentations with the options that the other keys give them."""
+        """The value of a key; of source and augmentations with the options that the other keys give them."""
+        if key == "source":
+            return self.source_in_full()
         return self.written_out() if key == "augmentations" else getattr(self, key)
 
     def _options_for(self, table: ComponentTable) -> dict[str, Any]:
@@ -107,3 +117,14 @@ class EpisodeTable(Table):
                 sentence = f"expected {owner!r} among episodes.augmentations, whose option it is, got {sorted(names)}; "
                 raise refusal([(key, sentence + "leave the key out, or list it")])
         return self
+
+
+def with_pixels(
+    source: ComponentTable, min_pixels: int | None, min_slice_pixels: int | None
+) -> ComponentTable:
+    """The table of a source of episodes with these options, where it has them and says nothing else of them."""
+    component = registry().find("episodes", source.name).load()
+    known = schema(component).model_fields
+    options = {"min_pixels": min_pixels, "min_slice_pixels": min_slice_pixels}
+    given = {key: value for key, value in options.items() if key in known and value is not None}
+    return ComponentTable(**given | source.model_dump())

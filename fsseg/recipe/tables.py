@@ -146,6 +146,9 @@ class CalibrationTable(Table):
         le=MOST_CLASSES,
         description="classes of an episode at most; when omitted 1, or 5 where all classes are segmented together",
     )
+    source: Annotated[ComponentTable | None, Kind("episodes")] = Field(
+        default=None, description="where its episodes come from; when omitted, as in [episodes]"
+    )
 
 
 class VariantTable(Table):

@@ -26,9 +26,9 @@ from fsseg.model.inputs import context_of, require_channels, scan_channels_of
 from fsseg.recipe.parts import intensity_of
 from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.setup import set_up
-from fsseg.recipe.tables import Recipe
+from fsseg.recipe.tables import ComponentTable, Recipe
 from fsseg.recipe.trainings import trainings_of
-from fsseg.runs.scans import IntensitySource, RunScans, SupervoxelSource, hidden_key
+from fsseg.runs.scans import IntensitySource, PairSource, RunScans, SupervoxelSource, hidden_key
 from fsseg.system.files import fingerprint
 from fsseg.system.names import require_distinct
 from fsseg.system.parallel import at_once
@@ -44,6 +44,8 @@ class RunData:
         recipe: The recipe.
         dataset: The dataset.
         setup: How it is evaluated: protocol, classes and folds.
+        pairs: The source of training's episodes.
+        calibration_pairs: That of calibration's, usually the same.
         scans: The scans that these folds need.
         hidden: By case, the slices that training must not see.
         progress: Follows the work on scans.
@@ -55,11 +57,18 @@ class RunData:
         self.progress = progress
         self.dataset: Dataset = recipe.dataset.build("dataset")
         self.setup = set_up(recipe.protocol, self.dataset)
+        self.pairs = self._pair_source(recipe.episodes.source_in_full())
+        table = recipe.calibration.source
+        self.calibration_pairs = self.pairs if table is None else self._pair_source(table)
         needed = self.setup.evaluated | self.setup.trained
         cases = [case for case in self.dataset.cases if case in needed]
         self.scans = RunScans(self.dataset, recipe.dataset, recipe.grid, cases, progress)
         self.hidden = self._look_at_labels()
         self._of_fold: dict[int, FoldData] = {}
+
+    def _pair_source(self, table: ComponentTable) -> PairSource:
+        """A source of episodes; raises FssegError for one that would train on a class that is evaluated."""
+        return PairSource.of(table, self.dataset.classes, self.setup.classes.values())
 
     def _look_at_labels(self) -> dict[str, Bool[np.ndarray, "slice"]]:
         """Checks that there are labels where they are needed; returns the slices that are hidden from training."""
@@ -171,11 +180,20 @@ class FoldData:
 
     @cached_property
     def sampler(self) -> EpisodeSampler:
-        """The source of episodes for training and calibration; its supervoxels are computed when it is made."""
-        make = partial(self._training_scan, self.run.supervoxels)
+        """The source of training's episodes; its supervoxels are computed when it is made."""
+        return self._sampler(self.run.pairs)
+
+    @cached_property
+    def calibration_sampler(self) -> EpisodeSampler:
+        """The source of calibration's episodes."""
+        pairs = self.run.calibration_pairs
+        return self.sampler if pairs is self.run.pairs else self._sampler(pairs)
+
+    def _sampler(self, pairs: PairSource) -> EpisodeSampler:
+        make = partial(self._training_scan, self.run.supervoxels, pairs)
         scans = at_once(make, self.fold.training, self.run.progress, "supervoxels")
-        context = self.run.backbone.context
-        return EpisodeSampler(list(scans), self.run.recipe.episodes, context)
+        rules = self.run.recipe.episodes.model_copy(update={"source": pairs.table})
+        return EpisodeSampler(list(scans), rules, self.run.backbone.context)
 
     @cached_property
     def scans(self) -> OnDemand:
@@ -286,13 +304,16 @@ class FoldData:
 
     def _training_key(self, case: str) -> list[Any]:
         facts = self.run.scans.facts[case]
-        return [facts.image, facts.min_size, hidden_key(self.run.hidden.get(case))]
+        labels = [self.run.pairs.labels_key(facts), self.run.calibration_pairs.labels_key(facts)]
+        return [facts.image, facts.min_size, hidden_key(self.run.hidden.get(case)), labels]
 
-    def _training_scan(self, supervoxels: SupervoxelSource, case: str) -> TrainingScan:
+    def _training_scan(
+        self, supervoxels: SupervoxelSource, pairs: PairSource, case: str
+    ) -> TrainingScan:
         hidden = self.run.hidden.get(case)
         intensity = self.run.intensity
         return self.run.scans.training_scan(
-            case, supervoxels, intensity, self.scaling(case), hidden
+            case, supervoxels, pairs, intensity, self.scaling(case), hidden
         )
 
     def _evaluation_scan(self, case: str) -> EvaluationScan:

@@ -24,7 +24,7 @@ from fsseg.model.inputs import context_of, scan_channels_of, with_context
 from fsseg.model.segmenter import encode, encode_in_parts
 from fsseg.model.variants import Variant
 from fsseg.recipe.protocols import Protocol
-from fsseg.recipe.tables import TrainingTable
+from fsseg.recipe.tables import ComponentTable, TrainingTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.recipe.updates import optimiser_of
 from fsseg.runs.fold import assemble_variants
@@ -200,8 +200,8 @@ def measure_speeds(plan: FoldPlan) -> Speeds:
     _, height, width = facts.size
     size = (height, width)
     scan = made_up_scan(size, facts.channels)
-    any_region = {"min_pixels": 1, "min_slice_pixels": 0}
-    rules = plan.recipe.episodes.model_copy(update=any_region)
+    any_region = ComponentTable(name="supervoxel_pairs", min_pixels=1, min_slice_pixels=0)
+    rules = plan.recipe.episodes.model_copy(update={"source": any_region})
     sampler = EpisodeSampler([scan], rules, plan.data.run.backbone.context)
 
     under_way = begin_training(plan, training, sampler, told=False)

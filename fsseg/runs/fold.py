@@ -111,7 +111,7 @@ def calibration_stage(
             calibration = calibrate(
                 backbone,
                 variants,
-                plan.data.sampler,
+                plan.data.calibration_sampler,
                 plan.recipe.calibration.episodes,
                 seed=plan.seed,
                 device=plan.device,

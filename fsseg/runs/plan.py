@@ -83,6 +83,7 @@ def training_identity(plan: FoldPlan, table: TrainingTable) -> dict[str, Any]:
         "intensity": plan.data.run.intensity.identity,
         "supervoxels": component_identity("supervoxels", recipe.supervoxels),
         "episodes": recipe.episodes.model_dump(),
+        "pairs": plan.data.run.pairs.identity,
         "augmentations": _augmentation_identities(recipe),
         "seed": plan.seed,
         "mode": recipe.mode,
@@ -108,6 +109,7 @@ def calibration_identity(
         "trained": trained.identity,
         "episodes": plan.recipe.calibration.episodes,
         "classes": plan.calibration_classes,
+        "pairs": plan.data.run.calibration_pairs.identity,
         "variants": _variant_identities(plan, fitted),
     }
 

@@ -1,8 +1,10 @@
 """The scans of a run: read when they are needed, while what is asked of all of them is kept as facts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
@@ -21,8 +23,9 @@ from fsseg.runs.identity import component_identity, reading_identity, supervoxel
 from fsseg.system.files import fingerprint
 from fsseg.system.parallel import at_once
 from fsseg.system.progress import Progress
+from fsseg.training.labels import training_classes
 from fsseg.training.mapped import kept_training_scan
-from fsseg.training.scans import TrainingScan, training_scan
+from fsseg.training.scans import TrainingScan, regions_for, training_scan
 
 
 class RunScans:
@@ -101,15 +104,17 @@ class RunScans:
         self,
         case: str,
         supervoxels: "SupervoxelSource",
+        pairs: "PairSource",
         intensity: "IntensitySource",
         scaling: Scaling,
         hidden: Bool[np.ndarray, "slice"] | None,
     ) -> TrainingScan:
-        """A scan with its supervoxels and without its labels, kept between runs.
+        """A scan with the regions of which episodes are made, kept between runs.
 
         Args:
             case: The case.
             supervoxels: How it is cut.
+            pairs: The source of episodes.
             intensity: The intensity rule.
             scaling: What the intensity rule measured.
             hidden: Slices that training must not see; None where it may see all.
@@ -117,7 +122,8 @@ class RunScans:
 
         def make() -> TrainingScan:
             volume = self.working[case]
-            regions = supervoxels.cut(volume, self.dataset, self._note)
+            cut = partial(supervoxels.cut, volume, self.dataset, self._note)
+            regions = regions_for(pairs.source, volume, cut, pairs.classes)
             return training_scan(volume, regions, scaling, hidden)
 
         if isinstance(supervoxels.method, Stored):
@@ -130,6 +136,7 @@ class RunScans:
             self._reading,
             supervoxels.identity,
             supervoxels.min_size or facts.min_size,
+            pairs.regions_key(facts),
             hidden_key(hidden),
         )
         return kept_training_scan(case, key, make, self._note)
@@ -152,6 +159,52 @@ class IntensitySource:
         """The rule that a table names."""
         identity = fingerprint(component_identity("intensity", table))
         return IntensitySource(table.build("intensity"), identity)
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """A source of episodes, ready to make regions of scans.
+
+    Attributes:
+        table: The recipe's table of it.
+        source: The source.
+        identity: Stands for the source, its options and its code.
+        classes: The classes whose labels it sees, by label value; none of them is evaluated.
+    """
+
+    table: ComponentTable
+    source: Any
+    identity: str
+    classes: dict[int, str]
+
+    @staticmethod
+    def of(
+        table: ComponentTable, classes: Mapping[int, str], evaluated: Collection[str]
+    ) -> "PairSource":
+        """The source that a recipe names.
+
+        Args:
+            table: Its table.
+            classes: The dataset's classes.
+            evaluated: The names of those that are evaluated.
+
+        Raises:
+            FssegError: It would train on a class that is evaluated, or that the dataset does not have.
+        """
+        source = table.build("episodes")
+        identity = fingerprint(component_identity("episodes", table))
+        wanted = getattr(source, "classes", ())
+        return PairSource(table, source, identity, training_classes(wanted, classes, evaluated))
+
+    def regions_key(self, facts: Facts) -> list[str] | None:
+        """What a scan's regions depend on besides its supervoxels; None where they are the supervoxels."""
+        if not hasattr(self.source, "regions"):
+            return None
+        return [self.identity, self.labels_key(facts)]
+
+    def labels_key(self, facts: Facts) -> str:
+        """What stands for the labels that it sees of a scan."""
+        return facts.scan if self.classes else ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fsseg.testing import (  # noqa: F401 (they add their checks)
     refiners,
     schedules,
     segmenters,
+    sources,
     supervoxels,
     thresholds,
     trackers,

@@ -28,6 +28,7 @@ COMPUTING_KINDS = (
     "dataset",
     "supervoxels",
     "intensity",
+    "episodes",
     "augmentation",
     "metric",
 )
@@ -88,6 +89,10 @@ def use(subject: Subject, instance: Any, inputs: tuple[Any, ...]) -> Any:
         margins, volume = inputs
         size = volume.query.images.shape[-2:]
         return instance(resize(margins, tuple(size)), volume)
+    if subject.kind == "episodes":
+        scans = samples.training_scans(instance)
+        choose = getattr(instance, "usable", list)
+        return instance.pair(list(choose(scans)), np.random.default_rng(0))
     if subject.kind == "augmentation":
         image, masks = inputs
         drawn = instance.draw(np.random.default_rng(0), SliceFacts(tuple(image.shape)))

@@ -1,5 +1,6 @@
 """Small made-up inputs for the checks, the same each time."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +9,13 @@ import torch
 from torch import Tensor
 
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
+from fsseg.data.grids import FileGrid
+from fsseg.data.intensity import measure, rule_of
 from fsseg.data.volume import Volume
 from fsseg.model.heads import AdNet, AdNetPp
 from fsseg.model.prototypes import MaskedAverage
 from fsseg.training.losses import log_probabilities
+from fsseg.training.scans import TrainingScan, regions_for, training_scan
 from fsseg.training.step import TrainingStep
 from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Support
 
@@ -230,3 +234,40 @@ def phantom() -> tuple[Volume, AbdomenPhantom]:
     """A scan, and the dataset that it is from."""
     dataset = AbdomenPhantom(count=4, size=64)
     return dataset.load(dataset.cases[0]), dataset
+
+
+def labelled_volume(classes: Sequence[str], number: int = 0) -> tuple[Volume, np.ndarray]:
+    """A scan of two discs and its supervoxels, the two halves of each quarter; with the labels of these classes.
+
+    The first class is the first disc, and so on; a third has no voxel.
+    """
+    discs = masks(2)[:, 0].numpy()
+    shown = np.zeros((SLICES, SIZE, SIZE), dtype=np.uint8)
+    shown[:, discs[0]] = 1
+    shown[1:4, discs[1]] = 2
+    rng = np.random.default_rng(number)
+    image = 100.0 + 50 * shown + rng.normal(0, 5, shown.shape)
+    image[:, :2] = 0
+    quarters = 1 + np.arange(SIZE)[:, None] // 16 * 2 + np.arange(SIZE) // 16
+    supervoxels = np.repeat(quarters[None].astype(np.int32), SLICES, axis=0)
+    supervoxels[3:] += 4
+    labels = None
+    if classes:
+        labels = np.where(shown <= len(classes), shown, 0).astype(np.uint8)
+    volume = Volume(str(number), image, labels, SPACING, FileGrid.of_spacing(SPACING))
+    return volume, supervoxels
+
+
+def training_scans(source: Any, *, empty: bool = False) -> list[TrainingScan]:
+    """Three scans with the regions of which a source makes episodes; with `empty`, without any region."""
+    scans = []
+    names = getattr(source, "classes", ())
+    for number in range(3):
+        volume, supervoxels = labelled_volume(names, number)
+        if empty:
+            supervoxels = np.zeros_like(supervoxels)
+        known = dict(enumerate(names, start=1))
+        regions = regions_for(source, volume, supervoxels.copy, known)
+        scaling = measure(rule_of("zscore"), [volume.image])
+        scans.append(training_scan(volume, regions, scaling))
+    return scans

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fsseg.data.supervoxels.regions import scaled_pixels
 from fsseg.errors import DataError
 from fsseg.recipe.tables import EpisodeTable
 from fsseg.system.devices import has_room
@@ -23,8 +23,9 @@ from fsseg.training.compose import (
     compose_plainly,
 )
 from fsseg.training.drawn import Applied, AugmentationDraws, Entry, SliceFacts
+from fsseg.training.pairs import Pair, Place, draw_others, require_pair
 from fsseg.training.scans import TrainingScan
-from fsseg.training.slices import pick, slices_of
+from fsseg.training.slices import slices_of
 from fsseg.types import Episode
 
 TRAINING_STREAM = 1
@@ -32,15 +33,6 @@ TRAINING_STREAM = 1
 
 CALIBRATION_STREAM = 2
 """The stream of a run's seed from which calibration draws its episodes; evaluation has a third."""
-
-MIN_PIXELS = 200
-"""Pixels of the region in the first slice of a pair, as published, for slices of 256 x 256."""
-
-MIN_SLICE_PIXELS = 20
-"""Slices with no more pixels of the region are passed over, as published, for slices of 256 x 256."""
-
-REGION_ATTEMPTS = 10
-"""Regions that are tried, at most, for each further class, as published."""
 
 CPU = torch.device("cpu")
 
@@ -63,38 +55,41 @@ class Draw:
     """Everything random about an episode.
 
     Attributes:
-        scan: The scan, by its place among the sampler's.
-        regions: The regions of the ways, by their place in the scan's table.
-        support_slice: Number of the support's slice.
-        query_slice: Number of the query's slice.
+        pair: The two slices.
+        regions: The regions of the ways, by their place in the table of the support's scan.
         augmentations: What is done to the two slices.
     """
 
-    scan: int
+    pair: Pair
     regions: tuple[int, ...]
-    support_slice: int
-    query_slice: int
     augmentations: tuple[Applied, ...]
+
+    @property
+    def support(self) -> Place:
+        """The support's slice."""
+        return self.pair.support
+
+    @property
+    def query(self) -> Place:
+        """The query's slice."""
+        return self.pair.query
 
 
 class EpisodeSampler:
     """Draws episodes from training scans.
 
-    As published: a scan and one of its supervoxels are drawn uniformly, then two slices that follow
-    one another among those that show enough of it, in random order, and the slices are augmented, with
-    the published list in exactly one intensities are changed and exactly one is warped; two coins say
-    which. An episode of several classes has further supervoxels of the same two slices, large enough in
-    the support; those that the augmentation left too small there are dropped, except for the largest.
-
-    Slices that are hidden from training (setting 2) have no region, so pairs are those of the slices
-    that are left: as published, the two next to a hidden stretch follow one another.
+    The source of episodes, which the options name, draws two slices that show the same region; the usual one is that of the
+    published code. An episode of several classes has further regions of the same two slices, large enough in the support.
+    The slices are augmented as the options list; classes that this left too small in the support are dropped, except for
+    the largest.
 
     Randomness comes from the generator that is passed in and from nothing else.
 
     Attributes:
-        scans: The scans that have a supervoxel to draw.
+        scans: The scans that have something to draw.
         options: The rules of drawing.
         context: Neighbouring slices on each side that are further channels.
+        source: Where pairs come from.
         entries: The augmentations.
     """
 
@@ -112,13 +107,12 @@ class EpisodeSampler:
             context: Neighbouring slices on each side that are further channels, as the backbone's attribute says.
 
         Raises:
-            DataError: No scan has a supervoxel that is large enough.
+            DataError: No scan has anything to draw.
         """
         self.options = options or EpisodeTable()
         self.context = context
-        self.scans = [scan for scan in scans if self._can_be_sampled(scan)]
-        if not self.scans:
-            raise DataError(self._nothing_to_sample(scans))
+        self.source: Any = self.options.source_in_full().build("episodes")
+        self.scans = self._usable(scans)
         self.entries = entries_of(self.options)
         self._draws = AugmentationDraws(self.entries)
         self._was_tried = False
@@ -137,16 +131,31 @@ class EpisodeSampler:
         scans = [scan.to(device) for scan in self.scans]
         return EpisodeSampler(scans, self.options, self.context)
 
+    def _usable(self, scans: Sequence[TrainingScan]) -> list[TrainingScan]:
+        """The scans that the source can draw from."""
+        choose = getattr(self.source, "usable", list)
+        try:
+            return list(choose(scans))
+        except DataError as error:
+            if self.options.setting == 1:
+                raise
+            raise DataError(f"{error}, or episodes.setting to 1, which hides no slices") from None
+
     def draw(self, rng: np.random.Generator, classes: int = 1) -> Draw:
-        """Draws the parameters of an episode of at most so many classes."""
-        index = int(rng.integers(len(self.scans)))
-        scan = self.scans[index]
-        region, support_slice, query_slice = self._draw_pair(scan, rng)
-        if rng.random() < 0.5:
-            support_slice, query_slice = query_slice, support_slice
-        augmentations = self._draws.draw(rng, self._facts(scan))
-        others = self._draw_others(scan, region, support_slice, classes - 1, rng)
-        return Draw(index, (region, *others), support_slice, query_slice, augmentations)
+        """Draws the parameters of an episode of at most so many classes.
+
+        Raises:
+            PluginError: The source gives a pair that is none.
+        """
+        pair = self.source.pair(self.scans, rng)
+        require_pair(self.source, pair, self.scans)
+        support = self.scans[pair.support.scan]
+        query = self.scans[pair.query.scan]
+        facts = (self._facts(support), replace(self._facts(query), is_query=True))
+        augmentations = self._draws.draw(rng, facts)
+        draw_further = getattr(self.source, "others", draw_others)
+        others = draw_further(support, pair, classes - 1, rng)
+        return Draw(pair, (pair.region, *others), augmentations)
 
     def make(self, draw: Draw, device: torch.device = CPU) -> Episode:
         """The episode with these parameters, on a device; the same draw always gives the same episode."""
@@ -174,101 +183,31 @@ class EpisodeSampler:
 
     def _slices(self, draw: Draw, ways: int = 0) -> Slices:
         """The two slices of an episode."""
-        scan = self.scans[draw.scan]
-        scan.require_undamaged()
-        slices = [draw.support_slice, draw.query_slice]
-        last_slice = max(1, len(scan.images) - 1)
+        hides = self.options.setting == 2
+        images: list[Tensor] = []
+        supervoxels = []
+        locations = []
+        for place in (draw.support, draw.query):
+            scan = self.scans[place.scan]
+            scan.require_undamaged()
+            images += slices_of(scan, [place.slice], self.context, hides=hides).unbind()
+            supervoxels.append(scan.supervoxels[place.slice])
+            locations.append(torch.tensor(place.slice) / max(1, len(scan.images) - 1))
         return Slices(
-            images=slices_of(scan, slices, self.context, hides=self.options.setting == 2),
-            supervoxels=pick(scan.supervoxels, slices),
-            regions=_region_ids(scan, draw.regions, ways),
-            least=torch.tensor(self._min_pixels(scan)),
-            location=torch.tensor(slices) / last_slice,
+            images=torch.stack(images),
+            supervoxels=torch.stack(supervoxels),
+            regions=_region_ids(self.scans[draw.support.scan], draw.regions, ways),
+            least=torch.tensor(draw.pair.least),
+            location=torch.stack(locations),
         )
 
-    def _facts(self, scan: TrainingScan) -> tuple[SliceFacts, SliceFacts]:
-        """What is known of a support and of a query of a scan before they are made."""
+    def _facts(self, scan: TrainingScan) -> SliceFacts:
+        """What is known of a slice of a scan before it is made."""
         _, *channels, height, width = scan.images.shape
         count = 2 * self.context + 1
         if count > 1:
             channels = [count * math.prod(channels)]
-        shape = (*channels, height, width)
-        support = SliceFacts(shape, scan.fill)
-        return support, SliceFacts(shape, scan.fill, is_query=True)
-
-    def _min_pixels(self, scan: TrainingScan) -> int:
-        """Pixels that a region needs in the first slice of a pair; the default scales with the slice."""
-        if self.options.min_pixels is not None:
-            return self.options.min_pixels
-        return scaled_pixels(MIN_PIXELS, *scan.slice_size)
-
-    def _min_slice_pixels(self, scan: TrainingScan) -> int:
-        """Pixels of which a region needs more in any slice; the default scales with the slice."""
-        if self.options.min_slice_pixels is not None:
-            return self.options.min_slice_pixels
-        return scaled_pixels(MIN_SLICE_PIXELS, *scan.slice_size)
-
-    def _can_be_sampled(self, scan: TrainingScan) -> bool:
-        min_pixels = self._min_pixels(scan)
-        min_slice_pixels = self._min_slice_pixels(scan)
-        return scan.table.can_be_sampled(min_pixels, min_slice_pixels)
-
-    def _nothing_to_sample(self, scans: Sequence[TrainingScan]) -> str:
-        least = sorted({self._min_pixels(scan) for scan in scans})
-        pixels = " or ".join(map(str, least))
-        hidden = ""
-        if self.options.setting == 2:
-            hidden = ", or episodes.setting to 1, which hides no slices"
-        return (
-            f"episodes: none of the {len(scans)} training scans has a supervoxel with {pixels} "
-            "pixels in a slice and a neighbour to pair it with, expected one; "
-            f"set episodes.min_pixels below {least[0]} "
-            f"(or supervoxels.min_size higher, for larger regions{hidden})"
-        )
-
-    def _draw_pair(
-        self,
-        scan: TrainingScan,
-        rng: np.random.Generator,
-    ) -> tuple[int, int, int]:
-        """A region (its place in the table) and two slices; rejection ends because the scan can be sampled."""
-        table = scan.table
-        min_pixels = self._min_pixels(scan)
-        min_slice_pixels = self._min_slice_pixels(scan)
-        while True:
-            region = int(rng.integers(len(table.ids)))
-            slices = table.slices_of(region, min_slice_pixels)
-            if len(slices) < 2:
-                continue
-            place = int(rng.integers(len(slices) - 1))
-            first = int(slices[place])
-            second = int(slices[place + 1])
-            if table.counts[region, first] >= min_pixels:
-                return region, first, second
-
-    def _draw_others(
-        self,
-        scan: TrainingScan,
-        region: int,
-        support_slice: int,
-        count: int,
-        rng: np.random.Generator,
-    ) -> list[int]:
-        """Further regions that are large enough in the support slice; a few tries for each, as published."""
-        sizes = scan.table.counts[:, support_slice]
-        min_pixels = self._min_pixels(scan)
-        left = list(range(len(sizes)))
-        left.remove(region)
-        others = []
-        for _ in range(count):
-            attempts = min(REGION_ATTEMPTS, len(left))
-            for _ in range(attempts):
-                place = int(rng.integers(len(left)))
-                tried = left.pop(place)
-                if sizes[tried] >= min_pixels:
-                    others.append(tried)
-                    break
-        return others
+        return SliceFacts((*channels, height, width), scan.fill)
 
 
 def entries_of(options: EpisodeTable) -> list[Entry]:

@@ -53,8 +53,8 @@ def set_aside(sampler: EpisodeSampler, count: int) -> tuple[EpisodeSampler, Epis
             f"training.validation_scans: is {count}, and episodes can be drawn from {len(scans)} training scans, expected "
             "one at least that is left to train on; lower it"
         )
-    of_training = EpisodeSampler(scans[:-count], sampler.options)
-    return of_training, EpisodeSampler(scans[-count:], sampler.options)
+    of_training = EpisodeSampler(scans[:-count], sampler.options, sampler.context)
+    return of_training, EpisodeSampler(scans[-count:], sampler.options, sampler.context)
 
 
 @dataclass(frozen=True)
