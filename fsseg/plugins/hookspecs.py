@@ -154,7 +154,7 @@ def case_evaluated(
 ) -> None:
     """Hears how a row of the table segmented a case: slices first, on the scan's own grid.
 
-    `image` has the scan's intensities, `labels` and `truth` have the dataset's values of these `classes` and 0 elsewhere,
+    `image` has the scan's intensities (with several channels behind the axis of slices), `labels` and `truth` have the dataset's values of these `classes` and 0 elsewhere,
     also in slices that are not segmented; `spacing` is in mm along (slice, height, width). Classes that are segmented by
     themselves are told of one by one. An evaluation that an earlier run finished is told of from its label maps.
     """

@@ -131,7 +131,7 @@ def _picture(image, labels, truth):
     shown = truth if truth.any() else labels
     number = int((shown > 0).sum(axis=(1, 2)).argmax())
     if image.ndim == 4:  # several channels: the first
-        image = image[0] if image.shape[1:] == labels.shape else image[:, 0]
+        image = image[:, 0]
     grey = image[number].astype(np.float64)
     low, high = np.percentile(grey, (1, 99))
     grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)

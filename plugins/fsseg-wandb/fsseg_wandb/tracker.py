@@ -65,7 +65,7 @@ class Tracker:
         shown = truth if truth.any() else labels
         number = int((shown > 0).sum(axis=(1, 2)).argmax())
         if image.ndim == 4:  # several channels: the first
-            image = image[0] if image.shape[1:] == labels.shape else image[:, 0]
+            image = image[:, 0]
         low, high = np.percentile(image[number], (1, 99))
         grey = np.clip((image[number] - low) / max(high - low, 1e-6), 0, 1)
         masks = {}
