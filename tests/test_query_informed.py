@@ -1,11 +1,13 @@
 """Extractors that see the query: their prototypes in training, calibration, evaluation and prediction."""
 
+import attention_plugin
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from attention_plugin import CrossAttention
 from helpers import PROTOCOLS, TinyBackbone, scans_of
+from safetensors.torch import load_file
 from test_evaluation import results_of, scans
 from test_training import FAST, PLAIN, losses, sampler, training
 
@@ -192,56 +194,42 @@ def test_calibration_hands_it_the_query():
     assert middle.calls == [1] * 4 and not np.allclose(mine, plain)
 
 
-PLUGIN = """
-from fsseg import MaskedAverage, Prototypes, hookimpl
-
-
-class Middle:
-    "Half of the support's mean feature, half of the query's."
-
-    per_query = True
-
-    def __init__(self) -> None:
-        pass
-
-    def __call__(self, features, masks, sigma, query):
-        shown = MaskedAverage()(features, masks)
-        mean = query.mean(dim=(2, 3))[:, None, None]
-        weights = shown.weights.expand(len(query), -1, -1)
-        return Prototypes((shown.foreground + mean) / 2, weights)
-
-
-@hookimpl
-def register_prototypes(register):
-    register("middle", Middle)
-"""
-
-
-def test_a_run_and_its_prediction_agree(tmp_path, finished_run):
-    """Trained, calibrated and evaluated with it; then predicted, bit for bit."""
-    file = tmp_path / "middle_plugin.py"
-    file.write_text(PLUGIN)
-    fsseg.choose_plugins(files=[file])
-    root = scans_of(finished_run())
-    recipe = fsseg.load_recipe(
-        finished_run().path / "recipe.toml",
-        {
-            "training.prototypes": "middle",
-            "training.steps": 2,
-            "calibration.episodes": 4,
-            "variants": [{"name": "mine", "prototypes": "middle", "threshold": "lin_est"}],
-        },
-    )
+def test_a_learned_one_is_trained_and_predicts_as_the_run_did(tmp_path, finished_run):
+    """Trained, calibrated, evaluated and exported with weights of its own; then predicted, voxel by voxel."""
+    plain = finished_run()
+    root = scans_of(plain)
+    with_channels = {"name": "cross_attention", "channels": plain_channels(plain)}
+    fsseg.choose_plugins(files=[attention_plugin.__file__])
     try:
+        recipe = fsseg.load_recipe(
+            plain.path / "recipe.toml",
+            {
+                "training.prototypes": with_channels,
+                "training.steps": 2,
+                "calibration.episodes": 4,
+                "variants": [{"name": "mine", "prototypes": with_channels, "threshold": "lin_est"}],
+            },
+        )
         results = fsseg.run(recipe, runs_dir=tmp_path / "runs", device="cpu")
-        predictor = fsseg.load_predictor(results.path, device="cpu")
+        file = fsseg.export_predictor(results.path, tmp_path / "it.safetensors")
+        started = CrossAttention(channels=with_channels["channels"]).state_dict()
+        kept = load_file(file)
+        assert started.keys() == {"ask.weight", "ask.bias", "share"}
+        for name, value in started.items():
+            assert not torch.equal(kept[f"prototypes.{name}"], value)
         scored = results.scores[0]
         shown = [root / f"{what}_{scored.support_case}.nii.gz" for what in ("image", "label")]
         value = {"bright": 1, "dark": 2}[scored.class_name]
-        fitted = predictor.fit(
-            fsseg.read_volume(*shown), slices=scored.support_slices, classes={value: "it"}
-        )
-        found = fitted.predict(fsseg.read_volume(root / f"image_{scored.case}.nii.gz"))
-        assert int((found.labels == value).sum()) == scored.predicted
+        for source in (results.path, file):
+            fitted = fsseg.load_predictor(source, device="cpu").fit(
+                fsseg.read_volume(*shown), slices=scored.support_slices, classes={value: "it"}
+            )
+            found = fitted.predict(fsseg.read_volume(root / f"image_{scored.case}.nii.gz"))
+            assert int((found.labels == value).sum()) == scored.predicted
     finally:
         fsseg.choose_plugins()
+
+
+def plain_channels(results):
+    recipe = fsseg.load_recipe(results.path / "recipe.toml")
+    return recipe.backbone.build("backbone").channels
