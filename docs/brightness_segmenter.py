@@ -1,6 +1,7 @@
 """A whole segmenter in one file, without prototypes: foreground is what is as bright as the labelled organ.
 
-fsseg run recipes/tpm_mp5_linest.toml --plugin docs/brightness_segmenter.py --set variants.2.segmenter.name=brightness
+fsseg run recipes/tpm_mp5_linest.toml --plugin docs/brightness_segmenter.py \\
+    --set 'variants=[{name="brightness", segmenter="brightness", threshold="lin_est"}]'
 """
 
 from typing import Annotated
@@ -28,8 +29,7 @@ class Brightness:
             logits.append(inside - outside)
         return F.avg_pool2d(torch.stack(logits, dim=1), 2 * self.blur + 1, 1, self.blur)
 
-    @staticmethod
-    def _log(images, shown):
+    def _log(self, images, shown):
         spread = shown.std(unbiased=False).clamp(min=1e-3)
         return -(((images - shown.mean()) / spread).square() / 2 + spread.log())
 

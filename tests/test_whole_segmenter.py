@@ -1,6 +1,7 @@
 """Segmenters without prototypes, and heads that see the support: trained or not, evaluated and compared like the others."""
 
 import doctest
+import re
 import runpy
 from pathlib import Path
 
@@ -244,7 +245,7 @@ def test_a_segmenter_is_trained_kept_and_exported(runs, tmp_path):
                     {"name": "m", "segmenter": "pair", "head": "adnet", "threshold": "ce_t"}
                 ]
             },
-            "expected no head beside the segmenter pair",
+            "number 1: head: expected none beside the segmenter pair",
         ),
         (
             {"variants": [{"name": "m", "segmenter": "pear", "threshold": "ce_t"}]},
@@ -274,9 +275,10 @@ def test_the_example_of_the_docs_is_short_and_keeps_the_contract(shell, finished
     example = runpy.run_path(str(EXAMPLE))["Brightness"]
     assert {r.status for r in run_checks(example, "segmenter")} <= {"passed", "skipped"}
     assert {r.status for r in run_checks(Pair, "segmenter")} <= {"passed", "skipped"}
-    row = "variants.0.segmenter.name=brightness"
+    from_recipe = finished_run().path / "recipe.toml"
+    [row] = re.findall(r"--set '(.*)'", EXAMPLE.read_text())
     words = ["--set", "training.steps=2", "--device", "cpu", "--runs-dir", tmp_path]
-    done = shell(
-        "run", finished_run().path / "recipe.toml", "--plugin", EXAMPLE, "--set", row, *words
-    )
+    told = shell("explain", from_recipe, "--plugin", EXAMPLE, "--set", row).stdout
+    assert "[variants.0.segmenter]" in told and "[variants.0.head]" not in told
+    done = shell("run", from_recipe, "--plugin", EXAMPLE, "--set", row, *words)
     assert done.returncode == 0, done.stderr

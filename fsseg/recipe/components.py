@@ -36,6 +36,11 @@ class Table(BaseModel):
         """The value of a key as it is used: with what other keys of the table say of it."""
         return getattr(self, key)
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The keys that say nothing, because another stands in their place."""
+        return ()
+
 
 class ComponentTable(BaseModel):
     """A table that names a component; the other keys are the component's options.

@@ -81,6 +81,8 @@ class _Walk:
         fields = type(table).model_fields
         inner: list[Settings] = []
         for key, field in fields.items():
+            if key in table.unused:
+                continue
             value = table.in_full(key)
             content = Content.of(field)
             if content.options_of:

@@ -36,6 +36,9 @@ from fsseg.recipe.updates import UpdateKind, merged, problems_of_training, witho
 from fsseg.recipe.values import MOST_CLASSES, Seeds
 from fsseg.system.files import fingerprint
 
+BESIDE_A_SEGMENTER = ("prototypes", "head")
+"""Keys of a table that a whole segmenter stands in the place of."""
+
 
 class TrainingTable(Table):
     """The head and the extractor to train with the backbone, and the training's numbers; the defaults are the paper's."""
@@ -121,6 +124,11 @@ class TrainingTable(Table):
         default=1e-3, gt=0, le=1, description="rate of the running averages"
     )
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Prototypes and head beside a segmenter."""
+        return BESIDE_A_SEGMENTER if self.segmenter is not None else ()
+
     @model_serializer(mode="wrap")
     def _without_replaced(self, write: SerializerFunctionWrapHandler) -> PlainTable:
         return without_replaced(self, write(self))
@@ -175,15 +183,21 @@ class VariantTable(Table):
         default={}, description="what differs from [training]: a training of this row's own"
     )
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Prototypes and head beside a segmenter."""
+        return BESIDE_A_SEGMENTER if self.segmenter is not None else ()
+
     @model_validator(mode="after")
     def _no_head_beside_a_segmenter(self) -> "VariantTable":
         fields = type(self).model_fields
-        for key in ("prototypes", "head"):
+        for key in BESIDE_A_SEGMENTER:
             if self.segmenter is not None and getattr(self, key) != fields[key].default:
-                raise ValueError(
-                    f"expected no {key} beside the segmenter {self.segmenter.name}, which stands in the place of prototypes "
-                    "and head; leave one of them out"
+                sentence = (
+                    f"expected none beside the segmenter {self.segmenter.name}, which stands in the place of prototypes and "
+                    "head; leave one of them out"
                 )
+                raise refusal([(key, sentence)])
         return self
 
     @property
