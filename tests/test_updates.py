@@ -15,6 +15,7 @@ from fsseg.errors import RecipeError
 from fsseg.plugins.registry import Registry
 from fsseg.recipe.reading import parse_recipe
 from fsseg.recipe.settings import recipe_schema, settings
+from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import TrainingTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.recipe.updates import NO_OPTIMISERS, NO_SCHEDULES, rate_key_of
@@ -70,7 +71,12 @@ def test_the_example_of_the_docs_is_a_schedule():
     )
     assert course.at(0)[0]["lr"] == pytest.approx(1 / 25_000)
     for block in re.findall(r"```toml\n(.*?)```", page, flags=re.S):
-        table(**tomllib.loads(block)["training"])
+        written = tomllib.loads(block)
+        table(**written.get("training", {}))
+        if "sweep" in written:
+            swept = expand(parse_recipe(tables({}) | written))
+            told = [row.name for row in swept.variants]
+            assert told == [f"optimiser=AdamW (lr {rate})" for rate in (0.001, 0.0001)]
     for name in [*NO_OPTIMISERS, *NO_SCHEDULES]:
         assert f"`{name}`" in page
 

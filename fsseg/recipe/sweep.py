@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from fsseg.errors import RecipeError
-from fsseg.recipe.components import PlainTable
+from fsseg.recipe.components import ComponentTable, PlainTable
 from fsseg.recipe.reading import change_tables, parse_recipe
 from fsseg.recipe.tables import Recipe, VariantTable
 
@@ -64,7 +64,9 @@ def variant_name(chosen: PlainTable, base: str | None = None) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """A value in a variant's name; of components in a list, their names."""
+    """A value in a variant's name; of a component its name and options, of several in a list their names."""
+    if isinstance(value, dict) and "name" in value:
+        return ComponentTable(**value).label
     if not isinstance(value, list):
         return value
     names = []
