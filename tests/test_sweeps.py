@@ -73,7 +73,7 @@ def test_several_rows_are_each_swept(file):
     [
         (
             {"backbone.channels": [1]},
-            "backbone.channels: expected a setting of a row, in prototypes, head, threshold, refiners, training",
+            "backbone.channels: expected a setting of a row, in prototypes, head, segmenter, threshold, refiners, training",
         ),
         ({"threshold": ["ce_t"]}, "threshold: expected a setting of a row"),
         ({"prototypes.count": []}, "prototypes.count: expected a list of values, got \\[\\]"),
