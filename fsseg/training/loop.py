@@ -1,6 +1,6 @@
 """Training: an episode of supervoxels and an update of all trained parts in each step.
 
-`Training.advance` and the two methods below it hold a whole step.
+`Training.advance` is a step; its forward pass is in `fsseg.training.forward`, its losses in `fsseg.training.objective`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fsseg.interfaces import Backbone, Head, PrototypeExtractor, Threshold
-from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.segmenter import Mode, encode
 from fsseg.model.variants import states_of
 from fsseg.recipe.tables import SpeedTable, TrainingTable
@@ -22,16 +21,15 @@ from fsseg.system.random import Generators, preserved
 from fsseg.system.signals import Stopped, saving_first
 from fsseg.training.compose import Ingredients
 from fsseg.training.episodes import TRAINING_STREAM, Draw, EpisodeSampler, episode_rng
+from fsseg.training.forward import ForwardPass
 from fsseg.training.log import LOG_EVERY, Record, TrainingLog
-from fsseg.training.losses import log_probabilities
 from fsseg.training.objective import Objective, losses_for
 from fsseg.training.parts import ReachedParts, modules_of
 from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
-from fsseg.training.step import TrainingStep, under_prior
-from fsseg.training.updates import Optimiser, update_averages
+from fsseg.training.updates import Optimiser
 from fsseg.training.validation import NoValidation, Validation
-from fsseg.types import Episode, QueryVolume
+from fsseg.types import Episode
 
 
 class Training:
@@ -107,10 +105,9 @@ class Training:
         self.head: Any = head
         self.parts = modules_of(components) | self._objective.parts
         self._prototypes = prototypes
-        self._threshold = threshold
+        self._forward = ForwardPass(prototypes, head, threshold, mode, options.average_rate)
         self._sampler = sampler.resident(device)
         self._seed = seed
-        self._mode: Mode = mode
         backbone.to(memory_format=self.speed.memory_format)
         parameters: list[nn.Parameter] = []
         for part in self.parts.values():
@@ -166,41 +163,9 @@ class Training:
             self._validation.keep(measured, self._model_state())
 
     def _update(self, episode: Episode) -> None:
-        """Does a step with an episode, in the order of the paper."""
-        support = episode.support
-        target = episode.target
-        options = self.options
-        # Features of support and query.
-        support_features, query_features = self._encode(support.slices, episode.query.images)
-        # The support's prototypes (Eq. 1), and the query's logits (Eqs. 2, 3, 8 and 9).
-        of_ways = support.spread(support_features)
-        prototypes = prototypes_of(
-            self._prototypes, self.head, of_ways, support.masks, query_features
-        )
-        volume = QueryVolume(support, prototypes, episode.query, query_features, of_ways)
-        logits = logits_of(self.head, volume)
-        # The running averages, which follow T_S as it is before the update, as published.
-        score = self.head.score
-        if score is not None:
-            update_averages(score, logits, target, options.average_rate)
-        if self._threshold is not None:
-            logits = under_prior(
-                self._threshold, logits, query_features, episode, score, self._mode
-            )
-        # The losses, which see all of this as one value, and the update.
-        height, width = target.shape[-2:]
-        log_probability = log_probabilities(logits, (height, width), self._mode)
-        step = TrainingStep(
-            episode,
-            support_features,
-            query_features,
-            prototypes,
-            logits,
-            log_probability,
-            self.head,
-            self._prototypes,
-            self._mode,
-        )
+        """Does a step with an episode: the forward pass, the losses and the update."""
+        features = self._encode(episode.support.slices, episode.query.images)
+        step = self._forward(episode, *features)
         self._optimiser.update(self._objective(step))
 
     def _encode(

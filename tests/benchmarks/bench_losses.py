@@ -46,7 +46,7 @@ def table(request):
 def test_the_usual_losses(benchmark, table, name):
     ours, plain = (training(name, CPU, SpeedTable(precision="float32")) for _ in range(2))
     plain._objective = InPlace(plain._objective, plain.options)
-    seconds = in_turns(ours.advance, plain.advance, rounds=60)
+    seconds = in_turns(ours.advance, plain.advance, rounds=25)
     table.add(f"CPU, {name}", *seconds, "in place", inverse=True)
     states = [done.states()["backbone"] for done in (ours, plain)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
