@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import scans_of
+from helpers import make_folder, scans_of, write_recipe
 
 import fsseg
 from fsseg import DataError, FssegError
 from fsseg.data.intensity import load_scaling, measure
 from fsseg.data.intensity_rules import Nyul, Percentile, Window, ZScore
+from fsseg.runs.data import RunData
+from fsseg.system.progress import Silent
 from fsseg.testing import run_checks
 
 ROOT = Path(__file__).parents[1]
@@ -210,3 +212,14 @@ def test_the_example_of_the_docs_runs(shell, finished_run, tmp_path):
     assert {result.status for result in run_checks(robust, "intensity")} <= {"passed", "skipped"}
     wrong = shell("run", recipe, "--set", "intensity.name=robust", *words)
     assert wrong.returncode == 2 and "there is no intensity 'robust'" in wrong.stderr
+
+
+def test_the_options_of_a_rule_count_where_scans_are_kept(tmp_path):
+    """A window measures nothing, so its options alone tell kept scans of one window from those of another."""
+    root = make_folder(tmp_path / "scans")
+    seen = []
+    for upper in (600.0, 900.0, 600.0):
+        changes = {"intensity.name": "window", "intensity.lower": 0.0, "intensity.upper": upper}
+        data = RunData(fsseg.load_recipe(write_recipe(tmp_path, root), changes), Silent())
+        seen.append(data.of(data.folds[0]).sampler.scans[0].images)
+    assert seen[0].equal(seen[2]) and not seen[0].equal(seen[1])
