@@ -25,8 +25,8 @@ MODULES = [
     # would stand for all modules in it.
     if path.name != "__init__.py"
     and "jaxtyping" in path.read_text()
-    and path.relative_to(FOLDER).as_posix()
-    not in {"data/supervoxels/kernels.py", "cli/main.py", "interfaces.py"}
+    and path.relative_to(FOLDER).as_posix() not in {"data/supervoxels/kernels.py", "cli/main.py"}
+    and "interfaces" not in path.parts
 ]
 if not BENCHMARK:
     typecheck.install(MODULES)
