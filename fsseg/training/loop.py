@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from fsseg.interfaces import Backbone, Head, PrototypeExtractor, Threshold
 from fsseg.model.segmenter import Mode, encode
@@ -24,7 +24,7 @@ from fsseg.training.episodes import TRAINING_STREAM, Draw, EpisodeSampler, episo
 from fsseg.training.forward import ForwardPass
 from fsseg.training.log import LOG_EVERY, Record, TrainingLog
 from fsseg.training.objective import Objective, losses_for
-from fsseg.training.parts import ReachedParts, modules_of
+from fsseg.training.parts import ReachedParts, begin_training, modules_of
 from fsseg.training.saving import Saver, Snapshot
 from fsseg.training.speed import choose_speed
 from fsseg.training.updates import Optimiser
@@ -50,6 +50,8 @@ class Training:
         log: The losses so far.
         saver: Keeps its state; the training begins where it was saved last.
     """
+
+    _ingredients: Ingredients | None = None
 
     def __init__(
         self,
@@ -82,8 +84,7 @@ class Training:
             device: Where to compute.
             threshold: The policy whose prior the losses see; an even prior when omitted.
             speed: The recipe's wishes about speed.
-            tell: Hears of each record of the log, one record late: to read the latest, the host
-                would have to wait for the device.
+            tell: Hears of each record of the log, one late: for the latest the host would have to wait.
             saver: Keeps the training's state.
             validation: Measures it every so many steps, and may keep its best state.
             name: What messages call it.
@@ -91,33 +92,20 @@ class Training:
         self.options = options
         self.device = device
         self.step = 0
-        wishes = speed or SpeedTable()
-        components = {
-            "backbone": backbone,
-            "head": head,
-            "prototypes": prototypes,
-            "threshold": threshold,
-        }
+        components = dict(backbone=backbone, head=head, prototypes=prototypes, threshold=threshold)
         self._objective = Objective(losses_for(options, components), device)
         must_be_fixed = [prototypes, threshold, *self._objective.losses]
-        self.speed = choose_speed(wishes, device, backbone, must_be_fixed, sampler)
+        self.speed = choose_speed(speed or SpeedTable(), device, backbone, must_be_fixed, sampler)
         self.backbone: Any = backbone  # a Backbone and a module: no type says both
         self.head: Any = head
         self.parts = modules_of(components) | self._objective.parts
-        self._prototypes = prototypes
         self._forward = ForwardPass(prototypes, head, threshold, mode, options.average_rate)
         self._sampler = sampler.resident(device)
         self._seed = seed
-        backbone.to(memory_format=self.speed.memory_format)
-        parameters: list[nn.Parameter] = []
-        for part in self.parts.values():
-            part.train()
-            parameters += part.parameters()
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        trained = begin_training(self.parts, self.speed.memory_format)
         self._optimiser = Optimiser(trained, options, device, fused=self.speed.fused)
         self.log = TrainingLog(tell, name, self._objective.labels, rate_key_of(options))
         self._stream = new_stream(device)
-        self._ingredients: Ingredients | None = None
         self._recorded = Recorded(self._update_in_place, device)
         self._reached = ReachedParts(self.parts, name)
         self._generators = Generators.seeded(device, seed, TRAINING_STREAM)
@@ -158,7 +146,7 @@ class Training:
     def _validate(self) -> None:
         """Measures the parts as they are, which moves nothing of the training."""
         with on_stream(self._stream):
-            measured = self._validation.measure(self.backbone, self._prototypes, self.head)
+            measured = self._validation.measure(self.backbone, self._forward.extractor, self.head)
             self.log.add_line({"step": self.step} | measured.dumps())
             self._validation.keep(measured, self._model_state())
 

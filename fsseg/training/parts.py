@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -18,6 +19,22 @@ ALWAYS_REACHED = ("backbone", "head")
 def modules_of(components: Mapping[str, Any]) -> dict[str, Any]:
     """Those components, by name, that are modules: they are trained, saved and moved."""
     return {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+
+
+def begin_training(
+    parts: Mapping[str, Any], memory_format: torch.memory_format
+) -> list[nn.Parameter]:
+    """Puts the parts in training mode, and the backbone's tensors in this order of memory.
+
+    Returns:
+        Their parameters that an optimiser is to change.
+    """
+    parts["backbone"].to(memory_format=memory_format)
+    parameters: list[nn.Parameter] = []
+    for part in parts.values():
+        part.train()
+        parameters += part.parameters()
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 class ReachedParts:
