@@ -19,7 +19,8 @@ from fsseg import (
     Tpm,
 )
 from fsseg.model.ops import cosine
-from fsseg.training.losses import alignment_loss, log_probabilities
+from fsseg.training.losses import alignment_loss
+from fsseg.training.step import log_probabilities
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from fsseg.training import log, losses
 from fsseg.training.losses import (
     alignment_loss,
     exchange_loss,
-    log_probabilities,
     predicted_masks,
     t_loss,
     weighted_nll,
 )
+from fsseg.training.step import log_probabilities
 from fsseg.training.updates import update_averages
 
 

@@ -15,8 +15,9 @@ from fsseg import CeT, Fixed, FssegError, MaskedAverage, Segmenter, Smooth3d, Tp
 from fsseg.data.folds import Fold
 from fsseg.data.grids import WorkingGrid
 from fsseg.evaluation.assignments import assign
+from fsseg.evaluation.calibration_error import CalibrationError
 from fsseg.evaluation.evaluate import evaluate
-from fsseg.evaluation.metrics import CalibrationError, Iou
+from fsseg.evaluation.metrics import Iou
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.model.variants import Variant
 

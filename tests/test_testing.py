@@ -26,7 +26,8 @@ from fsseg import (
 )
 from fsseg.data.datasets.phantom.dataset import AbdomenPhantom
 from fsseg.data.intensity_rules import Nyul
-from fsseg.evaluation.metrics import CalibrationError, Iou
+from fsseg.evaluation.calibration_error import CalibrationError
+from fsseg.evaluation.metrics import Iou
 from fsseg.model.refiners import Component3d
 from fsseg.plugins.registry import KINDS
 from fsseg.testing import (

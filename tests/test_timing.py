@@ -11,7 +11,8 @@ import fsseg
 from fsseg.cli.main import app
 from fsseg.recipe.trainings import trainings_of
 from fsseg.runs import estimate as timing
-from fsseg.runs.estimate import Speeds, bare_step, estimate, made_up_scan, steps_left
+from fsseg.runs.estimate import Speeds, bare_step, estimate, steps_left
+from fsseg.runs.made_up import made_up_scan
 from fsseg.runs.run import plan_folds
 from fsseg.system.progress import Silent, told_time
 from fsseg.training.speed import Speed

@@ -11,9 +11,10 @@ from fsseg.evaluation.assignments import Assignment, Task
 from fsseg.evaluation.choices import Way
 from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Backbone
+from fsseg.model.contracts import require_foreground
 from fsseg.model.inputs import context_of, with_context
 from fsseg.model.scoring import is_per_query, prototypes_of
-from fsseg.model.segmenter import Segmenter, encode_in_parts, require_foreground, room_for
+from fsseg.model.segmenter import Segmenter, encode_in_parts, room_for
 from fsseg.model.variants import Variant, by_scoring
 from fsseg.types import Prototypes, Query, Support
 

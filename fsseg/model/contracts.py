@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from fsseg.errors import FssegError
+from fsseg.errors import DataError, FssegError
 from fsseg.interfaces import Backbone, Head, PrototypeExtractor, Refiner, Threshold
 from fsseg.plugins.options import nearest
+from fsseg.types import Support
 
 CONTRACTS = {
     "backbone": (Backbone, "TimmBackbone()"),
@@ -114,3 +115,18 @@ def _described(part: Any) -> str:
         return repr(part)
     kind = _kind_of(part)
     return f"the {kind} {type(part).__name__}" if kind else f"a {type(part).__name__}"
+
+
+def require_foreground(support: Support) -> None:
+    """Checks that every way has a foreground pixel in each of its shots, for which the host waits.
+
+    Raises:
+        DataError: A mask is empty.
+    """
+    empty = ~support.masks.any(dim=-1).any(dim=-1)
+    if empty.any():
+        way, shot = empty.nonzero()[0].tolist()
+        raise DataError(
+            f"support: the mask of way {way}, shot {shot} is empty, expected at least one foreground pixel; "
+            "choose a slice that shows the class"
+        )

@@ -1,9 +1,8 @@
 """Refiners: which places of a query volume are foreground, decided again over all of its slices together.
 
-A threshold policy says how much of a slice is foreground, one slice at a time. These look at the volume: at what hangs
-together in three dimensions, at where in the body a place is, and at what else in the same scan looks alike. Those that
-rank places anew keep the amount: as many cells of the volume are foreground as before, so that the prior decides how much
-and the refiner where.
+A threshold policy decides how much of a slice is foreground, one slice at a time. These look at the volume: at what hangs
+together in three dimensions, at where in the body a place is, and at what else in the scan looks alike. Those that rank
+places anew keep the amount: as many cells are foreground as before, so the prior decides how much, the refiner where.
 """
 
 import math

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fsseg.errors import DataError, FssegError
+from fsseg.errors import FssegError
 from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
 from fsseg.model.chain import refine, require_order, to_size
-from fsseg.model.contracts import require_mode, require_parts
+from fsseg.model.contracts import require_foreground, require_mode, require_parts
 from fsseg.model.inputs import network_input
 from fsseg.model.ops import Prior, decide, decide_alike, per_way, raise_foreground, resize
 from fsseg.model.scoring import Features, logits_of, prototypes_of
@@ -338,18 +338,3 @@ def room_for(
 def encode_support(backbone: Backbone, support: Support) -> Float[Tensor, "way shot channel h w"]:
     """Features of the support slices."""
     return support.spread(encode(backbone, support.slices))
-
-
-def require_foreground(support: Support) -> None:
-    """Checks that every way has a foreground pixel in each of its shots, for which the host waits.
-
-    Raises:
-        DataError: A mask is empty.
-    """
-    empty = ~support.masks.any(dim=-1).any(dim=-1)
-    if empty.any():
-        way, shot = empty.nonzero()[0].tolist()
-        raise DataError(
-            f"support: the mask of way {way}, shot {shot} is empty, expected at least one foreground pixel; "
-            "choose a slice that shows the class"
-        )

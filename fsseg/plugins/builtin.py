@@ -141,4 +141,4 @@ def register_metrics(register: Register) -> None:
     register("hd95", "fsseg.evaluation.metrics:Hd95")
     register("assd", "fsseg.evaluation.metrics:Assd")
     register("nsd", "fsseg.evaluation.metrics:Nsd")
-    register("calibration_error", "fsseg.evaluation.metrics:CalibrationError")
+    register("calibration_error", "fsseg.evaluation.calibration_error:CalibrationError")

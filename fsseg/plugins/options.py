@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, P
 from fsseg.errors import OptionsError, PluginError
 from fsseg.plugins.help import document
 from fsseg.plugins.numbers import within_bounds
+from fsseg.plugins.showing import has_its_own_repr, showing
 
 Class = TypeVar("Class", bound=type)
 
@@ -187,10 +188,17 @@ def component(cls: Class) -> Class:
     """
     if not checks_options(cls):
         cls.__init__ = _checking(cls, cls.__init__)
-    if not _has_its_own_repr(cls):
+    if not has_its_own_repr(cls):
         changed: Any = cls
-        changed.__repr__ = _showing(changed.__repr__)
+        changed.__repr__ = showing(changed.__repr__, _defaults)
     return cls
+
+
+def _defaults(cls: type) -> dict[str, Any] | None:
+    """The defaults of a class's options; None for one that does not check them."""
+    if not checks_options(cls):
+        return None
+    return {name: field.default for name, field in schema(cls).model_fields.items()}
 
 
 def checks_options(cls: type) -> bool:
@@ -227,28 +235,6 @@ def _by_name(cls: type, value: Any) -> tuple[str, str]:
     if not names:
         return "", f"it has no options, got {value!r}; leave it out"
     return names[0], f"expected options by name, such as {cls.__name__}({names[0]}={value!r})"
-
-
-def _has_its_own_repr(cls: type) -> bool:
-    """Not that of every object, nor torch's, which lists the modules within."""
-    definer = next(base for base in cls.__mro__ if "__repr__" in vars(base))
-    return definer is not object and not definer.__module__.startswith("torch.")
-
-
-def _showing(otherwise: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A `repr` of the class and all its options, such as `EmGmm(count=5, iterations=100)`."""
-
-    def __repr__(self: Any) -> str:
-        given = getattr(self, "_given_options", None)
-        if given is None or not checks_options(type(self)):
-            return otherwise(self)
-        options = []
-        for name, field in schema(self.__class__).model_fields.items():
-            value = given.get(name, field.default)
-            options.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(options)})"
-
-    return __repr__
 
 
 def explain(error: ValidationError, valid_at: Callable[[Location], list[str]]) -> Problems:

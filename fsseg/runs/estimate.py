@@ -13,21 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fsseg.data.folds import Fold
-from fsseg.data.grids import WorkingGrid
-from fsseg.data.supervoxels.regions import count_regions
-from fsseg.evaluation.assignments import Assignment, assign
 from fsseg.evaluation.evaluate import evaluate
-from fsseg.evaluation.scans import EvaluationScan
 from fsseg.interfaces import Backbone
 from fsseg.model.inputs import context_of, scan_channels_of, with_context
 from fsseg.model.segmenter import encode, encode_in_parts
 from fsseg.model.variants import Variant
-from fsseg.recipe.protocols import Protocol
 from fsseg.recipe.tables import ComponentTable, TrainingTable
 from fsseg.recipe.trainings import trainings_of
 from fsseg.recipe.updates import optimiser_of
 from fsseg.runs.fold import assemble_variants
+from fsseg.runs.made_up import SLICES, made_up_fold, made_up_scan
 from fsseg.runs.plan import FoldPlan
 from fsseg.runs.train import begin_training, is_trained
 from fsseg.system.devices import PLAIN_RUNS, Recorded, finish_work, name_device
@@ -38,11 +33,8 @@ from fsseg.training.scans import TrainingScan
 from fsseg.training.speed import Speed
 from fsseg.training.updates import build_optimiser
 
-REGIONS = 6
-"""Squares along an edge of the made-up slices; each is a region."""
-
-SLICES, EPISODES = 8, 8
-"""Made-up slices to segment, and episodes to calibrate with."""
+EPISODES = 8
+"""Made-up episodes to calibrate with."""
 
 LEAST_CALLS, MOST_CALLS, SECONDS = 3, 50, 0.5
 """How often to time something at least and at most, and the seconds after which to stop."""
@@ -310,37 +302,6 @@ class Known(nn.Module):
         self, images: Float[Tensor, "any input height width"]
     ) -> Float[Tensor, "any channel h w"]:
         return self._features[: len(images)]
-
-
-def made_up_scan(size: tuple[int, int], channels: int = 1) -> TrainingScan:
-    """Noise, in which squares are the regions."""
-    height, width = size
-    rows = np.arange(height) * REGIONS // height
-    columns = np.arange(width) * REGIONS // width
-    squares = 1 + rows[:, None] * REGIONS + columns
-    regions = np.repeat(squares[None], SLICES, axis=0).astype(np.int32)
-    of_slice = (height, width) if channels == 1 else (channels, height, width)
-    images = torch.randn(SLICES, *of_slice, generator=torch.Generator().manual_seed(0))
-    return TrainingScan("made up", images, torch.from_numpy(regions), count_regions(regions), 0.0)
-
-
-def made_up_fold(
-    scan: TrainingScan, ways: int
-) -> tuple[dict[str, EvaluationScan], list[Assignment], Fold]:
-    """A support and a query whose first regions are the classes, and what is assigned."""
-    labels = torch.where(scan.supervoxels <= ways, scan.supervoxels, 0).to(torch.uint8)
-    size = scan.slice_size
-    grid = WorkingGrid(size, size, size)
-    location = torch.linspace(0, 1, SLICES)
-    scans = {}
-    for shift, case in enumerate(("support", "query")):
-        images = scan.images + shift
-        scans[case] = EvaluationScan(case, images, location, labels, labels, grid)
-    fold = Fold(0, "support", ("query",), ())
-    classes = {way: f"class {way}" for way in range(1, ways + 1)}
-    protocol = Protocol("made up", support="each" if ways > 1 else None, together=ways > 1)
-    assigned = assign(protocol, fold, scans, classes, seed=0)
-    return scans, [part for part in assigned if part.query_case == "query"], fold
 
 
 def _time(function: Callable[[], object], device: torch.device, warm_up: int = 1) -> float:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from fsseg.errors import FssegError
-from fsseg.evaluation.metrics import facts_of
 from fsseg.evaluation.scores import CaseScore
 from fsseg.model.chain import require_order
 from fsseg.model.scoring import logits_of, prototypes_of
@@ -18,17 +17,16 @@ from fsseg.model.whole import in_place
 from fsseg.plugins.blame import naming_plugins
 from fsseg.plugins.manager import hooks, listening
 from fsseg.recipe.parts import build_parts, build_trained, states_for
-from fsseg.recipe.protocols import protocol_hash
 from fsseg.recipe.sweep import expand
 from fsseg.recipe.tables import Recipe
 from fsseg.recipe.trainings import trainings_of
+from fsseg.runs.about import about
 from fsseg.runs.data import RunData
 from fsseg.runs.estimate import estimate, steps_left
 from fsseg.runs.fold import FinishedFold, load_finished, run_fold
 from fsseg.runs.folder import RunFolder, link_stages
 from fsseg.runs.identity import environment, git_state, require_as_imported
 from fsseg.runs.plan import FoldPlan
-from fsseg.runs.records import FORMAT
 from fsseg.runs.results import Results
 from fsseg.runs.stages import Stages
 from fsseg.runs.train import train_ahead
@@ -253,7 +251,7 @@ def _write_run(
         folder = RunFolder(unfinished, tuple(recipe.seeds))
         write_text(folder.recipe, recipe.toml())
         write_json(folder.environment, environment_of_run)
-        write_json(folder.about, _about(data))
+        write_json(folder.about, about(data))
         write_lines(folder.scores, _scores(finished))
         for fold in finished:
             link_stages(folder.fold(fold.seed, fold.fold.index), fold.stages)
@@ -265,7 +263,7 @@ def _write_run(
 
 
 def _results(folder: Path, data: RunData, finished: list[FinishedFold]) -> Results:
-    return Results(folder, _scores(finished), list(data.classes.values()), _about(data))
+    return Results(folder, _scores(finished), list(data.classes.values()), about(data))
 
 
 def _scores(finished: list[FinishedFold]) -> list[CaseScore]:
@@ -306,47 +304,3 @@ def _try_out(name: str, parts: dict[str, Any], data: RunData) -> None:
         logits_of(head, QueryVolume(support, made, query, features[:1, 0], features))
     except FssegError as error:
         raise FssegError(f"variant {name!r}: {error}") from None
-
-
-def _about(data: RunData) -> dict[str, Any]:
-    """What run.json says."""
-    recipe = data.recipe
-    metrics = {metric.name: facts_of(metric.build("metric")) for metric in recipe.metrics}
-    scalings = {}
-    if data.scaled_together:
-        for fold in data.folds:
-            scaling = data.of(fold).scaling(fold.queries[0])
-            scalings[str(fold.index)] = scaling.measured
-    return {
-        "format": FORMAT,
-        "dataset": data.dataset.name,
-        "protocol": data.protocol.name,
-        "uses_truth": data.protocol.uses_truth,
-        "protocol_hash": protocol_hash(data.protocol, data.setup.scheme, data.classes),
-        "options": _options(recipe),
-        "setting": recipe.episodes.setting,
-        "support": data.setup.support,
-        "fold_scheme": data.setup.scheme.name,
-        "folds": [fold.index for fold in data.folds],
-        "seeds": recipe.seeds,
-        "classes": list(data.classes.values()),
-        "metrics": metrics,
-        "scaling": scalings,
-        "data": {str(fold.index): data.of(fold).evaluation_key for fold in data.folds},
-    }
-
-
-def _options(recipe: Recipe) -> list[str]:
-    """What the recipe changes about the evaluation and about what training sees, in words for the head of a table."""
-    protocol = recipe.protocol
-    words = []
-    if protocol.support:
-        words.append(f"support {protocol.support}")
-    words += [f"{key} {value}" for key, value in protocol.options.items()]
-    if protocol.shots > 1:
-        words.append(f"{protocol.shots} shots")
-    if protocol.supports > 1:
-        words.append(f"{protocol.supports} support scans")
-    if recipe.episodes.setting == 2:
-        words.append("setting 2")
-    return words

@@ -14,9 +14,8 @@ from fsseg.data.intensity import measure, rule_of
 from fsseg.data.volume import Volume
 from fsseg.model.heads import AdNet, AdNetPp
 from fsseg.model.prototypes import MaskedAverage
-from fsseg.training.losses import log_probabilities
 from fsseg.training.scans import TrainingScan, regions_for, training_scan
-from fsseg.training.step import TrainingStep
+from fsseg.training.step import TrainingStep, log_probabilities
 from fsseg.types import Episode, Evidence, Prototypes, Query, QueryVolume, Support
 
 SIZE = 32

@@ -8,8 +8,7 @@ from torch import Tensor
 from fsseg.interfaces import Head, PrototypeExtractor, Threshold
 from fsseg.model.scoring import logits_of, prototypes_of
 from fsseg.model.segmenter import Mode
-from fsseg.training.losses import log_probabilities
-from fsseg.training.step import TrainingStep, under_prior
+from fsseg.training.step import TrainingStep, log_probabilities, under_prior
 from fsseg.training.updates import update_averages
 from fsseg.types import Episode, QueryVolume
 

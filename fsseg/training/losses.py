@@ -11,17 +11,13 @@ from torch import Tensor
 
 from fsseg.errors import FssegError
 from fsseg.interfaces import Head
-from fsseg.model.ops import resize
 from fsseg.model.scoring import Extractor, is_per_query, prototypes_of, score, sees_support
 from fsseg.model.segmenter import Mode
 from fsseg.model.whole import role_of
 from fsseg.plugins.blame import described
 from fsseg.plugins.options import component
-from fsseg.training.step import TrainingStep
+from fsseg.training.step import TrainingStep, log_probabilities
 from fsseg.types import Prototypes, ScoreScale, Support, margin
-
-LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
-"""Probabilities are clamped to [eps, 1 - eps] before the logarithm in the reference mode, as published."""
 
 IGNORED = 255
 """The target of pixels that do not count."""
@@ -147,26 +143,6 @@ def _exchanged(step: TrainingStep) -> tuple[Any, ...]:
         step.episode.support,
         step.mode,
     )
-
-
-def log_probabilities(
-    logits: Logits,
-    size: tuple[int, int],
-    mode: Mode,
-) -> Float[Tensor, "query class height width"]:
-    """Log class probabilities at image size.
-
-    Args:
-        logits: Class logits at feature resolution, background first.
-        size: Height and width of the image.
-        mode: "default" resizes the logits; "reference" resizes the probabilities with aligned
-            corners, as published.
-    """
-    if mode == "default":
-        return resize(logits, size).log_softmax(dim=1)
-    probabilities = logits.softmax(dim=1)
-    probabilities = resize(probabilities, size, align_corners=True)
-    return probabilities.clamp(LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY).log()
 
 
 def weighted_nll(

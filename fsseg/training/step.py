@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +12,9 @@ from fsseg.model.ops import raise_foreground, resize
 from fsseg.model.scoring import Extractor
 from fsseg.model.segmenter import Mode
 from fsseg.types import Episode, Evidence, Prototypes, ScoreScale
+
+LOWEST_PROBABILITY = torch.finfo(torch.float32).eps
+"""Probabilities are clamped to [eps, 1 - eps] before the logarithm in the reference mode, as published."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,23 @@ def under_prior(
         score=score,
     )
     return raise_foreground(logits, policy(evidence))
+
+
+def log_probabilities(
+    logits: Float[Tensor, "query class h w"],
+    size: tuple[int, int],
+    mode: Mode,
+) -> Float[Tensor, "query class height width"]:
+    """Log class probabilities at image size.
+
+    Args:
+        logits: Class logits at feature resolution, background first.
+        size: Height and width of the image.
+        mode: "default" resizes the logits; "reference" resizes the probabilities with aligned
+            corners, as published.
+    """
+    if mode == "default":
+        return resize(logits, size).log_softmax(dim=1)
+    probabilities = logits.softmax(dim=1)
+    probabilities = resize(probabilities, size, align_corners=True)
+    return probabilities.clamp(LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY).log()

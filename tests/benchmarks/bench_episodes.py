@@ -10,7 +10,7 @@ import torch
 from benchmarks.table import in_turns, print_at_end, told
 
 from fsseg.recipe.tables import EpisodeTable
-from fsseg.runs.estimate import made_up_scan
+from fsseg.runs.made_up import made_up_scan
 from fsseg.training.episodes import EpisodeSampler
 
 
