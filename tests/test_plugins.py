@@ -110,7 +110,7 @@ def test_built_ins_and_strangers_come_through_the_same_door():
     found = {(c.kind, c.name): c.distribution for c in registry()}
     assert found["threshold", "lin_est"] == "fsseg"
     assert found["threshold", "otsu"] == "fsseg-otsu"
-    assert {kind for kind, _ in found} | {"tracker"} == set(KINDS)
+    assert {kind for kind, _ in found} | {"segmenter", "tracker"} == set(KINDS)
 
 
 def test_every_hook_is_a_kind_and_every_kind_a_hook():

@@ -220,7 +220,7 @@ def test_a_changed_file_is_read_again(tmp_path, cache, read):
     data, _ = sampler_of(recipe)
     case = data.folds[0].training[0]
     before = data.scans.facts[case].image
-    path = data.dataset.images[case]
+    [path] = data.dataset.images[case]
     voxels = np.asarray(data.scans.original[case].image).astype(np.int16)
     voxels[0, 0, 0] += 7
     write_nifti(path, voxels)

@@ -40,7 +40,6 @@ def find_damage(folder: Path) -> str | None:
 
 
 def require_undamaged(folder: Path, *files: Path) -> None:
-    return
     """Checks some files of a folder before they are read; one of an earlier version, without a list, is believed.
 
     Raises:
