@@ -37,7 +37,7 @@ def by_hand(sampler, segmenter):
         margins = sorted((logits[0, 1] - logits[0, 0]).flatten().tolist(), reverse=True)
         count = int(episode.target.sum())
         ideal.append(-(margins[count - 1] + margins[count]) / 2 if count else -margins[0])
-        location = draw.query_slice / (len(sampler.scans[draw.scan].images) - 1)
+        location = draw.query.slice / (len(sampler.scans[draw.query.scan].images) - 1)
         regressors.append([(location - 0.5) ** 2, episode.support.masks.float().mean().item(), 1])
     return np.array(regressors), np.array(ideal)
 

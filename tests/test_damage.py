@@ -161,7 +161,7 @@ def test_a_run_of_an_earlier_version_has_no_manifest_and_is_read(run):
 
 def test_the_recipe_of_a_run_may_say_where_its_scans_lie_now(run):
     path = run / "recipe.toml"
-    path.write_text(path.read_text().replace("scans", "moved"))
+    path.write_text(path.read_text().replace("/scans", "/moved"))
     assert "moved" in fsseg.load_results(run).recipe.dataset.options["root"]
 
 

@@ -145,7 +145,7 @@ def boxed(finished_run, tmp_path_factory):
         recipe = fsseg.load_recipe(finished_run().path / "recipe.toml", changes)
         yield fsseg.run(recipe, runs_dir=folder, device="cpu")
     finally:
-        fsseg.choose_plugins()
+        fsseg.choose_plugins(files=[], without=[])
 
 
 def test_margins_are_kept_as_fine_as_they_are(boxed):

@@ -106,7 +106,7 @@ def test_what_a_stage_imports_is_followed_down_and_never_up():
         names[stage] = {file.relative_to(ROOT / "fsseg").as_posix() for file in files}
     computing = {"model/ops.py", "types.py", "system/devices.py"}
     assert all(computing <= of_stage for of_stage in names.values())
-    assert {"training/losses.py", "training/applied.py", "system/random.py"} <= names["train"]
+    assert {"training/step.py", "training/applied.py", "system/random.py"} <= names["train"]
     assert {"training/calibration.py", "training/episodes.py"} <= names["calibrate"]
     assert {"evaluation/assignments.py", "evaluation/files.py"} <= names["evaluate"]
     for of_stage in names.values():

@@ -227,7 +227,7 @@ def test_a_learned_one_is_trained_and_predicts_as_the_run_did(tmp_path, finished
             found = fitted.predict(fsseg.read_volume(root / f"image_{scored.case}.nii.gz"))
             assert int((found.labels == value).sum()) == scored.predicted
     finally:
-        fsseg.choose_plugins()
+        fsseg.choose_plugins(files=[], without=[])
 
 
 def plain_channels(results):

@@ -77,14 +77,14 @@ def test_nothing_is_drawn_from_hidden_slices(hidden):
     drawn, others = set(), set()
     for number in range(1500):
         draw = sampler.draw(np.random.default_rng(number), classes=3)
-        pair = frozenset((draw.support_slice, draw.query_slice))
+        pair = frozenset((draw.support.slice, draw.query.slice))
         first, *further = scan.table.ids[list(draw.regions)].tolist()
         drawn.add((first, pair))
-        others |= {(region, draw.support_slice) for region in further}
+        others |= {(region, draw.support.slice) for region in further}
         for region in further:
             assert (
-                regions[draw.support_slice] == region
-            ).sum() >= 200 and draw.support_slice in left
+                regions[draw.support.slice] == region
+            ).sum() >= 200 and draw.support.slice in left
     assert drawn == expected
     reach = {
         (region, number)
@@ -141,7 +141,7 @@ def test_a_run_in_setting_2_trains_and_calibrates_on_the_other_slices(tmp_path, 
     )
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=7)
     results = fsseg.run(fsseg.load_recipe(path, changed()), runs_dir=tmp_path / "runs")
-    assert len(seen) == 7 + 6 and {frozenset((d.support_slice, d.query_slice)) for d in seen} == {
+    assert len(seen) == 7 + 6 and {frozenset((d.support.slice, d.query.slice)) for d in seen} == {
         frozenset((0, 4))
     }
     assert results.about["options"] == ["setting 2"] and results.about["setting"] == 2
@@ -149,7 +149,7 @@ def test_a_run_in_setting_2_trains_and_calibrates_on_the_other_slices(tmp_path, 
     plain = fsseg.run(
         fsseg.load_recipe(path, changed(**{"episodes.setting": 1})), runs_dir=tmp_path / "runs"
     )
-    assert {number for d in seen for number in (d.support_slice, d.query_slice)} == {0, 1, 2, 3, 4}
+    assert {number for d in seen for number in (d.support.slice, d.query.slice)} == {0, 1, 2, 3, 4}
     assert (
         plain.about["options"] == []
         and plain.about["protocol_hash"] == results.about["protocol_hash"]

@@ -155,7 +155,7 @@ def runs(finished_run, tmp_path_factory):
         return fsseg.run(recipe, runs_dir=tmp_path_factory.mktemp("runs"), device="cpu")
 
     yield make
-    fsseg.choose_plugins()
+    fsseg.choose_plugins(files=[], without=[])
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from fsseg.interfaces import Head, PrototypeExtractor, Threshold
-from fsseg.model.scoring import logits_of, prototypes_of
+from fsseg.interfaces import Head, Threshold
+from fsseg.model.scoring import Extractor, logits_of, prototypes_of
 from fsseg.model.segmenter import Mode
 from fsseg.training.step import TrainingStep, log_probabilities, under_prior
 from fsseg.training.updates import update_averages
@@ -25,7 +25,7 @@ class ForwardPass:
         average_rate: The rate of the running averages.
     """
 
-    extractor: PrototypeExtractor
+    extractor: Extractor
     head: Head
     threshold: Threshold | None
     mode: Mode
