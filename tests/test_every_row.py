@@ -51,7 +51,9 @@ def parse(text):
     return json.loads(text, parse_constant=not_a_number)
 
 
-@pytest.mark.parametrize("name, shots", [("ep2", 3), ("ep2_multi", 1)])
+@pytest.mark.parametrize(
+    "name, shots", [pytest.param("ep2", 3, marks=pytest.mark.slow), ("ep2_multi", 1)]
+)
 def test_every_row_leaves_numbers(tmp_path, shell, name, shots):
     path = write_recipe(tmp_path, make_folder(tmp_path / "scans"), steps=25)
     rows = every_row(name == "ep2_multi")

@@ -174,7 +174,9 @@ def variant_evaluated(variant):
 """
 
 
-@pytest.mark.parametrize("protocol", ["own_slice", "ep2_multi"])
+@pytest.mark.parametrize(
+    "protocol", ["own_slice", pytest.param("ep2_multi", marks=pytest.mark.slow)]
+)
 def test_label_maps_are_shown_as_they_were_counted(protocol, finished_run, tmp_path, monkeypatch):
     """Also those of an evaluation that an earlier run finished; before the scores of their row; not where nobody looks."""
     changes = {"protocol.name": protocol, "protocol.folds": "disjoint2"}

@@ -412,7 +412,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param("pooled", marks=pytest.mark.slow), "own"])
 def test_runs_are_read_counted_and_reported_as_others_are(name, finished_run, tmp_path):
     """Label maps are those that were counted, the report has its scans, and a run is comparable with itself alone."""
     results = finished_run(RUNS[name] | {"protocol.folds": "disjoint2"}, cases=6)

@@ -111,6 +111,7 @@ def test_saving_changes_nothing(tmp_path, uninterrupted):
     assert files(tmp_path) == ["step-000000029.safetensors", "step-000000030.safetensors"]
 
 
+@pytest.mark.slow
 def test_trainings_in_turns_draw_as_each_alone(tmp_path, uninterrupted):
     both = train_together([begin(tmp_path / "a"), begin(tmp_path / "b", every=7)])
     for training in both:

@@ -241,6 +241,7 @@ def test_every_recipe_of_the_repository_runs(path, root, tmp_path):
     assert np.isfinite(results.frame["dice"]).all()
 
 
+@pytest.mark.slow
 def test_several_seeds(root, tmp_path):
     """Each seed trains, calibrates and draws for itself; its files lie in a folder of its own."""
     changes = {"seed": [0, 3], "protocol.name": "ep2_multi", "variants.0.head": "adnetpp"}
@@ -293,6 +294,7 @@ def test_a_finished_evaluation_is_taken_as_it_is(root, tmp_path, monkeypatch):
     assert len(calls) == 4 and changed.scores != first.scores
 
 
+@pytest.mark.slow
 def test_two_trainings_and_all_folds(root, tmp_path):
     recipe = fsseg.load_recipe(
         write_recipe(tmp_path, root, steps=1),
@@ -454,6 +456,7 @@ def train(backbone, head, sampler, options):
     return training.log.records()
 
 
+@pytest.mark.slow
 def test_training_learns_and_moves_the_averages():
     """On blocks that stand out, the loss falls and the running average of the distance leaves its start."""
     backbone, head = TinyBackbone(), Tpm()

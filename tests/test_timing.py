@@ -105,6 +105,7 @@ def test_the_shell_prints_the_figures(tmp_path, root):
     assert figures["speeds"]["speed"]["precision"] == "float32"
 
 
+@pytest.mark.slow
 def test_a_run_tells_how_long_it_will_take(tmp_path, root, monkeypatch, shell):
     """Only where that is worth the seconds it takes to find out."""
     monkeypatch.setattr("fsseg.runs.run.WORTH_AN_ESTIMATE", 3)
