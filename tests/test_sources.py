@@ -12,7 +12,8 @@ from fsseg import DataError, FssegError
 from fsseg.data.grids import FileGrid
 from fsseg.data.supervoxels.regions import count_regions
 from fsseg.data.volume import Volume
-from fsseg.errors import PluginError
+from fsseg.errors import PluginError, RecipeError
+from fsseg.recipe.reading import parse_recipe
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.labels import training_classes, with_labels_of
 from fsseg.training.pairs import Pair, Place
@@ -193,6 +194,21 @@ def test_a_run_on_labelled_classes(tmp_path):
     with pytest.raises(FssegError, match="trains on labels of dark, which is evaluated"):
         later = {"calibration.source": {"name": "labelled", "classes": ["dark"]}}
         RunData(fsseg.load_recipe(recipe, changes | later), Silent())
+
+
+def test_a_key_that_the_source_does_not_take_is_refused():
+    tables = {
+        "dataset": "abdomen_phantom",
+        "backbone": "timm",
+        "episodes": {"source": "superpixel", "min_slice_pixels": 3},
+        "variants": [{"name": "row", "threshold": "ce_t"}],
+    }
+    with pytest.raises(
+        RecipeError, match="min_slice_pixels: expected a source .* got 'superpixel'"
+    ):
+        parse_recipe(tables)
+    tables["episodes"] = {"source": "superpixel", "min_pixels": 3}
+    assert parse_recipe(tables).episodes.source_in_full().options == {"min_pixels": 3}
 
 
 @pytest.mark.parametrize(

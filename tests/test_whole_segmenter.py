@@ -248,6 +248,10 @@ def test_a_segmenter_is_trained_kept_and_exported(runs, tmp_path):
             "number 1: head: expected none beside the segmenter pair",
         ),
         (
+            {"training.segmenter": "pair", "training.head": "adnet"},
+            "training.: head: expected none beside the segmenter pair",
+        ),
+        (
             {"variants": [{"name": "m", "segmenter": "pear", "threshold": "ce_t"}]},
             "there is no segmenter 'pear'; did you mean 'pair'",
         ),

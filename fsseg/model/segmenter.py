@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fsseg.errors import FssegError
-from fsseg.interfaces import Backbone, Head, OracleThreshold, PrototypeExtractor, Refiner, Threshold
+from fsseg.interfaces import Backbone, Head, OracleThreshold, Refiner, Threshold
 from fsseg.model.chain import refine, require_order, to_size
 from fsseg.model.contracts import require_foreground, require_mode, require_parts
 from fsseg.model.inputs import network_input
 from fsseg.model.ops import Prior, decide, decide_alike, per_way, raise_foreground, resize
-from fsseg.model.scoring import Features, logits_of, prototypes_of
+from fsseg.model.scoring import Extractor, Features, logits_of, prototypes_of
 from fsseg.system.devices import working_memory
 from fsseg.types import Evidence, Prototypes, Query, QueryVolume, Segmentation, Support
 
@@ -94,7 +94,7 @@ class Segmenter(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        prototypes: PrototypeExtractor,
+        prototypes: Extractor,
         head: Head,
         threshold: Threshold | OracleThreshold,
         *,

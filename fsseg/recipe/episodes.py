@@ -12,6 +12,9 @@ from fsseg.recipe.values import Range
 OF_AUGMENTATIONS = ("gamma", "angle", "shift", "shear", "zoom", "elastic", "elastic_sigma")
 """Keys of [episodes] that are options of the published augmentations."""
 
+OF_SOURCES = ("min_pixels", "min_slice_pixels")
+"""Keys of [episodes] that are options of the source of episodes."""
+
 PUBLISHED = ("gamma", "warp")
 """The augmentations of the published code."""
 
@@ -106,7 +109,7 @@ class EpisodeTable(Table):
 
     @model_validator(mode="after")
     def _each_key_counts(self, info: ValidationInfo) -> "EpisodeTable":
-        """Refuses, where a whole recipe is checked, a changed key of an augmentation that is not in the list."""
+        """Refuses, where a whole recipe is checked, a key of an augmentation or a source that does not take it."""
         if info.context is None:
             return self
         names = {table.name for table in self.augmentations}
@@ -116,6 +119,11 @@ class EpisodeTable(Table):
             if is_changed and owner not in names:
                 sentence = f"expected {owner!r} among episodes.augmentations, whose option it is, got {sorted(names)}; "
                 raise refusal([(key, sentence + "leave the key out, or list it")])
+        source = registry().find("episodes", self.source.name).load()
+        for key in OF_SOURCES:
+            if getattr(self, key) is not None and key not in schema(source).model_fields:
+                sentence = f"expected a source of episodes that has this option, got {self.source.name!r}; "
+                raise refusal([(key, sentence + "leave the key out")])
         return self
 
 

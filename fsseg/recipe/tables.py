@@ -32,12 +32,16 @@ from fsseg.recipe.losses import DistinctLosses, LossTable, losses_of
 from fsseg.recipe.names import NewMetric, NewName
 from fsseg.recipe.protocol_table import ProtocolTable
 from fsseg.recipe.speed import SpeedTable
-from fsseg.recipe.updates import UpdateKind, merged, problems_of_training, without_replaced
+from fsseg.recipe.updates import (
+    BESIDE_A_SEGMENTER,
+    UpdateKind,
+    merged,
+    problems_beside_a_segmenter,
+    problems_of_training,
+    without_replaced,
+)
 from fsseg.recipe.values import MOST_CLASSES, Seeds
 from fsseg.system.files import fingerprint
-
-BESIDE_A_SEGMENTER = ("prototypes", "head")
-"""Keys of a table that a whole segmenter stands in the place of."""
 
 
 class TrainingTable(Table):
@@ -190,14 +194,9 @@ class VariantTable(Table):
 
     @model_validator(mode="after")
     def _no_head_beside_a_segmenter(self) -> "VariantTable":
-        fields = type(self).model_fields
-        for key in BESIDE_A_SEGMENTER:
-            if self.segmenter is not None and getattr(self, key) != fields[key].default:
-                sentence = (
-                    f"expected none beside the segmenter {self.segmenter.name}, which stands in the place of prototypes and "
-                    "head; leave one of them out"
-                )
-                raise refusal([(key, sentence)])
+        problems = problems_beside_a_segmenter(self)
+        if problems:
+            raise refusal(problems)
         return self
 
     @property

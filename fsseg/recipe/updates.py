@@ -8,7 +8,10 @@ from fsseg.plugins.options import Problems, refusal, schema
 from fsseg.recipe.components import ComponentTable, Kind, PlainTable
 
 if TYPE_CHECKING:
-    from fsseg.recipe.tables import TrainingTable
+    from fsseg.recipe.tables import TrainingTable, VariantTable
+
+BESIDE_A_SEGMENTER = ("prototypes", "head")
+"""Keys of a table that a whole segmenter stands in the place of."""
 
 OF_SGD = ("learning_rate", "momentum", "weight_decay")
 """Keys of [training] that are the numbers of SGD, where no optimiser is named."""
@@ -145,9 +148,12 @@ def without_replaced(table: "TrainingTable", values: dict[str, Any]) -> dict[str
 def merged(base: PlainTable, given: PlainTable) -> PlainTable:
     """The values of [training] with what a row has instead.
 
-    An optimiser (or schedules) of the row's own takes the place of all that the table says of it.
+    An optimiser (or schedules) of the row's own takes the place of all that the table says of it, and a segmenter that of
+    prototypes and head.
     """
     replaced = replaced_keys(given.get("optimiser"), given.get("schedule"))
+    if given.get("segmenter") is not None:
+        replaced += BESIDE_A_SEGMENTER
     if "schedule" in given or "optimiser" in given:
         replaced += ("milestones",)
     if "optimiser" in given:
@@ -158,7 +164,24 @@ def merged(base: PlainTable, given: PlainTable) -> PlainTable:
 
 def problems_of_training(table: "TrainingTable") -> Problems:
     """What does not go together in a table: nothing if it can be trained so."""
-    return _problems_of_updates(table) + _problems_of_validation(table)
+    return (
+        problems_beside_a_segmenter(table)
+        + _problems_of_updates(table)
+        + _problems_of_validation(table)
+    )
+
+
+def problems_beside_a_segmenter(table: "TrainingTable | VariantTable") -> Problems:
+    """The prototypes and the head that a table names beside a segmenter, which stands in their place."""
+    if table.segmenter is None:
+        return []
+    fields = type(table).model_fields
+    sentence = (
+        f"expected none beside the segmenter {table.segmenter.name}, which stands in the place of prototypes and "
+        "head; leave one of them out"
+    )
+    named = [key for key in BESIDE_A_SEGMENTER if getattr(table, key) != fields[key].default]
+    return [(key, sentence) for key in named]
 
 
 def _problems_of_updates(table: "TrainingTable") -> Problems:

@@ -13,9 +13,9 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fsseg.errors import FssegError
-from fsseg.interfaces import Backbone, Head, PrototypeExtractor
+from fsseg.interfaces import Backbone, Head
 from fsseg.model.estimates import LinEst
-from fsseg.model.scoring import prototypes_of
+from fsseg.model.scoring import Extractor, prototypes_of
 from fsseg.model.segmenter import Mode, Segmenter, encode, encode_support
 from fsseg.model.thresholds import Ocp
 from fsseg.recipe.tables import TrainingTable
@@ -83,7 +83,7 @@ class NoValidation:
         """True when the training should be measured after so many steps."""
         return False
 
-    def measure(self, backbone: Backbone, prototypes: PrototypeExtractor, head: Head) -> Measured:
+    def measure(self, backbone: Backbone, prototypes: Extractor, head: Head) -> Measured:
         """The mean Dice of the validation's episodes with these parts; the host waits for the device."""
         raise NotImplementedError("it is never due")
 
@@ -149,7 +149,7 @@ class Validation(NoValidation):
         return step % self._options.validate_every == 0 or step == self._options.steps
 
     @torch.no_grad()
-    def measure(self, backbone: Backbone, prototypes: PrototypeExtractor, head: Head) -> Measured:
+    def measure(self, backbone: Backbone, prototypes: Extractor, head: Head) -> Measured:
         """The mean Dice of the validation's episodes with these parts; the host waits for the device."""
         estimate = LinEst()
         parts = (backbone, prototypes, head)
