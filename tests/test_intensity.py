@@ -202,7 +202,7 @@ def test_another_rule_is_another_training(finished_run, nyul_run):
 
 
 def test_the_example_of_the_docs_runs(shell, finished_run, tmp_path):
-    file = ROOT / "docs" / "robust_intensity.py"
+    file = ROOT / "docs" / "examples" / "robust_intensity.py"
     assert len(file.read_text().splitlines()) < 40
     recipe = finished_run().path / "recipe.toml"
     words = ["--set", "training.steps=2", "--device", "cpu", "--runs-dir", tmp_path]

@@ -28,7 +28,7 @@ from fsseg.testing import run_checks, samples
 from fsseg.training.loop import Training, train_together
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "docs" / "brightness_segmenter.py"
+EXAMPLE = ROOT / "docs" / "examples" / "brightness_segmenter.py"
 LEARNED = ROOT / "tests" / "learned_plugin.py"
 
 

@@ -1,5 +1,4 @@
 """A source of episodes: support and query are slices of one supervoxel, some slices apart.
-
     uv run fsseg run recipes/tpm_mp5_linest.toml --plugin docs/examples/distant_pairs.py \
         --set 'episodes.source={name="distant_pairs", apart=2}'
 """

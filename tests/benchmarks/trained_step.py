@@ -7,7 +7,8 @@ from benchmarks.table import in_turns
 from fsseg.model.heads import Tpm
 from fsseg.model.prototypes import MaskedAverage
 from fsseg.recipe.tables import EpisodeTable, TrainingTable
-from fsseg.runs.estimate import bare_step, made_up_scan
+from fsseg.runs.estimate import bare_step
+from fsseg.runs.made_up import made_up_scan
 from fsseg.system.devices import PLAIN_RUNS, finish_work
 from fsseg.training.episodes import EpisodeSampler
 from fsseg.training.loop import Training

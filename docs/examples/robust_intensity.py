@@ -1,6 +1,6 @@
 """An intensity rule in one file: the body's median becomes 0, and the distance of its quartiles 1.
 
-fsseg run recipes/tpm_mp5_linest.toml --plugin docs/robust_intensity.py --set intensity.name=robust
+fsseg run recipes/tpm_mp5_linest.toml --plugin docs/examples/robust_intensity.py --set intensity.name=robust
 """
 
 from typing import Annotated

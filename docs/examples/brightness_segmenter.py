@@ -1,6 +1,6 @@
 """A whole segmenter in one file, without prototypes: foreground is what is as bright as the labelled organ.
 
-fsseg run recipes/tpm_mp5_linest.toml --plugin docs/brightness_segmenter.py \\
+fsseg run recipes/tpm_mp5_linest.toml --plugin docs/examples/brightness_segmenter.py \\
     --set 'variants=[{name="brightness", segmenter="brightness", threshold="lin_est"}]'
 """
 
